@@ -1,0 +1,25 @@
+"""Hookline: a Redis-backed datastore whose items are also jobs."""
+
+from hookline.calls import UNSET, Call, Calls, Claimed, Outcome
+from hookline.datastore import Datastore, Page
+from hookline.embedded import EmbeddedStore
+from hookline.errors import HooklineError
+from hookline.item import Item, Trigger
+from hookline.secret import SecretBox
+from hookline.settings import Settings
+
+__all__ = [
+    "UNSET",
+    "Call",
+    "Calls",
+    "Claimed",
+    "Datastore",
+    "EmbeddedStore",
+    "HooklineError",
+    "Item",
+    "Outcome",
+    "Page",
+    "SecretBox",
+    "Settings",
+    "Trigger",
+]

@@ -1,0 +1,461 @@
+"""Each verb as a value: which script and partition, what it sends, how its answer reads. No store, no clock."""
+
+from __future__ import annotations
+
+import random
+import secrets as nonces
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hookline import codec
+from hookline.codec import Change, Fields
+from hookline.errors import REFUSALS, Flaw, Invalid, Refused, ReservedKey
+from hookline.item import RESERVED_PREFIX, STARTED, TERMINAL, Item, check_key, check_sort_field, read_triggers
+from hookline.keys import partition_of
+from hookline.secret import SecretBox
+from hookline.where import Where, compile_where
+
+CLAIM_MAX = 500
+"""Items of one claim, and operations of one request; the engine splits them over calls of the scripts."""
+QUERY_MAX = 1000
+EXAMINED_MAX = 1000
+"""Entries that one call examines before it says that there is more: about 3 ms of the store."""
+TRIGGER_MODES = ("key", "on", "off")
+
+
+class Unset:
+    """The type of :data:`UNSET`."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET = Unset()
+"""Stands for an argument that was not given, where None means null."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one operation.
+
+    ``word`` is ``ok`` or the code of a refusal. ``item`` is the item after it (or, refused, as it stands); settling
+    gives only ``version``, ``status`` and ``locked_until_ms``. ``warnings`` are sentences.
+    """
+
+    word: str
+    key: str
+    sort_field: str
+    item: Item | None = None
+    warnings: tuple[str, ...] = ()
+    version: int | None = None
+    status: str | None = None
+    locked_until_ms: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the operation was accepted."""
+        return self.word == "ok"
+
+    def error(self) -> Refused:
+        """The error of a refused operation."""
+        return REFUSALS[self.word](item=self.item)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim took. ``next_ms`` is when there may be more: the earliest due time or lock expiry."""
+
+    items: list[Item]
+    next_ms: int | None = None
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operation for one partition. ``request`` is what the script gets, but for the settings generation."""
+
+    script: str
+    partition: int
+    key: str
+    sort_field: str
+    request: dict[str, Any] = field(repr=False)
+
+    def pack(self, generation: int) -> bytes:
+        """The request as the script reads it, naming the generation of the key's settings that the caller knows."""
+        return codec.pack_request({**self.request, "generation": generation})
+
+    def decode(self, answer: list[Any]) -> Outcome | Claimed:
+        """A script's answer ``[word, fields | false, extra | false]`` -> what became of the operation."""
+        word, shown, extra = answer[0].decode(), answer[1], answer[2] or {}
+        if self.request.get("verb") == "claim" and word == "ok":
+            return self._decode_claim(extra)
+        outcome = Outcome(
+            word,
+            self.key,
+            self.sort_field,
+            warnings=tuple(WARNINGS[name.decode()] for name in extra.get(b"warnings", ())),
+        )
+        if not shown:
+            return outcome
+        if "verb" in self.request and word == "ok":
+            return _decode_state(outcome, codec.decode_fields(shown))
+        fields = codec.decode_fields({**self._sent(), **shown} if word == "ok" else shown)
+        item = codec.decode_item(self.key, self.sort_field, fields)
+        return Outcome(
+            word, self.key, self.sort_field, item, outcome.warnings, item.version, item.status, item.locked_until_ms
+        )
+
+    def _sent(self) -> dict[bytes, bytes]:
+        return {
+            name.encode(): value.encode() if isinstance(value, str) else value
+            for name, value in self.request.get("set", {}).items()
+        }
+
+    def _decode_claim(self, extra: Mapping[bytes, Any]) -> Claimed:
+        items = [
+            codec.decode_item(self.key, sort.decode(), codec.decode_fields(shown))
+            for sort, shown in extra.get(b"items") or ()
+        ]
+        due = extra.get(b"next_ms")
+        return Claimed(items, int(due) if due is not None else None, bool(extra.get(b"more")))
+
+
+def _decode_state(outcome: Outcome, fields: Fields) -> Outcome:
+    locked_until = fields.get("lu")
+    return Outcome(
+        outcome.word,
+        outcome.key,
+        outcome.sort_field,
+        version=int(fields["v"]),
+        status=fields["s"].decode() if "s" in fields else None,
+        locked_until_ms=int(locked_until) if locked_until else None,
+    )
+
+
+WARNINGS = {
+    "lock_past": "locked_until is already past: anyone may claim the item at once",
+    "lock_ignored": "locked_until was dropped: only an item with status started is locked",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Makes the calls of one namespace. Every method checks its arguments and raises Invalid with all flaws."""
+
+    namespace: str
+    partitions: int
+    secrets: SecretBox
+
+    def create(
+        self,
+        key: str,
+        sort_field: str,
+        *,
+        content: object = None,
+        metadata: object = None,
+        trigger_urls: object = None,
+        upsert: bool = False,
+        version: int | None = None,
+        match: int | None = None,
+        triggers: bool = True,
+        reserved: bool = False,
+    ) -> Call:
+        """Create an item; with ``upsert`` replace the one that exists, whole.
+
+        Raises:
+            Invalid: an argument has the wrong form; every bad field is named.
+            ReservedKey: the key begins with ``hookline.``.
+        """
+        self._writable(key, sort_field, reserved)
+        change = self._change(key, sort_field, content, metadata, trigger_urls)
+        if not upsert:
+            if change.version not in (None, 1):
+                raise Invalid.at("/metadata/version", "expected 1, or no version: a new item has version 1")
+            change.version = None
+        if not upsert and change.values.get("a", "0") != "0":
+            raise Invalid.at("/metadata/attempts", "expected 0, or no attempts: a new item has none")
+        if change.values.get("s") == "scheduled" and "sd" not in change.values:
+            raise Invalid.at("/metadata/scheduled_at", "expected a time, since status is scheduled")
+        request = {
+            **self._change_request(change, version, match, triggers),
+            "unset": [],
+        }
+        if upsert:
+            request |= {"upsert": True, "replace": True}
+        return self._call("create_drain" if reserved else "create", key, sort_field, request)
+
+    def update(
+        self,
+        key: str,
+        sort_field: str,
+        *,
+        content: object = UNSET,
+        metadata: object = None,
+        trigger_urls: object = UNSET,
+        version: int | None = None,
+        match: int | None = None,
+        token: str | None = None,
+        triggers: bool = True,
+        reserved: bool = False,
+    ) -> Call:
+        """Merge metadata (null removes), replace content and triggers; ``status: started`` claims.
+
+        Raises:
+            Invalid: an argument has the wrong form; every bad field is named.
+            ReservedKey: the key begins with ``hookline.``.
+        """
+        self._writable(key, sort_field, reserved)
+        change = self._change(key, sort_field, content, metadata, trigger_urls)
+        request = self._change_request(change, version, match, triggers)
+        if token is not None:
+            request["token"] = check_token(token)
+        drains = change.values.get("s") == STARTED or change.values.get("s") in TERMINAL
+        return self._call("patch_drain" if drains else "patch", key, sort_field, request)
+
+    def delete(
+        self,
+        key: str,
+        sort_field: str,
+        *,
+        version: int | None = None,
+        match: int | None = None,
+        token: str | None = None,
+        triggers: bool = True,
+        reserved: bool = False,
+    ) -> Call:
+        """Delete an item.
+
+        Raises:
+            Invalid: an argument has the wrong form.
+            ReservedKey: the key begins with ``hookline.``.
+        """
+        self._writable(key, sort_field, reserved)
+        request = {"triggers": "on" if triggers else "off", "expect": version, "match": match, "token": token}
+        return self._call("delete", key, sort_field, _present(request))
+
+    def claim(
+        self,
+        key: str,
+        *,
+        worker_id: str,
+        limit: int = 1,
+        lock_for: object = None,
+        where: object = None,
+        triggers: str = "key",
+        partition: int = 0,
+        reserved: bool = False,
+    ) -> Call:
+        """Claim up to ``limit`` items on one partition; a limit of 0 only promotes due items and buries exhausted ones.
+
+        Raises:
+            Invalid: an argument has the wrong form.
+            ReservedKey: the key begins with ``hookline.``.
+        """
+        check_key(key)
+        _refuse_reserved(key, reserved)
+        if type(limit) is not int or not 0 <= limit <= CLAIM_MAX:
+            raise Invalid.at("/limit", f"expected a whole number from 1 to {CLAIM_MAX}")
+        if triggers not in TRIGGER_MODES:
+            raise Invalid.at("/triggers", f"expected one of {', '.join(TRIGGER_MODES)}")
+        compiled = where if isinstance(where, Where) else compile_where(where)
+        request = {
+            "verb": "claim",
+            "key": key,
+            "worker": codec.encode_native("worker_id", "word", worker_id, "/workerId"),
+            "limit": limit,
+            "budget": EXAMINED_MAX,
+            "lock_ms": codec.encode_lock(lock_for, "/lockFor"),
+            "where": list(compiled.conditions),
+            "triggers": triggers,
+            "nonce": nonces.token_hex(8),
+        }
+        return Call("claim", partition, key, "", _present(request))
+
+    def complete(
+        self,
+        key: str,
+        sort_field: str,
+        token: str,
+        *,
+        metadata: object = None,
+        triggers: str = "key",
+        reserved: bool = False,
+    ) -> Call:
+        """End a claim: ``completed``, with metadata merged.
+
+        Raises:
+            Invalid: an argument has the wrong form, or metadata names what the engine sets.
+        """
+        return self._settle("complete", key, sort_field, token, triggers, reserved, self._results(metadata), {})
+
+    def fail(
+        self,
+        key: str,
+        sort_field: str,
+        token: str,
+        *,
+        error: str | None = None,
+        retry_after: object = None,
+        metadata: object = None,
+        triggers: str = "key",
+        reserved: bool = False,
+    ) -> Call:
+        """Report a failed attempt: back in line after a backoff, or ``failed`` when attempts are used up.
+
+        Raises:
+            Invalid: an argument has the wrong form, or metadata names what the engine sets.
+        """
+        message = "failed" if error is None else codec.encode_native("last_error", "text", error, "/error")
+        more = {"error": message, "jitter": random.uniform(0.8, 1.2)}  # noqa: S311 - spreads retries, guards nothing
+        more["delay_ms"] = codec.encode_lock(retry_after, "/retryAfter")
+        return self._settle("fail", key, sort_field, token, triggers, reserved, self._results(metadata), more)
+
+    def release(
+        self,
+        key: str,
+        sort_field: str,
+        token: str,
+        *,
+        delay: object = None,
+        triggers: str = "key",
+        reserved: bool = False,
+    ) -> Call:
+        """Give a claim back, uncounted.
+
+        Raises:
+            Invalid: an argument has the wrong form.
+        """
+        more = {"delay_ms": codec.encode_lock(delay, "/delay")}
+        return self._settle("release", key, sort_field, token, triggers, reserved, Change(), more)
+
+    def extend(self, key: str, sort_field: str, token: str, *, lock_for: object = None, reserved: bool = False) -> Call:
+        """Prolong a claim from now on by ``lock_for``, or by the key's default lock.
+
+        Raises:
+            Invalid: an argument has the wrong form.
+        """
+        more = {"lock_ms": codec.encode_lock(lock_for, "/lockFor")}
+        return self._settle("extend", key, sort_field, token, "key", reserved, Change(), more)
+
+    def partition(self, key: str, sort_field: str) -> int:
+        """The partition that an item is in."""
+        return partition_of(key, sort_field, self.partitions)
+
+    def _settle(
+        self,
+        verb: str,
+        key: str,
+        sort_field: str,
+        token: str,
+        triggers: str,
+        reserved: bool,
+        change: Change,
+        more: dict[str, Any],
+    ) -> Call:
+        self._writable(key, sort_field, reserved)
+        if triggers not in TRIGGER_MODES:
+            raise Invalid.at("/triggers", f"expected one of {', '.join(TRIGGER_MODES)}")
+        request = {
+            "verb": verb,
+            "set": change.values,
+            "unset": change.unset,
+            "now": change.stamped,
+            "token": check_token(token),
+            "triggers": triggers,
+            **more,
+        }
+        return self._call("settle", key, sort_field, _present(request))
+
+    def _results(self, metadata: object) -> Change:
+        change = codec.encode_metadata(metadata)
+        owned = [name for name in metadata or () if name in _SETTLE_OWNS]  # type: ignore[attr-defined]
+        if owned:
+            raise Invalid(*(Flaw(f"/metadata/{name}", "set by the engine when a claim ends") for name in owned))
+        return change
+
+    def _call(self, script: str, key: str, sort_field: str, request: dict[str, Any]) -> Call:
+        request |= {"key": key, "sort": sort_field}
+        return Call(script, self.partition(key, sort_field), key, sort_field, request)
+
+    def _writable(self, key: str, sort_field: str, reserved: bool) -> None:
+        check_key(key)
+        check_sort_field(sort_field)
+        _refuse_reserved(key, reserved)
+
+    def _change(self, key: str, sort_field: str, content: object, metadata: object, trigger_urls: object) -> Change:
+        flaws: list[Flaw] = []
+        change = Change()
+        try:
+            change = codec.encode_metadata(metadata)
+        except Invalid as invalid:
+            flaws.extend(invalid.flaws)
+        try:
+            if content is not UNSET:
+                change.values["c"] = codec.encode_content(content)
+        except Invalid as invalid:
+            flaws.extend(invalid.flaws)
+        try:
+            if trigger_urls is not UNSET and trigger_urls is not None:
+                owner = codec.identity(self.namespace, key, sort_field)
+                change.values["t"] = codec.encode_triggers(read_triggers(trigger_urls), self.secrets, owner)
+            elif trigger_urls is None:
+                change.unset.append("t")
+        except Invalid as invalid:
+            flaws.extend(invalid.flaws)
+        if flaws:
+            raise Invalid(*flaws)
+        return change
+
+    def _change_request(
+        self,
+        change: Change,
+        version: int | None,
+        match: int | None,
+        triggers: bool,
+    ) -> dict[str, Any]:
+        if version is not None and change.version not in (None, version):
+            raise Invalid.at("/version", "expected the same version as metadata.version, or one of the two alone")
+        return _present(
+            {
+                "set": change.values,
+                "unset": change.unset,
+                "now": change.stamped,
+                "expect": version if version is not None else change.version,
+                "match": match,
+                "triggers": "on" if triggers else "off",
+                "nonce": nonces.token_hex(8) if change.values.get("s") == STARTED else None,
+            }
+        )
+
+
+_SETTLE_OWNS = {
+    "status",
+    "version",
+    "worker_id",
+    "started_at",
+    "locked_until",
+    "attempts",
+    "scheduled_at",
+    "last_error",
+}
+
+
+def check_token(token: object) -> str:
+    """A claim's token, if it has the form of one.
+
+    Raises:
+        Invalid: it has not.
+    """
+    if isinstance(token, str) and 0 < len(token) <= 128 and token.isascii():
+        return token
+    raise Invalid.at("/token", "expected the token that the claim returned")
+
+
+def _refuse_reserved(key: str, reserved: bool) -> None:
+    if key.startswith(RESERVED_PREFIX) and not reserved:
+        raise ReservedKey
+
+
+def _present(request: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in request.items() if value is not None}

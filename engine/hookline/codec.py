@@ -1,0 +1,259 @@
+"""Between items as users write and read them and the fields of the hash that holds one.
+
+A hash has short native fields for what the scripts read and move, and ``m:<name>`` with a msgpack value for every
+other metadata field. Scripts never pack a user's value again, so any JSON value comes back bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from hookline.clock import CURRENT_TIMESTAMP, EXPECTED_DURATION, EXPECTED_TIME, format_time, parse_duration, parse_time
+from hookline.errors import Flaw, Invalid
+from hookline.item import METADATA_FIELDS_MAX, Item, Trigger, TriggerChange, check_value
+from hookline.secret import SecretBox
+
+NATIVE = {
+    "status": ("s", "word"),
+    "worker_id": ("w", "word"),
+    "started_at": ("sa", "time"),
+    "completed_at": ("da", "time"),
+    "locked_until": ("lu", "later"),
+    "scheduled_at": ("sd", "later"),
+    "attempts": ("a", "number"),
+    "max_attempts": ("ma", "number"),
+    "priority": ("p", "number"),
+    "last_error": ("le", "text"),
+}
+"""Metadata field -> (hash field, kind). ``later`` is a time that may also be written as ``+10m``."""
+
+NAMES = {stored: name for name, (stored, _) in NATIVE.items()}
+LIMITS = {"attempts": (0, 1_000_000), "max_attempts": (0, 1_000_000), "priority": (0, 9)}
+WORD_MAX = 128
+TEXT_MAX = 8192
+
+Fields = dict[str, bytes]
+
+
+@dataclass(slots=True)
+class Change:
+    """What a write sets (``values``), removes (``unset``) and stamps with the store's clock (``stamped``)."""
+
+    values: dict[str, bytes | str] = field(default_factory=dict)
+    unset: list[str] = field(default_factory=list)
+    stamped: list[str] = field(default_factory=list)
+    version: int | None = None
+
+
+def pack(value: object) -> bytes:
+    """A JSON value -> the msgpack that the hash keeps."""
+    packed: bytes = msgpack.packb(value)
+    return packed
+
+
+def unpack(packed: bytes) -> Any:
+    """The msgpack of one field -> its value."""
+    return msgpack.unpackb(packed, strict_map_key=False)
+
+
+def encode_content(content: object, pointer: str = "/content") -> bytes:
+    """Content -> the bytes of field ``c``.
+
+    Raises:
+        Invalid: content is not a JSON value of allowed depth and size of integers.
+    """
+    check_value(content, pointer)
+    return pack(content)
+
+
+def encode_metadata(metadata: object, pointer: str = "/metadata") -> Change:
+    """Metadata as written -> the fields to set, remove and stamp.
+
+    Raises:
+        Invalid: not an object, or a field with a value that it cannot have; every bad field is named.
+    """
+    change = Change()
+    if metadata is None:
+        return change
+    if not isinstance(metadata, Mapping):
+        raise Invalid.at(pointer, "expected an object")
+    if len(metadata) > METADATA_FIELDS_MAX:
+        raise Invalid.at(pointer, f"expected at most {METADATA_FIELDS_MAX} fields")
+    flaws: list[Flaw] = []
+    for name, value in metadata.items():
+        try:
+            _encode_field(change, name, value, f"{pointer}/{name}")
+        except Invalid as invalid:
+            flaws.extend(invalid.flaws)
+    if flaws:
+        raise Invalid(*flaws)
+    return change
+
+
+def _encode_field(change: Change, name: object, value: object, pointer: str) -> None:
+    if not isinstance(name, str) or not name or "\0" in name or len(name) > WORD_MAX:
+        raise Invalid.at(pointer, f"expected field names of 1 to {WORD_MAX} characters")
+    check_value(name, pointer)
+    if name == "version":
+        if type(value) is not int or not 1 <= value < 2**53:
+            raise Invalid.at(pointer, "expected the current version as a whole number from 1")
+        change.version = value
+    elif name in NATIVE:
+        stored, kind = NATIVE[name]
+        if value is None:
+            change.unset.append(stored)
+        else:
+            change.values[stored] = encode_native(name, kind, value, pointer)
+    elif value is None:
+        change.unset.append(f"m:{name}")
+    elif value == CURRENT_TIMESTAMP:
+        change.stamped.append(f"m:{name}")
+    else:
+        check_value(value, pointer)
+        change.values[f"m:{name}"] = pack(value)
+
+
+def encode_native(name: str, kind: str, value: object, pointer: str) -> str:
+    """One of the engine's own metadata fields -> its stored text; ``+600000`` is relative to the store's clock.
+
+    Raises:
+        Invalid: the value is of another kind or out of bounds.
+    """
+    if kind == "number":
+        low, high = LIMITS[name]
+        if type(value) is not int or not low <= value <= high:
+            raise Invalid.at(pointer, f"expected a whole number from {low} to {high}")
+        return str(value)
+    if kind in ("time", "later"):
+        return encode_time(value, pointer, relative=kind == "later")
+    most = WORD_MAX if kind == "word" else TEXT_MAX
+    if not isinstance(value, str) or not value or len(value) > most or "\0" in value:
+        raise Invalid.at(pointer, f"expected text of 1 to {most} characters")
+    check_value(value, pointer)
+    return value
+
+
+def encode_time(value: object, pointer: str, *, relative: bool) -> str:
+    """A time as written -> milliseconds as text, or ``+<ms>`` from the store's now.
+
+    Raises:
+        Invalid: neither RFC 3339 nor CURRENT_TIMESTAMP (nor, where allowed, a duration such as ``+10m``).
+    """
+    expected = f"{EXPECTED_TIME}, or +10m" if relative else EXPECTED_TIME
+    if not isinstance(value, str):
+        raise Invalid.at(pointer, expected)
+    if value == CURRENT_TIMESTAMP:
+        return "+0"
+    try:
+        if relative and value.startswith("+"):
+            return f"+{parse_duration(value[1:])}"
+        moment = parse_time(value)
+    except (ValueError, OverflowError):
+        raise Invalid.at(pointer, expected) from None
+    if moment < 0:
+        raise Invalid.at(pointer, "expected a time from 1970 on")
+    return str(moment)
+
+
+def encode_lock(value: object, pointer: str) -> int | None:
+    """A duration as written -> milliseconds; None stays None.
+
+    Raises:
+        Invalid: not a duration.
+    """
+    if value is None:
+        return None
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise Invalid.at(pointer, EXPECTED_DURATION) from None
+
+
+def identity(namespace: str, key: str, sort_field: str) -> bytes:
+    """What a trigger's API key is bound to: it opens only on the item that it was written on."""
+    return f"{namespace}\0{key}\0{sort_field}".encode()
+
+
+def encode_triggers(changes: list[TriggerChange], secrets: SecretBox, owner: bytes) -> bytes:
+    """Triggers as written -> field ``t``: ``[[url, sealed API key | "" | false to keep the stored one, events]]``."""
+    return pack_request(
+        [
+            [
+                change.url,
+                False if change.api_key is None else secrets.seal(change.api_key, owner) if change.api_key else b"",
+                list(change.events),
+            ]
+            for change in changes
+        ]
+    )
+
+
+def pack_request(value: object) -> bytes:
+    """A request -> msgpack without the ``bin`` type, which the store's cmsgpack does not know."""
+    packed: bytes = msgpack.packb(value, use_bin_type=False)
+    return packed
+
+
+def unpack_answer(packed: bytes) -> Any:
+    """A script's answer: text stays bytes, since packed values travel in it."""
+    return msgpack.unpackb(packed, raw=True, strict_map_key=False)
+
+
+def decode_fields(pairs: Mapping[bytes, bytes | bool]) -> Fields:
+    """The fields of an answer, names as text; ``false`` marks what was sent and did not stay."""
+    return {name.decode(): value for name, value in pairs.items() if isinstance(value, bytes)}
+
+
+def decode_item(key: str, sort_field: str, fields: Fields) -> Item:
+    """The fields of a hash -> the item."""
+    locked_until = fields.get("lu")
+    token = fields.get("tk")
+    return Item(
+        key=key,
+        sort_field=sort_field,
+        content=unpack(fields["c"]),
+        metadata=decode_metadata(fields),
+        triggers=decode_triggers(fields.get("t")),
+        version=int(fields["v"]),
+        created_at=format_time(int(fields["ca"])),
+        updated_at=format_time(int(fields["ua"])),
+        locked_until_ms=int(locked_until) if locked_until else None,
+        token=token.decode() if token else None,
+    )
+
+
+def decode_metadata(fields: Mapping[str, bytes | bool]) -> dict[str, Any]:
+    """The metadata that a hash's fields hold, its ``version`` included."""
+    metadata: dict[str, Any] = {}
+    for name, stored in fields.items():
+        if name.startswith("m:"):
+            metadata[name[2:]] = unpack(stored) if isinstance(stored, bytes) else None
+        elif name in NAMES:
+            metadata[NAMES[name]] = decode_native(name, stored) if isinstance(stored, bytes) else None
+        elif name == "v" and isinstance(stored, bytes):
+            metadata["version"] = int(stored)
+    return metadata
+
+
+def decode_native(stored_name: str, stored: bytes) -> str | int:
+    """One of the engine's own fields as it reads outside."""
+    kind = NATIVE[NAMES[stored_name]][1]
+    if kind == "number":
+        return int(stored)
+    if kind in ("time", "later"):
+        return format_time(int(stored))
+    return stored.decode()
+
+
+def decode_triggers(packed: bytes | None) -> tuple[Trigger, ...]:
+    """Field ``t`` -> the triggers without their API keys."""
+    if not packed:
+        return ()
+    return tuple(
+        Trigger(entry[0].decode(), tuple(event.decode() for event in entry[2]), bool(entry[1]))
+        for entry in unpack_answer(packed)
+    )

@@ -1,0 +1,53 @@
+"""Cursors: where a query goes on, sealed so that nobody can point one elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from typing import Any
+
+from hookline.codec import pack, unpack
+from hookline.errors import Invalid
+
+Position = list[Any] | bool | None
+"""In one partition: None not begun, ``[score, member]`` the last entry taken, False nothing is left."""
+_MAC = 16
+
+
+def write(secret: bytes, query: object, positions: list[Position]) -> str:
+    """The cursor of a query (any JSON value that tells queries apart) that stands at these positions."""
+    body = pack([_digest(query), positions])
+    return base64.urlsafe_b64encode(_mac(secret, body) + body).decode().rstrip("=")
+
+
+def read(secret: bytes, query: object, cursor: object) -> list[Position]:
+    """The positions of a cursor.
+
+    Raises:
+        Invalid: it is not a cursor of this query and this namespace.
+    """
+    flaw = Invalid.at("/cursor", "expected the cursor of the page before, with the same key, filters and order")
+    if not isinstance(cursor, str):
+        raise flaw
+    try:
+        sealed = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+    except (binascii.Error, ValueError):
+        raise flaw from None
+    body = sealed[_MAC:]
+    if not hmac.compare_digest(sealed[:_MAC], _mac(secret, body)):
+        raise flaw
+    digest, positions = unpack(body)
+    if digest != _digest(query):
+        raise flaw
+    read_positions: list[Position] = positions
+    return read_positions
+
+
+def _digest(query: object) -> str:
+    return hashlib.sha256(repr(query).encode()).hexdigest()[:16]
+
+
+def _mac(secret: bytes, body: bytes) -> bytes:
+    return hmac.digest(secret, body, "sha256")[:_MAC]

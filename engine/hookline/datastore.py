@@ -1,0 +1,432 @@
+"""The datastore: every verb of the engine over one store, for one item or many."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets as randomness
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from hookline import codec, cursor
+from hookline.batcher import Batcher
+from hookline.calls import CLAIM_MAX, EXAMINED_MAX, QUERY_MAX, Call, Calls, Claimed, Outcome
+from hookline.connection import Connection
+from hookline.cursor import Position
+from hookline.errors import Corrupt, Invalid, NotFound
+from hookline.item import Item, check_key, check_sort_field
+from hookline.secret import SecretBox
+from hookline.settings import Settings
+from hookline.wake import Wakes, pause
+from hookline.where import Where, compile_where
+
+POLL = 1.0
+"""Seconds after which a waiter looks again by itself: it covers lost wake messages and filtered claims."""
+_PAGE_ROUNDS = 50
+"""Bounded reads of one query before it answers a short page with a cursor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a query; ``cursor`` is None when nothing is left."""
+
+    items: list[Item]
+    cursor: str | None
+    examined: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How many items of a key are in a status ('' counts all of the key), and the lowest score there."""
+
+    partition: int
+    key: str
+    status: str
+    count: int
+    first: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the store holds. ``counts`` has refused_claims, lost_locks and expired_locks per key."""
+
+    now_ms: int
+    rows: list[Row]
+    counts: dict[str, dict[str, int]]
+    outbox: int
+
+
+class Datastore:
+    """The engine over one store. ``async with Datastore(url, settings, secrets) as datastore: ...``."""
+
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        secrets: SecretBox,
+        *,
+        now_ms: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        self.settings = settings
+        self.secrets = secrets
+        self.connection = Connection(url, settings, now_ms=now_ms)
+        self.calls = Calls(settings.namespace, settings.partitions, secrets)
+        self.wakes = Wakes(self.connection)
+        self._batcher = Batcher(self.connection)
+        self._generations: dict[str, int] = {}
+        self._rotation: dict[str, int] = {}
+
+    async def open(self) -> None:
+        """Check the store and open the namespace.
+
+        Raises:
+            Incompatible: the store cannot be used as it is.
+            Unavailable: it cannot be reached.
+        """
+        await self.connection.open()
+
+    async def close(self) -> None:
+        """Wait for what is under way, then close."""
+        await self._batcher.close()
+        await self.wakes.close()
+        await self.connection.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    # Writing
+
+    async def run(self, calls: Sequence[Call]) -> list[Outcome]:
+        """Run many operations -> their outcomes in order. Not atomic; operations on the same item run in order.
+
+        Raises:
+            Unavailable: the store took none of some call's operations.
+            OutcomeUnknown: some call's answer never came.
+        """
+        outcomes: dict[int, Outcome] = {}
+        wave: list[int] = []
+        scripts: dict[tuple[str, str], str] = {}
+        for place, call in enumerate(calls):
+            name = (call.key, call.sort_field)
+            if scripts.setdefault(name, call.script) != call.script:
+                outcomes |= await self._wave(calls, wave)
+                wave, scripts = [], {name: call.script}
+            wave.append(place)
+        outcomes |= await self._wave(calls, wave)
+        return [outcomes[place] for place in range(len(calls))]
+
+    async def _wave(self, calls: Sequence[Call], places: list[int]) -> dict[int, Outcome]:
+        done = await asyncio.gather(*(self._perform(calls[place]) for place in places), return_exceptions=True)
+        for outcome in done:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return dict(zip(places, done, strict=True))  # type: ignore[arg-type]
+
+    async def _perform(self, call: Call) -> Outcome | Claimed:
+        """One operation -> what became of it; planned again when the key's settings have changed meanwhile."""
+        while True:
+            generation = self._generations.get(call.key, 0)
+            answer = await self._batcher.submit(call.script, call.partition, call.pack(generation))
+            if answer[0] != b"settings_changed":
+                return call.decode(answer)
+            self._generations[call.key] = int(answer[2][b"settings"].get(b"generation", 0))
+
+    async def _accept(self, call: Call) -> Outcome:
+        outcome = await self._perform(call)
+        if isinstance(outcome, Outcome) and outcome.ok:
+            return outcome
+        raise _settled(outcome).error()
+
+    async def create(self, key: str, sort_field: str | None = None, **fields: Any) -> Outcome:
+        """Create an item (:meth:`Calls.create`); without a sortField it gets one that is unique and time-ordered.
+
+        Raises:
+            Exists: it is there already, and ``upsert`` is not set.
+            Invalid, ReservedKey, Locked, VersionConflict, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
+        """
+        return await self._accept(self.calls.create(key, sort_field or new_sort_field(), **fields))
+
+    async def update(self, key: str, sort_field: str, **fields: Any) -> Outcome:
+        """Update an item (:meth:`Calls.update`).
+
+        Raises:
+            NotFound: there is no such item.
+            VersionConflict, PreconditionFailed, Locked, StaleToken, NotClaimable: it does not allow the update.
+            Invalid, ReservedKey, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
+        """
+        return await self._accept(self.calls.update(key, sort_field, **fields))
+
+    async def delete(self, key: str, sort_field: str, **fields: Any) -> Outcome:
+        """Delete an item (:meth:`Calls.delete`); the outcome has the item as it was.
+
+        Raises:
+            NotFound: there is no such item.
+            VersionConflict, PreconditionFailed, Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown
+        """
+        return await self._accept(self.calls.delete(key, sort_field, **fields))
+
+    async def settle(self, calls: Sequence[Call]) -> list[Outcome]:
+        """End or prolong claims: calls made by ``calls.complete / fail / release / extend`` -> outcomes in order.
+
+        Raises:
+            Unavailable, OutcomeUnknown
+        """
+        return await self.run(calls)
+
+    async def exchange(self, calls: Sequence[Call], claim: Call) -> tuple[list[Outcome], Claimed]:
+        """Settle and claim again, on one partition in one call of the store.
+
+        Raises:
+            Corrupt: an index of the key has the wrong type.
+            Unavailable, OutcomeUnknown
+        """
+        last = Call("settle", claim.partition, claim.key, "", claim.request)
+        *outcomes, claimed = await asyncio.gather(*(self._perform(call) for call in (*calls, last)))
+        return outcomes, _claimed(claimed)  # type: ignore[return-value]
+
+    # Claims
+
+    async def claim(
+        self,
+        key: str,
+        *,
+        worker_id: str,
+        limit: int = 1,
+        wait: float = 0,
+        **options: Any,
+    ) -> Claimed:
+        """Claim up to ``limit`` items (:meth:`Calls.claim`); none there, wait up to ``wait`` seconds for one.
+
+        Raises:
+            Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
+        """
+        if type(limit) is not int or not 1 <= limit <= CLAIM_MAX:
+            raise Invalid.at("/limit", f"expected a whole number from 1 to {CLAIM_MAX}")
+        options |= {"worker_id": worker_id, "where": compile_where(options.get("where"))}
+        if wait <= 0:
+            return await self._claim_now(key, limit, options)
+        deadline = time.monotonic() + wait
+        async with self.wakes.listening(f"ready:{key}") as woken:
+            while True:
+                claimed = await self._claim_now(key, limit, options)
+                left = deadline - time.monotonic()
+                if claimed.items or left <= 0:
+                    return claimed
+                due = POLL if claimed.next_ms is None else claimed.next_ms / 1000 - time.time()
+                await pause(woken, max(0.001, min(left, POLL, max(due, 0.01))))
+
+    async def _claim_now(self, key: str, limit: int, options: dict[str, Any]) -> Claimed:
+        """Stay on one partition while that has work, then rotate; the limit is split, never exceeded."""
+        items: list[Item] = []
+        next_ms: int | None = None
+        first = self._rotation.get(key, 0)
+        partition, tried = first, 0
+        while tried < self.settings.partitions:
+            call = self.calls.claim(key, limit=limit - len(items), partition=partition, **options)
+            claimed = _claimed(await self._perform(call))
+            items += claimed.items
+            if len(items) >= limit:
+                break
+            if claimed.next_ms is not None:
+                next_ms = min(next_ms or claimed.next_ms, claimed.next_ms)
+            if not (claimed.more and claimed.items):
+                partition, tried = (partition + 1) % self.settings.partitions, tried + 1
+        self._rotation[key] = partition
+        return Claimed(items, next_ms)
+
+    async def tidy(self, key: str, partition: int) -> bool:
+        """Promote due items and bury exhausted locks of a key, a bounded number -> whether there may be more.
+
+        Raises:
+            Corrupt, Unavailable, OutcomeUnknown
+        """
+        call = self.calls.claim(key, worker_id="tidy", limit=0, partition=partition, reserved=True)
+        return _claimed(await self._perform(call)).more
+
+    # Reading
+
+    async def get(self, key: str, sort_field: str) -> Item:
+        """One item.
+
+        Raises:
+            NotFound: there is no such item.
+            Invalid, Corrupt, Unavailable
+        """
+        check_key(key)
+        check_sort_field(sort_field)
+        partition = self.calls.partition(key, sort_field)
+        request = [{"verb": "get", "key": key, "sort": sort_field}]
+        ((word, fields, _),) = await self.connection.read("find", partition, request)
+        if word == b"ok":
+            return codec.decode_item(key, sort_field, codec.decode_fields(fields))
+        raise Corrupt if word == b"corrupt" else NotFound
+
+    async def query(
+        self,
+        key: str,
+        *,
+        where: object = None,
+        order: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """Items of a key that match, in the order of the status index if one status is asked for, else by sortField.
+
+        A page is shorter than ``limit`` only at the end, or when the budget of entries examined is spent; then it
+        carries a cursor all the same. ``order`` is ``sortField`` or ``sortField:desc``.
+
+        Raises:
+            Invalid: an argument has the wrong form.
+            Corrupt, Unavailable
+        """
+        check_key(key)
+        if type(limit) is not int or not 1 <= limit <= QUERY_MAX:
+            raise Invalid.at("/limit", f"expected a whole number from 1 to {QUERY_MAX}")
+        if order not in (None, "sortField", "sortField:asc", "sortField:desc"):
+            raise Invalid.at("/order", "expected sortField or sortField:desc: no other order has an index")
+        query = _Query(key, compile_where(where), order, [key, where, order])
+        return await self._page(query, limit, cursor)
+
+    async def _page(self, query: _Query, limit: int, sealed: str | None) -> Page:
+        secret, partitions = self.connection.cursor_secret, self.settings.partitions
+        positions: list[Position] = (
+            cursor.read(secret, query.identity, sealed) if sealed is not None else [None] * partitions
+        )
+        items: list[Item] = []
+        examined = 0
+        for _ in range(_PAGE_ROUNDS):
+            found, ends, spent = await self._round(query, limit - len(items), positions)
+            examined += spent
+            taken = found[: limit - len(items)]
+            items += [entry.item for entry in taken]
+            for entry in taken:
+                positions[entry.partition] = [entry.score, entry.item.sort_field]
+            left_over = {entry.partition for entry in found[len(taken) :]}
+            for partition, end in ends.items():
+                if partition not in left_over:
+                    positions[partition] = end
+            if len(items) >= limit or all(position is False for position in positions):
+                break
+        open_end = any(position is not False for position in positions)
+        return Page(items, cursor.write(secret, query.identity, positions) if open_end else None, examined)
+
+    async def _round(
+        self, query: _Query, limit: int, positions: list[Position]
+    ) -> tuple[list[_Entry], dict[int, Position], int]:
+        """One bounded read of every partition not yet at its end -> entries in order, where each ended, examined."""
+        asked = [partition for partition, position in enumerate(positions) if position is not False]
+        answers = await asyncio.gather(
+            *(
+                self.connection.read("find", partition, [query.request(limit, positions[partition])])
+                for partition in asked
+            )
+        )
+        entries: list[_Entry] = []
+        ends: dict[int, Position] = {}
+        examined = 0
+        for partition, ((word, _, extra),) in zip(asked, answers, strict=True):
+            if word == b"corrupt":
+                raise Corrupt
+            examined += extra[b"examined"]
+            after = extra.get(b"after")
+            ends[partition] = [part.decode() for part in after] if after else False
+            for sort, fields, score in extra[b"items"]:
+                item = codec.decode_item(query.key, sort.decode(), codec.decode_fields(fields))
+                entries.append(_Entry(partition, score.decode(), item))
+        entries.sort(key=query.order_of, reverse=query.descending)
+        return entries, ends, examined
+
+    async def stats(self, prefix: str = "") -> Stats:
+        """What the store holds of the keys that begin with ``prefix``.
+
+        Raises:
+            Unavailable
+        """
+        answers = await asyncio.gather(
+            *(
+                self.connection.read("stats", partition, {"prefix": prefix})
+                for partition in range(self.settings.partitions)
+            )
+        )
+        rows: list[Row] = []
+        counts: dict[str, dict[str, int]] = {}
+        for partition, (_, found, flat_counts, _) in enumerate(answers):
+            rows += [
+                Row(partition, key.decode(), status.decode(), count, float(first) if first else None)
+                for key, status, count, first in found
+            ]
+            for key, flat in (flat_counts or {}).items():
+                total = counts.setdefault(key.decode(), {})
+                for name, count in zip(flat[::2], flat[1::2], strict=True):
+                    total[name.decode()] = total.get(name.decode(), 0) + int(count)
+        return Stats(int(answers[0][0]), rows, counts, sum(answer[3] for answer in answers))
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An item found, and where it stands in the index."""
+
+    partition: int
+    score: str
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """A query of one key, ready to be asked of each partition."""
+
+    key: str
+    where: Where
+    order: str | None
+    identity: list[Any]
+
+    @property
+    def descending(self) -> bool:
+        return self.order == "sortField:desc"
+
+    def order_of(self, entry: _Entry) -> tuple[float, bytes]:
+        """Where an entry stands among those of all partitions."""
+        return (float(entry.score), entry.item.sort_field.encode())
+
+    def request(self, limit: int, position: Position) -> dict[str, Any]:
+        """What the find script is asked."""
+        by_status = self.where.status if self.order is None else None
+        request = {
+            "verb": "query",
+            "key": self.key,
+            "status": by_status,
+            "max": self.where.locked_before if by_status else None,
+            "after": position or None,
+            "descending": self.descending or None,
+            "where": list(self.where.conditions),
+            "limit": limit,
+            "budget": EXAMINED_MAX,
+        }
+        return {name: value for name, value in request.items() if value is not None}
+
+
+def _settled(outcome: Outcome | Claimed) -> Outcome:
+    if isinstance(outcome, Claimed):
+        raise TypeError("a claim has items, not an outcome")
+    return outcome
+
+
+def _claimed(outcome: Outcome | Claimed) -> Claimed:
+    if isinstance(outcome, Outcome):
+        raise outcome.error()
+    return outcome
+
+
+_last_moment = 0
+
+
+def new_sort_field() -> str:
+    """A unique sortField that orders by time: 16 hex digits of rising nanoseconds and 8 random ones."""
+    global _last_moment
+    _last_moment = max(_last_moment + 1, time.time_ns())
+    return f"{_last_moment:016x}-{randomness.token_hex(4)}"

@@ -1,0 +1,193 @@
+"""Everything Hookline raises, as one tree.
+
+HooklineError
+├── Invalid              the request is malformed; nothing was sent to the store
+├── Refused              the store looked at the request and said no; nothing was written
+│   ├── NotFound             no such item
+│   ├── Exists               the item is there already
+│   ├── VersionConflict      the named version is not the current one
+│   ├── PreconditionFailed   If-Match named another version
+│   ├── Locked               somebody holds the item
+│   ├── StaleToken           the claim that this token belongs to has ended
+│   ├── NotClaimable         the item's status does not allow a claim
+│   ├── Cancelled            the item was cancelled while it was held
+│   ├── ReservedKey          keys that begin with ``hookline.`` have routes of their own
+│   ├── OutboxFull           too many webhook events wait; changes that would add one are refused
+│   └── Corrupt              a key in the store has a type that Hookline never writes
+├── Unavailable          the store could not be reached or cannot take the call; nothing was written
+│   └── StoreFull            the store is at its memory limit; what drains still works
+├── OutcomeUnknown       the call was sent and its answer never came
+└── Incompatible         the store's version, policy or schema does not fit this release
+
+A refusal is also an *outcome word*: the scripts answer with the word, :data:`REFUSALS` turns it into the class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from hookline.item import Item
+
+
+class HooklineError(Exception):
+    """Base of every error that Hookline raises on purpose."""
+
+    code: ClassVar[str] = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """One bad field: where it stands (a JSON pointer, RFC 6901) and what was expected there."""
+
+    pointer: str
+    detail: str
+
+
+class Invalid(HooklineError):
+    """The request is malformed. ``flaws`` names each bad field and what was expected."""
+
+    code = "invalid"
+
+    def __init__(self, *flaws: Flaw) -> None:
+        self.flaws = flaws
+        super().__init__("; ".join(f"{flaw.pointer or '/'}: {flaw.detail}" for flaw in flaws))
+
+    @classmethod
+    def at(cls, pointer: str, detail: str) -> Invalid:
+        """The error for a single bad field."""
+        return cls(Flaw(pointer, detail))
+
+
+class Refused(HooklineError):
+    """The store refused one operation. ``item`` is the item as it stands, where there is one."""
+
+    code = "refused"
+    explanation: ClassVar[str] = "the operation was refused"
+
+    def __init__(self, detail: str | None = None, item: Item | None = None) -> None:
+        self.item = item
+        super().__init__(detail or self.explanation)
+
+
+class NotFound(Refused):
+    """No item has this key and sortField."""
+
+    code = "not_found"
+    explanation = "no item has this key and sortField"
+
+
+class Exists(Refused):
+    """An item with this key and sortField is there already."""
+
+    code = "exists"
+    explanation = "an item with this key and sortField exists; update it, or create with upsert"
+
+
+class VersionConflict(Refused):
+    """The version that the request names is not the current one."""
+
+    code = "version_conflict"
+    explanation = "the named version is not the current one; read the item again and decide anew"
+
+
+class PreconditionFailed(Refused):
+    """If-Match names a version that is not the current one."""
+
+    code = "precondition_failed"
+    explanation = "If-Match does not name the current version"
+
+
+class Locked(Refused):
+    """Somebody holds the item, or the named worker is not its holder."""
+
+    code = "locked"
+    explanation = "the item is held by a worker; wait for locked_until or show the claim's token"
+
+
+class StaleToken(Refused):
+    """The claim of this token has ended: it was settled, or another worker took the item over."""
+
+    code = "stale_token"
+    explanation = "the claim that this token belongs to has ended"
+
+
+class NotClaimable(Refused):
+    """The item is in a status from which it cannot be claimed."""
+
+    code = "not_claimable"
+    explanation = "the item's status does not allow a claim; name its current version to start it anyway"
+
+
+class Cancelled(Refused):
+    """The item was cancelled while it was held: stop working on it."""
+
+    code = "cancelled"
+    explanation = "the item was cancelled; stop working on it"
+
+
+class ReservedKey(Refused):
+    """Keys that begin with ``hookline.`` are written through routes of their own."""
+
+    code = "reserved_key"
+    explanation = "keys that begin with 'hookline.' are written through their own routes only"
+
+
+class OutboxFull(Refused):
+    """As many webhook events wait as the outbox may hold; repeat later, or with triggers off."""
+
+    code = "outbox_full"
+    explanation = "too many webhook events wait for delivery; try again later or turn triggers off"
+
+
+class Corrupt(Refused):
+    """A key in the store has a type that Hookline never writes there."""
+
+    code = "corrupt"
+    explanation = "a key that this operation needs has the wrong type in the store; nothing was written"
+
+
+class Unavailable(HooklineError):
+    """The store could not be reached or cannot take the call now; nothing was written, a repeat is safe."""
+
+    code = "unavailable"
+
+
+class StoreFull(Unavailable):
+    """The store is at its memory limit: claims, settles and deletes still work, growth is refused."""
+
+    code = "store_full"
+
+
+class OutcomeUnknown(HooklineError):
+    """The call was sent and no answer came, also when asked again: it may or may not have taken effect."""
+
+    code = "outcome_unknown"
+
+
+class Incompatible(HooklineError):
+    """The store cannot be used as it is: its version, its eviction policy or its schema does not fit."""
+
+    code = "incompatible"
+
+
+REFUSALS: dict[str, type[Refused]] = {
+    refusal.code: refusal
+    for refusal in (
+        NotFound,
+        Exists,
+        VersionConflict,
+        PreconditionFailed,
+        Locked,
+        StaleToken,
+        NotClaimable,
+        Cancelled,
+        OutboxFull,
+        Corrupt,
+    )
+}
+"""Outcome word of the scripts -> the error that a single verb raises for it."""
+
+OUTCOMES: frozenset[str] = frozenset({"ok", "settings_changed", *REFUSALS})
+"""Every word that a script may answer with; ``tests/lua/test_outcome.py`` compares it with the Lua list."""

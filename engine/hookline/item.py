@@ -1,0 +1,257 @@
+"""The item: the one object that is at once a document, a versioned record and a job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hookline.errors import Flaw, Invalid
+
+SCHEDULED, NOT_STARTED, STARTED = "scheduled", "not_started", "started"
+COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
+TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED})
+
+DEPTH_MAX = 64
+"""Deepest nesting of a value: far above real documents, far below any parser's recursion limit."""
+INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1
+"""What msgpack can hold exactly."""
+METADATA_FIELDS_MAX = 256
+"""One HSET carries them all; the store's Lua cannot unpack more than 8,000 arguments."""
+TRIGGERS_MAX = 16
+SORT_FIELD_MAX = 512
+EVENTS = ("created", "updated", "deleted")
+RESERVED_PREFIX = "hookline."
+
+_NAMESPACE = re.compile(r"[a-z0-9_-]{1,64}", re.ASCII)
+_KEY = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A URL that is called when the item changes. The API key itself is never read back."""
+
+    url: str
+    events: tuple[str, ...] = ("updated",)
+    has_api_key: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it reads outside: ``{url, events, hasApiKey}``."""
+        return {"url": self.url, "events": list(self.events), "hasApiKey": self.has_api_key}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item as it stood at one moment.
+
+    ``token`` is set only on what a claiming call returned; ``created_at`` and ``updated_at`` are RFC 3339.
+    """
+
+    key: str
+    sort_field: str
+    content: Any
+    metadata: dict[str, Any]
+    triggers: tuple[Trigger, ...]
+    version: int
+    created_at: str
+    updated_at: str
+    locked_until_ms: int | None = None
+    token: str | None = field(default=None, repr=False)
+
+    @property
+    def status(self) -> str | None:
+        """The item's status, or None for a plain document."""
+        return self.metadata.get("status")
+
+    @property
+    def etag(self) -> str:
+        """``"<version>.<locked_until ms>"``, so that a lock extension changes it and a version names it."""
+        return f'"{self.version}.{self.locked_until_ms or 0}"'
+
+    def to_dict(self) -> dict[str, Any]:
+        """The item as it reads over HTTP."""
+        shown = {
+            "key": self.key,
+            "sortField": self.sort_field,
+            "content": self.content,
+            "metadata": self.metadata,
+            "triggerUrls": [trigger.to_dict() for trigger in self.triggers],
+            "version": self.version,
+            "createdAt": self.created_at,
+            "updatedAt": self.updated_at,
+        }
+        if self.token is not None:
+            shown["token"] = self.token
+        return shown
+
+
+def check_namespace(namespace: object) -> str:
+    """The namespace, if it is one.
+
+    Raises:
+        Invalid: it is not.
+    """
+    if isinstance(namespace, str) and _NAMESPACE.fullmatch(namespace):
+        return namespace
+    raise Invalid.at("/namespace", "expected 1 to 64 characters of a-z 0-9 _ -")
+
+
+def check_key(key: object, pointer: str = "/key") -> str:
+    """The key, if it is one.
+
+    Raises:
+        Invalid: it is not.
+    """
+    if isinstance(key, str) and _KEY.fullmatch(key):
+        return key
+    raise Invalid.at(pointer, "expected 1 to 128 characters of A-Z a-z 0-9 . _ -")
+
+
+def check_sort_field(sort_field: object, pointer: str = "/sortField") -> str:
+    """The sortField, if it is one.
+
+    Raises:
+        Invalid: it is not.
+    """
+    if isinstance(sort_field, str) and sort_field and "\0" not in sort_field:
+        try:
+            if len(sort_field.encode()) <= SORT_FIELD_MAX:
+                return sort_field
+        except UnicodeEncodeError:
+            pass
+    raise Invalid.at(pointer, f"expected 1 to {SORT_FIELD_MAX} bytes of UTF-8 text without NUL")
+
+
+def check_value(value: object, pointer: str) -> None:
+    """Refuse what JSON and msgpack cannot both hold exactly.
+
+    Raises:
+        Invalid: nested deeper than :data:`DEPTH_MAX`, an integer beyond 64 bits, NaN or an infinity, text that is
+            not UTF-8, an object with a name that is not text, or a value of no JSON type. Every flaw is listed.
+    """
+    flaws = list(_flaws(value, pointer, 0))
+    if flaws:
+        raise Invalid(*flaws)
+
+
+def _flaws(value: object, pointer: str, depth: int) -> Iterator[Flaw]:
+    kind = type(value)
+    if kind is str:
+        if not value.isascii():  # type: ignore[attr-defined]
+            try:
+                value.encode()  # type: ignore[attr-defined]
+            except UnicodeEncodeError:
+                yield Flaw(pointer, "expected text without unpaired surrogates")
+    elif kind is dict:
+        if depth == DEPTH_MAX:
+            yield Flaw(pointer, f"expected at most {DEPTH_MAX} levels of nesting")
+            return
+        for name, member in value.items():  # type: ignore[attr-defined]
+            if type(name) is not str:
+                yield Flaw(pointer, "expected text as names of an object")
+                return
+            yield from _flaws(name, pointer, depth + 1)
+            yield from _flaws(member, f"{pointer}/{name}", depth + 1)
+    elif kind is list:
+        if depth == DEPTH_MAX:
+            yield Flaw(pointer, f"expected at most {DEPTH_MAX} levels of nesting")
+            return
+        for place, member in enumerate(value):  # type: ignore[arg-type]
+            yield from _flaws(member, f"{pointer}/{place}", depth + 1)
+    elif kind is int:
+        if not INTEGER_MIN <= value <= INTEGER_MAX:  # type: ignore[operator]
+            yield Flaw(pointer, "expected an integer of at most 64 bits")
+    elif kind is float:
+        if value != value or value in (float("inf"), float("-inf")):
+            yield Flaw(pointer, "expected a finite number")
+    elif value is not None and kind is not bool:
+        yield Flaw(pointer, f"expected a JSON value, not {kind.__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerChange:
+    """A trigger as it is written. ``api_key`` None keeps the key that is stored for the same URL."""
+
+    url: str
+    api_key: str | None
+    events: tuple[str, ...]
+
+
+def read_triggers(value: object, pointer: str = "/triggerUrls") -> list[TriggerChange]:
+    """Read triggerUrls as a map ``url -> API key`` or a list ``[{url, apiKey, events}]``.
+
+    The map fires on updates only: a worker behind it takes every call as a job.
+
+    Raises:
+        Invalid: the value has neither form; each bad entry is named.
+    """
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        entries = [
+            ({"url": url, "apiKey": api_key}, f"{pointer}/{_escape(str(url))}") for url, api_key in value.items()
+        ]
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        entries = [(entry, f"{pointer}/{place}") for place, entry in enumerate(value)]
+    else:
+        raise Invalid.at(pointer, 'expected an object {"url": "apiKey"} or a list [{"url", "apiKey", "events"}]')
+    if len(entries) > TRIGGERS_MAX:
+        raise Invalid.at(pointer, f"expected at most {TRIGGERS_MAX} triggers")
+    flaws: list[Flaw] = []
+    changes: list[TriggerChange] = []
+    for entry, place in entries:
+        try:
+            changes.append(_read_trigger(entry, place))
+        except Invalid as invalid:
+            flaws.extend(invalid.flaws)
+    if len({change.url for change in changes}) != len(changes):
+        flaws.append(Flaw(pointer, "expected each url once"))
+    if flaws:
+        raise Invalid(*flaws)
+    return changes
+
+
+def _read_trigger(entry: object, pointer: str) -> TriggerChange:
+    if not isinstance(entry, Mapping):
+        raise Invalid.at(pointer, 'expected an object {"url", "apiKey", "events"}')
+    unknown = sorted(set(entry) - {"url", "apiKey", "events", "hasApiKey"})
+    if unknown:
+        raise Invalid.at(f"{pointer}/{unknown[0]}", "unknown field; expected url, apiKey or events")
+    url, api_key = entry.get("url"), entry.get("apiKey")
+    if not isinstance(url, str):
+        raise Invalid.at(f"{pointer}/url", "expected an http or https URL")
+    try:
+        check_url(url)
+    except ValueError as error:
+        raise Invalid.at(pointer, str(error)) from None
+    if api_key is not None and (not isinstance(api_key, str) or not _is_header_value(api_key)):
+        raise Invalid.at(pointer, "expected the API key as up to 4096 visible ASCII characters")
+    events = entry.get("events", ["updated"])
+    if not isinstance(events, list | tuple) or not events or not all(event in EVENTS for event in events):
+        raise Invalid.at(f"{pointer}/events", f"expected a list of {', '.join(EVENTS)}")
+    return TriggerChange(url, api_key, tuple(dict.fromkeys(events)))
+
+
+_URL = re.compile(r"https?://[^\s/?#@]+(?::\d{1,5})?(?:[/?][^\s#]*)?", re.IGNORECASE)
+URL_MAX = 2048
+
+
+def check_url(url: str) -> None:
+    """Refuse what cannot be a trigger's URL; the relay checks the address itself at each delivery.
+
+    Raises:
+        ValueError: not http(s), with credentials or a fragment, or over 2,048 characters.
+    """
+    if len(url) > URL_MAX or not url.isprintable() or not _URL.fullmatch(url):
+        raise ValueError(
+            f"expected an http:// or https:// URL of up to {URL_MAX} characters, without user, password or fragment"
+        )
+
+
+def _is_header_value(text: str) -> bool:
+    return len(text) <= 4096 and text.isascii() and text.isprintable()
+
+
+def _escape(token: str) -> str:
+    return token.replace("~", "~0").replace("/", "~1")

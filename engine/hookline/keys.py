@@ -1,0 +1,54 @@
+"""Every name in the store, and which partition an item is in. The only braces of a key are made here.
+
+The scripts build the names within a partition from its tag: ``docs/data-model.md`` lists them.
+Schema number: raised when a stored form changes so that an older release could misread it; a store of a newer
+schema is refused, one of an older schema is migrated by the release that raises the number.
+"""
+
+from __future__ import annotations
+
+import binascii
+from functools import lru_cache
+from itertools import count
+
+SCHEMA = 1
+SLOTS = 16384
+"""Hash slots of a cluster (Redis Cluster specification)."""
+PARTITIONS_MAX = 256
+
+
+def slot(tag: str) -> int:
+    """The cluster slot of a hash tag: CRC16 (XMODEM) modulo 16384, by the cluster specification."""
+    return binascii.crc_hqx(tag.encode(), 0) % SLOTS
+
+
+@lru_cache(maxsize=4096)
+def partition_tag(namespace: str, partition: int, partitions: int) -> str:
+    """The prefix of all keys of one partition, e.g. ``hl:{default/0}``.
+
+    A suffix is searched so that partition p of P lies in the p-th P-th of the slots: however many nodes share the
+    slots in equal ranges, the partitions spread evenly over them.
+    """
+    low, high = partition * SLOTS // partitions, (partition + 1) * SLOTS // partitions
+    for attempt in count():
+        tag = f"{namespace}/{partition}" + (f".{attempt}" if attempt else "")
+        if low <= slot(tag) < high:
+            return f"hl:{{{tag}}}"
+    raise AssertionError  # pragma: no cover - count() does not end
+
+
+def partition_of(key: str, sort_field: str, partitions: int) -> int:
+    """The partition of an item: CRC16 of key NUL sortField, modulo the partitions of its namespace."""
+    if partitions == 1:
+        return 0
+    return binascii.crc_hqx(f"{key}\0{sort_field}".encode(), 0) % partitions
+
+
+def meta(namespace: str) -> str:
+    """The hash with a namespace's schema number, partitions and cursor secret."""
+    return f"hl:{namespace}:meta"
+
+
+def wake_channel(tag: str) -> str:
+    """The sharded channel that tells of ready items and new events of a partition."""
+    return f"{tag}:wake"

@@ -1,0 +1,128 @@
+"""Filters: ``{"status": "not_started", "size": {"gt": 3}}`` -> conditions that the scripts test.
+
+A field is a metadata name, or a dotted path into a nested object. Its wanted value stands for equality; an object of
+operators (``eq ne lt lte gt gte in exists prefix``) stands for itself. All conditions must hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from hookline.clock import CURRENT_TIMESTAMP, parse_time
+from hookline.codec import NATIVE, encode_time, pack
+from hookline.errors import Flaw, Invalid
+from hookline.item import check_value
+
+OPERATORS = ("eq", "ne", "lt", "lte", "gt", "gte", "in", "exists", "prefix")
+CONDITIONS_MAX = 32
+IN_MAX = 100
+_NUMERIC = {"number", "time", "later"}
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Compiled filters. ``status`` is the one status they ask for, if they ask for one; the index to walk."""
+
+    conditions: tuple[dict[str, Any], ...] = ()
+    status: str | None = None
+    locked_before: str | None = None
+    """With status ``started``: the latest locked_until asked for, as a bound on that index."""
+
+
+def compile_where(where: object, pointer: str = "/where") -> Where:
+    """Compile filters as users write them.
+
+    Raises:
+        Invalid: not an object, an unknown operator, or an operand that the field cannot have; every flaw is named.
+    """
+    if where is None:
+        return Where()
+    if not isinstance(where, Mapping):
+        raise Invalid.at(pointer, 'expected an object such as {"status": "not_started"}')
+    conditions: list[dict[str, Any]] = []
+    flaws: list[Flaw] = []
+    for name, wanted in where.items():
+        try:
+            conditions.extend(_compile_field(name, wanted, f"{pointer}/{name}"))
+        except Invalid as invalid:
+            flaws.extend(invalid.flaws)
+    if len(conditions) > CONDITIONS_MAX:
+        flaws.append(Flaw(pointer, f"expected at most {CONDITIONS_MAX} conditions"))
+    if flaws:
+        raise Invalid(*flaws)
+    statuses = [c["operand"]["value"] for c in conditions if c["field"] == "s" and c["test"] == "eq"]
+    status = statuses[0] if statuses else None
+    return Where(tuple(conditions), status, _locked_before(conditions) if status == "started" else None)
+
+
+def _locked_before(conditions: list[dict[str, Any]]) -> str | None:
+    bounds = [str(c["operand"]["time"]) for c in conditions if c["field"] == "lu" and c["test"] in ("lt", "lte")]
+    return bounds[0] if len(bounds) == 1 else None
+
+
+def _compile_field(name: object, wanted: object, pointer: str) -> list[dict[str, Any]]:
+    if not isinstance(name, str) or not name:
+        raise Invalid.at(pointer, "expected the name of a metadata field")
+    if not isinstance(wanted, Mapping):
+        return [_condition(name, "eq", wanted, pointer)]
+    if not wanted or not all(operator in OPERATORS for operator in wanted):
+        raise Invalid.at(pointer, f"expected a value, or an object of operators: {', '.join(OPERATORS)}")
+    return [_condition(name, test, operand, f"{pointer}/{test}") for test, operand in wanted.items()]
+
+
+def _condition(name: str, test: str, operand: object, pointer: str) -> dict[str, Any]:
+    condition = {"test": test, **_locate(name)}
+    if test == "exists":
+        if not isinstance(operand, bool):
+            raise Invalid.at(pointer, "expected true or false")
+        condition["wanted"] = operand
+    elif test == "in":
+        if not isinstance(operand, list | tuple) or not 1 <= len(operand) <= IN_MAX:
+            raise Invalid.at(pointer, f"expected a list of 1 to {IN_MAX} values")
+        condition["operands"] = [_operand(name, value, f"{pointer}/{place}") for place, value in enumerate(operand)]
+    else:
+        condition["operand"] = _operand(name, operand, pointer)
+        if test == "prefix" and not isinstance(operand, str):
+            raise Invalid.at(pointer, "expected text")
+        if test in ("lt", "lte", "gt", "gte") and type(operand) not in (str, int, float):
+            raise Invalid.at(pointer, "expected a number, text, or a time")
+    return condition
+
+
+def _locate(name: str) -> dict[str, Any]:
+    """Where the field's value is: one of the engine's own fields, or a path into a user's."""
+    if name == "version":
+        return {"field": "v", "native": "number", "path": []}
+    if name in NATIVE:
+        stored, kind = NATIVE[name]
+        return {"field": stored, "native": "number" if kind in _NUMERIC else "word", "path": []}
+    first, *path = name.split(".")
+    return {"field": f"m:{first}", "native": False, "path": path}
+
+
+def _operand(name: str, value: object, pointer: str) -> dict[str, Any]:
+    check_value(value, pointer)
+    kind = NATIVE.get(name, ("", ""))[1]
+    if kind in ("time", "later"):
+        return {"time": encode_time(value, pointer, relative=True)}
+    if kind == "number" or name == "version":
+        if type(value) not in (int, float):
+            raise Invalid.at(pointer, "expected a number")
+        return {"value": value}
+    if kind in ("word", "text"):
+        if not isinstance(value, str):
+            raise Invalid.at(pointer, "expected text")
+        return {"value": value}
+    if isinstance(value, dict | list) and "." in name:
+        raise Invalid.at(pointer, "expected a number, text, true, false or null: a path leads to a single value")
+    operand = {"packed": pack(value), "value": value}
+    if isinstance(value, str):
+        if value == CURRENT_TIMESTAMP:
+            operand["time"] = "+0"
+        else:
+            with suppress(ValueError, OverflowError):
+                operand["time"] = str(parse_time(value))
+    return operand

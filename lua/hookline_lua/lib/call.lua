@@ -1,0 +1,131 @@
+-- The frame of a call that writes: replay, operations one by one, then the writes, then the answer.
+-- use: clock settings item index lock outbox
+
+local call = {}
+
+-- Fields of an item for the caller: without what it sent itself, `false` for what it sent and did not stay.
+-- The token goes only to the call that made the claim, known by its nonce.
+function call.show(record, operation)
+  if not record.exists then
+    return false
+  end
+  local sent, shown = operation.set or {}, {}
+  for field, value in pairs(record.fields) do
+    if sent[field] ~= value then
+      shown[field] = value
+    end
+  end
+  for field in pairs(sent) do
+    if not record.fields[field] then
+      shown[field] = false
+    end
+  end
+  local token, nonce = record.fields.tk, operation.nonce
+  if not (token and nonce and string.sub(token, -#nonce) == nonce) then
+    shown.tk = nil
+  end
+  return shown
+end
+
+-- Only the state of an item: for settling, whose caller has the rest.
+function call.show_state(record)
+  local shown = {}
+  for _, field in ipairs({ 'v', 's', 'lu', 'ua', 'at', 'a' }) do
+    shown[field] = record.fields[field]
+  end
+  return shown
+end
+
+function call.refuse(word, record, operation)
+  return { word, call.show(record, { nonce = nil, set = nil, key = operation.key }), false }
+end
+
+-- The item of an operation, or the outcome that says why there is none to work on.
+function call.find(operation)
+  local record = item.load(operation.key, operation.sort)
+  if record.corrupt then
+    return nil, { 'corrupt', false, false }
+  elseif not record.exists then
+    return nil, { 'not_found', false, false }
+  end
+  return record
+end
+
+-- End an operation: check its indexes, note its event, or undo it.
+function call.commit(record, operation, event, token)
+  local refusal = (not item.close(record) and 'corrupt') or outbox.add(record, event, operation, token)
+  if refusal then
+    item.undo(record)
+    return call.refuse(refusal, record, operation)
+  end
+  return nil
+end
+
+-- A lost answer is asked for again under the same call id: the words were kept, the items are read anew.
+local function replay(kept)
+  local outcomes = cmsgpack.unpack(kept)
+  for place, operation in ipairs(request[3]) do
+    local outcome = outcomes[place]
+    if outcome[2] then
+      local record = item.load(operation.key, operation.sort)
+      outcome[2] = operation.verb and call.show_state(record) or call.show(record, operation)
+    elseif outcome[3] and outcome[3].sorts then
+      outcome[3].items = {}
+      for _, sort in ipairs(outcome[3].sorts) do
+        local shown = call.show(item.load(operation.key, sort), operation)
+        if shown and shown.tk then
+          table.insert(outcome[3].items, { sort, shown })
+        end
+      end
+      outcome[3].sorts = nil
+    end
+  end
+  return cmsgpack.pack(outcomes)
+end
+
+local function keep(id, outcomes)
+  local kept = {}
+  for place, outcome in ipairs(outcomes) do
+    local extra = outcome[3]
+    if extra and extra.items then
+      local sorts = {}
+      for i, shown in ipairs(extra.items) do
+        sorts[i] = shown[1]
+      end
+      extra = { sorts = sorts, next_ms = extra.next_ms, more = extra.more }
+    end
+    kept[place] = { outcome[1], outcome[2] and true or false, extra }
+  end
+  redis.call('SET', id, cmsgpack.pack(kept), 'PX', request[1])
+end
+
+-- Best effort and last: a lost message costs a waiter its poll interval, never a change.
+local function wake(ready, fired)
+  for _, key in ipairs(ready) do
+    redis.pcall('SPUBLISH', partition .. ':wake', 'ready:' .. key)
+  end
+  if fired then
+    redis.pcall('SPUBLISH', partition .. ':wake', 'outbox')
+  end
+end
+
+function call.run(handle)
+  local id = partition .. ':o:' .. call_id
+  local kept = redis.call('GET', id)
+  if kept then
+    return replay(kept)
+  end
+  local outcomes = {}
+  for place, operation in ipairs(request[3]) do
+    if settings.changed(operation) then
+      outcomes[place] = { 'settings_changed', false, { settings = settings.of(operation.key) } }
+    else
+      outcomes[place] = handle(operation, place)
+    end
+  end
+  local ready, fired = item.flush(), outbox.flush()
+  lock.flush()
+  keep(id, outcomes)
+  wake(ready, fired)
+  return cmsgpack.pack(outcomes)
+end

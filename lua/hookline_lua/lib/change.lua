@@ -1,0 +1,208 @@
+-- How an update changes an item, the update that claims included.
+-- use: clock item lock call
+
+local change = {}
+
+local TERMINAL = { completed = true, failed = true, cancelled = true }
+local TIMES = { lu = true, sd = true, sa = true, da = true }
+-- What a replacement removes besides the user's own fields, unless it names them.
+local REPLACED = { s = true, w = true, sa = true, da = true, ma = true, p = true, le = true, sd = true, t = true }
+
+-- Triggers as written, with the stored API key where an entry brings none.
+local function merge_triggers(written, stored)
+  local keys, triggers = {}, cmsgpack.unpack(written)
+  for _, trigger in ipairs(stored and cmsgpack.unpack(stored) or {}) do
+    keys[trigger[1]] = trigger[2]
+  end
+  for _, trigger in ipairs(triggers) do
+    if trigger[2] == false then
+      trigger[2] = keys[trigger[1]] or ''
+    end
+  end
+  return #triggers > 0 and cmsgpack.pack(triggers) or nil
+end
+
+-- Put what the operation names into the view.
+function change.write(record, operation)
+  if operation.replace then
+    for field in pairs(record.fields) do
+      if operation.set[field] == nil and (REPLACED[field] or string.sub(field, 1, 2) == 'm:') then
+        item.set(record, field, nil)
+      end
+    end
+  end
+  for field, value in pairs(operation.set) do
+    if field == 't' then
+      value = merge_triggers(value, record.fields.t)
+    elseif TIMES[field] then
+      value = clock.resolve(value)
+    end
+    item.set(record, field, value)
+  end
+  for _, field in ipairs(operation.unset or {}) do
+    item.set(record, field, nil)
+  end
+  for _, field in ipairs(operation.now or {}) do
+    item.set(record, field, cmsgpack.pack(clock.rfc3339(clock.ms)))
+  end
+end
+
+-- The refusal that an update of this item meets before its status matters, or nil.
+function change.refusal(record, operation)
+  local fields = record.fields
+  local version = tonumber(fields.v)
+  if operation.match and operation.match ~= version then
+    return 'precondition_failed'
+  elseif operation.expect and operation.expect ~= version then
+    return 'version_conflict'
+  elseif operation.token and operation.token ~= fields.tk then
+    lock.count(record.key, 'lost_locks')
+    return fields.s == 'cancelled' and 'cancelled' or 'stale_token'
+  end
+  return nil
+end
+
+-- The refusal of a claim by update, or nil.
+local function claim_refusal(record, operation)
+  local fields = record.fields
+  if lock.live(fields) then
+    return 'locked'
+  elseif fields.s == 'started' and lock.exhausted(record) then
+    return 'not_claimable'
+  elseif operation.expect then
+    return nil
+  elseif TERMINAL[fields.s] or (fields.s == 'scheduled' and tonumber(fields.at) > clock.ms) then
+    return 'not_claimable'
+  end
+  return nil
+end
+
+local function holds(fields, operation)
+  if fields.s ~= 'started' then
+    return false
+  elseif operation.token then
+    return operation.token == fields.tk
+  end
+  return operation.expect and lock.live(fields) and fields.w and operation.set.w == fields.w
+end
+
+-- The holder prolongs its lock. Only what it changes besides makes a new version.
+local function extend(record, operation)
+  local sent = operation.set
+  sent.sa, sent.a, sent.w = nil, nil, nil
+  sent.lu = sent.lu or lock.default_until(record.key)
+  change.write(record, operation)
+  for field in pairs(record.delta) do
+    if field ~= 'lu' then
+      lock.advance(record)
+      return
+    end
+  end
+end
+
+local function take(record, operation)
+  operation.set.a = nil
+  operation.set.lu = operation.set.lu or lock.default_until(record.key)
+  operation.set.sa = operation.set.sa or clock.text(clock.ms)
+  local from = record.fields.s
+  item.set(record, 'w', nil)
+  if TERMINAL[from] then
+    item.set(record, 'da', nil)
+  end
+  change.write(record, operation)
+  lock.take(record, operation.nonce)
+  return record.fields.tk
+end
+
+-- Bring the engine's own fields in line with the status that the item now has.
+local function arrive(record, operation, from, place)
+  local fields, sent = record.fields, operation.set
+  local to = fields.s
+  if to == 'not_started' or to == 'scheduled' then
+    if sent.s == 'not_started' and not sent.sd and tonumber(fields.sd or 0) > clock.ms then
+      item.set(record, 'sd', nil)
+    end
+    if TERMINAL[from] and not sent.a then
+      item.set(record, 'a', '0')
+    end
+    if TERMINAL[from] and not sent.da then
+      item.set(record, 'da', nil)
+    end
+    if not fields.a then
+      item.set(record, 'a', '0')
+    end
+    if from ~= to or sent.sd then
+      lock.wait(record, tonumber(fields.sd or 0), place)
+    else
+      lock.leave(record)
+    end
+  elseif to ~= 'started' then
+    lock.leave(record)
+    if to == 'completed' and not fields.da then
+      item.set(record, 'da', clock.text(clock.ms))
+    end
+  end
+end
+
+local function warnings(record, operation)
+  local until_text = operation.set.lu
+  if not until_text then
+    return false
+  elseif record.fields.s ~= 'started' then
+    return { warnings = { 'lock_ignored' } }
+  elseif tonumber(record.fields.lu) <= clock.ms then
+    return { warnings = { 'lock_past' } }
+  end
+  return false
+end
+
+function change.update(record, operation, place)
+  local refusal = change.refusal(record, operation)
+  if refusal then
+    return call.refuse(refusal, record, operation)
+  end
+  item.open(record)
+  local fields, token = record.fields, nil
+  local from = fields.s
+  if operation.set.s == 'started' and holds(fields, operation) then
+    extend(record, operation)
+  elseif operation.set.s == 'started' then
+    refusal = claim_refusal(record, operation)
+    if refusal then
+      lock.count(record.key, 'refused_claims')
+      return call.refuse(refusal, record, operation)
+    end
+    token = take(record, operation)
+  elseif from == 'started' and operation.set.w and operation.set.w ~= fields.w then
+    return call.refuse('locked', record, operation)
+  else
+    change.write(record, operation)
+    arrive(record, operation, from, place)
+    lock.advance(record)
+  end
+  return call.commit(record, operation, 'updated', token)
+    or { 'ok', call.show(record, operation), warnings(record, operation) }
+end
+
+function change.create(record, operation, place)
+  item.open(record)
+  record.exists = true
+  local now = clock.text(clock.ms)
+  item.set(record, 'c', '\192')
+  change.write(record, operation)
+  item.set(record, 'v', '1')
+  item.set(record, 'ca', now)
+  item.set(record, 'ua', now)
+  local token
+  if record.fields.s == 'started' then
+    item.set(record, 'v', '0')
+    item.set(record, 'lu', record.fields.lu or lock.default_until(record.key))
+    item.set(record, 'sa', record.fields.sa or now)
+    lock.take(record, operation.nonce)
+    token = record.fields.tk
+  else
+    arrive(record, operation, nil, place)
+  end
+  return call.commit(record, operation, 'created', token)
+    or { 'ok', call.show(record, operation), warnings(record, operation) }
+end

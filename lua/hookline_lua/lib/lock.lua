@@ -1,0 +1,72 @@
+-- Claims: who holds an item until when, under which token; and the counts of what went wrong.
+-- use: clock settings item
+
+local lock = { counts = {} }
+
+function lock.live(fields)
+  return fields.s == 'started' and tonumber(fields.lu or 0) > clock.ms
+end
+
+-- Whether one more attempt would exceed the item's or its key's limit; 0 is no limit.
+function lock.exhausted(record)
+  local most = tonumber(record.fields.ma) or settings.number(record.key, 'max_attempts')
+  return most > 0 and tonumber(record.fields.a or 0) >= most
+end
+
+function lock.default_until(key)
+  return clock.text(clock.ms + settings.number(key, 'lock_ms'))
+end
+
+-- One accepted change: version and time of update.
+function lock.advance(record)
+  item.set(record, 'v', clock.text(tonumber(record.fields.v) + 1))
+  item.set(record, 'ua', clock.text(clock.ms))
+end
+
+-- Give the item to a worker. The nonce keeps tokens apart even where a failover issues a version twice.
+function lock.take(record, nonce)
+  lock.advance(record)
+  item.set(record, 's', 'started')
+  item.set(record, 'a', clock.text(tonumber(record.fields.a or 0) + 1))
+  item.set(record, 'tk', record.fields.v .. '.' .. nonce)
+end
+
+-- End whatever claim there is; the next show of its token is stale.
+function lock.leave(record)
+  item.set(record, 'tk', nil)
+  item.set(record, 'lu', nil)
+end
+
+-- Put the item in line: now, or when it is ready.
+function lock.wait(record, ready_ms, place)
+  lock.leave(record)
+  item.set(record, 'w', nil)
+  item.set(record, 'sa', nil)
+  local later = ready_ms > clock.ms
+  item.set(record, 's', later and 'scheduled' or 'not_started')
+  item.set(record, 'at', clock.text(later and ready_ms or clock.ms))
+  record.place = later and 0 or clock.micros + place
+end
+
+-- Expired once too often: kept as a dead letter.
+function lock.bury(record)
+  lock.leave(record)
+  item.set(record, 's', 'failed')
+  item.set(record, 'le', 'lock expired')
+  lock.advance(record)
+end
+
+-- Refused claims and lost locks are counted per key: the one thing that a refusal writes.
+function lock.count(key, name)
+  local counts = lock.counts[key] or {}
+  counts[name] = (counts[name] or 0) + 1
+  lock.counts[key] = counts
+end
+
+function lock.flush()
+  for key, counts in pairs(lock.counts) do
+    for name, count in pairs(counts) do
+      redis.pcall('HINCRBY', partition .. ':n:' .. key, name, count)
+    end
+  end
+end

@@ -1,0 +1,67 @@
+-- The outbox: events written in the same step as the change that they tell of.
+-- use: clock index
+
+local outbox = { events = {}, name = partition .. ':outbox', events_max = request[2] }
+
+-- What a receiver is not told of: it changes with every change, or is nobody's business.
+local UNTOLD = { v = true, ua = true, ca = true, tk = true, at = true }
+
+-- The item's triggers that want this event, packed; nil where there are none.
+local function matching(packed, event)
+  if not packed then
+    return nil
+  end
+  local wanted = {}
+  for _, trigger in ipairs(cmsgpack.unpack(packed)) do
+    for _, name in ipairs(trigger[3]) do
+      if name == event then
+        wanted[#wanted + 1] = trigger
+      end
+    end
+  end
+  return #wanted > 0 and cmsgpack.pack(wanted) or nil
+end
+
+-- Note an event of what the operation changed. Returns the word of a refusal, or nil.
+function outbox.add(record, event, operation, token)
+  if (operation.triggers or 'on') ~= 'on' then
+    return nil
+  end
+  local triggers = matching(record.fields.t, event)
+  if not triggers then
+    return nil
+  end
+  local before, told = {}, event == 'deleted'
+  for field, old in pairs(record.delta) do
+    if not UNTOLD[field] and old ~= (record.fields[field] or false) then
+      before[field] = old
+      told = true
+    end
+  end
+  if not told then
+    return nil
+  end
+  if not index.sound(outbox.name, 'XLEN') then
+    return 'corrupt'
+  elseif index.size[outbox.name] + #outbox.events >= outbox.events_max then
+    return 'outbox_full'
+  end
+  local after = {}
+  for field, value in pairs(record.fields) do
+    if field ~= 'tk' then
+      after[field] = value
+    end
+  end
+  table.insert(outbox.events, {
+    'event', event, 'key', record.key, 'sort', record.sort, 'at', clock.text(clock.ms), 'after', cmsgpack.pack(after),
+    'before', cmsgpack.pack(before), 'triggers', triggers, 'token', token or '',
+  })
+  return nil
+end
+
+function outbox.flush()
+  for _, event in ipairs(outbox.events) do
+    redis.call('XADD', outbox.name, '*', unpack(event))
+  end
+  return #outbox.events > 0
+end

@@ -1,0 +1,27 @@
+-- A key's settings, and whether the caller knows the current ones.
+
+local settings = { known = {}, lock_ms = 600000, max_attempts = 10, backoff_ms = 5000, backoff_max_ms = 3600000 }
+
+-- The settings hash of a key as a table; empty where none were ever written.
+function settings.of(key)
+  local found = settings.known[key]
+  if not found then
+    found = {}
+    local flat = redis.call('HGETALL', partition .. ':cfg:' .. key)
+    for i = 1, #flat, 2 do
+      found[flat[i]] = flat[i + 1]
+    end
+    settings.known[key] = found
+  end
+  return found
+end
+
+-- One setting as a number: the key's own, else the default above.
+function settings.number(key, name)
+  return tonumber(settings.of(key)[name]) or settings[name]
+end
+
+-- A caller that plans by old settings could leave a hole in an index: it must plan again.
+function settings.changed(operation)
+  return (tonumber(settings.of(operation.key).generation) or 0) ~= (operation.generation or 0)
+end

@@ -1,0 +1,14 @@
+#!lua
+-- Update items: metadata merged, content and triggers replaced; `status: started` is a claim.
+-- keys: partition
+-- args: now_ms:int call_id request:msgpack
+-- use: clock item lock call change
+-- drain: yes
+
+return call.run(function(operation, place)
+  local record, missing = call.find(operation)
+  if not record then
+    return missing
+  end
+  return change.update(record, operation, place)
+end)

@@ -1,0 +1,81 @@
+#!lua flags=allow-oom
+-- End or prolong claims, each shown by its token; and claim again in the same call.
+-- keys: partition
+-- args: now_ms:int call_id request:msgpack
+-- use: clock settings item lock call change claim
+
+local settle = {}
+
+function settle.complete(record, operation)
+  change.write(record, operation)
+  lock.leave(record)
+  item.set(record, 's', 'completed')
+  if not record.fields.da then
+    item.set(record, 'da', clock.text(clock.ms))
+  end
+  lock.advance(record)
+end
+
+-- Exponential from the key's base, at most the key's longest; the caller brings the jitter (0.8 to 1.2).
+local function backoff(record, operation)
+  if operation.delay_ms then
+    return operation.delay_ms
+  end
+  local base = settings.number(record.key, 'backoff_ms')
+  local longest = settings.number(record.key, 'backoff_max_ms')
+  local attempts = tonumber(record.fields.a or 1)
+  return math.floor(math.min(longest, base * 2 ^ math.min(attempts - 1, 30)) * (operation.jitter or 1))
+end
+
+function settle.fail(record, operation, place)
+  change.write(record, operation)
+  item.set(record, 'le', operation.error)
+  if lock.exhausted(record) then
+    lock.leave(record)
+    item.set(record, 's', 'failed')
+  else
+    local delay = backoff(record, operation)
+    item.set(record, 'sd', clock.text(clock.ms + delay))
+    lock.wait(record, clock.ms + delay, place)
+  end
+  lock.advance(record)
+end
+
+function settle.release(record, operation, place)
+  local delay = operation.delay_ms or 0
+  item.set(record, 'a', clock.text(math.max(0, tonumber(record.fields.a or 1) - 1)))
+  if delay > 0 then
+    item.set(record, 'sd', clock.text(clock.ms + delay))
+  end
+  lock.wait(record, clock.ms + delay, place)
+  lock.advance(record)
+end
+
+function settle.extend(record, operation)
+  local lock_ms = operation.lock_ms or settings.number(record.key, 'lock_ms')
+  item.set(record, 'lu', clock.text(clock.ms + lock_ms))
+end
+
+local settled = false
+
+return call.run(function(operation, place)
+  if operation.verb == 'claim' then
+    if settled then
+      item.flush()
+      settled = false
+    end
+    return claim.run(operation)
+  end
+  local record, missing = call.find(operation)
+  if not record then
+    return missing
+  end
+  local refusal = change.refusal(record, operation)
+  if refusal then
+    return call.refuse(refusal, record, operation)
+  end
+  item.open(record)
+  settle[operation.verb](record, operation, place)
+  settled = true
+  return call.commit(record, operation, 'updated') or { 'ok', call.show_state(record), false }
+end)

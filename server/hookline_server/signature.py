@@ -1,0 +1,26 @@
+"""Signatures by Standard Webhooks 1.0 (https://www.standardwebhooks.com), the symmetric scheme ``v1``."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+
+
+def sign(secret: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
+    """The value of ``webhook-signature``: ``v1,`` and the base64 HMAC-SHA256 over ``id.timestamp.body``.
+
+    While a secret is being rotated, the header carries the signatures under both, joined by a space.
+
+    Args:
+        secret: the key itself, not its ``whsec_`` form; 24 to 64 bytes by the specification.
+        webhook_id: ``webhook-id``, the same on every attempt.
+        timestamp: ``webhook-timestamp``, whole seconds since 1970, new on each attempt.
+        body: the bytes as they are sent.
+    """
+    signed = f"{webhook_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.digest(secret, signed, "sha256")).decode()
+
+
+def format_secret(secret: bytes) -> str:
+    """The form in which receivers take a signing secret: ``whsec_`` and base64."""
+    return "whsec_" + base64.b64encode(secret).decode()

@@ -1,0 +1,84 @@
+"""A real store for every test: one server a session, emptied between tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import redis.asyncio as aioredis
+
+from hookline import Datastore, EmbeddedStore, SecretBox, Settings
+
+NOW_MS = 1_800_000_000_000
+"""Where the injected clock stands at the start of a test that uses it."""
+
+
+@dataclass
+class Clock:
+    """The clock that scripts are given in place of the store's own."""
+
+    ms: int | None = None
+
+    def __call__(self) -> int | None:
+        return self.ms
+
+    def advance(self, seconds: float) -> None:
+        """Move on; from the first call the clock stands still by itself."""
+        self.ms = (self.ms or NOW_MS) + round(seconds * 1000)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedStore]:
+    """The session's store, without fsync: what survives a crash is tested in tests/faults with a store of its own."""
+    data: Path = tmp_path_factory.mktemp("store")
+    async with EmbeddedStore(data, fsync="no") as embedded:
+        yield embedded
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def raw(store: EmbeddedStore) -> AsyncIterator[aioredis.Redis]:
+    """A bare client of the emptied store, to look at and to spoil raw keys."""
+    client = aioredis.Redis.from_url(store.url, decode_responses=False, protocol=2)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Unset it is the store's own clock; ``clock.ms = NOW_MS`` and ``clock.advance`` take over."""
+    return Clock()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of the datastore under test; override the fixture for others."""
+    return replace(Settings(), data=tmp_path, call_timeout=2.0, tick=0.1)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def datastore(
+    raw: aioredis.Redis, store: EmbeddedStore, settings: Settings, clock: Clock
+) -> AsyncIterator[Datastore]:
+    """A datastore on the emptied store."""
+    async with Datastore(store.url, settings, SecretBox(bytes(range(32))), now_ms=clock) as opened:
+        yield opened
+
+
+async def wait_until(holds: Callable[[], Awaitable[Any] | Any], *, seconds: float = 10.0) -> Any:
+    """Wait until the condition holds, and give what it gave; fail after so many seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while True:
+        found = holds()
+        if asyncio.iscoroutine(found) or asyncio.isfuture(found):
+            found = await found
+        if found:
+            return found
+        assert loop.time() < deadline, f"not so within {seconds} s"
+        await asyncio.sleep(0.02)

@@ -1,0 +1,523 @@
+"""The command language: what a text means, and what is said about one that means nothing."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hookline.item import INTEGER_MAX, INTEGER_MIN
+from hookline_server.command import (
+    EXCLUSIVE,
+    FIELDS,
+    KINDS,
+    REQUIRED,
+    TEXT_MAX,
+    TRIGGERS_OFF,
+    Command,
+    CommandSyntaxError,
+    parse,
+)
+
+LIFE = """\
+/datastore create item with:
+key: jobs
+sortField: job-2024-03-15-001
+content: {
+    "report_type": "monthly",
+    "department": "sales"
+}
+metadata: {
+    "status": "not_started",
+    "type": "report_generation",
+    "created_at": "2024-03-15T09:00:00Z",
+}
+triggerUrls: {
+    "http://127.0.0.1:9000/run": "your-api-key"
+}
+
+/datastore query items where:
+key: jobs
+metadata: {
+    "status": "not_started"
+}
+limit: 10
+
+/datastore update item with:
+key: jobs
+sortField: job-2024-03-15-001
+metadata: {
+    "status": "started",
+    "worker_id": "worker-123",
+    "started_at": "2024-03-15T10:00:00Z",
+    "version": 1,
+    "locked_until": "2024-03-15T10:10:00Z"
+}
+
+/datastore query items where:
+key: jobs
+metadata: {
+    "status": "started",
+    "locked_until": { "lt": "CURRENT_TIMESTAMP" }
+}
+limit: 10
+
+/datastore update item with triggers off:
+key: jobs
+sortField: job-2024-03-15-001
+metadata: {
+    "status": "completed",
+    "completed_at": "2024-03-15T10:05:00Z",
+    "result": { "success": true, "records_processed": 1000 }
+}
+"""
+JOB = {"key": "jobs", "sortField": "job-2024-03-15-001"}
+LIFE_MEANS = [
+    Command(
+        "create",
+        {
+            **JOB,
+            "content": {"report_type": "monthly", "department": "sales"},
+            "metadata": {
+                "status": "not_started",
+                "type": "report_generation",
+                "created_at": "2024-03-15T09:00:00Z",
+            },
+            "triggerUrls": {"http://127.0.0.1:9000/run": "your-api-key"},
+        },
+        False,
+        line=1,
+        column=1,
+    ),
+    Command("query", {"key": "jobs", "metadata": {"status": "not_started"}, "limit": 10}, False, line=17, column=1),
+    Command(
+        "update",
+        {
+            **JOB,
+            "metadata": {
+                "status": "started",
+                "worker_id": "worker-123",
+                "started_at": "2024-03-15T10:00:00Z",
+                "version": 1,
+                "locked_until": "2024-03-15T10:10:00Z",
+            },
+        },
+        False,
+        line=24,
+        column=1,
+    ),
+    Command(
+        "query",
+        {
+            "key": "jobs",
+            "metadata": {"status": "started", "locked_until": {"lt": "CURRENT_TIMESTAMP"}},
+            "limit": 10,
+        },
+        False,
+        line=35,
+        column=1,
+    ),
+    Command(
+        "update",
+        {
+            **JOB,
+            "metadata": {
+                "status": "completed",
+                "completed_at": "2024-03-15T10:05:00Z",
+                "result": {"success": True, "records_processed": 1000},
+            },
+        },
+        True,
+        line=43,
+        column=1,
+    ),
+]
+
+
+def test_the_life_of_a_job_as_one_text() -> None:
+    assert parse(LIFE) == LIFE_MEANS
+    assert parse(LIFE.replace("\n", "\r\n")) == LIFE_MEANS
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_the_life_of_a_job_command_by_command(place: int) -> None:
+    [command] = parse(LIFE.split("\n\n")[place])
+    meant = LIFE_MEANS[place]
+    assert (command.verb, command.fields, command.triggers_off) == (
+        meant.verb,
+        meant.fields,
+        meant.triggers_off,
+    )
+    assert (command.line, command.column) == (1, 1)
+
+
+AB = {"key": "a", "sortField": "b"}
+BLOCK = "key: a\nsortField: b\n"
+CLAIM = f"{BLOCK}token: 2.x\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "verb", "fields"),
+    [
+        ("/datastore create a new item with:\nkey: a", "create", {"key": "a"}),
+        ("/selected-datastore create new item with:\nkey: a", "create", {"key": "a"}),
+        ("create item with:\nkey: a\nupsert: true", "create", {"key": "a", "upsert": True}),
+        ("CREATE Item WITH :\nKEY: a\nsortfield: b", "create", AB),
+        ("create item with key: a and sortField: b", "create", AB),
+        (f"update item with:\n{BLOCK}version: 3", "update", {**AB, "version": 3}),
+        ("query items where:\nkey: a\nwhere: {}", "query", {"key": "a", "where": {}}),
+        ("query items where key: a and limit: 5", "query", {"key": "a", "limit": 5}),
+        ("query items where:\nkey: a\norder: x:desc\ncursor: 12", "query", {"key": "a", "order": "x:desc", "cursor": "12"}),
+        ("get items with key: a", "get", {"key": "a"}),
+        ("get items with key: a and limit: 2 and cursor: c", "get", {"key": "a", "limit": 2, "cursor": "c"}),
+        ("/datastore get item with key: a and sortField: b", "get", AB),
+        ("get item with:\nkey: a\nsortField: b", "get", AB),
+        ("delete item with key: a AND sortField: b", "delete", AB),
+        (f"delete item with:\n{BLOCK}version: 7", "delete", {**AB, "version": 7}),
+        (
+            "claim items where:\nkey: a\nmetadata: {'type': 'x'}\nlimit: 5\nworkerId: 7\nlockFor: 10m\nwait: 20\ntriggers: off",
+            "claim",
+            {"key": "a", "metadata": {"type": "x"}, "limit": 5, "workerId": "7", "lockFor": "10m", "wait": 20, "triggers": "off"},
+        ),
+        (f"complete item with:\n{CLAIM}metadata: {{}}", "complete", {**AB, "token": "2.x", "metadata": {}}),
+        (
+            "complete item with key: a and sortField: b and token: 2.x and metadata: {\n 'n': [1,\n2]} ",
+            "complete",
+            {**AB, "token": "2.x", "metadata": {"n": [1, 2]}},
+        ),
+        (f"fail item with:\n{CLAIM}error: 404\nretryAfter: 1.5", "fail", {**AB, "token": "2.x", "error": "404", "retryAfter": 1.5}),
+        (f"release item with:\n{CLAIM}delay: '30s'", "release", {**AB, "token": "2.x", "delay": "30s"}),
+        (f"extend item with:\n{CLAIM}lockFor: 60", "extend", {**AB, "token": "2.x", "lockFor": 60}),
+    ],
+)  # fmt: skip
+def test_forms(text: str, verb: str, fields: dict[str, Any]) -> None:
+    assert parse(text) == [Command(verb, fields, False, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"update item with triggers off:\n{BLOCK}",
+        f"/datastore update item with trigger off:\n{BLOCK}",
+        f"Delete Item With Triggers  Off:\n{BLOCK}",
+        "delete item with triggers off key: a and sortField: b",
+        "delete item with triggers off and key: a and sortField: b",
+    ],
+)
+def test_triggers_off(text: str) -> None:
+    [command] = parse(text)
+    assert command.triggers_off
+    assert command.fields == AB
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ('{"b": [1, 2.5, -3e2, true, false, null, "x"]}', {"b": [1, 2.5, -300.0, True, False, None, "x"]}),
+        ("{a: 1, $b: .5, 'c': +0x1F, \"d\": 5.,}", {"a": 1, "$b": 0.5, "c": 31, "d": 5.0}),
+        ("{ // it's {\n 'a': /* } */ 1, \n}", {"a": 1}),
+        ("[1, 2,]", [1, 2]),
+        ("\n\n  [\n1\n]  ", [1]),
+        (r"""{"\"}": '\'{', "\u0061": "\ud83d\ude00"}""", {'"}': "'{", "a": "\N{GRINNING FACE}"}),
+        (
+            '{"a": "/datastore create item with:", "b": "\\n/datastore x"}',
+            {"a": "/datastore create item with:", "b": "\n/datastore x"},
+        ),
+        ("[" * 64 + "]" * 64, json.loads("[" * 64 + "]" * 64)),
+        (f"[{INTEGER_MIN}, {INTEGER_MAX}]", [INTEGER_MIN, INTEGER_MAX]),
+        (f"{INTEGER_MAX}", INTEGER_MAX),
+        ("10", 10),
+        ("-1.5e3", -1500.0),
+        ("true", True),
+        ("null", None),
+        ('"10"', "10"),
+        ("'it\\'s'", "it's"),
+        ('""', ""),
+        ("plain text, as it is: {x} # all of it \t", "plain text, as it is: {x} # all of it"),
+        ("https://example.org/#a//b", "https://example.org/#a//b"),
+        ("+49123", "+49123"),
+        ("007", "007"),
+        ("True", "True"),
+        ("Nancy", "Nancy"),
+    ],
+)
+def test_values(written: str, value: object) -> None:
+    for text in (
+        f"create item with:\nkey: a\ncontent:{written}\n",
+        f"create item with:\n\tContent :\t{written}\r\n key:a",
+    ):
+        [command] = parse(text)
+        assert command.fields == {"key": "a", "content": value}
+        assert type(command.fields["content"]) is type(value)
+
+
+@pytest.mark.parametrize("written", ["job-1", "10", "1.0", "null", "true", "NaN", "'10'", '"10"', "1e999", "9" * 30])
+def test_a_text_field_keeps_what_looks_like_a_number(written: str) -> None:
+    [command] = parse(f"get item with:\nkey: a\nsortField: {written}")
+    assert command.fields["sortField"] == written.strip("\"'")
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("b and c", "b and c"), ("and", "and"), ("a  and b:c d", "a  and b:c d"), ("'x and limit: 1'", "x and limit: 1")],
+)  # fmt: skip
+def test_an_inline_text_ends_before_the_next_field(written: str, value: str) -> None:
+    if "b:c" in written:
+        with pytest.raises(CommandSyntaxError, match=r"expected a field of get .*, found 'b'"):
+            parse(f"get item with sortField: {written} and key: a")
+    else:
+        [command] = parse(f"get item with sortField: {written} and key: a")
+        assert command.fields == {"sortField": value, "key": "a"}
+
+
+def test_nothing_but_comments_is_no_command() -> None:
+    assert parse("") == parse(" \n\t\r\n") == parse("# a\n  // b\n#") == parse("\ufeff") == []
+
+
+def test_comments_blank_lines_and_indentation() -> None:
+    first, second = parse(
+        "\ufeff# jobs\n\n  /datastore  get\titems with key: a  \n// next\n\t#\n\n"
+        "  update item with:\n  # the id\n\n\tkey: a\n // and\n  sortField: b  \n\n"
+    )
+    assert first == Command("get", {"key": "a"}, False, line=3, column=3)
+    assert second == Command("update", AB, False, line=7, column=3)
+    assert second.places == {"key": (10, 7), "sortField": (12, 14)}
+
+
+def test_a_json_pointer_leads_to_the_place_of_a_value() -> None:
+    [command] = parse("\ncreate item with:\nkey: a\nmetadata:\n  {}")
+    assert command.place("/metadata/status") == (5, 3)
+    assert command.place("/key") == (3, 6)
+    assert command.place("/content") == command.place("") == (2, 1)
+
+
+CREATE = "create item with:\nkey: a\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "fragment"),
+    [
+        # the head
+        ("/datastore crate item with:\nkey: a", 1, 12, "expected 'create', 'update', 'query', 'get', 'delete', 'claim', 'complete', 'fail', 'release' or 'extend', found 'crate'; did you mean 'create'?"),
+        ("crate item with:\nkey: a", 1, 1, "found 'crate'; did you mean 'create'?"),
+        (f"{CREATE}\nupdte item with:", 4, 1, "found 'updte'; did you mean 'update'?"),
+        ("/datastor get items with key: a", 1, 1, "did you mean '/datastore'?"),
+        ("create itme with:", 1, 8, "expected 'a', 'new' or 'item', found 'itme'; did you mean 'item'?"),
+        ("create item wth:", 1, 13, "expected 'with', found 'wth'; did you mean 'with'?"),
+        ("query item where:", 1, 7, "expected 'items', found 'item'"),
+        ("query items with:", 1, 13, "expected 'where', found 'with'"),
+        ("update item with trigers off:", 1, 18, "found 'trigers'; did you mean 'triggers off'?"),
+        ("complete item with triggers off:", 1, 20, "expected no 'triggers off' in complete (only in update or delete)"),
+        ("create item with: key: a", 1, 19, "expected the end of the line, found 'key'"),
+        ("create item with  \r\nkey: a", 1, 17, "':', found the end of the line"),
+        ("/datastore", 1, 11, "found the end of the text"),
+        ("hello", 1, 1, "expected '/datastore', 'create'"),
+        ("\x00", 1, 1, r"found '\x00'"),
+        # fields
+        (f"{CREATE}colour: x", 3, 1, "expected a field of create (key, sortField, content, metadata, triggerUrls, upsert), found 'colour'"),
+        (f"{CREATE}sort_field: x", 3, 1, "found 'sort_field'; did you mean 'sortField'?"),
+        (f"{CREATE}create: x", 3, 1, "expected a field of create"),
+        (f"{CREATE}limit: 1", 3, 1, "expected a field of create"),
+        (f"{CREATE}content here", 3, 1, "found 'content'; is a ':' missing after 'content'?"),
+        (f"{CREATE}Key: b", 3, 1, "expected each field once, found 'key' again after line 2"),
+        (f"{CREATE}}}", 3, 1, "found '}'"),
+        (f"\n\n {CREATE.replace('key: a', 'content: 1')}", 3, 2, "expected the field 'key' in this create, found none"),
+        ("update item with key: a", 1, 1, "expected the field 'sortField' in this update"),
+        ("fail item with key: a and sortField: b", 1, 1, "expected the field 'token' in this fail"),
+        ("get item with key: a and sortField: b and limit: 5", 1, 42, "expected either 'sortField' or 'limit', found both"),
+        ("query items where:\nkey: a\nwhere: {}\nmetadata: {}", 4, 1, "expected either 'metadata' or 'where', found both"),
+        # values of the wrong kind
+        (f"{CREATE}content:   \r\n", 3, 9, "expected a value, found the end of the text"),
+        (f"{CREATE}content:\nmetadata: {{}}", 3, 9, "expected a value, found the end of the line"),
+        ("get item with key: a and sortField:", 1, 36, "expected a value"),
+        (f"{CREATE}metadata: [1]", 3, 11, "expected an object {...}, found '['"),
+        (f"{CREATE}metadata: x", 3, 11, "expected an object {...}, found 'x'"),
+        (f"{CREATE}upsert: True", 3, 9, "expected true or false, found 'True'; did you mean 'true'?"),
+        ("query items where:\nkey: a\nlimit: ten", 3, 8, "expected an integer, found 'ten'"),
+        ("query items where:\nkey: a\nlimit: 10.0", 3, 8, "expected an integer, found '10.0'"),
+        ("query items where:\nkey: a\nlimit: true", 3, 8, "expected an integer, found 'true'"),
+        ("query items where:\nkey: a\nlimit: '10'", 3, 8, "expected an integer"),
+        ("query items where:\nkey: a\nlimit: [10]", 3, 8, "expected an integer, found '['"),
+        ("claim items where:\nkey: a\ntriggers: onn", 3, 11, "expected 'key', 'on' or 'off', found 'onn'; did you mean 'on'?"),
+        ("claim items where:\nkey: a\nlockFor: null", 3, 10, "expected seconds as a number, or a duration such as 10m"),
+        (f"fail item with:\n{CLAIM}error: [Errno 2] No", 5, 8, "expected text, found '['; text that begins with a bracket must be in quotes"),
+        # quotes and brackets
+        (f'{CREATE}content: "abc', 3, 10, 'expected this " to be closed on its line'),
+        (f"{CREATE}content: 'abc\\'", 3, 10, "expected this ' to be closed on its line"),
+        (f'{CREATE}content: "abc" d', 3, 16, "expected the end of the line, found 'd'"),
+        (f"{CREATE}content: {{}} # x", 3, 13, "expected the end of the line, found '#'"),
+        (f'{CREATE}content: {{\n "a": 1\n', 3, 10, "expected a '}' that closes this '{', found the end of the text"),
+        (f'{CREATE}content: {{ "a": {{ "b": [ }} }}', 3, 24, "expected a ']' that closes this '[', found '}' at line 3, column 26"),
+        (f"{CREATE}metadata: {{\n 'a': 1\nlimit: 4\n\n/datastore query items where:\nkey: a\nmetadata: {{}}", 3, 11, "found '/datastore' at line 7, column 1"),
+        (f"{CREATE}metadata: {{\n 'a': {{\n\nget items with key: a", 4, 7, "found 'get' at line 6, column 1"),
+        (f"{CREATE}metadata: {{\n 'a': 1\ncontent: don't", 3, 11, 'found "\'" at line 5, column 13'),
+        (f'{CREATE}metadata: {{"a": "x}}\ncontent: "y"', 3, 17, 'expected this " to be closed'),
+        (f"{CREATE}content: [1, /* x ]", 3, 14, "expected this /* to be closed"),
+        # JSON
+        (f'{CREATE}content: {{"a" 1}}', 3, 15, "expected ':', found '1'"),
+        (f'{CREATE}content: {{"a": 1\n "b": 2}}', 4, 2, "expected ',' or '}', found '\"'"),
+        (f'{CREATE}content: {{"a": }}', 3, 16, "expected a value, found '}'"),
+        (f"{CREATE}content: {{,}}", 3, 11, "expected a name in quotes or '}', found ','"),
+        (f"{CREATE}content: {{1: 2}}", 3, 11, "expected a name in quotes, found '1'"),
+        (f"{CREATE}content: [1,,2]", 3, 13, "expected a value or ']', found ','"),
+        (f"{CREATE}content: [1;]", 3, 11, "expected text in quotes, a number, true, false or null"),
+        (f"{CREATE}content: [01]", 3, 11, "expected text in quotes, a number"),
+        (f"{CREATE}content: [1_0]", 3, 11, "expected text in quotes, a number"),
+        (f"{CREATE}content: [ture]", 3, 11, "found 'ture'; did you mean 'true'?"),
+        (f'{CREATE}content: {{"a": CURRENT_TIMESTAMP}}', 3, 16, "expected text in quotes"),
+        (f'{CREATE}content: ["\\u12"]', 3, 13, "expected well-formed JSON"),
+        (f'{CREATE}content: {{"a": 1, "a": 2}}', 3, 19, "expected each name once in an object, found 'a' again"),
+        (f"{CREATE}content: {{'a': 1,\n b: {{a: 1}}, \"\\u0061\": 2}}", 4, 12, "expected each name once in an object"),
+        (f"{CREATE}content: NaN", 3, 10, "expected a finite number, found 'NaN'"),
+        (f"{CREATE}content: -Infinity", 3, 10, "expected a finite number"),
+        (f"{CREATE}content: [1, NaN]", 3, 14, "expected a finite number, found 'NaN'"),
+        (f"{CREATE}content: {{a: +Infinity,}}", 3, 14, "expected a finite number"),
+        (f"{CREATE}content: 1e999", 3, 10, "expected a number of at most 64 bits"),
+        (f"{CREATE}content: [-1e999]", 3, 11, "expected a number of at most 64 bits"),
+        (f"{CREATE}content: {INTEGER_MAX + 1}", 3, 10, "expected an integer of at most 64 bits"),
+        (f"{CREATE}content: [0, {INTEGER_MIN - 1}]", 3, 14, "expected an integer of at most 64 bits"),
+        (f"{CREATE}content: [0x1{'0' * 16}]", 3, 11, "expected an integer of at most 64 bits"),
+        (f"{CREATE}content: [{'1' * 5000}]", 3, 11, "expected an integer of at most 64 bits"),
+        ("query items where:\nkey: a\nlimit: " + "1" * 5000, 3, 8, "expected an integer of at most 64 bits"),
+        (f"{CREATE}content: {'[' * 65}{']' * 65}", 3, 74, "expected at most 64 levels of nesting"),
+        (f"{CREATE}content: {'{a:' * 65}1{'}' * 65}", 3, 202, "expected at most 64 levels of nesting"),
+        # the text
+        ("get items with key: \ud800", 1, 21, "an unpaired surrogate"),
+        ("#" * TEXT_MAX + "\n", 1, TEXT_MAX + 1, "at most 65536 bytes of text, found 65537 bytes"),
+        ("#\n" + "é" * (TEXT_MAX // 2), 2, TEXT_MAX // 2, "found 65538 bytes"),
+    ],
+)  # fmt: skip
+def test_bad_input(text: str, line: int, column: int, fragment: str) -> None:
+    with pytest.raises(CommandSyntaxError) as caught:
+        parse(text)
+    error = caught.value
+    assert (error.line, error.column) == (line, column)
+    assert fragment in str(error)
+    assert str(error).startswith(f"line {line}, column {column}: expected {error.expected}, found {error.found}")
+    assert "\n" not in str(error)
+
+
+def test_a_text_of_the_greatest_length_is_read() -> None:
+    assert parse("#" * TEXT_MAX) == []
+    assert parse("é" * 0 + "#" + "é" * (TEXT_MAX // 2 - 1)) == []
+
+
+def test_an_error_shows_its_line_and_survives_a_process() -> None:
+    with pytest.raises(CommandSyntaxError) as caught:
+        parse("/datastore\tcrate item with:\nkey: a")
+    assert caught.value.code == "syntax_error"
+    assert caught.value.excerpt == "/datastore crate item with:\n           ^"
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.column, again.excerpt) == (str(caught.value), 12, caught.value.excerpt)
+
+
+def test_an_error_far_to_the_right_shows_what_is_around_it() -> None:
+    with pytest.raises(CommandSyntaxError) as caught:
+        parse(f"{CREATE}content: [{'1, ' * 1000}?{', 1' * 1000}]")
+    shown, caret = caught.value.excerpt.split("\n")
+    assert len(shown) <= 100
+    assert shown[len(caret) - 1] == "?"
+
+
+def test_the_tables_fit_together() -> None:
+    kinds: dict[str, set[str]] = {}
+    for verb, fields in FIELDS.items():
+        assert set(REQUIRED[verb]) <= set(fields)
+        assert all(set(pair) <= set(fields) for pair in EXCLUSIVE.get(verb, ()))
+        for name, kind in fields.items():
+            assert kind in KINDS or "|" in kind
+            kinds.setdefault(name.lower(), set()).add(kind)
+    # The parser knows a field's kind before it looks at the verb.
+    assert all(len(kind) == 1 for kind in kinds.values())
+    assert set(TRIGGERS_OFF) <= set(FIELDS)
+    assert set(EXCLUSIVE) <= set(FIELDS) == set(REQUIRED)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("repeated", "before"),
+    [
+        ("[", CREATE + "content: "),
+        ("[],", CREATE + "content: ["),
+        ('{"a":', CREATE + "content: "),
+        ('"', ""),
+        ('"', CREATE + "content: ["),
+        ("'\\", CREATE + "content: ["),
+        ('\\"', CREATE + 'content: "'),
+        ("/*", CREATE + "content: ["),
+        ("1,", CREATE + "content: ["),
+        ("1", CREATE + "content: [0."),
+        ("create  ", CREATE + "content: ["),
+        ("'\n", CREATE + "content: [1 1 "),
+        ("and ", "get item with key: "),
+        ("a  ", "get item with key: and "),
+        (" ", "get item with key: a"),
+        (" ", "create"),
+        ("x", CREATE),
+        ("a: 1\n", CREATE),
+        ("get items with key: a\n", ""),
+        ("\n", ""),
+        ("#\n", ""),
+        ("\u00a0\r", CREATE + "content:"),
+    ],
+)  # fmt: skip
+def test_a_long_text_ends_soon(repeated: str, before: str) -> None:
+    space = TEXT_MAX - len(before)
+    try:
+        parse(before + repeated * (space // len(repeated.encode())))
+    except CommandSyntaxError as error:
+        assert len(str(error)) < 500
+
+
+WORDS = st.sampled_from(
+    re.findall(r"\S+|\s", LIFE)
+    + ["create", "get", "item", "items", "with", "where", "and", "and limit:", "triggers", "off", ":", "\n", "  "]
+    + list("{}[],:'\"\\/#") + ["//", "/*", "*/", "NaN", "1e999", "\\u", "\r\n", "\ufeff", "\u2028", "\x00", "\ud800"]
+)  # fmt: skip
+
+
+@given(st.one_of(st.text(), st.lists(WORDS, max_size=40).map("".join), st.lists(WORDS, max_size=40).map(" ".join)))
+@settings(max_examples=500, deadline=2000)
+def test_any_text_is_read_or_refused(text: str) -> None:
+    _read_or_refused(text)
+
+
+@given(st.integers(0, len(LIFE)), st.integers(0, 20), st.one_of(st.text(max_size=5), WORDS))
+@settings(max_examples=500, deadline=2000)
+def test_any_change_of_a_good_text_is_read_or_refused(at: int, removed: int, added: str) -> None:
+    _read_or_refused(LIFE[:at] + added + LIFE[at + removed :])
+
+
+def _read_or_refused(text: str) -> None:
+    try:
+        commands = parse(text)
+    except CommandSyntaxError as error:
+        lines = (text + "\n").split("\n")
+        assert 1 <= error.line <= len(lines)
+        assert 1 <= error.column <= len(lines[error.line - 1]) + 1
+        assert error.expected
+        assert error.found
+    else:
+        for command in commands:
+            assert set(command.fields) <= set(FIELDS[command.verb])
+            json.dumps(command.fields, allow_nan=False)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(INTEGER_MIN, INTEGER_MAX) | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=5),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(JSON, st.sampled_from([None, 1]), st.booleans())
+@settings(max_examples=300, deadline=2000)
+def test_any_json_reads_as_itself(value: Any, indent: int | None, ascii_only: bool) -> None:
+    content = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
+    [command] = parse(f"{CREATE}content: {content}\nsortField: b")
+    assert command.fields == {"key": "a", "sortField": "b", "content": value}
