@@ -223,6 +223,7 @@ def decode_item(key: str, sort_field: str, fields: Fields) -> Item:
         updated_at=format_time(int(fields["ua"])),
         locked_until_ms=int(locked_until) if locked_until else None,
         token=token.decode() if token else None,
+        sealed_triggers=fields.get("t", b""),
     )
 
 

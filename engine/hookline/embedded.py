@@ -64,7 +64,7 @@ maxmemory-policy noeviction
 
 # An item is a hash of some 20 mostly short fields. Packed, it takes about 550 bytes less (917 instead of 1,484
 # with 500 bytes of content) and is read and written 10-25 % faster; beyond 4,000 bytes there is little to
-# gain. The default packs values up to 64 bytes: no item with real content. A packed hash moves as a whole, so
+# gain. The default packs values up to 64 bytes: no item with content. A packed hash is moved as a whole, so
 # 64 fields bound the worst case: 15 us instead of 4 for an update of 64 fields of 2,000 bytes.
 hash-max-listpack-value 2048
 hash-max-listpack-entries 64
@@ -170,7 +170,7 @@ class EmbeddedStore:
         with contextlib.suppress(OSError):  # the keeper is gone
             server.line.shutdown(socket.SHUT_RDWR)
         status = await asyncio.to_thread(server.keeper.wait)
-        if status < 0:  # the keeper was killed, so the server knows nothing of all this
+        if status < 0 and server.pid:  # the keeper was killed, so the server knows nothing of all this
             with contextlib.suppress(ProcessLookupError):
                 os.kill(server.pid, signal.SIGTERM)
         server.line.close()
@@ -204,10 +204,10 @@ class EmbeddedStore:
     def _spawn(self, binary: Path, lock: IO[bytes]) -> _Server:
         """Start the server, which then holds the lock: ours is closed."""
         with lock, (self.data / "store.log").open("ab") as log:
-            temp = tempfile.gettempdir()
-            socket_dir = Path(
-                tempfile.mkdtemp(prefix="hookline-", dir=temp if len(temp) <= TEMP_DIR_MAX else "/tmp")  # noqa: S108
-            )
+            log_start, temp = log.tell(), tempfile.gettempdir()
+            if len(os.fsencode(temp)) > TEMP_DIR_MAX:
+                temp = "/tmp"  # noqa: S108
+            socket_dir = Path(tempfile.mkdtemp(prefix="hookline-", dir=temp))
             path = socket_dir / "store.sock"
             config = CONFIG.format(socket=path, fsync=self._fsync) + "\n".join([*self._extra_config, ""])
             try:
@@ -219,7 +219,7 @@ class EmbeddedStore:
             except BaseException:
                 shutil.rmtree(socket_dir, ignore_errors=True)
                 raise
-            return _Server(process, line, pid, path, log_start=log.tell())
+            return _Server(process, line, pid, path, log_start)
 
     async def _wait_until_ready(self, server: _Server, binary: Path) -> None:
         said = -SAY_EVERY_S
@@ -245,8 +245,8 @@ class EmbeddedStore:
         tail = "\n".join(lines[-LOG_LINES:])
         if "FATAL CONFIG FILE ERROR" in tail:
             return Incompatible(
-                f"{binary} does not accept the configuration in {self.data}/store.conf; Hookline needs "
-                f"Valkey, or Redis 7.0 or later: set HOOKLINE_STORE_SERVER to the path of one. It said:\n{tail}"
+                f"{binary} does not accept the configuration {self.data}/store.conf; Hookline needs Valkey, "
+                f"or Redis 7.0 or later: set HOOKLINE_STORE_SERVER to the path of one. It said:\n{tail}"
             )
         return Unavailable(
             f"the store server {binary} ended while it started on {self.data}; "

@@ -46,6 +46,7 @@ class Item:
     """One item as it stood at one moment.
 
     ``token`` is set only on what a claiming call returned; ``created_at`` and ``updated_at`` are RFC 3339.
+    ``sealed_triggers`` are the triggers as stored, API keys encrypted, for the relay.
     """
 
     key: str
@@ -58,6 +59,7 @@ class Item:
     updated_at: str
     locked_until_ms: int | None = None
     token: str | None = field(default=None, repr=False)
+    sealed_triggers: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def status(self) -> str | None:

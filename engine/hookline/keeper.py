@@ -49,7 +49,8 @@ def spawn(
         OSError: the keeper itself could not be run.
     """
     line, theirs = socket.socketpair()
-    with theirs:
+    with contextlib.ExitStack() as on_error, theirs:
+        on_error.callback(line.close)
         # By path and isolated: it starts in 50 ms, wherever this package was imported from. No asyncio
         # subprocess: asyncio kills those whose loop is dropped, and the server would be left alone.
         # Without our variables: the store has no use for our secrets.
@@ -63,6 +64,7 @@ def spawn(
             pass_fds=(lock.fileno(),),
             start_new_session=True,
         )
+        on_error.pop_all()
     return process, line, int(line.recv(32) or 0)
 
 

@@ -1,24 +1,11 @@
 #!lua flags=allow-oom
--- Take events from the outbox for one relay: first what a lost relay (or, at its start, itself) left unacknowledged, then new ones.
+-- Take events from the outbox for one relay: `own` gives what it left unacknowledged before it was restarted;
+-- otherwise what another relay left for longer than `idle_ms`, then new ones.
 -- keys: partition
 -- args: now_ms:int request:msgpack
 
 local outbox = partition .. ':outbox'
-local consumer, limit, idle_ms = request.consumer, request.limit, request.idle_ms
-
-local function take_over(count)
-  return redis.pcall('XAUTOCLAIM', outbox, 'relay', consumer, idle_ms, '0-0', 'COUNT', count)
-end
-
--- A group lost with the stream begins again at the first event that is still there.
-local stale, created = take_over(limit), false
-if stale.err and string.find(stale.err, 'NOGROUP', 1, true) then
-  redis.call('XGROUP', 'CREATE', outbox, 'relay', '0', 'MKSTREAM')
-  stale, created = take_over(limit), true
-end
-if stale.err then
-  return cmsgpack.pack({ created = false, corrupt = true, events = {} })
-end
+local consumer, limit = request.consumer, request.limit
 
 local taken = {}
 local function note(entries)
@@ -29,13 +16,31 @@ local function note(entries)
   end
 end
 
-note(stale[2])
-if request.own and #taken < limit then
-  local own = redis.call('XREADGROUP', 'GROUP', 'relay', consumer, 'COUNT', limit - #taken, 'STREAMS', outbox, '0')
-  note(own and own[1] and own[1][2] or {})
+local function take_over()
+  return redis.pcall('XAUTOCLAIM', outbox, 'relay', consumer, request.idle_ms, '0-0', 'COUNT', limit)
 end
-if #taken < limit then
-  local new = redis.call('XREADGROUP', 'GROUP', 'relay', consumer, 'COUNT', limit - #taken, 'STREAMS', outbox, '>')
-  note(new and new[1] and new[1][2] or {})
+
+local function read(from)
+  local streams = redis.call('XREADGROUP', 'GROUP', 'relay', consumer, 'COUNT', limit - #taken, 'STREAMS', outbox, from)
+  note(streams and streams[1] and streams[1][2] or {})
+end
+
+-- A group lost with the stream begins again at the first event that is still there.
+local stale, created = take_over(), false
+if stale.err and string.find(stale.err, 'NOGROUP', 1, true) then
+  redis.call('XGROUP', 'CREATE', outbox, 'relay', '0', 'MKSTREAM')
+  stale, created = take_over(), true
+end
+if stale.err then
+  return cmsgpack.pack({ created = false, corrupt = true, events = {} })
+end
+
+if request.own then
+  read('0')
+else
+  note(stale[2])
+  if #taken < limit then
+    read('>')
+  end
 end
 return cmsgpack.pack({ created = created, corrupt = false, events = taken })

@@ -20,6 +20,7 @@ _NEVER: tuple[Network, ...] = tuple(
         *("169.254.169.254", "fd00:ec2::254", "fd20:ce::254"),  # AWS, Azure, Google and others
         *("169.254.170.2", "169.254.170.23", "fd00:ec2::23"),  # AWS containers
         *("168.63.129.16", "100.100.100.200", "192.0.0.192"),  # Azure, Alibaba, Oracle
+        *("fd00:c1::a9fe:a9fe", "fe80::a9fe:a9fe", "fd00:42::42"),  # Oracle, OpenStack, Scaleway
     )
 )
 

@@ -48,7 +48,7 @@ _URL_SECRET_MIN = 8
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", re.ASCII)
 
 
-class RefusedAddress(OSError):  # noqa: N818 - named like the errors of hookline.errors
+class RefusedAddress(OSError):
     """The guard says no. An OSError, so that aiohttp treats it like any failed lookup or connect."""
 
 
@@ -108,7 +108,8 @@ def check_url(url: str) -> None:
 class Egress:
     """Posts to URLs of users, only to addresses that are public or allowed.
 
-    To be made inside a running event loop. No redirects, no proxies or credentials from the environment, no cookies, no decompression.
+    To be made inside a running event loop. No redirects, no proxies or credentials from the environment, no
+    cookies, no decompression.
 
     Args:
         allow: networks that may be reached although they are not public.
@@ -116,8 +117,8 @@ class Egress:
         deadline: seconds for all of one post, from the lookup to the last byte; waiting for one of the
             ``connections`` counts too.
         answer_max: bytes of a body, as they come over the wire, after which the connection is closed.
-        forbidden: (address, port) pairs that are refused whatever is allowed: our own store and API. ``0.0.0.0``
-            and ``::`` stand for every loopback address.
+        forbidden: (address, port) pairs that are refused whatever is allowed: our own store and API.
+            ``0.0.0.0`` and ``::`` stand for every loopback address.
         connections: open at once, in all.
         connections_per_host: open at once to one host and port.
         tls: what certificates are accepted; those of the system's authorities if left out.
@@ -191,6 +192,10 @@ class Egress:
             ValueError,
         ) as trouble:  # its text may hold the URL: only its kind is told
             error = _kind(trouble)
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            error = "disconnected"  # nobody cancelled us: so ends, in aiohttp, the wait for a closing pool
         return Answer(status, error, retry_after, round((time.monotonic() - begun) * 1000), excerpt)
 
     async def close(self) -> None:

@@ -158,44 +158,54 @@ def test_the_life_of_a_job_command_by_command(place: int) -> None:
 
 AB = {"key": "a", "sortField": "b"}
 BLOCK = "key: a\nsortField: b\n"
-CLAIM = f"{BLOCK}token: 2.x\n"
+ABT = {**AB, "token": "2.x"}
+HELD = f"{BLOCK}token: 2.x\n"
+CREATE = "create item with:\nkey: a\n"
+QUERY = "query items where:\nkey: a\n"
+CLAIM = "claim items where:\nkey: a\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "verb", "fields"),
+    ("text", "fields"),
     [
-        ("/datastore create a new item with:\nkey: a", "create", {"key": "a"}),
-        ("/selected-datastore create new item with:\nkey: a", "create", {"key": "a"}),
-        ("create item with:\nkey: a\nupsert: true", "create", {"key": "a", "upsert": True}),
-        ("CREATE Item WITH :\nKEY: a\nsortfield: b", "create", AB),
-        ("create item with key: a and sortField: b", "create", AB),
-        (f"update item with:\n{BLOCK}version: 3", "update", {**AB, "version": 3}),
-        ("query items where:\nkey: a\nwhere: {}", "query", {"key": "a", "where": {}}),
-        ("query items where key: a and limit: 5", "query", {"key": "a", "limit": 5}),
-        ("query items where:\nkey: a\norder: x:desc\ncursor: 12", "query", {"key": "a", "order": "x:desc", "cursor": "12"}),
-        ("get items with key: a", "get", {"key": "a"}),
-        ("get items with key: a and limit: 2 and cursor: c", "get", {"key": "a", "limit": 2, "cursor": "c"}),
-        ("/datastore get item with key: a and sortField: b", "get", AB),
-        ("get item with:\nkey: a\nsortField: b", "get", AB),
-        ("delete item with key: a AND sortField: b", "delete", AB),
-        (f"delete item with:\n{BLOCK}version: 7", "delete", {**AB, "version": 7}),
+        ("/datastore create a new item with:\nkey: a", {"key": "a"}),
+        ("/selected-datastore create new item with:\nkey: a", {"key": "a"}),
+        ("create item with:\nkey: a\nupsert: true", {"key": "a", "upsert": True}),
+        ("CREATE Item WITH :\nKEY: a\nsortfield: b", AB),
+        ("create item with key: a and sortField: b", AB),
+        (f"update item with:\n{BLOCK}version: 3", {**AB, "version": 3}),
+        (f"{QUERY}where: {{}}", {"key": "a", "where": {}}),
+        (f"{QUERY}order: x:desc\ncursor: 12", {"key": "a", "order": "x:desc", "cursor": "12"}),
+        ("query items where key: a and limit: 5", {"key": "a", "limit": 5}),
+        ("get items with key: a", {"key": "a"}),
+        ("get items with key: a and limit: 2 and cursor: c", {"key": "a", "limit": 2, "cursor": "c"}),
+        ("/datastore get item with key: a and sortField: b", AB),
+        ("get item with:\nkey: a\nsortField: b", AB),
+        ("delete item with key: a AND sortField: b", AB),
+        (f"delete item with:\n{BLOCK}version: 7", {**AB, "version": 7}),
         (
-            "claim items where:\nkey: a\nmetadata: {'type': 'x'}\nlimit: 5\nworkerId: 7\nlockFor: 10m\nwait: 20\ntriggers: off",
-            "claim",
-            {"key": "a", "metadata": {"type": "x"}, "limit": 5, "workerId": "7", "lockFor": "10m", "wait": 20, "triggers": "off"},
+            f"{CLAIM}metadata: {{'type': 'x'}}\nlimit: 5\nworkerId: 7",
+            {"key": "a", "metadata": {"type": "x"}, "limit": 5, "workerId": "7"},
         ),
-        (f"complete item with:\n{CLAIM}metadata: {{}}", "complete", {**AB, "token": "2.x", "metadata": {}}),
+        (
+            f"{CLAIM}lockFor: 10m\nwait: 20\ntriggers: off",
+            {"key": "a", "lockFor": "10m", "wait": 20, "triggers": "off"},
+        ),
+        (f"complete item with:\n{HELD}metadata: {{}}", {**ABT, "metadata": {}}),
         (
             "complete item with key: a and sortField: b and token: 2.x and metadata: {\n 'n': [1,\n2]} ",
-            "complete",
-            {**AB, "token": "2.x", "metadata": {"n": [1, 2]}},
+            {**ABT, "metadata": {"n": [1, 2]}},
         ),
-        (f"fail item with:\n{CLAIM}error: 404\nretryAfter: 1.5", "fail", {**AB, "token": "2.x", "error": "404", "retryAfter": 1.5}),
-        (f"release item with:\n{CLAIM}delay: '30s'", "release", {**AB, "token": "2.x", "delay": "30s"}),
-        (f"extend item with:\n{CLAIM}lockFor: 60", "extend", {**AB, "token": "2.x", "lockFor": 60}),
+        (
+            f"fail item with:\n{HELD}error: 404\nretryAfter: 1.5",
+            {**ABT, "error": "404", "retryAfter": 1.5},
+        ),
+        (f"release item with:\n{HELD}delay: '30s'", {**ABT, "delay": "30s"}),
+        (f"extend item with:\n{HELD}lockFor: 60", {**ABT, "lockFor": 60}),
     ],
-)  # fmt: skip
-def test_forms(text: str, verb: str, fields: dict[str, Any]) -> None:
+)
+def test_forms(text: str, fields: dict[str, Any]) -> None:
+    verb = next(word for word in text.lower().split() if word in FIELDS)
     assert parse(text) == [Command(verb, fields, False, 1, 1)]
 
 
@@ -262,17 +272,14 @@ def test_a_text_field_keeps_what_looks_like_a_number(written: str) -> None:
     assert command.fields["sortField"] == written.strip("\"'")
 
 
-@pytest.mark.parametrize(
-    ("written", "value"),
-    [("b and c", "b and c"), ("and", "and"), ("a  and b:c d", "a  and b:c d"), ("'x and limit: 1'", "x and limit: 1")],
-)  # fmt: skip
-def test_an_inline_text_ends_before_the_next_field(written: str, value: str) -> None:
-    if "b:c" in written:
-        with pytest.raises(CommandSyntaxError, match=r"expected a field of get .*, found 'b'"):
+@pytest.mark.parametrize("written", ["b and c", "and", "b  and c:d", "b:c", "'b and limit: 1'"])
+def test_an_inline_text_ends_only_before_the_next_field(written: str) -> None:
+    if written == "b  and c:d":
+        with pytest.raises(CommandSyntaxError, match=r"expected a field of get .*, found 'c'"):
             parse(f"get item with sortField: {written} and key: a")
     else:
         [command] = parse(f"get item with sortField: {written} and key: a")
-        assert command.fields == {"sortField": value, "key": "a"}
+        assert command.fields == {"sortField": written.strip("'"), "key": "a"}
 
 
 def test_nothing_but_comments_is_no_command() -> None:
@@ -296,14 +303,11 @@ def test_a_json_pointer_leads_to_the_place_of_a_value() -> None:
     assert command.place("/content") == command.place("") == (2, 1)
 
 
-CREATE = "create item with:\nkey: a\n"
-
-
 @pytest.mark.parametrize(
     ("text", "line", "column", "fragment"),
     [
-        # the head
-        ("/datastore crate item with:\nkey: a", 1, 12, "expected 'create', 'update', 'query', 'get', 'delete', 'claim', 'complete', 'fail', 'release' or 'extend', found 'crate'; did you mean 'create'?"),
+        ("/datastore crate item with:\nkey: a", 1, 12, "expected 'create', 'update', 'query', 'get', 'delete'"),
+        ("/datastore crate item with:\nkey: a", 1, 12, "found 'crate'; did you mean 'create'?"),
         ("crate item with:\nkey: a", 1, 1, "found 'crate'; did you mean 'create'?"),
         (f"{CREATE}\nupdte item with:", 4, 1, "found 'updte'; did you mean 'update'?"),
         ("/datastor get items with key: a", 1, 1, "did you mean '/datastore'?"),
@@ -312,87 +316,46 @@ CREATE = "create item with:\nkey: a\n"
         ("query item where:", 1, 7, "expected 'items', found 'item'"),
         ("query items with:", 1, 13, "expected 'where', found 'with'"),
         ("update item with trigers off:", 1, 18, "found 'trigers'; did you mean 'triggers off'?"),
-        ("complete item with triggers off:", 1, 20, "expected no 'triggers off' in complete (only in update or delete)"),
+        ("complete item with triggers off:", 1, 20, "expected no 'triggers off' in complete"),
         ("create item with: key: a", 1, 19, "expected the end of the line, found 'key'"),
         ("create item with  \r\nkey: a", 1, 17, "':', found the end of the line"),
         ("/datastore", 1, 11, "found the end of the text"),
         ("hello", 1, 1, "expected '/datastore', 'create'"),
         ("\x00", 1, 1, r"found '\x00'"),
-        # fields
-        (f"{CREATE}colour: x", 3, 1, "expected a field of create (key, sortField, content, metadata, triggerUrls, upsert), found 'colour'"),
+        (f"{CREATE}colour: x", 3, 1, "expected a field of create (key, sortField, content, metadata, "),
+        (f"{CREATE}colour: x", 3, 1, ", triggerUrls, upsert), found 'colour'"),
         (f"{CREATE}sort_field: x", 3, 1, "found 'sort_field'; did you mean 'sortField'?"),
         (f"{CREATE}create: x", 3, 1, "expected a field of create"),
         (f"{CREATE}limit: 1", 3, 1, "expected a field of create"),
         (f"{CREATE}content here", 3, 1, "found 'content'; is a ':' missing after 'content'?"),
         (f"{CREATE}Key: b", 3, 1, "expected each field once, found 'key' again after line 2"),
         (f"{CREATE}}}", 3, 1, "found '}'"),
-        (f"\n\n {CREATE.replace('key: a', 'content: 1')}", 3, 2, "expected the field 'key' in this create, found none"),
+        ("\n\n create item with:\ncontent: 1", 3, 2, "expected the field 'key' in this create, found none"),
         ("update item with key: a", 1, 1, "expected the field 'sortField' in this update"),
         ("fail item with key: a and sortField: b", 1, 1, "expected the field 'token' in this fail"),
-        ("get item with key: a and sortField: b and limit: 5", 1, 42, "expected either 'sortField' or 'limit', found both"),
-        ("query items where:\nkey: a\nwhere: {}\nmetadata: {}", 4, 1, "expected either 'metadata' or 'where', found both"),
-        # values of the wrong kind
-        (f"{CREATE}content:   \r\n", 3, 9, "expected a value, found the end of the text"),
-        (f"{CREATE}content:\nmetadata: {{}}", 3, 9, "expected a value, found the end of the line"),
+        ("get item with sortField: b and limit: 5", 1, 32, "expected either 'sortField' or 'limit'"),
+        (f"{QUERY}where: {{}}\nmetadata: {{}}", 4, 1, "expected either 'metadata' or 'where'"),
         ("get item with key: a and sortField:", 1, 36, "expected a value"),
+        (f"{CREATE}content:\nmetadata: {{}}", 3, 9, "expected a value, found the end of the line"),
         (f"{CREATE}metadata: [1]", 3, 11, "expected an object {...}, found '['"),
         (f"{CREATE}metadata: x", 3, 11, "expected an object {...}, found 'x'"),
         (f"{CREATE}upsert: True", 3, 9, "expected true or false, found 'True'; did you mean 'true'?"),
-        ("query items where:\nkey: a\nlimit: ten", 3, 8, "expected an integer, found 'ten'"),
-        ("query items where:\nkey: a\nlimit: 10.0", 3, 8, "expected an integer, found '10.0'"),
-        ("query items where:\nkey: a\nlimit: true", 3, 8, "expected an integer, found 'true'"),
-        ("query items where:\nkey: a\nlimit: '10'", 3, 8, "expected an integer"),
-        ("query items where:\nkey: a\nlimit: [10]", 3, 8, "expected an integer, found '['"),
-        ("claim items where:\nkey: a\ntriggers: onn", 3, 11, "expected 'key', 'on' or 'off', found 'onn'; did you mean 'on'?"),
-        ("claim items where:\nkey: a\nlockFor: null", 3, 10, "expected seconds as a number, or a duration such as 10m"),
-        (f"fail item with:\n{CLAIM}error: [Errno 2] No", 5, 8, "expected text, found '['; text that begins with a bracket must be in quotes"),
-        # quotes and brackets
-        (f'{CREATE}content: "abc', 3, 10, 'expected this " to be closed on its line'),
-        (f"{CREATE}content: 'abc\\'", 3, 10, "expected this ' to be closed on its line"),
-        (f'{CREATE}content: "abc" d', 3, 16, "expected the end of the line, found 'd'"),
-        (f"{CREATE}content: {{}} # x", 3, 13, "expected the end of the line, found '#'"),
-        (f'{CREATE}content: {{\n "a": 1\n', 3, 10, "expected a '}' that closes this '{', found the end of the text"),
-        (f'{CREATE}content: {{ "a": {{ "b": [ }} }}', 3, 24, "expected a ']' that closes this '[', found '}' at line 3, column 26"),
-        (f"{CREATE}metadata: {{\n 'a': 1\nlimit: 4\n\n/datastore query items where:\nkey: a\nmetadata: {{}}", 3, 11, "found '/datastore' at line 7, column 1"),
-        (f"{CREATE}metadata: {{\n 'a': {{\n\nget items with key: a", 4, 7, "found 'get' at line 6, column 1"),
-        (f"{CREATE}metadata: {{\n 'a': 1\ncontent: don't", 3, 11, 'found "\'" at line 5, column 13'),
-        (f'{CREATE}metadata: {{"a": "x}}\ncontent: "y"', 3, 17, 'expected this " to be closed'),
-        (f"{CREATE}content: [1, /* x ]", 3, 14, "expected this /* to be closed"),
-        # JSON
-        (f'{CREATE}content: {{"a" 1}}', 3, 15, "expected ':', found '1'"),
-        (f'{CREATE}content: {{"a": 1\n "b": 2}}', 4, 2, "expected ',' or '}', found '\"'"),
-        (f'{CREATE}content: {{"a": }}', 3, 16, "expected a value, found '}'"),
-        (f"{CREATE}content: {{,}}", 3, 11, "expected a name in quotes or '}', found ','"),
-        (f"{CREATE}content: {{1: 2}}", 3, 11, "expected a name in quotes, found '1'"),
-        (f"{CREATE}content: [1,,2]", 3, 13, "expected a value or ']', found ','"),
-        (f"{CREATE}content: [1;]", 3, 11, "expected text in quotes, a number, true, false or null"),
-        (f"{CREATE}content: [01]", 3, 11, "expected text in quotes, a number"),
-        (f"{CREATE}content: [1_0]", 3, 11, "expected text in quotes, a number"),
-        (f"{CREATE}content: [ture]", 3, 11, "found 'ture'; did you mean 'true'?"),
-        (f'{CREATE}content: {{"a": CURRENT_TIMESTAMP}}', 3, 16, "expected text in quotes"),
-        (f'{CREATE}content: ["\\u12"]', 3, 13, "expected well-formed JSON"),
-        (f'{CREATE}content: {{"a": 1, "a": 2}}', 3, 19, "expected each name once in an object, found 'a' again"),
-        (f"{CREATE}content: {{'a': 1,\n b: {{a: 1}}, \"\\u0061\": 2}}", 4, 12, "expected each name once in an object"),
-        (f"{CREATE}content: NaN", 3, 10, "expected a finite number, found 'NaN'"),
-        (f"{CREATE}content: -Infinity", 3, 10, "expected a finite number"),
-        (f"{CREATE}content: [1, NaN]", 3, 14, "expected a finite number, found 'NaN'"),
-        (f"{CREATE}content: {{a: +Infinity,}}", 3, 14, "expected a finite number"),
-        (f"{CREATE}content: 1e999", 3, 10, "expected a number of at most 64 bits"),
-        (f"{CREATE}content: [-1e999]", 3, 11, "expected a number of at most 64 bits"),
-        (f"{CREATE}content: {INTEGER_MAX + 1}", 3, 10, "expected an integer of at most 64 bits"),
-        (f"{CREATE}content: [0, {INTEGER_MIN - 1}]", 3, 14, "expected an integer of at most 64 bits"),
-        (f"{CREATE}content: [0x1{'0' * 16}]", 3, 11, "expected an integer of at most 64 bits"),
-        (f"{CREATE}content: [{'1' * 5000}]", 3, 11, "expected an integer of at most 64 bits"),
-        ("query items where:\nkey: a\nlimit: " + "1" * 5000, 3, 8, "expected an integer of at most 64 bits"),
-        (f"{CREATE}content: {'[' * 65}{']' * 65}", 3, 74, "expected at most 64 levels of nesting"),
-        (f"{CREATE}content: {'{a:' * 65}1{'}' * 65}", 3, 202, "expected at most 64 levels of nesting"),
-        # the text
+        (f"{QUERY}limit: ten", 3, 8, "expected an integer, found 'ten'"),
+        (f"{QUERY}limit: 10.0", 3, 8, "expected an integer, found '10.0'"),
+        (f"{QUERY}limit: true", 3, 8, "expected an integer, found 'true'"),
+        (f"{QUERY}limit: NaN", 3, 8, "expected an integer, found 'NaN'"),
+        (f"{QUERY}limit: '10'", 3, 8, "expected an integer"),
+        (f"{QUERY}limit: [10]", 3, 8, "expected an integer, found '['"),
+        (f"{QUERY}limit: {'1' * 5000}", 3, 8, "expected an integer of at most 64 bits"),
+        (f"{CLAIM}triggers: onn", 3, 11, "expected 'key', 'on' or 'off', found 'onn'; did you mean 'on'?"),
+        (f"{CLAIM}lockFor: null", 3, 10, "expected seconds as a number, or a duration such as 10m"),
+        (f"fail item with:\n{HELD}error: [Errno 2] No", 5, 8, "expected text, found '['; text that begins"),
         ("get items with key: \ud800", 1, 21, "an unpaired surrogate"),
         ("#" * TEXT_MAX + "\n", 1, TEXT_MAX + 1, "at most 65536 bytes of text, found 65537 bytes"),
-        ("#\n" + "é" * (TEXT_MAX // 2), 2, TEXT_MAX // 2, "found 65538 bytes"),
+        ("#\n" + "\u00e9" * (TEXT_MAX // 2), 2, TEXT_MAX // 2, "found 65538 bytes"),
     ],
-)  # fmt: skip
-def test_bad_input(text: str, line: int, column: int, fragment: str) -> None:
+)
+def test_bad_text(text: str, line: int, column: int, fragment: str) -> None:
     with pytest.raises(CommandSyntaxError) as caught:
         parse(text)
     error = caught.value
@@ -402,9 +365,55 @@ def test_bad_input(text: str, line: int, column: int, fragment: str) -> None:
     assert "\n" not in str(error)
 
 
+@pytest.mark.parametrize(
+    ("written", "line", "column", "fragment"),
+    [
+        ("  \r\n", 1, 9, "expected a value, found the end of the text"),
+        ('"abc', 1, 10, 'expected this " to be closed on its line'),
+        ("'abc\\'", 1, 10, "expected this ' to be closed on its line"),
+        ('"abc" d', 1, 16, "expected the end of the line, found 'd'"),
+        ("{} # x", 1, 13, "expected the end of the line, found '#'"),
+        ('{\n "a": 1\n', 1, 10, "expected a '}' that closes this '{', found the end of the text"),
+        ('{ "a": {"b": [ }}', 1, 23, "expected a ']' that closes this '[', found '}' at line 3, column 25"),
+        ("{\n 'a': 1\nlimit: 4\n\n/datastore query items where:", 1, 10, "found '/datastore' at line 7, column 1"),
+        ("{\n 'a': {\n\nget items with key: a", 2, 7, "found 'get' at line 6, column 1"),
+        ("{\n 'a': 1\nerror: don't", 1, 10, "closes this '{', found \"'\" at line 5, column 11"),
+        ('{"a": "x}\nmetadata: {"a": "y"}', 1, 16, 'expected this " to be closed'),
+        ("[1, /* x ]", 1, 14, "expected this /* to be closed"),
+        ('{"a" 1}', 1, 15, "expected ':', found '1'"),
+        ('{"a": 1\n "b": 2}', 2, 2, "expected ',' or '}', found '\"'"),
+        ('{"a": }', 1, 16, "expected a value, found '}'"),
+        ("{,}", 1, 11, "expected a name in quotes or '}', found ','"),
+        ("{1: 2}", 1, 11, "expected a name in quotes, found '1'"),
+        ("[1,,2]", 1, 13, "expected a value or ']', found ','"),
+        ("[1;]", 1, 11, "expected text in quotes, a number, true, false or null"),
+        ("[01]", 1, 11, "expected text in quotes, a number"),
+        ("[1_0]", 1, 11, "expected text in quotes, a number"),
+        ("[ture]", 1, 11, "found 'ture'; did you mean 'true'?"),
+        ('{"a": CURRENT_TIMESTAMP}', 1, 16, "expected text in quotes"),
+        ('["\\u12"]', 1, 13, "expected well-formed JSON"),
+        ('{"a": 1, "a": 2}', 1, 19, "expected each name once in an object, found 'a' again"),
+        ("{'a': 1,\n b: {a: 1}, \"\\u0061\": 2}", 2, 13, "expected each name once in an object"),
+        ("NaN", 1, 10, "expected a finite number, found 'NaN'; as text it must be in quotes"),
+        ("-Infinity", 1, 10, "expected a finite number"),
+        ("[1, NaN]", 1, 14, "expected a finite number, found 'NaN'"),
+        ("{a: +Infinity,}", 1, 14, "expected a finite number"),
+        ("1e999", 1, 10, "expected a number of at most 64 bits"),
+        ("[-1e999]", 1, 11, "expected a number of at most 64 bits"),
+        (f"{INTEGER_MAX + 1}", 1, 10, "expected an integer of at most 64 bits"),
+        (f"[0, {INTEGER_MIN - 1}]", 1, 14, "expected an integer of at most 64 bits"),
+        ("[0x10000000000000000]", 1, 11, "expected an integer of at most 64 bits"),
+        (f"[{'1' * 5000}]", 1, 11, "expected an integer of at most 64 bits"),
+        (f"{'[' * 65}{']' * 65}", 1, 74, "expected at most 64 levels of nesting"),
+        (f"{'{a:' * 65}1{'}' * 65}", 1, 202, "expected at most 64 levels of nesting"),
+    ],
+)
+def test_bad_value(written: str, line: int, column: int, fragment: str) -> None:
+    test_bad_text(f"{CREATE}content: {written}", line + 2, column, fragment)
+
+
 def test_a_text_of_the_greatest_length_is_read() -> None:
-    assert parse("#" * TEXT_MAX) == []
-    assert parse("é" * 0 + "#" + "é" * (TEXT_MAX // 2 - 1)) == []
+    assert parse("#" * TEXT_MAX) == parse("##" + "\u00e9" * (TEXT_MAX // 2 - 1)) == []
 
 
 def test_an_error_shows_its_line_and_survives_a_process() -> None:
@@ -465,23 +474,23 @@ def test_the_tables_fit_together() -> None:
         ("#\n", ""),
         ("\u00a0\r", CREATE + "content:"),
     ],
-)  # fmt: skip
+)
 def test_a_long_text_ends_soon(repeated: str, before: str) -> None:
     space = TEXT_MAX - len(before)
-    try:
-        parse(before + repeated * (space // len(repeated.encode())))
-    except CommandSyntaxError as error:
-        assert len(str(error)) < 500
+    _read_or_refused(before + repeated * (space // len(repeated.encode())))
 
 
 WORDS = st.sampled_from(
-    re.findall(r"\S+|\s", LIFE)
-    + ["create", "get", "item", "items", "with", "where", "and", "and limit:", "triggers", "off", ":", "\n", "  "]
-    + list("{}[],:'\"\\/#") + ["//", "/*", "*/", "NaN", "1e999", "\\u", "\r\n", "\ufeff", "\u2028", "\x00", "\ud800"]
-)  # fmt: skip
+    [
+        *re.findall(r"\S+|\s", LIFE),
+        *re.findall(r"\S+", "create get item items with where and triggers off : limit: NaN 1e999 \\u // /* */"),
+        *("\n", "\r\n", "\ufeff", "\u2028", "\x00", "\ud800", *"{}[],:'\"\\/# "),
+    ]
+)
+PHRASES = st.lists(WORDS, max_size=40)
 
 
-@given(st.one_of(st.text(), st.lists(WORDS, max_size=40).map("".join), st.lists(WORDS, max_size=40).map(" ".join)))
+@given(st.one_of(st.text(), PHRASES.map("".join), PHRASES.map(" ".join)))
 @settings(max_examples=500, deadline=2000)
 def test_any_text_is_read_or_refused(text: str) -> None:
     _read_or_refused(text)
@@ -494,25 +503,29 @@ def test_any_change_of_a_good_text_is_read_or_refused(at: int, removed: int, add
 
 
 def _read_or_refused(text: str) -> None:
+    refusal = None
+    commands: list[Command] = []
     try:
         commands = parse(text)
     except CommandSyntaxError as error:
-        lines = (text + "\n").split("\n")
-        assert 1 <= error.line <= len(lines)
-        assert 1 <= error.column <= len(lines[error.line - 1]) + 1
-        assert error.expected
-        assert error.found
-    else:
-        for command in commands:
-            assert set(command.fields) <= set(FIELDS[command.verb])
-            json.dumps(command.fields, allow_nan=False)
+        refusal = error
+    for command in commands:
+        assert set(command.fields) <= set(FIELDS[command.verb])
+        json.dumps(command.fields, allow_nan=False)
+    if refusal is not None:
+        lines = text.split("\n")
+        assert 1 <= refusal.line <= len(lines)
+        assert 1 <= refusal.column <= len(lines[refusal.line - 1]) + 1
+        assert len(str(refusal)) < 500
 
 
+UTF8 = st.text(st.characters(exclude_categories=["Cs"]))
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(INTEGER_MIN, INTEGER_MAX) | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=5),
+    st.none() | st.booleans() | st.integers(INTEGER_MIN, INTEGER_MAX) | FLOATS | UTF8,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(UTF8, inner, max_size=5),
     max_leaves=20,
-)  # fmt: skip
+)
 
 
 @given(JSON, st.sampled_from([None, 1]), st.booleans())

@@ -1,0 +1,47 @@
+# Everything runs from .venv, which is made at the first need and again when pyproject.toml has changed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help serve demo test lint format bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+serve: .venv/ready ## Start the store and the API on 127.0.0.1:8080, data in ./hookline-data
+	@exec $(BIN)/hookline serve
+
+demo: .venv/ready ## Play a job's whole life on this machine, in under 30 seconds
+	@exec $(BIN)/hookline demo
+
+test: .venv/dev ## Run all tests
+	$(BIN)/pytest -q
+
+lint: .venv/dev ## Check formatting, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/dev ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/dev ## Measure store calls, store CPU and HTTP throughput
+	$(BIN)/python loadtests/bench.py
+
+clean: ## Remove .venv and caches; data stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Hookline needs Python 3.11 or newer: name one with 'make PYTHON=python3.12 ...'"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
+		{ rm -rf .venv; echo "Python's venv module is missing: on Debian 'apt-get install python3-venv'"; exit 1; }
+	@echo "Installing Hookline into .venv (once)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/dev: .venv/ready
+	@echo "Installing the tools of development into .venv (once)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

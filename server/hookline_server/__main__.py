@@ -1,0 +1,5 @@
+"""``python -m hookline_server`` is ``hookline``."""
+
+from hookline_server.cli import main
+
+main()

@@ -1,0 +1,138 @@
+"""The command line: ``hookline serve | run | orchestrate | demo | signing-secret``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hookline import Settings
+from hookline.clock import parse_duration
+from hookline.errors import HooklineError, Invalid
+from hookline.secret import SecretBox, load_key
+from hookline_server import remote
+from hookline_server.demo import play
+from hookline_server.serve import serve as serve_forever
+from hookline_server.signature import format_secret
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+_url_option = click.option(
+    "--url", default=DEFAULT_URL, envvar="HOOKLINE_URL", show_default=True, help="Address of the server."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="hookline")
+def main() -> None:
+    r"""Hookline: a datastore whose items are also jobs.
+
+    \b
+    Start a server with an embedded store, and try it:
+      hookline serve
+      hookline demo
+    """
+
+
+@main.command()
+@click.option("--store", "store_url", help="URL of a Redis or Valkey to use; left out: the embedded one.")
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Directory of the data.")
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on, 0 for a free one.  [default: 8080]")
+def serve(**given: Any) -> None:
+    r"""Run the server until Ctrl-C.
+
+    Every option, and every other setting, can also be given as HOOKLINE_<NAME> in the environment.
+
+    \b
+    hookline serve
+    hookline serve --port 9090 --data /var/lib/hookline
+    hookline serve --store redis://127.0.0.1:6379/0
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    settings = _checked(lambda: Settings.from_env(**given))
+    _run(serve_forever(settings, click.echo))
+
+
+@main.command()
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@_url_option
+def run(file: Any, url: str) -> None:
+    r"""Run a text of commands: FILE, or - for standard input.
+
+    \b
+    echo '/datastore get items with key: jobs' | hookline run -
+    """
+    text = file.read()
+    _run(remote.run_text(url, text, click.echo))
+
+
+@main.command()
+@click.option("--key", required=True, help="Key whose items are claimed.")
+@click.option("--limit", type=click.IntRange(1, 500), default=10, show_default=True, help="Items per run, at most.")
+@click.option("--every", default="5m", show_default=True, help="How often, e.g. 30s, 5m, 1h.")
+@click.option("--lock-for", default="10m", show_default=True, help="How long a worker has before its lock expires.")
+@click.option("--where", default="{}", help='Filters as JSON, e.g. {"type": "report"}.')
+@click.option("--once", is_flag=True, help="Run once and stop.")
+@_url_option
+def orchestrate(**options: Any) -> None:
+    r"""Claim waiting jobs of a key, and those whose lock has expired, with triggers on; again and again.
+
+    \b
+    hookline orchestrate --key jobs --limit 10 --every 5m --lock-for 10m
+    """
+    for name in ("every", "lock_for"):
+        _checked(lambda name=name: parse_duration(options[name]), f"--{name.replace('_', '-')}")
+    _run(remote.orchestrate(say=click.echo, **options))
+
+
+@main.command()
+def demo() -> None:
+    """Play a job's whole life: server, worker and webhooks, all real and all on this machine. Ends within 30 s."""
+    sys.exit(0 if asyncio.run(play()) else 1)
+
+
+@main.command("signing-secret")
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Directory of the data.")
+def signing_secret(**given: Any) -> None:
+    """Print the secret that webhooks are signed with, for receivers to verify them (Standard Webhooks)."""
+    settings = _checked(lambda: Settings.from_env(**given))
+    box = _checked(lambda: SecretBox(load_key(settings.secret_key, settings.data)))
+    click.echo(format_secret(box.derive(f"webhook-signing:{settings.namespace}")))
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        loop_factory = None
+    else:
+        loop_factory = uvloop.new_event_loop
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(work)
+    except HooklineError as error:
+        _end(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _checked(read: Any, option: str = "") -> Any:
+    try:
+        return read()
+    except Invalid as error:
+        for flaw in error.flaws:
+            click.echo(f"hookline: {flaw.pointer.lstrip('/')}: {flaw.detail}", err=True)
+        sys.exit(2)
+    except (HooklineError, ValueError) as error:
+        click.echo(f"hookline: {option + ': ' if option else ''}{error}", err=True)
+        sys.exit(2)
+
+
+def _end(error: HooklineError) -> None:
+    click.echo(f"hookline: {error}", err=True)
+    sys.exit(1)

@@ -1,0 +1,123 @@
+"""Events: what the outbox holds, and the body that a receiver gets, byte for byte the same at every attempt."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from hookline import codec
+from hookline.clock import format_time
+from hookline.codec import Fields
+
+DELIVERIES = "hookline.deliveries."
+"""Keys of the lanes: one per endpoint, with the deliveries that did not succeed at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One trigger of an event: where to post, and the API key, sealed for the item that the trigger is on."""
+
+    url: str
+    sealed_key: bytes
+
+    @property
+    def lane(self) -> str:
+        """The key of this endpoint's deliveries; the same URL is the same endpoint, whatever item it is on."""
+        return DELIVERIES + hashlib.sha256(self.url.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event for one URL. ``token`` is that of a claim, told to the worker that the webhook calls."""
+
+    webhook_id: str
+    source_key: str
+    source_sort_field: str
+    payload: dict[str, Any]
+    target: Target
+    token: str
+
+    def body(self) -> bytes:
+        """The bytes to post: they depend on nothing but the event."""
+        return msgspec.json.encode({**self.payload, "token": self.token} if self.token else self.payload)
+
+    def content(self) -> dict[str, Any]:
+        """What the lane's item shows of it. API key and token stay out: they are kept with its sealed triggers."""
+        return {
+            "url": self.target.url,
+            "webhookId": self.webhook_id,
+            "source": {"key": self.source_key, "sortField": self.source_sort_field},
+            "payload": self.payload,
+        }
+
+    def sealed(self) -> bytes:
+        """The trigger as the lane's item keeps it: no events, so it never fires by itself."""
+        return codec.pack_request([[self.target.url, self.target.sealed_key, [], self.token]])
+
+
+def from_lane(content: dict[str, Any], sealed_triggers: bytes) -> Delivery:
+    """The delivery that a lane's item holds."""
+    url, sealed_key, _, token = codec.unpack_answer(sealed_triggers)[0]
+    source = content["source"]
+    return Delivery(
+        content["webhookId"],
+        source["key"],
+        source["sortField"],
+        content["payload"],
+        Target(url.decode(), sealed_key),
+        token.decode(),
+    )
+
+
+def from_outbox(namespace: str, partition: int, stream_id: str, entry: dict[str, bytes]) -> list[Delivery]:
+    """An entry of the outbox -> one delivery for each trigger that matched."""
+    key, sort_field = entry["key"].decode(), entry["sort"].decode()
+    payload = _payload(entry, key, sort_field)
+    token = entry["token"].decode()
+    return [
+        Delivery(f"{namespace}-{partition}-{stream_id}", key, sort_field, payload, Target(url.decode(), sealed), token)
+        for url, sealed, *_ in codec.unpack_answer(entry["triggers"])
+    ]
+
+
+def _payload(entry: dict[str, bytes], key: str, sort_field: str) -> dict[str, Any]:
+    after = codec.decode_fields(codec.unpack_answer(entry["after"]))
+    before = {name.decode(): old for name, old in codec.unpack_answer(entry["before"]).items()}
+    now = {name: after.get(name, False) for name in before}
+    return {
+        "event": entry["event"].decode(),
+        "dataChanged": _part(now),
+        "newDataset": {
+            "key": key,
+            "sortField": sort_field,
+            "content": codec.unpack(after["c"]),
+            "metadata": codec.decode_metadata(_sorted(after)),
+        },
+        "previous": _part(before),
+        "version": int(after["v"]),
+        "occurredAt": format_time(int(entry["at"])),
+    }
+
+
+def _part(fields: dict[str, bytes | bool]) -> dict[str, Any]:
+    """Changed fields as an item's parts: metadata, content, triggerUrls; what is absent reads null."""
+    part: dict[str, Any] = {}
+    metadata = codec.decode_metadata(_sorted(fields))
+    if metadata:
+        part["metadata"] = metadata
+    if "c" in fields:
+        content = fields["c"]
+        part["content"] = codec.unpack(content) if isinstance(content, bytes) else None
+    if "t" in fields:
+        triggers = fields["t"]
+        part["triggerUrls"] = [
+            trigger.to_dict() for trigger in codec.decode_triggers(triggers if isinstance(triggers, bytes) else None)
+        ]
+    return part
+
+
+def _sorted(fields: Fields | dict[str, bytes | bool]) -> dict[str, bytes | bool]:
+    return {name: fields[name] for name in sorted(fields)}

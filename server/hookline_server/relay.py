@@ -1,0 +1,268 @@
+"""The relay: reads the outbox, posts webhooks, and keeps what fails as items that are claimed again later.
+
+Every event is delivered at least once: it leaves the outbox only after each of its webhooks was answered with 2xx,
+or was written as an item of its endpoint's lane. A lane is a key; retries, dead letters and redriving are the
+engine's own claims. A slow endpoint fills its own lane and delays nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import defaultdict
+from collections.abc import Coroutine
+from typing import Any
+
+from hookline import Call, Datastore, Item, codec
+from hookline.errors import HooklineError
+from hookline.wake import pause
+from hookline_server.egress import Answer, Egress
+from hookline_server.event import DELIVERIES, Delivery, Target, from_lane, from_outbox
+from hookline_server.signature import sign
+
+log = logging.getLogger(__name__)
+
+POLL = 1.0
+"""Seconds between looks at an outbox whose wake message was lost."""
+GONE = 410
+"""The receiver wants no more of this: no attempt follows."""
+
+
+class Relay:
+    """One relay. ``consumer`` is its stable name: restarted under it, it goes on with what it had taken."""
+
+    def __init__(self, datastore: Datastore, egress: Egress, consumer: str) -> None:
+        self._datastore = datastore
+        self._egress = egress
+        self._consumer = consumer
+        self._settings = datastore.settings
+        self._secret = datastore.secrets.derive(f"webhook-signing:{self._settings.namespace}")
+        # A delivery ends within its timeout; what is idle for longer was left by a relay that is gone.
+        self._idle_ms = round(self._settings.delivery_timeout * 2000) + 5000
+        self._slots = asyncio.Semaphore(self._settings.relay_concurrency)
+        self._busy: defaultdict[str, int] = defaultdict(int)
+        self._draining: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Relay until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for partition in range(self._settings.partitions):
+                    group.create_task(self._relay(partition))
+                group.create_task(self._retry())
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # From the outbox
+
+    async def _relay(self, partition: int) -> None:
+        own = True
+        async with self._datastore.wakes.listening("outbox") as woken:
+            while True:
+                try:
+                    taken = await self._take(partition, own)
+                    own = own and bool(taken)
+                except HooklineError as error:
+                    log.warning("the outbox cannot be read: %s", error)
+                    await asyncio.sleep(POLL)
+                    continue
+                if own:
+                    await asyncio.gather(*(self._deliver_entry(partition, *entry) for entry in taken))
+                elif taken:
+                    for entry in taken:
+                        self._spawn(self._deliver_entry(partition, *entry))
+                else:
+                    await pause(woken, POLL)
+
+    async def _take(self, partition: int, own: bool) -> list[tuple[bytes, list[bytes]]]:
+        """Take as many events as there are free slots, at least one: each holds a slot until it is done."""
+        await self._slots.acquire()
+        room = 1
+        while room < self._settings.relay_concurrency and not self._slots.locked():
+            await self._slots.acquire()
+            room += 1
+        taken: list[tuple[bytes, list[bytes]]] = []
+        try:
+            request = {"consumer": self._consumer, "limit": room, "idle_ms": self._idle_ms, "own": own}
+            answer = await self._datastore.connection.read("relay_take", partition, request)
+            if answer[b"created"]:
+                log.info("the outbox of partition %d had no consumer group: made one that begins at 0", partition)
+            if answer[b"corrupt"]:
+                log.error("the outbox of partition %d is not a stream", partition)
+            taken = [(entry[0], entry[1]) for entry in answer[b"events"]]
+            return taken
+        finally:
+            for _ in range(room - len(taken)):
+                self._slots.release()
+
+    async def _deliver_entry(self, partition: int, stream_id: bytes, flat: list[bytes]) -> None:
+        try:
+            entry = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+            deliveries = from_outbox(self._settings.namespace, partition, stream_id.decode(), entry)
+            await asyncio.gather(*(self._first(delivery) for delivery in deliveries))
+            await self._datastore.connection.read("relay_done", partition, {"ids": [stream_id]})
+        except HooklineError as error:
+            # It stays pending and is taken again once it has been idle long enough.
+            log.warning("event %s could not be finished: %s", stream_id.decode(), error)
+        finally:
+            self._slots.release()
+
+    async def _first(self, delivery: Delivery) -> None:
+        """The first attempt, straight from the outbox; a full lane gets the delivery without one."""
+        lane = delivery.target.lane
+        if self._busy[lane] >= self._settings.lane_concurrency:
+            await self._keep(delivery, attempts=0, delay=0.0, error=None)
+            return
+        answer = await self._post(delivery)
+        if not answer.ok:
+            await self._keep(
+                delivery, attempts=1, delay=self._delay(1), error=_explain(answer), final=_is_final(answer)
+            )
+
+    async def _keep(
+        self, delivery: Delivery, *, attempts: int, delay: float, error: str | None, final: bool = False
+    ) -> None:
+        """Write a delivery into its lane; its webhook-id names it, so that a second time changes nothing."""
+        lane, sort_field = delivery.target.lane, delivery.webhook_id
+        final = final or attempts > len(self._settings.delivery_schedule)
+        values: dict[str, Any] = {
+            "s": "failed" if final else "scheduled" if delay else "not_started",
+            "c": codec.pack(delivery.content()),
+            "t": delivery.sealed(),
+            "a": str(attempts),
+            "ma": str(len(self._settings.delivery_schedule) + 1),
+        }
+        if delay and not final:
+            values["sd"] = f"+{round(delay * 1000)}"
+        if error:
+            values["le"] = error
+        request = {"key": lane, "sort": sort_field, "set": values, "triggers": "off"}
+        partition = self._datastore.calls.partition(lane, sort_field)
+        (outcome,) = await self._datastore.run([Call("create_drain", partition, lane, sort_field, request)])
+        if not outcome.ok and outcome.word != "exists":
+            raise outcome.error()
+
+    # From the lanes
+
+    async def _retry(self) -> None:
+        while True:
+            try:
+                for lane in await self._due_lanes():
+                    if lane not in self._draining:
+                        self._draining.add(lane)
+                        self._spawn(self._drain(lane))
+            except HooklineError as error:
+                log.warning("deliveries to retry cannot be looked for: %s", error)
+            await asyncio.sleep(self._settings.tick)
+
+    async def _due_lanes(self) -> set[str]:
+        stats = await self._datastore.stats(DELIVERIES)
+        return {
+            row.key
+            for row in stats.rows
+            if row.first is not None
+            and (row.status == "not_started" or (row.status in ("scheduled", "started") and row.first <= stats.now_ms))
+        }
+
+    async def _drain(self, lane: str) -> None:
+        """Attempt what is due in one lane, as many at once as the lane may have."""
+        try:
+            while room := self._settings.lane_concurrency - self._busy[lane]:
+                claimed = await self._datastore.claim(
+                    lane,
+                    worker_id=self._consumer,
+                    limit=max(1, room),
+                    lock_for=self._idle_ms / 1000,
+                    triggers="off",
+                    reserved=True,
+                )
+                if not claimed.items:
+                    return
+                await asyncio.gather(*(self._again(item) for item in claimed.items))
+        except HooklineError as error:
+            log.warning("lane %s could not be drained: %s", lane, error)
+        finally:
+            self._draining.discard(lane)
+
+    async def _again(self, item: Item) -> None:
+        answer = await self._post(from_lane(item.content, item.sealed_triggers))
+        calls, token = self._datastore.calls, item.token or ""
+        if answer.ok:
+            call = calls.delete(item.key, item.sort_field, token=token, triggers=False, reserved=True)
+        elif _is_final(answer):
+            metadata = {"status": "failed", "last_error": _explain(answer)}
+            call = calls.update(
+                item.key, item.sort_field, metadata=metadata, token=token, triggers=False, reserved=True
+            )
+        else:
+            call = calls.fail(
+                item.key,
+                item.sort_field,
+                token,
+                error=_explain(answer),
+                retry_after=self._delay(item.metadata["attempts"]),
+                triggers="off",
+                reserved=True,
+            )
+        (outcome,) = await self._datastore.run([call])
+        if not outcome.ok:
+            log.warning("delivery %s was settled by somebody else: %s", item.sort_field, outcome.word)
+
+    # Both
+
+    async def _post(self, delivery: Delivery) -> Answer:
+        lane = delivery.target.lane
+        self._busy[lane] += 1
+        try:
+            headers = self._headers(delivery, body := delivery.body())
+            return await self._egress.post(delivery.target.url, body, headers)
+        except ValueError as error:
+            return Answer(None, str(error), None, 0, "")
+        finally:
+            self._busy[lane] -= 1
+            if not self._busy[lane]:
+                del self._busy[lane]
+
+    def _headers(self, delivery: Delivery, body: bytes) -> dict[str, str]:
+        timestamp = int(time.time())
+        headers = {
+            "Content-Type": "application/json",
+            "webhook-id": delivery.webhook_id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": sign(self._secret, delivery.webhook_id, timestamp, body),
+        }
+        api_key = self._api_key(delivery.target, delivery.source_key, delivery.source_sort_field)
+        if api_key:
+            headers["X-API-KEY"] = api_key
+        return headers
+
+    def _api_key(self, target: Target, key: str, sort_field: str) -> str:
+        if not target.sealed_key:
+            return ""
+        owner = codec.identity(self._settings.namespace, key, sort_field)
+        return self._datastore.secrets.open(target.sealed_key, owner)
+
+    def _delay(self, attempts: int) -> float:
+        """Seconds until the next attempt, after so many; jittered, so that what failed together does not return so."""
+        schedule = self._settings.delivery_schedule
+        wait = schedule[min(attempts, len(schedule)) - 1] if schedule else 0.0
+        return wait * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _is_final(answer: Answer) -> bool:
+    return answer.status == GONE
+
+
+def _explain(answer: Answer) -> str:
+    told = answer.error or f"HTTP {answer.status}"
+    return f"{told}: {answer.excerpt}" if answer.excerpt else told

@@ -1,0 +1,135 @@
+"""The server process: store, engine, HTTP, relay and orchestrator under one roof."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
+
+import uvicorn
+
+from hookline import Datastore, EmbeddedStore, SecretBox, Settings
+from hookline.errors import Invalid, Unavailable
+from hookline.secret import load_key
+from hookline_server.app import create_app
+from hookline_server.egress import Egress
+from hookline_server.orchestrator import Orchestrator
+from hookline_server.relay import Relay
+
+Say = Callable[[str], None]
+
+
+async def serve(settings: Settings, say: Say) -> None:
+    """Serve until SIGINT or SIGTERM, then stop cleanly: requests under way first, the store last.
+
+    Raises:
+        Incompatible, Unavailable: the store cannot be used; the text says what to do.
+        Invalid: a setting cannot be used.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        listener = stack.enter_context(_listen(settings))
+        host, port = listener.getsockname()[:2]
+        url = await _store_url(settings, say, stack)
+        secrets = SecretBox(load_key(settings.secret_key, settings.data))
+        datastore = await stack.enter_async_context(Datastore(url, settings, secrets))
+        egress = _egress(settings, port)
+        stack.push_async_callback(egress.close)
+        orchestrator = Orchestrator(datastore)
+        relay = Relay(datastore, egress, consumer=f"{socket.gethostname()}:{port}")
+        server = _Server(
+            uvicorn.Config(
+                create_app(datastore, orchestrator),
+                log_level="warning",
+                http="httptools",
+                lifespan="off",
+                timeout_graceful_shutdown=10,
+            )
+        )
+        await stack.enter_async_context(_background(server, relay.run(), orchestrator.run()))
+        say(f"Hookline listens on http://{_bracketed(host)}:{port}")
+        await server.serve(sockets=[listener])
+        say("Stopping: finishing what is under way")
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another with --port"
+        ) from error
+    return listener
+
+
+async def _store_url(settings: Settings, say: Say, stack: contextlib.AsyncExitStack) -> str:
+    if settings.store_url:
+        return settings.store_url
+    store = await stack.enter_async_context(EmbeddedStore(settings.data, say=say))
+    return store.url
+
+
+def _egress(settings: Settings, port: int) -> Egress:
+    try:
+        allow = [ipaddress.ip_network(network) for network in settings.egress_allow]
+    except ValueError:
+        raise Invalid.at("/egress_allow", "expected networks such as 10.1.0.0/16, separated by commas") from None
+    return Egress(
+        allow=allow,
+        allow_loopback=_is_loopback(settings.host),
+        deadline=settings.delivery_timeout,
+        forbidden=[("0.0.0.0", port)],  # noqa: S104 - our own API on every loopback address, as a ban
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the server: then webhooks may reach this machine too."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+@contextlib.asynccontextmanager
+async def _background(server: _Server, *work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run the process roles beside the server; one that breaks stops the server, and its error is raised."""
+    tasks = [asyncio.create_task(role) for role in work]
+    for task in tasks:
+        task.add_done_callback(lambda _: setattr(server, "should_exit", True))
+    try:
+        yield
+    finally:
+        broken = [task for task in tasks if task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in broken:
+        task.result()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server raises its signals again once it has stopped, which would cut our own stopping short."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, self._stop)
+        # They stay afterwards: a second Ctrl-C must not interrupt the store's shutdown.
+        yield
+
+    def _stop(self) -> None:
+        self.should_exit = True

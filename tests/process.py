@@ -1,0 +1,81 @@
+"""``hookline serve`` as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Process:
+    """A running server. ``said`` is what it printed."""
+
+    url: str
+    process: asyncio.subprocess.Process
+    said: list[str] = field(default_factory=list)
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        await self.process.wait()
+
+    async def stop(self, signum: int = signal.SIGTERM) -> int:
+        """Ask it to stop -> its exit code."""
+        self.process.send_signal(signum)
+        return await asyncio.wait_for(self.process.wait(), 20)
+
+
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def serving(data: Path, *args: str, port: int = 0, **environ: str) -> AsyncIterator[Process]:
+    """Start ``hookline serve`` and wait until it listens; stop it in the end, if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hookline_server", "serve", "--port", str(port), "--data", str(data), *args),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
+    )
+    said: list[str] = []
+    assert process.stdout is not None
+    reader: asyncio.Task[None] | None = None
+    try:
+        async with asyncio.timeout(40):
+            async for line in process.stdout:
+                said.append(line.decode().rstrip())
+                found = re.search(r"listens on (http://\S+)", said[-1])
+                if found:
+                    break
+            else:
+                raise AssertionError("the server did not start:\n" + "\n".join(said))
+        reader = asyncio.create_task(_read_on(process.stdout, said))
+        yield Process(found[1], process, said)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), 20)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        if reader:
+            await reader
+        process._transport.close()  # type: ignore[attr-defined]  # else its pipe is reported as left open
+
+
+async def _read_on(stdout: asyncio.StreamReader, said: list[str]) -> None:
+    async for line in stdout:
+        said.append(line.decode().rstrip())

@@ -1,0 +1,204 @@
+"""The relay over a real store and a real receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import redis.asyncio as aioredis
+from conftest import wait_until
+from receiver import Receiver, receiving
+from standardwebhooks import Webhook
+
+from hookline import Datastore, Settings
+from hookline_server.egress import Egress
+from hookline_server.event import DELIVERIES, Target
+from hookline_server.relay import Relay
+from hookline_server.signature import format_secret
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return replace(
+        Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=0.5, lane_concurrency=4
+    )
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as opened:
+        yield opened
+
+
+@contextlib.asynccontextmanager
+async def relaying(datastore: Datastore, consumer: str = "relay") -> AsyncIterator[Relay]:
+    egress = Egress(allow_loopback=True, deadline=datastore.settings.delivery_timeout)
+    relay = Relay(datastore, egress, consumer)
+    task = asyncio.create_task(relay.run())
+    try:
+        yield relay
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await egress.close()
+
+
+async def create_job(datastore: Datastore, url: str, name: str = "a") -> None:
+    await datastore.create(
+        "jobs", name, content={"n": 1}, metadata={"status": "not_started", "type": "r"}, trigger_urls={url: "api-key"}
+    )
+
+
+async def start(datastore: Datastore, name: str = "a") -> None:
+    await datastore.update("jobs", name, metadata={"status": "started", "worker_id": "w"})
+
+
+async def outbox_length(raw: aioredis.Redis) -> int:
+    return int(await raw.xlen("hl:{default/0}:outbox"))
+
+
+async def test_a_change_is_posted_signed_and_leaves_the_outbox(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        (post,) = await receiver.wait_for(1)
+        assert post.headers["x-api-key"] == "api-key"
+        assert post.headers["content-type"] == "application/json"
+        assert post.data["event"] == "updated"
+        assert post.data["dataChanged"]["metadata"]["status"] == "started"
+        assert post.data["dataChanged"]["metadata"]["worker_id"] == "w"
+        assert post.data["previous"]["metadata"]["status"] == "not_started"
+        assert post.data["previous"]["metadata"]["worker_id"] is None
+        dataset = post.data["newDataset"]
+        assert (dataset["key"], dataset["sortField"], dataset["content"]) == ("jobs", "a", {"n": 1})
+        assert dataset["metadata"]["type"] == "r"
+        assert dataset["metadata"]["version"] == post.data["version"] == 2
+        secret = format_secret(datastore.secrets.derive("webhook-signing:default"))
+        assert Webhook(secret).verify(post.body, post.headers)
+        await wait_until(lambda: _is_empty(raw))
+        token = post.data["token"]
+        (outcome,) = await datastore.settle([datastore.calls.complete("jobs", "a", token)])
+        assert outcome.ok
+    assert len(receiver.posts) == 1
+
+
+async def _is_empty(raw: aioredis.Redis) -> bool:
+    return await outbox_length(raw) == 0
+
+
+async def test_create_and_triggers_off_fire_nothing(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    await create_job(datastore, receiver.url)
+    await datastore.update("jobs", "a", metadata={"status": "completed"}, triggers=False)
+    assert await outbox_length(raw) == 0
+
+
+async def test_a_failed_delivery_is_retried_with_the_same_id_and_body(datastore: Datastore, receiver: Receiver) -> None:
+    receiver.statuses = [500, 503]
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        posts = await receiver.wait_for(3)
+        assert len({post.headers["webhook-id"] for post in posts}) == 1
+        assert len({post.body for post in posts}) == 1
+        assert all(post.headers["x-api-key"] == "api-key" for post in posts)
+        lane = Target(receiver.url, b"").lane
+        await wait_until(lambda: _lane_is_empty(datastore, lane))
+
+
+async def _lane_is_empty(datastore: Datastore, lane: str) -> bool:
+    return not (await datastore.query(lane)).items
+
+
+async def test_out_of_attempts_it_is_a_dead_letter_without_secrets(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    receiver.statuses = [500] * 3
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        await receiver.wait_for(3)
+        lane = Target(receiver.url, b"").lane
+        dead = await wait_until(lambda: _failed(datastore, lane))
+    assert dead.metadata["last_error"] == "HTTP 500"
+    assert dead.metadata["attempts"] == 3
+    assert dead.sort_field == receiver.posts[0].headers["webhook-id"]
+    shown = repr(dead.to_dict())
+    assert "api-key" not in shown
+    assert receiver.posts[0].data["token"] not in shown
+    assert await outbox_length(raw) == 0
+
+
+async def _failed(datastore: Datastore, lane: str) -> object:
+    items = (await datastore.query(lane, where={"status": "failed"})).items
+    return items[0] if items else None
+
+
+async def test_gone_is_final(datastore: Datastore, receiver: Receiver) -> None:
+    receiver.statuses = [410]
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        dead = await wait_until(lambda: _failed(datastore, Target(receiver.url, b"").lane))
+    assert len(receiver.posts) == 1
+    assert dead.metadata["last_error"] == "HTTP 410"
+
+
+async def test_a_slow_endpoint_does_not_hold_up_another(datastore: Datastore, receiver: Receiver) -> None:
+    async with receiving() as slow, relaying(datastore):
+        slow.hang = asyncio.Event()
+        for number in range(12):
+            await create_job(datastore, slow.url, f"slow-{number}")
+            await start(datastore, f"slow-{number}")
+        await slow.wait_for(1)
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        await receiver.wait_for(1)
+        slow.hang.set()
+        await wait_until(lambda: len({post.headers["webhook-id"] for post in slow.posts}) == 12)
+
+
+async def test_a_relay_that_is_gone_is_taken_over_by_the_next_of_its_name(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    receiver.hang = asyncio.Event()
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        await receiver.wait_for(1)
+    assert await outbox_length(raw) == 1, "it was cut off between POST and acknowledge"
+    receiver.hang.set()
+    async with relaying(datastore):
+        first, second = await receiver.wait_for(2)
+        await wait_until(lambda: _is_empty(raw))
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert first.body == second.body
+
+
+async def test_a_lost_consumer_group_begins_again(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        await receiver.wait_for(1)
+        await wait_until(lambda: _is_empty(raw))
+        await raw.delete("hl:{default/0}:outbox")
+        await create_job(datastore, receiver.url, "b")
+        await start(datastore, "b")
+        await receiver.wait_for(2)
+
+
+async def test_lanes_are_named_by_url_alone() -> None:
+    assert Target("https://a.example/x", b"1").lane == Target("https://a.example/x", b"2").lane
+    assert Target("https://a.example/x", b"").lane != Target("https://a.example/y", b"").lane
+    assert Target("https://a.example/x", b"").lane.startswith(DELIVERIES)
