@@ -177,10 +177,8 @@ class Calls:
             raise Invalid.at("/metadata/attempts", "expected 0, or no attempts: a new item has none")
         if change.values.get("s") == "scheduled" and "sd" not in change.values:
             raise Invalid.at("/metadata/scheduled_at", "expected a time, since status is scheduled")
-        request = {
-            **self._change_request(change, version, match, triggers),
-            "unset": [],
-        }
+        request = self._change_request(change, version, match, triggers)
+        request.pop("unset", None)  # nothing is there to be removed
         if upsert:
             request |= {"upsert": True, "replace": True}
         return self._call("create_drain" if reserved else "create", key, sort_field, request)
@@ -359,8 +357,8 @@ class Calls:
         request = {
             "verb": verb,
             "set": change.values,
-            "unset": change.unset,
-            "now": change.stamped,
+            "unset": change.unset or None,
+            "now": change.stamped or None,
             "token": check_token(token),
             "triggers": triggers,
             **more,
@@ -419,8 +417,8 @@ class Calls:
         return _present(
             {
                 "set": change.values,
-                "unset": change.unset,
-                "now": change.stamped,
+                "unset": change.unset or None,
+                "now": change.stamped or None,
                 "expect": version if version is not None else change.version,
                 "match": match,
                 "triggers": "on" if triggers else "off",

@@ -20,7 +20,6 @@ return call.run(function(operation)
   end
   local shown = call.show(record, operation)
   item.clear(record)
-  record.exists = false
   if not item.close(record) then
     table.remove(outbox.events)
     return { 'corrupt', false, false }

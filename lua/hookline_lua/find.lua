@@ -64,8 +64,8 @@ local function passed(operation, skip_score, score, member)
 end
 
 function find.query(operation)
-  local name = operation.status and index.status_set(operation.key, operation.status) or index.sort_set(operation.key)
-  if not index.sound(name, 'ZCARD') then
+  local name = index.name(operation.key, operation.status or '')
+  if not index.probe('ZCARD', name) then
     return { 'corrupt', false, false }
   end
   local rank, skip_score = resume(name, operation)

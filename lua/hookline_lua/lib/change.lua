@@ -3,6 +3,7 @@
 
 local change = {}
 
+local NONE = {}
 local TERMINAL = { completed = true, failed = true, cancelled = true }
 local TIMES = { lu = true, sd = true, sa = true, da = true }
 -- What a replacement removes besides the user's own fields, unless it names them.
@@ -39,10 +40,10 @@ function change.write(record, operation)
     end
     item.set(record, field, value)
   end
-  for _, field in ipairs(operation.unset or {}) do
+  for _, field in ipairs(operation.unset or NONE) do
     item.set(record, field, nil)
   end
-  for _, field in ipairs(operation.now or {}) do
+  for _, field in ipairs(operation.now or NONE) do
     item.set(record, field, cmsgpack.pack(clock.rfc3339(clock.ms)))
   end
 end

@@ -9,7 +9,7 @@ end
 
 -- Due items join the line: a new version, no event. Returns whether more are due than one call promotes.
 local function promote(key)
-  local due = at_most(index.status_set(key, 'scheduled'), clock.text(clock.ms), 0, claim.promoted_max)
+  local due = at_most(index.name(key, 'scheduled'), clock.text(clock.ms), 0, claim.promoted_max)
   local promoted = false
   for _, sort in ipairs(due) do
     local record = item.load(key, sort)
@@ -49,7 +49,7 @@ local function wanted(key, sort, operation)
 end
 
 local function claim_expired(operation, state)
-  local name, offset = index.status_set(operation.key, 'started'), 0
+  local name, offset = index.name(operation.key, 'started'), 0
   while state.room > 0 and state.budget > 0 do
     local sorts = at_most(name, clock.text(clock.ms), offset, math.min(state.budget, 100))
     for _, sort in ipairs(sorts) do
@@ -90,7 +90,7 @@ end
 
 -- In line order. Claims of one call see each other: what one took, the next skips by the remembered place.
 local function claim_waiting(operation, state)
-  local name = index.status_set(operation.key, 'not_started')
+  local name = index.name(operation.key, 'not_started')
   local filtered = operation.where and #operation.where > 0
   local place = filtered and 0 or claim.taken[name] or 0
   while state.room > 0 and state.budget > 0 do
@@ -121,8 +121,8 @@ end
 
 -- When there may be something to claim again: the earliest due time or lock expiry, or nil.
 local function next_ms(key)
-  local due = first_score(index.status_set(key, 'scheduled'), '-inf')
-  local expiry = first_score(index.status_set(key, 'started'), '(' .. clock.text(clock.ms))
+  local due = first_score(index.name(key, 'scheduled'), '-inf')
+  local expiry = first_score(index.name(key, 'started'), '(' .. clock.text(clock.ms))
   if due and expiry then
     return math.min(due, expiry)
   end
@@ -132,7 +132,7 @@ end
 -- A limit of 0 only promotes and buries.
 function claim.run(operation)
   for _, status in ipairs({ 'scheduled', 'started', 'not_started', 'failed' }) do
-    if not index.sound_for(operation.key, status) then
+    if not index.sound(operation.key, status) then
       return { 'corrupt', false, false }
     end
   end
@@ -158,7 +158,7 @@ end
 
 -- Bury the exhausted among the expired without claiming the others.
 function claim.tidy(operation, state)
-  for _, sort in ipairs(at_most(index.status_set(operation.key, 'started'), clock.text(clock.ms), 0, state.budget)) do
+  for _, sort in ipairs(at_most(index.name(operation.key, 'started'), clock.text(clock.ms), 0, state.budget)) do
     local record = item.load(operation.key, sort)
     if record.exists and record.fields.s == 'started' and not lock.live(record.fields) and lock.exhausted(record) then
       item.open(record)

@@ -1,14 +1,43 @@
--- The sorted sets that follow the items: by status, and by sortField.
+-- The sorted sets that follow the items: one per status of a key, and one of all its sortFields (status '').
 -- use: clock
 
-local index = { size = {}, epoch_ms = 1704067200000 }
+local index = { sets = {}, epoch_ms = 1704067200000 }
 
-function index.status_set(key, status)
-  return partition .. ':s:' .. key .. ':' .. status
+-- Whether a key is of the type we write there (or absent); its size, or nil where it is of another type.
+function index.probe(command, name)
+  local size = redis.pcall(command, name)
+  return type(size) == 'number' and size or nil
 end
 
-function index.sort_set(key)
-  return partition .. ':k:' .. key
+function index.name(key, status)
+  return status == '' and partition .. ':k:' .. key or partition .. ':s:' .. key .. ':' .. status
+end
+
+-- A set with the moves that wait for it, probed once a call; `size` is nil where something else has its name.
+function index.set(key, status)
+  local sets = index.sets[key]
+  if not sets then
+    sets = {}
+    index.sets[key] = sets
+  end
+  local set = sets[status]
+  if not set then
+    local name = index.name(key, status)
+    set = { name = name, size = index.probe('ZCARD', name) }
+    sets[status] = set
+  end
+  return set
+end
+
+-- Whether all sets that hold, or will hold, an item can be written.
+function index.sound(key, before, after)
+  if index.registry == nil then
+    index.registry = index.probe('SCARD', partition .. ':r') or false
+  end
+  return index.registry
+    and index.set(key, '').size
+    and (not before or index.set(key, before).size)
+    and (not after or index.set(key, after).size)
 end
 
 -- Where an item stands in the set of its status. `place` orders what became ready in the same millisecond.
@@ -25,21 +54,46 @@ function index.score(fields, place)
   return tonumber(fields.ua)
 end
 
--- Whether a key is of the type we write there (or absent); remembers its size. One call per key and script run.
-function index.sound(name, command)
-  local size = index.size[name]
-  if size == nil then
-    size = redis.pcall(command, name)
-    if type(size) == 'table' then
-      size = false
-    end
-    index.size[name] = size
+function index.add(key, status, score, sort)
+  local set = index.set(key, status)
+  local added = set.added
+  if not added then
+    added = {}
+    set.added = added
   end
-  return size ~= false
+  added[#added + 1] = score
+  added[#added + 1] = sort
 end
 
-function index.sound_for(key, status)
-  return index.sound(index.sort_set(key), 'ZCARD')
-    and index.sound(partition .. ':r', 'SCARD')
-    and (not status or index.sound(index.status_set(key, status), 'ZCARD'))
+function index.remove(key, status, sort)
+  local set = index.set(key, status)
+  local removed = set.removed
+  if not removed then
+    removed = {}
+    set.removed = removed
+  end
+  removed[#removed + 1] = sort
+end
+
+-- Make the moves. Returns the keys whose `not_started` set was empty and is not any more.
+function index.flush()
+  local ready = {}
+  for key, sets in pairs(index.sets) do
+    for status, set in pairs(sets) do
+      if set.removed then
+        redis.call('ZREM', set.name, unpack(set.removed))
+      end
+      if set.added then
+        redis.call('ZADD', set.name, unpack(set.added))
+        if set.size == 0 then
+          redis.call('SADD', partition .. ':r', key .. '\0' .. status)
+          if status == 'not_started' then
+            ready[#ready + 1] = key
+          end
+        end
+      end
+    end
+  end
+  index.sets = {}
+  return ready
 end

@@ -1,5 +1,5 @@
 -- The view: items as the operations of this call see them, before anything is written.
--- use: clock index
+-- use: index
 
 local item = { view = {}, touched = {} }
 
@@ -10,18 +10,17 @@ function item.load(key, sort)
   if record then
     return record
   end
-  record = { key = key, sort = sort, id = partition .. ':i:' .. name, fields = {}, changed = {}, delta = {} }
-  local flat = redis.pcall('HGETALL', record.id)
+  local id = partition .. ':i:' .. name
+  local flat = redis.pcall('HGETALL', id)
+  local fields = {}
+  record = { key = key, sort = sort, id = id, fields = fields, changed = {}, delta = {}, exists = #flat > 0 }
   if flat.err then
     record.corrupt = true
-  else
-    for i = 1, #flat, 2 do
-      record.fields[flat[i]] = flat[i + 1]
-    end
-    record.stored = #flat > 0
-    record.exists = record.stored
-    record.stored_status = record.fields.s
   end
+  for i = 1, #flat, 2 do
+    fields[flat[i]] = flat[i + 1]
+  end
+  record.stored, record.stored_status = record.exists, fields.s
   item.view[name] = record
   return record
 end
@@ -34,14 +33,16 @@ end
 
 -- Set a field in the view; nil removes it.
 function item.set(record, field, value)
-  local old = record.fields[field]
+  local fields = record.fields
+  local old = fields[field]
   if old == value then
     return
   end
-  if record.delta[field] == nil then
-    record.delta[field] = old or false
+  local delta = record.delta
+  if delta[field] == nil then
+    delta[field] = old or false
   end
-  record.fields[field] = value
+  fields[field] = value
   record.changed[field] = true
 end
 
@@ -54,91 +55,85 @@ function item.undo(record)
   record.delta = {}
 end
 
--- Empty the record for a deletion, or for a creation after one.
+-- Empty the record, for its deletion.
 function item.clear(record)
   for field in pairs(record.fields) do
     item.set(record, field, nil)
   end
+  record.exists = false
 end
 
 -- End an operation: false (and undone) where an index that it needs has a wrong type.
 function item.close(record)
-  if not (index.sound_for(record.key, record.fields.s) and index.sound_for(record.key, record.stored_status)) then
+  if not index.sound(record.key, record.stored_status, record.fields.s) then
     item.undo(record)
     return false
   end
   if not record.listed then
     record.listed = true
-    table.insert(item.touched, record)
+    item.touched[#item.touched + 1] = record
   end
   return true
 end
 
-local function push(groups, name, first, second)
-  local group = groups[name]
-  if not group then
-    group = {}
-    groups[name] = group
-  end
-  group[#group + 1] = first
-  group[#group + 1] = second
-end
-
 local function write_hash(record)
-  local set, gone = { 'HSET', record.id }, { 'HDEL', record.id }
+  local id, fields = record.id, record.fields
+  local set, gone = { 'HSET', id }, nil
+  local n = 2
   for field in pairs(record.changed) do
-    local value = record.fields[field]
+    local value = fields[field]
     if value then
-      set[#set + 1] = field
-      set[#set + 1] = value
+      set[n + 1] = field
+      set[n + 2] = value
+      n = n + 2
     elseif record.stored then
+      gone = gone or { 'HDEL', id }
       gone[#gone + 1] = field
     end
   end
-  if #set > 2 then
+  if n > 2 then
     redis.call(unpack(set))
   end
-  if #gone > 2 then
+  if gone then
     redis.call(unpack(gone))
   end
 end
 
--- The fields besides the status that move an item within the set of its status; other statuses go by `ua`.
-local MOVES = { not_started = { 'p', 'at' }, scheduled = { 'at' }, started = { 'lu' } }
-
-local function moves(record, status)
-  for _, field in ipairs(MOVES[status] or { 'ua' }) do
-    if record.changed[field] then
-      return true
-    end
+-- Whether the item's place within the set of its status has changed; most statuses go by the time of update.
+local function moved(changed, status)
+  if status == 'not_started' then
+    return changed.p or changed.at
+  elseif status == 'scheduled' then
+    return changed.at
+  elseif status == 'started' then
+    return changed.lu
   end
-  return false
+  return changed.ua
 end
 
-local function plan_indexes(record, add, remove, kinds)
-  local before, after = record.stored_status, record.exists and record.fields.s
-  if record.exists and not record.stored then
-    push(add, index.sort_set(record.key), 0, record.sort)
-    kinds[index.sort_set(record.key)] = record.key .. '\0'
-  elseif record.stored and not record.exists then
-    push(remove, index.sort_set(record.key), record.sort)
+local function move(record)
+  local key, sort, before = record.key, record.sort, record.stored_status
+  local after = record.exists and record.fields.s or nil
+  if record.exists ~= record.stored then
+    if record.exists then
+      index.add(key, '', 0, sort)
+    else
+      index.remove(key, '', sort)
+    end
   end
   if before and before ~= after then
-    push(remove, index.status_set(record.key, before), record.sort)
+    index.remove(key, before, sort)
   end
-  if after and (before ~= after or moves(record, after)) then
-    local name = index.status_set(record.key, after)
-    push(add, name, index.score(record.fields, record.place), record.sort)
-    kinds[name] = record.key .. '\0' .. after
+  if after and (before ~= after or moved(record.changed, after)) then
+    index.add(key, after, index.score(record.fields, record.place), sort)
   end
 end
 
 -- Write what the view has changed: one HSET per item, index moves grouped by set.
 -- Returns the keys whose `not_started` set was empty and is not any more.
 function item.flush()
-  local add, remove, kinds, ready = {}, {}, {}, {}
   for _, record in ipairs(item.touched) do
-    plan_indexes(record, add, remove, kinds)
+    move(record)
     if record.exists then
       write_hash(record)
     elseif record.stored then
@@ -147,18 +142,6 @@ function item.flush()
     record.stored, record.stored_status = record.exists, record.exists and record.fields.s or nil
     record.changed, record.listed = {}, nil
   end
-  for name, members in pairs(remove) do
-    redis.call('ZREM', name, unpack(members))
-  end
-  for name, members in pairs(add) do
-    redis.call('ZADD', name, unpack(members))
-    if index.size[name] == 0 then
-      redis.call('SADD', partition .. ':r', kinds[name])
-      if string.sub(kinds[name], -12) == '\0not_started' then
-        ready[#ready + 1] = string.sub(kinds[name], 1, -13)
-      end
-    end
-  end
-  item.touched, index.size = {}, {}
-  return ready
+  item.touched = {}
+  return index.flush()
 end

@@ -41,9 +41,12 @@ function outbox.add(record, event, operation, token)
   if not told then
     return nil
   end
-  if not index.sound(outbox.name, 'XLEN') then
+  if outbox.size == nil then
+    outbox.size = index.probe('XLEN', outbox.name) or false
+  end
+  if not outbox.size then
     return 'corrupt'
-  elseif index.size[outbox.name] + #outbox.events >= outbox.events_max then
+  elseif outbox.size + #outbox.events >= outbox.events_max then
     return 'outbox_full'
   end
   local after = {}
