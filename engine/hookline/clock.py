@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 CURRENT_TIMESTAMP = "CURRENT_TIMESTAMP"
 """Stands for the store's clock at the moment the operation runs."""
@@ -45,9 +46,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def format_time(ms: int) -> str:
     """Milliseconds since 1970 -> RFC 3339 in UTC, with milliseconds only where they are not zero."""
-    moment = _EPOCH + timedelta(milliseconds=ms)
-    text = moment.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
-    return f"{text}.{ms % 1000:03d}Z" if ms % 1000 else f"{text}Z"
+    seconds, millis = divmod(ms, 1000)
+    return f"{_format_second(seconds)}.{millis:03d}Z" if millis else f"{_format_second(seconds)}Z"
+
+
+@lru_cache(maxsize=4096)
+def _format_second(seconds: int) -> str:
+    """The part that most times of a moment share."""
+    return (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
 
 
 def parse_duration(value: object) -> int:

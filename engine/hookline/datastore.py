@@ -134,7 +134,8 @@ class Datastore:
             answer = await self._batcher.submit(call.script, call.partition, call.pack(generation))
             if answer[0] != b"settings_changed":
                 return call.decode(answer)
-            self._generations[call.key] = int(answer[2][b"settings"].get(b"generation", 0))
+            settings = dict(answer[2][b"settings"] or {})  # an empty table comes as a list
+            self._generations[call.key] = int(settings.get(b"generation", 0))
 
     async def _accept(self, call: Call) -> Outcome:
         outcome = await self._perform(call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -132,19 +133,42 @@ def check_value(value: object, pointer: str) -> None:
         Invalid: nested deeper than :data:`DEPTH_MAX`, an integer beyond 64 bits, NaN or an infinity, text that is
             not UTF-8, an object with a name that is not text, or a value of no JSON type. Every flaw is listed.
     """
-    flaws = list(_flaws(value, pointer, 0))
-    if flaws:
-        raise Invalid(*flaws)
+    if not _is_sound(value, 0):
+        raise Invalid(*_flaws(value, pointer, 0))
+
+
+def _is_sound(value: object, depth: int) -> bool:
+    """Whether :func:`_flaws` would find nothing: the same rules without the words, since most values are sound."""
+    kind = type(value)
+    if kind is str:
+        return value.isascii() or _is_utf8(value)  # type: ignore[attr-defined, arg-type]
+    if kind is dict:
+        return depth < DEPTH_MAX and all(
+            type(name) is str and (name.isascii() or _is_utf8(name)) and _is_sound(member, depth + 1)
+            for name, member in value.items()  # type: ignore[attr-defined]
+        )
+    if kind is list:
+        return depth < DEPTH_MAX and all(_is_sound(member, depth + 1) for member in value)  # type: ignore[attr-defined]
+    if kind is int:
+        return INTEGER_MIN <= value <= INTEGER_MAX  # type: ignore[operator]
+    if kind is float:
+        return math.isfinite(value)  # type: ignore[arg-type]
+    return value is None or kind is bool
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _flaws(value: object, pointer: str, depth: int) -> Iterator[Flaw]:
     kind = type(value)
     if kind is str:
-        if not value.isascii():  # type: ignore[attr-defined]
-            try:
-                value.encode()  # type: ignore[attr-defined]
-            except UnicodeEncodeError:
-                yield Flaw(pointer, "expected text without unpaired surrogates")
+        if not _is_utf8(value):  # type: ignore[arg-type]
+            yield Flaw(pointer, "expected text without unpaired surrogates")
     elif kind is dict:
         if depth == DEPTH_MAX:
             yield Flaw(pointer, f"expected at most {DEPTH_MAX} levels of nesting")
@@ -165,7 +189,7 @@ def _flaws(value: object, pointer: str, depth: int) -> Iterator[Flaw]:
         if not INTEGER_MIN <= value <= INTEGER_MAX:  # type: ignore[operator]
             yield Flaw(pointer, "expected an integer of at most 64 bits")
     elif kind is float:
-        if value != value or value in (float("inf"), float("-inf")):
+        if not math.isfinite(value):  # type: ignore[arg-type]
             yield Flaw(pointer, "expected a finite number")
     elif value is not None and kind is not bool:
         yield Flaw(pointer, f"expected a JSON value, not {kind.__name__}")

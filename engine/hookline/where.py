@@ -79,14 +79,17 @@ def _condition(name: str, test: str, operand: object, pointer: str) -> dict[str,
         if not isinstance(operand, bool):
             raise Invalid.at(pointer, "expected true or false")
         condition["wanted"] = operand
+    elif test == "prefix":
+        if not isinstance(operand, str) or condition["native"] == "number":
+            raise Invalid.at(pointer, "expected text, for a field that holds text")
+        check_value(operand, pointer)
+        condition["operand"] = {"value": operand}
     elif test == "in":
         if not isinstance(operand, list | tuple) or not 1 <= len(operand) <= IN_MAX:
             raise Invalid.at(pointer, f"expected a list of 1 to {IN_MAX} values")
         condition["operands"] = [_operand(name, value, f"{pointer}/{place}") for place, value in enumerate(operand)]
     else:
         condition["operand"] = _operand(name, operand, pointer)
-        if test == "prefix" and not isinstance(operand, str):
-            raise Invalid.at(pointer, "expected text")
         if test in ("lt", "lte", "gt", "gte") and type(operand) not in (str, int, float):
             raise Invalid.at(pointer, "expected a number, text, or a time")
     return condition
@@ -118,11 +121,11 @@ def _operand(name: str, value: object, pointer: str) -> dict[str, Any]:
         return {"value": value}
     if isinstance(value, dict | list) and "." in name:
         raise Invalid.at(pointer, "expected a number, text, true, false or null: a path leads to a single value")
-    operand = {"packed": pack(value), "value": value}
+    if value == CURRENT_TIMESTAMP:
+        return {"time": "+0"}
+    # Lua has doubles, and its cmsgpack would read the upper half of 64 bits as negative.
+    operand = {"packed": pack(value), "value": float(value) if type(value) is int and value >= 2**63 else value}
     if isinstance(value, str):
-        if value == CURRENT_TIMESTAMP:
-            operand["time"] = "+0"
-        else:
-            with suppress(ValueError, OverflowError):
-                operand["time"] = str(parse_time(value))
+        with suppress(ValueError, OverflowError):
+            operand["time"] = str(parse_time(value))
     return operand

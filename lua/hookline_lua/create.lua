@@ -17,5 +17,5 @@ return call.run(function(operation, place)
   elseif operation.upsert then
     return change.update(record, operation, place)
   end
-  return call.refuse('exists', record, operation)
+  return call.refuse('exists', record)
 end)

@@ -2,7 +2,7 @@
 -- Delete items with their index entries. Whoever held one gets `not_found` from then on.
 -- keys: partition
 -- args: now_ms:int call_id request:msgpack
--- use: clock item lock outbox call change
+-- use: item call change
 
 return call.run(function(operation)
   local record, missing = call.find(operation)
@@ -11,18 +11,14 @@ return call.run(function(operation)
   end
   local refusal = change.refusal(record, operation)
   if refusal then
-    return call.refuse(refusal, record, operation)
+    return call.refuse(refusal, record)
   end
   item.open(record)
-  local word = outbox.add(record, 'deleted', operation)
-  if word then
-    return call.refuse(word, record, operation)
+  local refused = call.commit(record, operation, 'deleted')
+  if refused then
+    return refused
   end
   local shown = call.show(record, operation)
   item.clear(record)
-  if not item.close(record) then
-    table.remove(outbox.events)
-    return { 'corrupt', false, false }
-  end
   return { 'ok', shown, false }
 end)

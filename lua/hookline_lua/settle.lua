@@ -61,7 +61,7 @@ local settled = false
 return call.run(function(operation, place)
   if operation.verb == 'claim' then
     if settled then
-      item.flush()
+      claim.flush()
       settled = false
     end
     return claim.run(operation)
@@ -72,7 +72,7 @@ return call.run(function(operation, place)
   end
   local refusal = change.refusal(record, operation)
   if refusal then
-    return call.refuse(refusal, record, operation)
+    return call.refuse(refusal, record)
   end
   item.open(record)
   settle[operation.verb](record, operation, place)

@@ -4,18 +4,24 @@
 -- args: now_ms:int request:msgpack
 -- use: clock
 
+-- A key of a wrong type counts nothing here; the verbs that need it say `corrupt`.
+local function ask(...)
+  local answer = redis.pcall(...)
+  return not (type(answer) == 'table' and answer.err) and answer or nil
+end
+
 local rows, counts = {}, {}
-for _, entry in ipairs(redis.call('SMEMBERS', partition .. ':r')) do
+for _, entry in ipairs(ask('SMEMBERS', partition .. ':r') or {}) do
   local key, status = string.match(entry, '^(%Z*)%z(.*)$')
   if string.sub(key, 1, #request.prefix) == request.prefix then
     if status == '' then
-      table.insert(rows, { key, '', redis.call('ZCARD', partition .. ':k:' .. key), false })
-      counts[key] = redis.call('HGETALL', partition .. ':n:' .. key)
+      table.insert(rows, { key, '', ask('ZCARD', partition .. ':k:' .. key) or 0, false })
+      counts[key] = ask('HGETALL', partition .. ':n:' .. key)
     else
       local name = partition .. ':s:' .. key .. ':' .. status
-      local first = redis.call('ZRANGE', name, 0, 0, 'WITHSCORES')
-      table.insert(rows, { key, status, redis.call('ZCARD', name), first[2] or false })
+      local first = ask('ZRANGE', name, 0, 0, 'WITHSCORES') or {}
+      table.insert(rows, { key, status, ask('ZCARD', name) or 0, first[2] or false })
     end
   end
 end
-return cmsgpack.pack({ clock.ms, rows, counts, redis.call('XLEN', partition .. ':outbox') })
+return cmsgpack.pack({ clock.ms, rows, counts, ask('XLEN', partition .. ':outbox') or 0 })

@@ -36,8 +36,8 @@ function call.show_state(record)
   return shown
 end
 
-function call.refuse(word, record, operation)
-  return { word, call.show(record, { nonce = nil, set = nil, key = operation.key }), false }
+function call.refuse(word, record)
+  return { word, call.show(record, {}), false }
 end
 
 -- The item of an operation, or the outcome that says why there is none to work on.
@@ -56,9 +56,17 @@ function call.commit(record, operation, event, token)
   local refusal = (not item.close(record) and 'corrupt') or outbox.add(record, event, operation, token)
   if refusal then
     item.undo(record)
-    return call.refuse(refusal, record, operation)
+    return call.refuse(refusal, record)
   end
   return nil
+end
+
+local function show_again(word, operation)
+  local record = item.load(operation.key, operation.sort)
+  if word ~= 'ok' then
+    return call.show(record, {})
+  end
+  return operation.verb and call.show_state(record) or call.show(record, operation)
 end
 
 -- A lost answer is asked for again under the same call id: the words were kept, the items are read anew.
@@ -66,9 +74,8 @@ local function replay(kept)
   local outcomes = cmsgpack.unpack(kept)
   for place, operation in ipairs(request[3]) do
     local outcome = outcomes[place]
-    if outcome[2] then
-      local record = item.load(operation.key, operation.sort)
-      outcome[2] = operation.verb and call.show_state(record) or call.show(record, operation)
+    if outcome[2] == true then
+      outcome[2] = show_again(outcome[1], operation)
     elseif outcome[3] and outcome[3].sorts then
       outcome[3].items = {}
       for _, sort in ipairs(outcome[3].sorts) do
@@ -83,18 +90,22 @@ local function replay(kept)
   return cmsgpack.pack(outcomes)
 end
 
+-- Items that a replay can read anew are not kept; one that was deleted is.
 local function keep(id, outcomes)
   local kept = {}
   for place, outcome in ipairs(outcomes) do
-    local extra = outcome[3]
+    local operation, shown, extra = request[3][place], outcome[2], outcome[3]
+    if shown and item.load(operation.key, operation.sort).exists then
+      shown = true
+    end
     if extra and extra.items then
       local sorts = {}
-      for i, shown in ipairs(extra.items) do
-        sorts[i] = shown[1]
+      for i, taken in ipairs(extra.items) do
+        sorts[i] = taken[1]
       end
       extra = { sorts = sorts, next_ms = extra.next_ms, more = extra.more }
     end
-    kept[place] = { outcome[1], outcome[2] and true or false, extra }
+    kept[place] = { outcome[1], shown, extra }
   end
   redis.call('SET', id, cmsgpack.pack(kept), 'PX', request[1])
 end
@@ -117,15 +128,18 @@ function call.run(handle)
   end
   local outcomes = {}
   for place, operation in ipairs(request[3]) do
-    if settings.changed(operation) then
+    if not settings.of(operation.key) then
+      outcomes[place] = { 'corrupt', false, false }
+    elseif settings.changed(operation) then
       outcomes[place] = { 'settings_changed', false, { settings = settings.of(operation.key) } }
     else
       outcomes[place] = handle(operation, place)
     end
   end
-  local ready, fired = item.flush(), outbox.flush()
+  item.flush()
+  local fired = outbox.flush()
   lock.flush()
   keep(id, outcomes)
-  wake(ready, fired)
+  wake(index.ready, fired)
   return cmsgpack.pack(outcomes)
 end

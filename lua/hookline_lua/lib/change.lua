@@ -87,14 +87,25 @@ local function holds(fields, operation)
   return operation.expect and lock.live(fields) and fields.w and operation.set.w == fields.w
 end
 
+-- Write a claim: with a lock in any case, and the fields named stay, whatever it says of them.
+local function write_claim(record, operation, stay)
+  local stays = {}
+  for _, field in ipairs(stay) do
+    stays[field] = record.fields[field]
+  end
+  item.set(record, 'lu', nil)
+  change.write(record, operation)
+  for _, field in ipairs(stay) do
+    item.set(record, field, stays[field])
+  end
+  item.set(record, 'lu', record.fields.lu or lock.default_until(record.key))
+end
+
 -- The holder prolongs its lock. Only what it changes besides makes a new version.
 local function extend(record, operation)
-  local sent = operation.set
-  sent.sa, sent.a, sent.w = nil, nil, nil
-  sent.lu = sent.lu or lock.default_until(record.key)
-  change.write(record, operation)
-  for field in pairs(record.delta) do
-    if field ~= 'lu' then
+  write_claim(record, operation, { 'w', 'sa', 'a' })
+  for field, old in pairs(record.delta) do
+    if field ~= 'lu' and old ~= (record.fields[field] or false) then
       lock.advance(record)
       return
     end
@@ -102,15 +113,13 @@ local function extend(record, operation)
 end
 
 local function take(record, operation)
-  operation.set.a = nil
-  operation.set.lu = operation.set.lu or lock.default_until(record.key)
-  operation.set.sa = operation.set.sa or clock.text(clock.ms)
-  local from = record.fields.s
   item.set(record, 'w', nil)
-  if TERMINAL[from] then
+  item.set(record, 'sa', nil)
+  if TERMINAL[record.fields.s] then
     item.set(record, 'da', nil)
   end
-  change.write(record, operation)
+  write_claim(record, operation, { 'a' })
+  item.set(record, 'sa', record.fields.sa or clock.text(clock.ms))
   lock.take(record, operation.nonce)
   return record.fields.tk
 end
@@ -160,7 +169,7 @@ end
 function change.update(record, operation, place)
   local refusal = change.refusal(record, operation)
   if refusal then
-    return call.refuse(refusal, record, operation)
+    return call.refuse(refusal, record)
   end
   item.open(record)
   local fields, token = record.fields, nil
@@ -171,11 +180,11 @@ function change.update(record, operation, place)
     refusal = claim_refusal(record, operation)
     if refusal then
       lock.count(record.key, 'refused_claims')
-      return call.refuse(refusal, record, operation)
+      return call.refuse(refusal, record)
     end
     token = take(record, operation)
   elseif from == 'started' and operation.set.w and operation.set.w ~= fields.w then
-    return call.refuse('locked', record, operation)
+    return call.refuse('locked', record)
   else
     change.write(record, operation)
     arrive(record, operation, from, place)

@@ -7,6 +7,12 @@ local function at_most(name, max_text, offset, count)
   return redis.call('ZRANGEBYSCORE', name, '-inf', max_text, 'LIMIT', offset, count)
 end
 
+-- Bring the sets up to what this call has changed; who was taken is no longer in line then.
+function claim.flush()
+  item.flush()
+  claim.taken = {}
+end
+
 -- Due items join the line: a new version, no event. Returns whether more are due than one call promotes.
 local function promote(key)
   local due = at_most(index.name(key, 'scheduled'), clock.text(clock.ms), 0, claim.promoted_max)
@@ -21,8 +27,7 @@ local function promote(key)
     end
   end
   if promoted then
-    item.flush()
-    claim.taken = {}
+    claim.flush()
   end
   return #due == claim.promoted_max
 end
@@ -48,6 +53,13 @@ local function wanted(key, sort, operation)
   return record.exists and record or nil
 end
 
+local function bury(record)
+  lock.count(record.key, 'expired_locks')
+  item.open(record)
+  lock.bury(record)
+  item.close(record)
+end
+
 local function claim_expired(operation, state)
   local name, offset = index.name(operation.key, 'started'), 0
   while state.room > 0 and state.budget > 0 do
@@ -59,12 +71,10 @@ local function claim_expired(operation, state)
       state.budget = state.budget - 1
       local record = wanted(operation.key, sort, operation)
       if record and record.fields.s == 'started' and not lock.live(record.fields) then
-        lock.count(operation.key, 'expired_locks')
         if lock.exhausted(record) then
-          item.open(record)
-          lock.bury(record)
-          item.close(record)
+          bury(record)
         else
+          lock.count(operation.key, 'expired_locks')
           claim.give(record, operation, state)
         end
       end
@@ -161,9 +171,7 @@ function claim.tidy(operation, state)
   for _, sort in ipairs(at_most(index.name(operation.key, 'started'), clock.text(clock.ms), 0, state.budget)) do
     local record = item.load(operation.key, sort)
     if record.exists and record.fields.s == 'started' and not lock.live(record.fields) and lock.exhausted(record) then
-      item.open(record)
-      lock.bury(record)
-      item.close(record)
+      bury(record)
     end
   end
 end

@@ -1,7 +1,7 @@
 -- The sorted sets that follow the items: one per status of a key, and one of all its sortFields (status '').
 -- use: clock
 
-local index = { sets = {}, epoch_ms = 1704067200000 }
+local index = { sets = {}, ready = {}, epoch_ms = 1704067200000 }
 
 -- Whether a key is of the type we write there (or absent); its size, or nil where it is of another type.
 function index.probe(command, name)
@@ -75,25 +75,30 @@ function index.remove(key, status, sort)
   removed[#removed + 1] = sort
 end
 
--- Make the moves. Returns the keys whose `not_started` set was empty and is not any more.
+-- Lua passes at most 8,000 values at once, and a batch may bring more.
+function index.write(command, name, values)
+  for first = 1, #values, 4000 do
+    redis.call(command, name, unpack(values, first, math.min(first + 3999, #values)))
+  end
+end
+
+-- Make the moves. `index.ready` gathers the keys whose `not_started` set was empty and is not any more.
 function index.flush()
-  local ready = {}
   for key, sets in pairs(index.sets) do
     for status, set in pairs(sets) do
       if set.removed then
-        redis.call('ZREM', set.name, unpack(set.removed))
+        index.write('ZREM', set.name, set.removed)
       end
       if set.added then
-        redis.call('ZADD', set.name, unpack(set.added))
+        index.write('ZADD', set.name, set.added)
         if set.size == 0 then
           redis.call('SADD', partition .. ':r', key .. '\0' .. status)
           if status == 'not_started' then
-            ready[#ready + 1] = key
+            index.ready[#index.ready + 1] = key
           end
         end
       end
     end
   end
   index.sets = {}
-  return ready
 end

@@ -13,7 +13,7 @@ function item.load(key, sort)
   local id = partition .. ':i:' .. name
   local flat = redis.pcall('HGETALL', id)
   local fields = {}
-  record = { key = key, sort = sort, id = id, fields = fields, changed = {}, delta = {}, exists = #flat > 0 }
+  record = { key = key, sort = sort, id = id, fields = fields, kept = {}, delta = {}, exists = #flat > 0 }
   if flat.err then
     record.corrupt = true
   end
@@ -31,19 +31,21 @@ function item.open(record)
   record.was = record.exists
 end
 
--- Set a field in the view; nil removes it.
+-- Set a field in the view; nil removes it. `kept` holds what the store has (or false) of each field ever touched.
 function item.set(record, field, value)
   local fields = record.fields
   local old = fields[field]
   if old == value then
     return
   end
-  local delta = record.delta
+  local delta, kept = record.delta, record.kept
   if delta[field] == nil then
     delta[field] = old or false
   end
+  if kept[field] == nil then
+    kept[field] = old or false
+  end
   fields[field] = value
-  record.changed[field] = true
 end
 
 -- Undo what the operation since item.open did to the view.
@@ -77,38 +79,37 @@ function item.close(record)
 end
 
 local function write_hash(record)
-  local id, fields = record.id, record.fields
-  local set, gone = { 'HSET', id }, nil
-  local n = 2
-  for field in pairs(record.changed) do
+  local fields, set, gone = record.fields, {}, {}
+  local n = 0
+  for field, kept in pairs(record.kept) do
     local value = fields[field]
-    if value then
+    if value and value ~= kept then
       set[n + 1] = field
       set[n + 2] = value
       n = n + 2
-    elseif record.stored then
-      gone = gone or { 'HDEL', id }
+    elseif kept and not value then
       gone[#gone + 1] = field
     end
   end
-  if n > 2 then
-    redis.call(unpack(set))
-  end
-  if gone then
-    redis.call(unpack(gone))
-  end
+  index.write('HSET', record.id, set)
+  index.write('HDEL', record.id, gone)
+end
+
+local function differs(record, field)
+  local kept = record.kept[field]
+  return kept ~= nil and kept ~= (record.fields[field] or false)
 end
 
 -- Whether the item's place within the set of its status has changed; most statuses go by the time of update.
-local function moved(changed, status)
+local function moved(record, status)
   if status == 'not_started' then
-    return changed.p or changed.at
+    return differs(record, 'p') or differs(record, 'at')
   elseif status == 'scheduled' then
-    return changed.at
+    return differs(record, 'at')
   elseif status == 'started' then
-    return changed.lu
+    return differs(record, 'lu')
   end
-  return changed.ua
+  return differs(record, 'ua')
 end
 
 local function move(record)
@@ -124,13 +125,12 @@ local function move(record)
   if before and before ~= after then
     index.remove(key, before, sort)
   end
-  if after and (before ~= after or moved(record.changed, after)) then
+  if after and (before ~= after or moved(record, after)) then
     index.add(key, after, index.score(record.fields, record.place), sort)
   end
 end
 
 -- Write what the view has changed: one HSET per item, index moves grouped by set.
--- Returns the keys whose `not_started` set was empty and is not any more.
 function item.flush()
   for _, record in ipairs(item.touched) do
     move(record)
@@ -140,8 +140,8 @@ function item.flush()
       redis.call('DEL', record.id)
     end
     record.stored, record.stored_status = record.exists, record.exists and record.fields.s or nil
-    record.changed, record.listed = {}, nil
+    record.kept, record.listed = {}, nil
   end
   item.touched = {}
-  return index.flush()
+  index.flush()
 end

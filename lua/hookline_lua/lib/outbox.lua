@@ -6,6 +6,9 @@ local outbox = { events = {}, name = partition .. ':outbox', events_max = reques
 -- What a receiver is not told of: it changes with every change, or is nobody's business.
 local UNTOLD = { v = true, ua = true, ca = true, tk = true, at = true }
 
+-- An empty map: cmsgpack takes an empty table for a list.
+local EMPTY = '\128'
+
 -- The item's triggers that want this event, packed; nil where there are none.
 local function matching(packed, event)
   if not packed then
@@ -26,6 +29,8 @@ end
 function outbox.add(record, event, operation, token)
   if (operation.triggers or 'on') ~= 'on' then
     return nil
+  elseif event == 'updated' and not record.delta.v then
+    return nil -- a lock was prolonged: no new version, no event
   end
   local triggers = matching(record.fields.t, event)
   if not triggers then
@@ -57,7 +62,7 @@ function outbox.add(record, event, operation, token)
   end
   table.insert(outbox.events, {
     'event', event, 'key', record.key, 'sort', record.sort, 'at', clock.text(clock.ms), 'after', cmsgpack.pack(after),
-    'before', cmsgpack.pack(before), 'triggers', triggers, 'token', token or '',
+    'before', next(before) and cmsgpack.pack(before) or EMPTY, 'triggers', triggers, 'token', token or '',
   })
   return nil
 end

@@ -2,12 +2,12 @@
 
 local settings = { known = {}, lock_ms = 600000, max_attempts = 10, backoff_ms = 5000, backoff_max_ms = 3600000 }
 
--- The settings hash of a key as a table; empty where none were ever written.
+-- The settings hash of a key as a table, empty where none were ever written; false where it is of a wrong type.
 function settings.of(key)
   local found = settings.known[key]
-  if not found then
-    found = {}
-    local flat = redis.call('HGETALL', partition .. ':cfg:' .. key)
+  if found == nil then
+    local flat = redis.pcall('HGETALL', partition .. ':cfg:' .. key)
+    found = not flat.err and {}
     for i = 1, #flat, 2 do
       found[flat[i]] = flat[i + 1]
     end

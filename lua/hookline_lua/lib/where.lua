@@ -3,6 +3,9 @@
 
 local where = {}
 
+-- cmsgpack reads the upper half of this type as negative numbers.
+local UINT64 = 207
+
 -- The value that a condition speaks of, decoded: a user's field by its path, an engine's own as it is kept.
 local function actual(raw, condition)
   if condition.native == 'number' then
@@ -11,6 +14,9 @@ local function actual(raw, condition)
     return raw
   end
   local value = cmsgpack.unpack(raw)
+  if string.byte(raw) == UINT64 and value < 0 then
+    value = value + 2 ^ 64
+  end
   for _, name in ipairs(condition.path) do
     if type(value) ~= 'table' then
       return nil
@@ -21,13 +27,11 @@ local function actual(raw, condition)
 end
 
 -- -1, 0 or 1; nil where the two are of different kinds. Two times compare as instants.
-local function compare(value, operand)
+local function compare(value, operand, native)
   local other = operand.value
-  if operand.time then
-    other = tonumber(clock.resolve(operand.time))
-    if type(value) == 'string' then
-      value = clock.parse(value)
-    end
+  local instant = operand.time and (native and value or type(value) == 'string' and clock.parse(value))
+  if instant then
+    value, other = instant, tonumber(clock.resolve(operand.time))
   end
   if type(value) ~= type(other) or (type(value) ~= 'number' and type(value) ~= 'string') then
     return nil
@@ -35,16 +39,21 @@ local function compare(value, operand)
   return value < other and -1 or value > other and 1 or 0
 end
 
+-- To a filter null and absent are the same, as they are to an update.
+local NULL = '\192'
+
 -- Beyond 2^53 doubles run together, so there equality is that of the packed bytes alone.
 local function equal(raw, value, operand, condition)
-  if not condition.native and #condition.path == 0 and raw == operand.packed then
+  if value == nil or operand.packed == NULL then
+    return value == nil and operand.packed == NULL
+  elseif not condition.native and #condition.path == 0 and raw == operand.packed then
     return true
   elseif type(value) == 'number' and type(operand.value) == 'number' and math.abs(value) >= 9007199254740992 then
     return false
   elseif type(value) == 'boolean' or type(operand.value) == 'boolean' then
     return value == operand.value
   end
-  return compare(value, operand) == 0
+  return compare(value, operand, condition.native) == 0
 end
 
 local TESTS = {
@@ -55,16 +64,16 @@ local TESTS = {
     return not equal(raw, value, condition.operand, condition)
   end,
   lt = function(_, value, condition)
-    return compare(value, condition.operand) == -1
+    return compare(value, condition.operand, condition.native) == -1
   end,
   lte = function(_, value, condition)
-    return (compare(value, condition.operand) or 1) <= 0
+    return (compare(value, condition.operand, condition.native) or 1) <= 0
   end,
   gt = function(_, value, condition)
-    return compare(value, condition.operand) == 1
+    return compare(value, condition.operand, condition.native) == 1
   end,
   gte = function(_, value, condition)
-    return (compare(value, condition.operand) or -1) >= 0
+    return (compare(value, condition.operand, condition.native) or -1) >= 0
   end,
   prefix = function(_, value, condition)
     local text = condition.operand.value
@@ -87,8 +96,6 @@ local function holds(raw, condition)
   end
   if condition.test == 'exists' then
     return (value ~= nil) == condition.wanted
-  elseif value == nil then
-    return condition.test == 'ne'
   end
   return TESTS[condition.test](raw, value, condition)
 end

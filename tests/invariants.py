@@ -1,0 +1,178 @@
+"""What holds in the store between any two calls, checked over the raw keys of every namespace and partition.
+
+Usable after any test of any suite: ``await check_invariants(raw)``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis.asyncio as aioredis
+
+from hookline.keys import partition_of, partition_tag
+
+EPOCH_MS = 1_704_067_200_000
+"""2024-01-01, where the scores of the line begin."""
+PLACES = 1000
+"""Places in line within one millisecond."""
+
+_NAME = re.compile(rb"(hl:\{([a-z0-9_-]+)/(\d+)[.\d]*\}):(i|s|k|n|cfg|x|o|r|outbox)(?::(.*))?", re.DOTALL)
+_META = re.compile(rb"hl:([a-z0-9_-]+):meta")
+_TOKEN = re.compile(r"(\d+)\.[0-9a-f]+")
+_WAITING = ("not_started", "scheduled")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key of the store: what it holds, and how long it still lives (-1: for ever)."""
+
+    value: Any
+    ttl_ms: int
+
+
+async def read_keyspace(raw: aioredis.Redis) -> dict[bytes, Entry]:
+    """Every key of the store: hash -> dict, sorted set -> {member: score}, set, string -> bytes, stream -> entries."""
+    names = [name async for name in raw.scan_iter(count=1000)]
+    pipe = raw.pipeline(transaction=False)
+    for name in names:
+        pipe.type(name)
+        pipe.pttl(name)
+    facts = await pipe.execute()
+    for name, kind in zip(names, facts[::2], strict=True):
+        match kind:
+            case b"hash":
+                pipe.hgetall(name)
+            case b"zset":
+                pipe.zrange(name, 0, -1, withscores=True)
+            case b"set":
+                pipe.smembers(name)
+            case b"stream":
+                pipe.xrange(name)
+            case b"list":
+                pipe.lrange(name, 0, -1)
+            case _:
+                pipe.get(name)
+    values = await pipe.execute()
+    return {
+        name: Entry(dict(value) if kind == b"zset" else value, ttl_ms)
+        for name, kind, ttl_ms, value in zip(names, facts[::2], facts[1::2], values, strict=True)
+    }
+
+
+@dataclass(slots=True)
+class Partition:
+    """The keys of one partition, by family; items by (key, sortField), status sets by (key, status)."""
+
+    tag: str
+    namespace: str
+    number: int
+    items: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
+    statuses: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
+    sort_fields: dict[str, dict[str, float]] = field(default_factory=dict)
+    registry: set[tuple[str, str]] = field(default_factory=set)
+
+    def put(self, family: str, name: str, value: Any) -> None:
+        """Take in one key of this partition."""
+        key, _, rest = name.partition(":")
+        match family:
+            case "i":
+                self.items[key, rest] = {name.decode(): stored for name, stored in value.items()}
+            case "s":
+                self.statuses[key, rest] = {member.decode(): score for member, score in value.items()}
+            case "k":
+                self.sort_fields[key] = {member.decode(): score for member, score in value.items()}
+            case "r":
+                self.registry = {_split(member) for member in value}
+
+
+def _split(member: bytes) -> tuple[str, str]:
+    key, _, status = member.decode().partition("\0")
+    return key, status
+
+
+async def check_invariants(raw: aioredis.Redis) -> None:
+    """Fail, naming every violation, unless items and indexes of the whole store fit together.
+
+    Each item is in the set of its status and in no other, with the right score, and among the sortFields of its
+    key; no index names an item that is not there; a token belongs to a claim; no key has an unknown name, and just
+    the outcomes of calls (``o:``) run out.
+    """
+    partitions: dict[str, Partition] = {}
+    sizes: dict[str, int] = {}
+    flaws: list[str] = []
+    for name, entry in (await read_keyspace(raw)).items():
+        meta, match = _META.fullmatch(name), _NAME.fullmatch(name)
+        if meta:
+            sizes[meta[1].decode()] = int(entry.value[b"partitions"])
+        elif match:
+            tag, family = match[1].decode(), match[4].decode()
+            partition = partitions.setdefault(tag, Partition(tag, match[2].decode(), int(match[3])))
+            partition.put(family, (match[5] or b"").decode(), entry.value)
+        elif entry.ttl_ms < 0:
+            flaws.append(f"{name!r}: of no known family, and it never runs out")
+        runs_out = bool(match) and match[4] == b"o"
+        if (match or meta) and runs_out != (entry.ttl_ms >= 0):
+            flaws.append(f"{name!r}: lives for {entry.ttl_ms} ms")
+    for partition in partitions.values():
+        flaws += [f"{partition.tag} {flaw}" for flaw in _flaws(partition, sizes.get(partition.namespace, 1))]
+    assert not flaws, "\n".join(flaws)
+
+
+def _flaws(partition: Partition, partitions: int) -> Iterator[str]:
+    if partition.tag != partition_tag(partition.namespace, partition.number, partitions):
+        yield f"is no partition of {partition.namespace}, which has {partitions}"
+    found: defaultdict[tuple[str, str], list[tuple[str, float]]] = defaultdict(list)
+    for (key, status), members in partition.statuses.items():
+        for sort_field, score in members.items():
+            found[key, sort_field].append((status, score))
+    for (key, sort_field), fields in partition.items.items():
+        where = f"{key}/{sort_field}:"
+        if partition_of(key, sort_field, partitions) != partition.number:
+            yield f"{where} belongs into another partition"
+        if partition.sort_fields.get(key, {}).get(sort_field) != 0:
+            yield f"{where} is not among the sortFields of its key with score 0"
+        yield from (f"{where} {flaw}" for flaw in _item_flaws(fields, found.pop((key, sort_field), [])))
+    for (key, sort_field), places in found.items():
+        yield f"{key}/{sort_field}: is in {places} but not there"
+    for key, members in partition.sort_fields.items():
+        yield from (f"{key}/{name}: is listed but not there" for name in members if (key, name) not in partition.items)
+    indexes = {*partition.statuses, *((key, "") for key in partition.sort_fields)}
+    for missing in indexes - partition.registry:
+        yield f"{missing}: is not in the registry r"
+
+
+def _item_flaws(fields: dict[str, bytes], places: list[tuple[str, float]]) -> Iterator[str]:
+    """What is wrong with one item that stands in these (status, score)."""
+    absent = {"v", "c", "ca", "ua"} - fields.keys()
+    if absent:
+        yield f"lacks {sorted(absent)}"
+        return
+    status, version = fields.get("s", b"").decode(), int(fields["v"])
+    if [place for place, _ in places] != ([status] if status else []):
+        yield f"has status {status!r} and is in the sets of {places}"
+    elif status and not _is_right(fields, status, places[0][1]):
+        yield f"{status} has score {places[0][1]:.0f}: {fields}"
+    token = _TOKEN.fullmatch(fields.get("tk", b"").decode())
+    if (status == "started") != bool(token):
+        yield f"{status or 'no status'} with token {fields.get('tk')!r}"
+    elif token and int(token[1]) > version:
+        yield f"version {version} is older than its token {token[0]}"
+    if "lu" in fields and status != "started":
+        yield f"{status or 'no status'} with a lock"
+    if status in _WAITING and not {"w", "sa"}.isdisjoint(fields):
+        yield f"{status} with a worker"
+    if version < 1 or int(fields["ca"]) > int(fields["ua"]):
+        yield f"version {version}, created {fields['ca']!r}, updated {fields['ua']!r}"
+
+
+def _is_right(fields: dict[str, bytes], status: str, score: float) -> bool:
+    if status == "not_started":
+        ready_ms = max(0, int(fields["at"]) - EPOCH_MS)
+        first = (9 - int(fields.get("p", 5))) * 9 * 10**14 + ready_ms * 1000
+        return first <= score < first + PLACES
+    bound = {"scheduled": "at", "started": "lu"}.get(status, "ua")
+    return score == int(fields.get(bound, 0))

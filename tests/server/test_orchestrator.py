@@ -1,0 +1,124 @@
+"""Orchestrations over a real store, with a real receiver behind the triggers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from conftest import wait_until
+
+from hookline import Datastore
+from hookline.errors import Invalid, NotFound
+from hookline_server.orchestrator import ORCHESTRATIONS, Orchestration, Orchestrator, describe
+
+
+@contextlib.asynccontextmanager
+async def orchestrating(datastore: Datastore) -> AsyncIterator[Orchestrator]:
+    orchestrator = Orchestrator(datastore)
+    task = asyncio.create_task(orchestrator.run())
+    try:
+        yield orchestrator
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def create_jobs(datastore: Datastore, count: int) -> None:
+    for number in range(count):
+        metadata = {"status": "not_started", "type": "odd" if number % 2 else "even"}
+        await datastore.create("jobs", f"{number:03d}", metadata=metadata)
+
+
+async def started(datastore: Datastore) -> list[str]:
+    found = await datastore.query("jobs", where={"status": "started"}, order="sortField")
+    return [item.sort_field for item in found.items]
+
+
+async def test_by_hand_it_claims_what_matches(datastore: Datastore) -> None:
+    await create_jobs(datastore, 6)
+    orchestrator = Orchestrator(datastore)
+    await orchestrator.put("odd", Orchestration(key="jobs", where={"type": "odd"}, limit=2))
+    claimed = await orchestrator.run_once("odd")
+    assert [item.sort_field for item in claimed.items] == ["001", "003"]
+    assert claimed.items[0].metadata["worker_id"] == "orchestration:odd"
+    assert await started(datastore) == ["001", "003"]
+
+
+async def test_kept_by_the_server_it_runs_again_and_again(datastore: Datastore) -> None:
+    await create_jobs(datastore, 3)
+    async with orchestrating(datastore) as orchestrator:
+        await orchestrator.put("all", Orchestration(key="jobs", limit=2, every="1s"))
+        assert len(await wait_until(lambda: started(datastore))) == 2
+
+        async def all_started() -> bool:
+            return len(await started(datastore)) == 3
+
+        await wait_until(all_started)
+        rule = describe(await datastore.get(ORCHESTRATIONS, "all"))
+        assert rule["lastRun"]["claimed"] in (1, 2)
+
+
+async def test_an_expired_lock_is_dispatched_again(datastore: Datastore) -> None:
+    await create_jobs(datastore, 1)
+    orchestrator = Orchestrator(datastore)
+    await orchestrator.put("all", Orchestration(key="jobs"))
+    await datastore.update("jobs", "000", metadata={"status": "started", "locked_until": "2024-03-15T10:10:00Z"})
+    (again,) = (await orchestrator.run_once("all")).items
+    assert again.metadata["attempts"] == 2
+
+
+async def test_two_servers_run_one_tick_once(datastore: Datastore) -> None:
+    await create_jobs(datastore, 10)
+    async with orchestrating(datastore) as one, orchestrating(datastore):
+        await one.put("slow", Orchestration(key="jobs", limit=1, every="1h"))
+        await wait_until(lambda: started(datastore))
+
+        async def scheduled() -> bool:
+            item = await datastore.get(ORCHESTRATIONS, "slow")
+            return item.status == "scheduled"
+
+        await wait_until(scheduled)
+    assert len(await started(datastore)) == 1
+
+
+async def test_due_items_are_promoted_and_exhausted_locks_buried_without_a_claim(datastore: Datastore) -> None:
+    await datastore.create("jobs", "due", metadata={"status": "not_started", "scheduled_at": "+200ms"})
+    await datastore.create("jobs", "lost", metadata={"status": "not_started", "max_attempts": 1})
+    await datastore.update("jobs", "lost", metadata={"status": "started", "locked_until": "2024-03-15T10:10:00Z"})
+
+    async def tidied() -> bool:
+        due, lost = await datastore.get("jobs", "due"), await datastore.get("jobs", "lost")
+        return (due.status, lost.status) == ("not_started", "failed")
+
+    async with orchestrating(datastore):
+        await wait_until(tidied)
+    assert (await datastore.get("jobs", "lost")).metadata["last_error"] == "lock expired"
+
+
+async def test_deleted_it_is_gone(datastore: Datastore) -> None:
+    orchestrator = Orchestrator(datastore)
+    await orchestrator.put("rule", Orchestration(key="jobs"))
+    await orchestrator.delete("rule")
+    with pytest.raises(NotFound):
+        await orchestrator.run_once("rule")
+
+
+@pytest.mark.parametrize(
+    ("rule", "pointer"),
+    [
+        (Orchestration(key="no good"), "/key"),
+        (Orchestration(key="jobs", limit=501), "/limit"),
+        (Orchestration(key="jobs", limit=0), "/limit"),
+        (Orchestration(key="jobs", every="10ms"), "/every"),
+        (Orchestration(key="jobs", every="soon"), "/every"),
+        (Orchestration(key="jobs", lock_for=0), "/lockFor"),
+        (Orchestration(key="jobs", where={"a": {"like": "b"}}), "/where/a"),
+    ],
+)
+async def test_a_rule_that_cannot_run_is_refused(datastore: Datastore, rule: Orchestration, pointer: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        await Orchestrator(datastore).put("rule", rule)
+    assert refused.value.flaws[0].pointer == pointer
