@@ -114,7 +114,7 @@ async def check_invariants(raw: aioredis.Redis) -> None:
             partition.put(family, (match[5] or b"").decode(), entry.value)
         elif entry.ttl_ms < 0:
             flaws.append(f"{name!r}: of no known family, and it never runs out")
-        runs_out = bool(match) and match[4] == b"o"
+        runs_out = match is not None and match[4] == b"o"
         if (match or meta) and runs_out != (entry.ttl_ms >= 0):
             flaws.append(f"{name!r}: lives for {entry.ttl_ms} ms")
     for partition in partitions.values():

@@ -9,27 +9,49 @@ from itertools import count
 from typing import Any
 
 import redis.asyncio as aioredis
-from conftest import Clock
-from invariants import read_keyspace
 
+from conftest import NOW_MS, Clock
 from hookline import Datastore
 from hookline.calls import Call, Calls, Claimed, Outcome
+from hookline.clock import format_time
 from hookline.codec import pack_request, unpack_answer
 from hookline_lua import load
+from invariants import EPOCH_MS, read_keyspace
 
 TAG = "hl:{default/0}"
 KEEP_MS = 4000
 KEY = "jobs"
+URL = "http://worker.example/run"
+NOW = str(NOW_MS)
 Snapshot = dict[str, Any]
 
 
+def at(seconds: float) -> str:
+    """The time so long after the clock's start, as users write it."""
+    return format_time(NOW_MS + round(seconds * 1000))
+
+
+def ms(seconds: float) -> str:
+    """The time so long after the clock's start, as hashes keep it."""
+    return str(NOW_MS + round(seconds * 1000))
+
+
+def line(seconds: float = 0, *, priority: int = 5, place: int = 1) -> float:
+    """The score in line of what became ready then: by priority, then time, then place in its batch."""
+    return (9 - priority) * 9 * 10**14 + (int(ms(seconds)) - EPOCH_MS) * 1000 + place
+
+
+def calling(*events: str) -> list[dict[str, Any]]:
+    """One trigger for these events."""
+    return [{"url": URL, "apiKey": "secret", "events": list(events)}]
+
+
 async def snapshot(raw: aioredis.Redis) -> Snapshot:
-    """The whole keyspace but the outcomes of calls: names within the partition, values as text where they are text."""
-    entries = await read_keyspace(raw)
+    """The partition's keys but the outcomes of calls: names within it, values as text where they are text."""
     return {
         (short := name.decode().removeprefix(f"{TAG}:")): _readable(short, entry.value)
-        for name, entry in entries.items()
-        if not name.startswith(f"{TAG}:o:".encode())
+        for name, entry in (await read_keyspace(raw)).items()
+        if name.startswith(f"{TAG}:".encode()) and not name.startswith(f"{TAG}:o:".encode())
     }
 
 
@@ -42,7 +64,7 @@ def _readable(name: str, value: Any) -> Any:
         return texts
     if isinstance(value, set):
         return {member.decode() for member in value}
-    if name == "outbox":
+    if isinstance(value, list):
         return [{field.decode(): stored for field, stored in fields.items()} for _, fields in value]
     return value
 
@@ -102,6 +124,15 @@ class Scripts:
         answers = unpack_answer(await self.answer(calls, generation=generation))
         return [answer[0].decode() for answer in answers]
 
+    async def twice(self, *calls: Call) -> list[Any]:
+        """The outcomes of a call whose first answer was lost: the second is the same, and so is the store after it."""
+        first = await self.answer(calls, call_id="lost")
+        after = await snapshot(self.raw)
+        second = unpack_answer(await self.answer(calls, call_id="lost"))
+        assert second == unpack_answer(first)
+        assert await snapshot(self.raw) == after
+        return [call.decode(answer) for call, answer in zip(calls, second, strict=True)]
+
     async def one(self, call: Call) -> Outcome:
         """The outcome of a call alone."""
         (outcome,) = await self.run(call)
@@ -141,14 +172,30 @@ class Scripts:
 
     async def token(self, sort_field: str = "a") -> str:
         """The token that the store holds for an item."""
-        token: bytes = await self.raw.hget(f"{TAG}:i:{KEY}:{sort_field}", "tk")  # type: ignore[misc]
-        return token.decode()
+        token: str = (await self.fields(sort_field))["tk"]
+        return token
 
     async def counts(self) -> dict[str, str]:
         """The counts of the key."""
         counts: dict[str, str] = (await snapshot(self.raw)).get(f"n:{KEY}", {})
         return counts
 
+    async def spoil(self, name: str) -> None:
+        """Put text where Hookline has something else."""
+        await self.raw.delete(f"{TAG}:{name}")
+        await self.raw.set(f"{TAG}:{name}", "spoilt")
+
+    async def events(self) -> list[dict[str, Any]]:
+        """The entries of the outbox; what changed (before, after) decoded to fields."""
+        return [_event(entry) for entry in (await snapshot(self.raw)).get("outbox", [])]
+
     async def configure(self, **settings: int) -> None:
         """Write the key's settings, generation included only if given."""
-        await self.raw.hset(f"{TAG}:cfg:{KEY}", mapping=settings)  # type: ignore[misc]
+        await self.raw.hset(f"{TAG}:cfg:{KEY}", mapping={**settings})
+
+
+def _event(entry: dict[str, bytes]) -> dict[str, Any]:
+    packed = {name: unpack_answer(entry[name]) for name in ("before", "after", "triggers")}
+    fields = {name: {field.decode(): old for field, old in packed[name].items()} for name in ("before", "after")}
+    texts = {name: entry[name].decode() for name in ("event", "key", "sort", "at", "token")}
+    return {**texts, **fields, "urls": [trigger[0].decode() for trigger in packed["triggers"]]}

@@ -70,7 +70,8 @@ def parse_duration(value: object) -> int:
             raise ValueError(EXPECTED_DURATION)
         millis = float(match[1]) * _UNIT_MS[match[2]]
     else:
-        millis = value * 1000.0
+        # Compared before it is multiplied: an integer of hundreds of digits is beyond any float.
+        millis = value * 1000 if -1 < value < DURATION_MAX_MS else -1
     if not 0 <= millis <= DURATION_MAX_MS:
         raise ValueError(f"{EXPECTED_DURATION}, not negative and at most 3650d")
     return round(millis)

@@ -150,7 +150,8 @@ class Datastore:
             Exists: it is there already, and ``upsert`` is not set.
             Invalid, ReservedKey, Locked, VersionConflict, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
         """
-        return await self._accept(self.calls.create(key, sort_field or new_sort_field(), **fields))
+        name = new_sort_field() if sort_field is None else sort_field
+        return await self._accept(self.calls.create(key, name, **fields))
 
     async def update(self, key: str, sort_field: str, **fields: Any) -> Outcome:
         """Update an item (:meth:`Calls.update`).

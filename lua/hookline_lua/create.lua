@@ -2,20 +2,20 @@
 -- Create items; with upsert, replace those that exist.
 -- keys: partition
 -- args: now_ms:int call_id request:msgpack
--- use: clock item lock call change
+-- use: outcome clock item lock call change
 -- drain: yes
 
 return call.run(function(operation, place)
   local record = item.load(operation.key, operation.sort)
   if record.corrupt then
-    return { 'corrupt', false, false }
+    return { outcome.corrupt, false, false }
   elseif not record.exists then
     if operation.match or operation.expect then
-      return { operation.match and 'precondition_failed' or 'not_found', false, false }
+      return { operation.match and outcome.precondition_failed or outcome.not_found, false, false }
     end
     return change.create(record, operation, place)
   elseif operation.upsert then
     return change.update(record, operation, place)
   end
-  return call.refuse('exists', record)
+  return call.refuse(outcome.exists, record)
 end)

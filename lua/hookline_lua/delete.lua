@@ -2,7 +2,7 @@
 -- Delete items with their index entries. Whoever held one gets `not_found` from then on.
 -- keys: partition
 -- args: now_ms:int call_id request:msgpack
--- use: item call change
+-- use: outcome item call change
 
 return call.run(function(operation)
   local record, missing = call.find(operation)
@@ -20,5 +20,5 @@ return call.run(function(operation)
   end
   local shown = call.show(record, operation)
   item.clear(record)
-  return { 'ok', shown, false }
+  return { outcome.ok, shown, false }
 end)

@@ -2,16 +2,16 @@
 -- Read items: one by its name, or a page of a key in the order of an index, within a budget of entries examined.
 -- keys: partition
 -- args: now_ms:int request:msgpack
--- use: clock index where
+-- use: outcome clock index where
 
 local find = { bytes_max = 4194304 }
 
 local function read(id)
   local flat = redis.pcall('HGETALL', id)
   if flat.err then
-    return nil, 'corrupt'
+    return nil, outcome.corrupt
   elseif #flat == 0 then
-    return nil, 'not_found'
+    return nil, outcome.not_found
   end
   local fields = {}
   for i = 1, #flat, 2 do
@@ -23,7 +23,7 @@ end
 
 function find.get(operation)
   local fields, word = read(partition .. ':i:' .. operation.key .. ':' .. operation.sort)
-  return { word or 'ok', fields or false, false }
+  return { word or outcome.ok, fields or false, false }
 end
 
 -- The rank to go on from after the entry where the last page ended; and, where that entry has moved since,
@@ -66,7 +66,7 @@ end
 function find.query(operation)
   local name = index.name(operation.key, operation.status or '')
   if not index.probe('ZCARD', name) then
-    return { 'corrupt', false, false }
+    return { outcome.corrupt, false, false }
   end
   local rank, skip_score = resume(name, operation)
   local max = operation.max and tonumber(clock.resolve(operation.max))
@@ -76,9 +76,9 @@ function find.query(operation)
     for i = 1, #page, 2 do
       local member, score = page[i], tonumber(page[i + 1])
       if max and score > max then
-        return { 'ok', false, { items = items, examined = operation.budget - budget } }
+        return { outcome.ok, false, { items = items, examined = operation.budget - budget } }
       elseif #items >= operation.limit or budget <= 0 or bytes <= 0 then
-        return { 'ok', false, { items = items, after = after, examined = operation.budget - budget } }
+        return { outcome.ok, false, { items = items, after = after, examined = operation.budget - budget } }
       end
       if not passed(operation, skip_score, score, member) then
         budget = budget - 1
@@ -94,7 +94,7 @@ function find.query(operation)
       end
     end
     if #page < 200 then
-      return { 'ok', false, { items = items, examined = operation.budget - budget } }
+      return { outcome.ok, false, { items = items, examined = operation.budget - budget } }
     end
     rank = rank + 100
   end

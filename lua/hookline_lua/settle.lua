@@ -2,7 +2,7 @@
 -- End or prolong claims, each shown by its token; and claim again in the same call.
 -- keys: partition
 -- args: now_ms:int call_id request:msgpack
--- use: clock settings item lock call change claim
+-- use: outcome clock settings item lock call change claim
 
 local settle = {}
 
@@ -77,5 +77,5 @@ return call.run(function(operation, place)
   item.open(record)
   settle[operation.verb](record, operation, place)
   settled = true
-  return call.commit(record, operation, 'updated') or { 'ok', call.show_state(record), false }
+  return call.commit(record, operation, 'updated') or { outcome.ok, call.show_state(record), false }
 end)

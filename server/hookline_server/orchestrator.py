@@ -16,6 +16,7 @@ from hookline import Claimed, Datastore, Item
 from hookline.clock import format_time, parse_duration
 from hookline.errors import HooklineError, Invalid
 from hookline.item import check_key
+from hookline.wake import pause
 from hookline.where import compile_where
 
 log = logging.getLogger(__name__)
@@ -110,14 +111,15 @@ class Orchestrator:
         )
 
     async def run(self) -> None:
-        """Run due rules and tidy all keys, every tick, until cancelled."""
-        while True:
-            try:
-                await self._tidy()
-                await self._run_due()
-            except HooklineError as error:
-                log.warning("a tick was skipped: %s", error)
-            await asyncio.sleep(self._datastore.settings.tick)
+        """Run due rules and tidy all keys, every tick, and when a rule is stored; until cancelled."""
+        async with self._datastore.wakes.listening(f"ready:{ORCHESTRATIONS}") as woken:
+            while True:
+                try:
+                    await self._run_due()
+                    await self._tidy()
+                except HooklineError as error:
+                    log.warning("a tick was skipped: %s", error)
+                await pause(woken, self._datastore.settings.tick)
 
     async def _tidy(self) -> None:
         stats = await self._datastore.stats()

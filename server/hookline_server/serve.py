@@ -21,6 +21,8 @@ from hookline_server.orchestrator import Orchestrator
 from hookline_server.relay import Relay
 
 Say = Callable[[str], None]
+BACKLOG = 2048
+"""Connections that may wait to be accepted: a burst of clients that starts at once."""
 
 
 async def serve(settings: Settings, say: Say) -> None:
@@ -50,9 +52,16 @@ async def serve(settings: Settings, say: Say) -> None:
             )
         )
         await stack.enter_async_context(_background(server, relay.run(), orchestrator.run()))
-        say(f"Hookline listens on http://{_bracketed(host)}:{port}")
+        _greet(say, settings, f"http://{_bracketed(host)}:{port}")
         await server.serve(sockets=[listener])
         say("Stopping: finishing what is under way")
+
+
+def _greet(say: Say, settings: Settings, base: str) -> None:
+    say(f"Hookline listens on {base}")
+    say(f"  data    {settings.store_url and 'in the store that you named' or settings.data.resolve()}")
+    say(f"""  try     curl -s {base}/v1/items --json '{{"key": "jobs", "metadata": {{"status": "not_started"}}}}'""")
+    say("  stop    Ctrl-C")
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -61,6 +70,8 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        # From here on requests wait until they are served.
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise Unavailable(

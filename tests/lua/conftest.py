@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 import redis.asyncio as aioredis
+
 from conftest import NOW_MS, Clock
+from hookline import Datastore
 from invariants import check_invariants
 from scripts import Scripts
-
-from hookline import Datastore
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,5 +1,5 @@
 -- The frame of a call that writes: replay, operations one by one, then the writes, then the answer.
--- use: clock settings item index lock outbox
+-- use: outcome clock settings item index lock outbox
 
 local call = {}
 
@@ -44,16 +44,16 @@ end
 function call.find(operation)
   local record = item.load(operation.key, operation.sort)
   if record.corrupt then
-    return nil, { 'corrupt', false, false }
+    return nil, { outcome.corrupt, false, false }
   elseif not record.exists then
-    return nil, { 'not_found', false, false }
+    return nil, { outcome.not_found, false, false }
   end
   return record
 end
 
 -- End an operation: check its indexes, note its event, or undo it.
 function call.commit(record, operation, event, token)
-  local refusal = (not item.close(record) and 'corrupt') or outbox.add(record, event, operation, token)
+  local refusal = (not item.close(record) and outcome.corrupt) or outbox.add(record, event, operation, token)
   if refusal then
     item.undo(record)
     return call.refuse(refusal, record)
@@ -63,7 +63,7 @@ end
 
 local function show_again(word, operation)
   local record = item.load(operation.key, operation.sort)
-  if word ~= 'ok' then
+  if word ~= outcome.ok then
     return call.show(record, {})
   end
   return operation.verb and call.show_state(record) or call.show(record, operation)
@@ -73,18 +73,18 @@ end
 local function replay(kept)
   local outcomes = cmsgpack.unpack(kept)
   for place, operation in ipairs(request[3]) do
-    local outcome = outcomes[place]
-    if outcome[2] == true then
-      outcome[2] = show_again(outcome[1], operation)
-    elseif outcome[3] and outcome[3].sorts then
-      outcome[3].items = {}
-      for _, sort in ipairs(outcome[3].sorts) do
+    local answer = outcomes[place]
+    if answer[2] == true then
+      answer[2] = show_again(answer[1], operation)
+    elseif answer[3] and answer[3].sorts then
+      answer[3].items = {}
+      for _, sort in ipairs(answer[3].sorts) do
         local shown = call.show(item.load(operation.key, sort), operation)
         if shown and shown.tk then
-          table.insert(outcome[3].items, { sort, shown })
+          table.insert(answer[3].items, { sort, shown })
         end
       end
-      outcome[3].sorts = nil
+      answer[3].sorts = nil
     end
   end
   return cmsgpack.pack(outcomes)
@@ -93,8 +93,8 @@ end
 -- Items that a replay can read anew are not kept; one that was deleted is.
 local function keep(id, outcomes)
   local kept = {}
-  for place, outcome in ipairs(outcomes) do
-    local operation, shown, extra = request[3][place], outcome[2], outcome[3]
+  for place, answer in ipairs(outcomes) do
+    local operation, shown, extra = request[3][place], answer[2], answer[3]
     if shown and item.load(operation.key, operation.sort).exists then
       shown = true
     end
@@ -105,7 +105,7 @@ local function keep(id, outcomes)
       end
       extra = { sorts = sorts, next_ms = extra.next_ms, more = extra.more }
     end
-    kept[place] = { outcome[1], shown, extra }
+    kept[place] = { answer[1], shown, extra }
   end
   redis.call('SET', id, cmsgpack.pack(kept), 'PX', request[1])
 end
@@ -129,9 +129,9 @@ function call.run(handle)
   local outcomes = {}
   for place, operation in ipairs(request[3]) do
     if not settings.of(operation.key) then
-      outcomes[place] = { 'corrupt', false, false }
+      outcomes[place] = { outcome.corrupt, false, false }
     elseif settings.changed(operation) then
-      outcomes[place] = { 'settings_changed', false, { settings = settings.of(operation.key) } }
+      outcomes[place] = { outcome.settings_changed, false, { settings = settings.of(operation.key) } }
     else
       outcomes[place] = handle(operation, place)
     end

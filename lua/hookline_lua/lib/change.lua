@@ -1,5 +1,5 @@
 -- How an update changes an item, the update that claims included.
--- use: clock item lock call
+-- use: outcome clock item lock call
 
 local change = {}
 
@@ -53,12 +53,12 @@ function change.refusal(record, operation)
   local fields = record.fields
   local version = tonumber(fields.v)
   if operation.match and operation.match ~= version then
-    return 'precondition_failed'
+    return outcome.precondition_failed
   elseif operation.expect and operation.expect ~= version then
-    return 'version_conflict'
+    return outcome.version_conflict
   elseif operation.token and operation.token ~= fields.tk then
     lock.count(record.key, 'lost_locks')
-    return fields.s == 'cancelled' and 'cancelled' or 'stale_token'
+    return fields.s == 'cancelled' and outcome.cancelled or outcome.stale_token
   end
   return nil
 end
@@ -67,13 +67,13 @@ end
 local function claim_refusal(record, operation)
   local fields = record.fields
   if lock.live(fields) then
-    return 'locked'
+    return outcome.locked
   elseif fields.s == 'started' and lock.exhausted(record) then
-    return 'not_claimable'
+    return outcome.not_claimable
   elseif operation.expect then
     return nil
   elseif TERMINAL[fields.s] or (fields.s == 'scheduled' and tonumber(fields.at) > clock.ms) then
-    return 'not_claimable'
+    return outcome.not_claimable
   end
   return nil
 end
@@ -184,14 +184,14 @@ function change.update(record, operation, place)
     end
     token = take(record, operation)
   elseif from == 'started' and operation.set.w and operation.set.w ~= fields.w then
-    return call.refuse('locked', record)
+    return call.refuse(outcome.locked, record)
   else
     change.write(record, operation)
     arrive(record, operation, from, place)
     lock.advance(record)
   end
   return call.commit(record, operation, 'updated', token)
-    or { 'ok', call.show(record, operation), warnings(record, operation) }
+    or { outcome.ok, call.show(record, operation), warnings(record, operation) }
 end
 
 function change.create(record, operation, place)
@@ -214,5 +214,5 @@ function change.create(record, operation, place)
     arrive(record, operation, nil, place)
   end
   return call.commit(record, operation, 'created', token)
-    or { 'ok', call.show(record, operation), warnings(record, operation) }
+    or { outcome.ok, call.show(record, operation), warnings(record, operation) }
 end

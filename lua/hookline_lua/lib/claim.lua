@@ -1,5 +1,5 @@
 -- Claims: up to `limit` items of one key to one worker, within a budget of entries examined.
--- use: clock settings index item lock outbox call where
+-- use: outcome clock settings index item lock outbox call where
 
 local claim = { promoted_max = 100, bytes_max = 4194304, taken = {} }
 
@@ -143,7 +143,7 @@ end
 function claim.run(operation)
   for _, status in ipairs({ 'scheduled', 'started', 'not_started', 'failed' }) do
     if not index.sound(operation.key, status) then
-      return { 'corrupt', false, false }
+      return { outcome.corrupt, false, false }
     end
   end
   local state = {
@@ -163,7 +163,7 @@ function claim.run(operation)
   if #state.items < operation.limit then
     extra.next_ms = next_ms(operation.key)
   end
-  return { 'ok', false, extra }
+  return { outcome.ok, false, extra }
 end
 
 -- Bury the exhausted among the expired without claiming the others.

@@ -1,5 +1,5 @@
 -- The outbox: events written in the same step as the change that they tell of.
--- use: clock index
+-- use: outcome clock index
 
 local outbox = { events = {}, name = partition .. ':outbox', events_max = request[2] }
 
@@ -50,9 +50,9 @@ function outbox.add(record, event, operation, token)
     outbox.size = index.probe('XLEN', outbox.name) or false
   end
   if not outbox.size then
-    return 'corrupt'
+    return outcome.corrupt
   elseif outbox.size + #outbox.events >= outbox.events_max then
-    return 'outbox_full'
+    return outcome.outbox_full
   end
   local after = {}
   for field, value in pairs(record.fields) do

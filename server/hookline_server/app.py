@@ -1,0 +1,43 @@
+"""The HTTP application."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from hookline import Datastore
+from hookline_server.edge import Edge
+from hookline_server.problem import HANDLERS
+from hookline_server.routes import commands, health, items, jobs, orchestrations
+
+ROUTES: list[Route] = [
+    *items.routes,
+    *jobs.routes,
+    *commands.routes,
+    *orchestrations.routes,
+    *health.routes,
+]
+"""Every route. The first that matches wins, so what is called most comes first."""
+
+Ready = Callable[[], Awaitable[Mapping[str, str]]]
+
+
+def create_app(datastore: Datastore, orchestrations: Any = None, *, ready: Ready | None = None) -> Starlette:
+    """The application over an open datastore, which stays the caller's to close.
+
+    Args:
+        datastore: where everything is kept; routes find it as ``request.app.state.datastore``.
+        orchestrations: the orchestrator, if there is one, as ``request.app.state.orchestrations``.
+        ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
+    """
+    app = Starlette(routes=ROUTES, middleware=[Middleware(Edge)], exception_handlers=HANDLERS)
+    # An unknown path is answered as one, not sent elsewhere.
+    app.router.redirect_slashes = False
+    app.state.datastore = datastore
+    app.state.orchestrations = orchestrations
+    app.state.ready = ready
+    return app

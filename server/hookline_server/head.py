@@ -1,0 +1,139 @@
+"""What the head of a request says: names in its path, its query, its preconditions. Read strictly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from starlette.requests import Request
+
+from hookline import Item
+from hookline.errors import Flaw, Invalid
+from hookline_server.problem import Problem
+
+_ETAG = re.compile(r'(?:W/)?"(\d{1,15})(?:\.\d{1,15})?"', re.ASCII)
+_PREFIX_SEGMENTS = 3
+"""Of ``/v1/items/{key}...`` and ``/v1/jobs/{key}...``: what stands before the key, the empty one included."""
+
+
+def read_key(request: Request) -> str:
+    """The key in the path.
+
+    Raises:
+        Problem: it is not UTF-8.
+    """
+    return _unquote(_segments(request)[0])
+
+
+def read_identity(request: Request) -> tuple[str, str]:
+    """Key and sortField in the path. ``%2F`` and ``/`` both stand for a slash of the sortField.
+
+    Raises:
+        Problem: they are not UTF-8.
+    """
+    key, sort_field = _segments(request)
+    return _unquote(key), _unquote(sort_field)
+
+
+def _segments(request: Request) -> list[bytes]:
+    # The decoded path has U+FFFD for what is not UTF-8, and no longer tells %2F from a slash.
+    raw: bytes = request.scope["raw_path"]
+    key, _, rest = raw.split(b"/", _PREFIX_SEGMENTS)[_PREFIX_SEGMENTS].partition(b"/")
+    return [key, rest]
+
+
+def _unquote(raw: bytes) -> str:
+    try:
+        return unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise Problem("invalid_path", "expected percent-encoded UTF-8 in the path") from None
+
+
+def read_query(request: Request, *allowed: str, prefix: str | None = None) -> dict[str, str]:
+    """The query's parameters.
+
+    Args:
+        request: the request.
+        allowed: their names.
+        prefix: names that begin so are allowed too.
+
+    Raises:
+        Invalid: one is unknown, given twice, or not UTF-8.
+    """
+    written: bytes = request.scope["query_string"]
+    if not written:
+        return {}
+    try:
+        pairs = parse_qsl(written.decode("ascii"), keep_blank_values=True, errors="strict")
+    except UnicodeError:
+        raise Invalid.at("", "expected percent-encoded UTF-8 in the query") from None
+    flaws = [Flaw(f"/{name}", _unknown(allowed, prefix)) for name, _ in pairs if not _known(name, allowed, prefix)]
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        flaws.append(Flaw("", "expected each query parameter once"))
+    if flaws:
+        raise Invalid(*flaws)
+    return found
+
+
+def _known(name: str, allowed: Collection[str], prefix: str | None) -> bool:
+    return name in allowed or (prefix is not None and name.startswith(prefix) and name != prefix)
+
+
+def _unknown(allowed: Collection[str], prefix: str | None) -> str:
+    names = [*allowed, *([f"{prefix}<field>"] if prefix else [])]
+    return f"unknown query parameter; expected {', '.join(names) if names else 'none'}"
+
+
+def read_triggers_off(request: Request) -> bool:
+    """Whether the query says ``triggers=off``.
+
+    Raises:
+        Invalid: it says something else.
+    """
+    wanted = read_query(request, "triggers").get("triggers", "on")
+    if wanted not in ("on", "off"):
+        raise Invalid.at("/triggers", "expected on or off")
+    return wanted == "off"
+
+
+def if_match(request: Request) -> int | str | None:
+    """If-Match: the version that it names, ``*`` for any, or None without one.
+
+    An ETag is ``"<version>.<locked_until ms>"``, but a precondition is about the version alone: a holder that
+    extends its lock does not get in the way of others. So a tag that a proxy has made weak will do.
+
+    Raises:
+        Problem: it is no single ETag of ours.
+    """
+    written = request.headers.get("if-match")
+    if written is None or written.strip() == "*":
+        return written and "*"
+    match = _ETAG.fullmatch(written.strip())
+    if match is None:
+        raise Problem("invalid_header", 'If-Match: expected one ETag such as "3.0", a version such as "3", or *')
+    return int(match[1])
+
+
+def must_be_new(request: Request) -> bool:
+    """Whether ``If-None-Match: *`` asks that the item does not exist yet.
+
+    Raises:
+        Problem: the header has another value, which means nothing in a write.
+    """
+    written = request.headers.get("if-none-match")
+    if written is None:
+        return False
+    if written.strip() != "*":
+        raise Problem("invalid_header", "If-None-Match: expected * in a write")
+    return True
+
+
+def is_known(request: Request, item: Item) -> bool:
+    """Whether If-None-Match says that the client has the item as it stands."""
+    written = request.headers.get("if-none-match")
+    if written is None:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in written.split(",")]
+    return item.etag in tags or tags == ["*"]

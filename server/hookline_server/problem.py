@@ -1,0 +1,139 @@
+"""Problem documents (RFC 9457): how every error reads over HTTP.
+
+``code`` is stable and for programs, ``detail`` is for people. ``errors`` names each bad field by JSON pointer;
+``item`` is the item as it stands, where the store refused a change to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from hookline.errors import HooklineError, Invalid, OutcomeUnknown, Refused, StoreFull, Unavailable
+from hookline_server.answer import Json
+from hookline_server.command import CommandSyntaxError
+
+log = logging.getLogger(__name__)
+
+KINDS: dict[str, tuple[int, str]] = {
+    # What is wrong with the request
+    "invalid": (422, "The request has bad fields"),
+    "syntax_error": (422, "The text is not in the command language"),
+    "invalid_json": (400, "The body is not JSON"),
+    "invalid_path": (400, "The path is not UTF-8"),
+    "invalid_header": (400, "A header cannot be read"),
+    "body_too_large": (413, "The body is too large"),
+    "unsupported_media_type": (415, "The body is of a kind that is not taken here"),
+    "unknown_path": (404, "There is nothing at this path"),
+    "method_not_allowed": (405, "The path does not have this method"),
+    "cross_site": (403, "The request comes from a page of another site"),
+    "bad_request": (400, "The request cannot be served"),
+    # What the store says no to
+    "not_found": (404, "There is no such item"),
+    "exists": (409, "The item exists already"),
+    "version_conflict": (409, "The item has another version"),
+    "locked": (409, "The item is held by a worker"),
+    "stale_token": (409, "The claim has ended"),
+    "not_claimable": (409, "The item cannot be claimed"),
+    "cancelled": (409, "The item was cancelled"),
+    "precondition_failed": (412, "The item has another version"),
+    "reserved_key": (403, "The key is reserved"),
+    "outbox_full": (503, "Too many webhook events wait"),
+    "corrupt": (500, "The store holds something unexpected"),
+    # What the store cannot do now
+    "unavailable": (503, "The store is not available"),
+    "store_full": (503, "The store is full"),
+    "outcome_unknown": (503, "It is not known whether the request took effect"),
+    "internal": (500, "Something went wrong inside the server"),
+}
+"""Code -> status and title. One code always has the same two."""
+
+RETRY_AFTER = "1"
+"""Seconds until a repeat makes sense, for what is refused with 503."""
+
+
+class Problem(Exception):
+    """One problem document. ``members`` are what it says beyond ``type, title, status, code, detail``."""
+
+    def __init__(self, code: str, detail: str, headers: Mapping[str, str] | None = None, **members: Any) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.status, self.title = KINDS[code]
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.members = members
+        if self.status == 503:
+            self.headers["Retry-After"] = RETRY_AFTER
+
+    def document(self) -> dict[str, Any]:
+        """The document as a value."""
+        return {
+            "type": f"urn:hookline:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+            **self.members,
+        }
+
+    def response(self) -> Json:
+        """The answer that carries the document."""
+        return Json(self.document(), self.status, self.headers, "application/problem+json")
+
+
+def problem_of(error: Exception) -> Problem:
+    """Any error -> its problem document; what was not raised on purpose says nothing of itself."""
+    match error:
+        case Problem():
+            return error
+        case Invalid():
+            flaws = [{"pointer": flaw.pointer, "detail": flaw.detail} for flaw in error.flaws]
+            return Problem("invalid", str(error), errors=flaws)
+        case CommandSyntaxError():
+            return Problem(
+                "syntax_error",
+                str(error),
+                line=error.line,
+                column=error.column,
+                expected=error.expected,
+                found=error.found,
+                hint=error.hint,
+                excerpt=error.excerpt,
+            )
+        case Refused():
+            problem = Problem(error.code, str(error))
+            if error.item is not None:
+                problem.members["item"] = error.item.to_dict()
+            return problem
+        case StoreFull() | OutcomeUnknown():
+            return Problem(error.code, str(error))
+        case Unavailable():
+            # The error's own text names addresses of the store.
+            log.warning("%s", error)
+            return Problem(error.code, "the store cannot take the call now; nothing was written, a repeat is safe")
+        case HTTPException():
+            return _of_framework(error)
+    log.error("an error that should not happen", exc_info=error)
+    return Problem("internal", "the server's log says more, under the X-Request-Id of this answer")
+
+
+def _of_framework(error: HTTPException) -> Problem:
+    if error.status_code == 404:
+        return Problem("unknown_path", "no route has this path; items are at /v1/items/{key}/{sortField}")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return Problem("method_not_allowed", f"expected one of {allowed}", error.headers)
+    return Problem("bad_request", error.detail, error.headers)
+
+
+async def respond(request: Request, error: Exception) -> Json:  # noqa: ARG001 - as Starlette calls its handlers
+    """The answer to an error, for Starlette."""
+    return problem_of(error).response()
+
+
+HANDLERS: dict[Any, Any] = {HooklineError: respond, Problem: respond, HTTPException: respond}
+"""For Starlette; what is not in here is answered by :class:`hookline_server.edge.Edge`."""

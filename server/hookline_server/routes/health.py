@@ -1,0 +1,44 @@
+"""``/livez`` and ``/readyz``: whether the process runs, and whether it can serve."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hookline.errors import HooklineError
+from hookline_server.answer import Json
+from hookline_server.problem import RETRY_AFTER
+
+_PATIENCE = 2.0
+"""Seconds that the checks may take together: whoever asks has a deadline of its own."""
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+async def livez(request: Request) -> Response:  # noqa: ARG001
+    """The process answers; whether the store does is not asked, since a restart would not help it."""
+    return Json({"status": "ok"}, 200, _NO_STORE)
+
+
+async def readyz(request: Request) -> Response:
+    """The store and the other parts can serve: 200, or 503 with what is wrong."""
+    checks = {"store": "no answer"}
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await request.app.state.datastore.connection.command("PING")
+            checks["store"] = "ok"
+            if request.app.state.ready is not None:
+                checks |= await request.app.state.ready()
+    except (HooklineError, TimeoutError):
+        pass
+    if all(found == "ok" for found in checks.values()):
+        return Json({"status": "ok", "checks": checks}, 200, _NO_STORE)
+    return Json({"status": "unavailable", "checks": checks}, 503, {**_NO_STORE, "Retry-After": RETRY_AFTER})
+
+
+routes = [
+    Route("/livez", livez, methods=["GET"]),
+    Route("/readyz", readyz, methods=["GET"]),
+]

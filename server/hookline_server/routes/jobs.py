@@ -1,0 +1,230 @@
+"""``/v1/jobs``: items as jobs: claim them, end or prolong claims."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hookline import Call, Claimed, Datastore, Outcome
+from hookline.calls import CLAIM_MAX
+from hookline.clock import format_time, parse_duration
+from hookline.errors import Flaw, Invalid
+from hookline.item import check_key
+from hookline_server import body, head
+from hookline_server.answer import Json
+from hookline_server.body import Body
+from hookline_server.problem import problem_of
+
+OPERATIONS_MAX = CLAIM_MAX
+"""Operations of one request."""
+WAIT_MAX = 25.0
+"""Seconds: below the minute after which load balancers give an idle connection up."""
+
+Duration = str | int | float
+
+
+class Claim(Body):
+    """A claim of up to ``limit`` items that match ``where``; with ``wait`` it waits for the first."""
+
+    worker_id: str
+    limit: int = 1
+    lock_for: Duration | UnsetType = UNSET
+    wait: Duration | UnsetType = UNSET
+    where: Any = UNSET
+    triggers: str | UnsetType = UNSET
+
+
+class NextClaim(Body):
+    """A claim that follows the settling of others, by the same worker unless it names one."""
+
+    worker_id: str | UnsetType = UNSET
+    limit: int = 1
+    lock_for: Duration | UnsetType = UNSET
+    where: Any = UNSET
+    triggers: str | UnsetType = UNSET
+
+
+class Settlement(Body):
+    """One claim that ends or goes on, shown by its token."""
+
+    sort_field: str
+    token: str
+
+
+class Complete(Settlement):
+    """The work is done."""
+
+    metadata: dict[str, Any] | UnsetType = UNSET
+
+
+class Fail(Settlement):
+    """This attempt failed."""
+
+    error: str | UnsetType = UNSET
+    retry_after: Duration | UnsetType = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
+
+
+class Release(Settlement):
+    """The job goes back, uncounted."""
+
+    delay: Duration | UnsetType = UNSET
+
+
+class Extend(Settlement):
+    """The worker needs longer."""
+
+    lock_for: Duration | UnsetType = UNSET
+
+
+class Settle(Body):
+    """Claims to end or prolong, and the claim to make after that."""
+
+    worker_id: str | UnsetType = UNSET
+    complete: list[Complete] = msgspec.field(default_factory=list)
+    fail: list[Fail] = msgspec.field(default_factory=list)
+    release: list[Release] = msgspec.field(default_factory=list)
+    extend: list[Extend] = msgspec.field(default_factory=list)
+    claim: NextClaim | UnsetType = UNSET
+
+
+VERBS = ("complete", "fail", "release", "extend")
+
+
+async def claim(request: Request) -> Response:
+    """Claim items."""
+    head.read_query(request)
+    given = (await body.read_json(request, Claim)).given()
+    wait = read_wait(given.pop("wait", 0))
+    datastore: Datastore = request.app.state.datastore
+    claiming = datastore.claim(head.read_key(request), wait=wait, **given)
+    return Json(describe_claimed(await (_while_connected(request, claiming) if wait else claiming)))
+
+
+def read_wait(value: object) -> float:
+    """How long to wait, in seconds, at most :data:`WAIT_MAX`.
+
+    Raises:
+        Invalid: not a duration.
+    """
+    try:
+        return min(parse_duration(value) / 1000, WAIT_MAX)
+    except ValueError as error:
+        raise Invalid.at("/wait", str(error)) from None
+
+
+async def _while_connected(request: Request, claiming: Any) -> Claimed:
+    """The claim, given up when the client goes away: nobody would work on what it took.
+
+    Raises:
+        ClientDisconnect: it went.
+    """
+    task = asyncio.ensure_future(claiming)
+    # With the body read, the next message is that of the end of the connection.
+    gone = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        claimed: Claimed = task.result()
+        return claimed
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def settle(request: Request) -> Response:
+    """End and prolong claims, and claim again."""
+    head.read_query(request)
+    wanted = await body.read_json(request, Settle)
+    datastore: Datastore = request.app.state.datastore
+    key = check_key(head.read_key(request))
+    calls = _settle_calls(datastore, key, wanted)
+    answer: dict[str, Any] = {}
+    if isinstance(wanted.claim, NextClaim):
+        options = _claim_options(wanted, wanted.claim)
+        outcomes, claimed = await _exchange(datastore, key, calls, options)
+        answer["claimed"] = describe_claimed(claimed)
+    else:
+        outcomes = await datastore.settle(calls)
+    shown = iter([describe_settled(outcome) for outcome in outcomes])
+    return Json({verb: [next(shown) for _ in getattr(wanted, verb)] for verb in VERBS} | answer)
+
+
+def _settle_calls(datastore: Datastore, key: str, wanted: Settle) -> list[Call]:
+    """The calls in order of verb and list; one that is malformed refuses them all.
+
+    Raises:
+        Invalid: each bad field is named.
+    """
+    calls: list[Call] = []
+    flaws: list[Flaw] = []
+    for verb in VERBS:
+        for place, operation in enumerate(getattr(wanted, verb)):
+            try:
+                calls.append(getattr(datastore.calls, verb)(key, **operation.given()))
+            except Invalid as invalid:
+                flaws += body.within(invalid, f"/{verb}/{place}")
+    if len(calls) > OPERATIONS_MAX:
+        flaws.append(Flaw("", f"expected at most {OPERATIONS_MAX} operations"))
+    if flaws:
+        raise Invalid(*flaws)
+    return calls
+
+
+def _claim_options(wanted: Settle, following: NextClaim) -> dict[str, Any]:
+    options = {"worker_id": wanted.worker_id} | following.given()
+    if options["worker_id"] is UNSET:
+        raise Invalid.at("/claim/workerId", "expected a value: here, or as /workerId")
+    if not 1 <= following.limit <= CLAIM_MAX:
+        raise Invalid.at("/claim/limit", f"expected a whole number from 1 to {CLAIM_MAX}")
+    return options
+
+
+async def _exchange(
+    datastore: Datastore, key: str, calls: list[Call], options: dict[str, Any]
+) -> tuple[list[Outcome], Claimed]:
+    """Settle and claim on the partition of what is settled; the other ones fill up what is left of the limit."""
+    try:
+        following = datastore.calls.claim(key, partition=calls[0].partition if calls else 0, **options)
+    except Invalid as invalid:
+        raise Invalid(*body.within(invalid, "/claim")) from None
+    outcomes, claimed = await datastore.exchange(calls, following)
+    left = options["limit"] - len(claimed.items)
+    if left and datastore.settings.partitions > 1:
+        more = await datastore.claim(key, **(options | {"limit": left}))
+        claimed = Claimed(claimed.items + more.items, more.next_ms)
+    return outcomes, claimed
+
+
+def describe_claimed(claimed: Claimed) -> dict[str, Any]:
+    """What a claim took, and when there may be more."""
+    due = claimed.next_ms
+    return {
+        "items": [item.to_dict() for item in claimed.items],
+        "nextAt": None if due is None else format_time(due),
+    }
+
+
+def describe_settled(outcome: Outcome) -> dict[str, Any]:
+    """What became of one claim."""
+    shown: dict[str, Any] = {"sortField": outcome.sort_field, "outcome": outcome.word}
+    if not outcome.ok:
+        return shown | {"problem": problem_of(outcome.error()).document()}
+    shown |= {"version": outcome.version, "status": outcome.status}
+    if outcome.locked_until_ms is not None:
+        shown["lockedUntil"] = format_time(outcome.locked_until_ms)
+    return shown
+
+
+routes = [
+    Route("/v1/jobs/{key}/claim", claim, methods=["POST"]),
+    Route("/v1/jobs/{key}/settle", settle, methods=["POST"]),
+]

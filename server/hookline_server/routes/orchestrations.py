@@ -1,0 +1,64 @@
+"""``/v1/orchestrations``: stored rules that claim items with triggers on."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hookline.item import check_key
+from hookline_server import body, head
+from hookline_server.answer import Json
+from hookline_server.orchestrator import ORCHESTRATIONS, Orchestration, Orchestrator, describe
+from hookline_server.routes.jobs import describe_claimed
+
+LIST_MAX = 1000
+
+
+def _name(request: Request) -> str:
+    return check_key(request.path_params["name"], "/name")
+
+
+async def put(request: Request) -> Response:
+    """Store a rule; with ``every`` the servers run it, first at once."""
+    head.read_query(request)
+    orchestrator: Orchestrator = request.app.state.orchestrations
+    item = await orchestrator.put(_name(request), await body.read_json(request, Orchestration))
+    return Json(describe(item), 201 if item.version == 1 else 200)
+
+
+async def get(request: Request) -> Response:
+    """One rule, with its last and next run."""
+    head.read_query(request)
+    return Json(describe(await request.app.state.datastore.get(ORCHESTRATIONS, _name(request))))
+
+
+async def index(request: Request) -> Response:
+    """All rules, in order of name."""
+    head.read_query(request)
+    page = await request.app.state.datastore.query(ORCHESTRATIONS, limit=LIST_MAX)
+    return Json({"items": [describe(item) for item in page.items], "cursor": page.cursor})
+
+
+async def delete(request: Request) -> Response:
+    """Remove a rule; what it claimed stays claimed."""
+    head.read_query(request)
+    orchestrator: Orchestrator = request.app.state.orchestrations
+    await orchestrator.delete(_name(request))
+    return Response(status_code=204)
+
+
+async def run(request: Request) -> Response:
+    """Run a rule now, by hand."""
+    head.read_query(request)
+    orchestrator: Orchestrator = request.app.state.orchestrations
+    return Json(describe_claimed(await orchestrator.run_once(_name(request))))
+
+
+routes = [
+    Route("/v1/orchestrations", index, methods=["GET"]),
+    Route("/v1/orchestrations/{name}", put, methods=["PUT"]),
+    Route("/v1/orchestrations/{name}", get, methods=["GET"]),
+    Route("/v1/orchestrations/{name}", delete, methods=["DELETE"]),
+    Route("/v1/orchestrations/{name}/run", run, methods=["POST"]),
+]
