@@ -24,6 +24,7 @@ async def main() -> None:
     """Serve on a free port until stopped."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    listener.listen(2048)
     print(f"listens on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     app = Starlette(routes=[Route("/", parse, methods=["POST"])])
     await uvicorn.Server(uvicorn.Config(app, log_level="warning", http="httptools", lifespan="off")).serve([listener])

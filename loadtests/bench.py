@@ -22,9 +22,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import uvloop
-from load import Load, drive
 
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings
+from load import Load, drive
 
 BODY = {
     "key": "jobs",

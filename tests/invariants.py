@@ -165,8 +165,8 @@ def _item_flaws(fields: dict[str, bytes], places: list[tuple[str, float]]) -> It
         yield f"{status or 'no status'} with a lock"
     if status in _WAITING and not {"w", "sa"}.isdisjoint(fields):
         yield f"{status} with a worker"
-    if version < 1 or int(fields["ca"]) > int(fields["ua"]):
-        yield f"version {version}, created {fields['ca']!r}, updated {fields['ua']!r}"
+    if version < 1:
+        yield f"version {version}"
 
 
 def _is_right(fields: dict[str, bytes], status: str, score: float) -> bool:

@@ -191,7 +191,7 @@ class Scripts:
 
     async def configure(self, **settings: int) -> None:
         """Write the key's settings, generation included only if given."""
-        await self.raw.hset(f"{TAG}:cfg:{KEY}", mapping={**settings})
+        await self.raw.hset(f"{TAG}:cfg:{KEY}", items=[part for pair in settings.items() for part in pair])
 
 
 def _event(entry: dict[str, bytes]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import IO, Self
+from typing import IO, NoReturn, Self
 from urllib.parse import quote
 
 from hookline import keeper
@@ -39,6 +39,7 @@ LOCK_WAIT_S = 10.0
 ANSWER_S = 5.0
 SAY_EVERY_S = 5.0
 POLL_S = 0.02
+WATCH_S = 0.5
 TEMP_DIR_MAX = 60
 """Bytes. A unix socket's path may have 107 (103 on macOS), which is why it is not in the data directory."""
 LOG_LINES = 15
@@ -176,6 +177,20 @@ class EmbeddedStore:
         server.line.close()
         shutil.rmtree(server.path.parent, ignore_errors=True)
         self._server = None
+
+    async def watch(self) -> NoReturn:
+        """Wait for as long as the server runs.
+
+        Raises:
+            Unavailable: it has ended by itself, or somebody else has ended it.
+        """
+        keeper_process = self._started.keeper
+        while keeper_process.poll() is None:  # noqa: ASYNC110 - a process has no event
+            await asyncio.sleep(WATCH_S)
+        raise Unavailable(
+            f"the embedded store has ended; {self.data}/store.log says why. Start Hookline again: every write that was"
+            " acknowledged is kept"
+        )
 
     async def _lock(self) -> IO[bytes]:
         """Make the data directory and lock it: the open file is the lock."""

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from hookline.errors import Flaw, Invalid
@@ -18,6 +19,8 @@ DEPTH_MAX = 64
 """Deepest nesting of a value: far above real documents, far below any parser's recursion limit."""
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1
 """What msgpack can hold exactly."""
+FLAWS_MAX = 20
+"""Flaws of one value that are listed: a large one can have any number of them."""
 METADATA_FIELDS_MAX = 256
 """One HSET carries them all; the store's Lua cannot unpack more than 8,000 arguments."""
 TRIGGERS_MAX = 16
@@ -131,10 +134,10 @@ def check_value(value: object, pointer: str) -> None:
 
     Raises:
         Invalid: nested deeper than :data:`DEPTH_MAX`, an integer beyond 64 bits, NaN or an infinity, text that is
-            not UTF-8, an object with a name that is not text, or a value of no JSON type. Every flaw is listed.
+            not UTF-8, an object with a name that is not text, or a value of no JSON type; the first few are listed.
     """
     if not _is_sound(value, 0):
-        raise Invalid(*_flaws(value, pointer, 0))
+        raise Invalid(*islice(_flaws(value, pointer, 0), FLAWS_MAX))
 
 
 def _is_sound(value: object, depth: int) -> bool:
@@ -178,7 +181,7 @@ def _flaws(value: object, pointer: str, depth: int) -> Iterator[Flaw]:
                 yield Flaw(pointer, "expected text as names of an object")
                 return
             yield from _flaws(name, pointer, depth + 1)
-            yield from _flaws(member, f"{pointer}/{name}", depth + 1)
+            yield from _flaws(member, f"{pointer}/{_escape(name)}", depth + 1)
     elif kind is list:
         if depth == DEPTH_MAX:
             yield Flaw(pointer, f"expected at most {DEPTH_MAX} levels of nesting")

@@ -6,16 +6,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from hookline import Datastore
 from hookline_server.edge import Edge
-from hookline_server.problem import HANDLERS
-from hookline_server.routes import commands, health, items, jobs, orchestrations
+from hookline_server.problem import respond
+from hookline_server.routes import commands, health, item, items, jobs, orchestrations
 
 ROUTES: list[Route] = [
     *items.routes,
+    *item.routes,
     *jobs.routes,
     *commands.routes,
     *orchestrations.routes,
@@ -34,7 +36,7 @@ def create_app(datastore: Datastore, orchestrations: Any = None, *, ready: Ready
         orchestrations: the orchestrator, if there is one, as ``request.app.state.orchestrations``.
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
     """
-    app = Starlette(routes=ROUTES, middleware=[Middleware(Edge)], exception_handlers=HANDLERS)
+    app = Starlette(routes=ROUTES, middleware=[Middleware(Edge)], exception_handlers={HTTPException: respond})
     # An unknown path is answered as one, not sent elsewhere.
     app.router.redirect_slashes = False
     app.state.datastore = datastore

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
 
+from hookline.clock import parse_duration
 from hookline.errors import Flaw, Invalid
-from hookline.item import DEPTH_MAX, INTEGER_MAX, check_value
+from hookline_server import strictjson
 from hookline_server.problem import Problem
+from hookline_server.strictjson import escape
 
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 JSON = ("application/json",)
 MERGE_PATCH = "application/merge-patch+json"
+WAIT_MAX = 25.0
+"""Seconds: well below the minute after which load balancers give an idle connection up."""
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=True):
@@ -46,7 +50,7 @@ async def read_value(request: Request, accept: tuple[str, ...] = JSON) -> Any:
         Problem: too large, of another media type, or not JSON.
     """
     check_media_type(request, accept)
-    return decode(await read_bytes(request, request.app.state.datastore.settings.body_max))
+    return strictjson.decode(await read_bytes(request, request.app.state.datastore.settings.body_max))
 
 
 async def read_bytes(request: Request, most: int) -> bytes:
@@ -69,95 +73,29 @@ async def read_bytes(request: Request, most: int) -> bytes:
     return b"".join(chunks)
 
 
-def check_media_type(request: Request, accept: tuple[str, ...]) -> str:
-    """The media type of the body; one that is not named is the first of ``accept``.
+def media_type(request: Request) -> str:
+    """The media type of the body, without parameters; empty if it is not named."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def check_media_type(request: Request, accept: tuple[str, ...]) -> None:
+    """Let pass what is one of ``accept`` in UTF-8, or is not named at all.
 
     Raises:
-        Problem: it is none of ``accept``, or in another encoding than UTF-8.
+        Problem: it is something else.
     """
     written = request.headers.get("content-type")
     if not written:
-        return accept[0]
-    media_type, _, parameters = written.partition(";")
-    media_type = media_type.strip().lower()
-    charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters, re.IGNORECASE)
-    if media_type in accept and (charset is None or charset[1].lower() in ("utf-8", "utf8", "us-ascii")):
-        return media_type
+        return
+    charset = _CHARSET.search(written)
+    if media_type(request) in accept and (charset is None or charset[1].lower() in ("utf-8", "utf8", "us-ascii")):
+        return
     header = "Accept-Patch" if request.method == "PATCH" else "Accept-Post" if request.method == "POST" else "Accept"
     raise Problem(
         "unsupported_media_type",
         f"expected Content-Type {' or '.join(accept)}, in UTF-8",
         {header: ", ".join(accept)},
     )
-
-
-def decode(raw: bytes) -> Any:
-    """JSON -> its value.
-
-    msgspec keeps the last of two members of one name. So the value is encoded again, which is far cheaper than a
-    walk in Python: where names were dropped, colons are missing; only then (or where an escape could hide
-    one) does the slow reader look.
-
-    Raises:
-        Invalid: nothing there, nested too deeply, a name twice, a number beyond 64 bits, half a surrogate pair.
-        Problem: not JSON.
-    """
-    if not raw:
-        raise Invalid.at("", "expected a JSON body")
-    try:
-        value = msgspec.json.decode(raw)
-        alike = b"\\u003" not in raw and raw.count(b":") == msgspec.json.encode(value).count(b":")
-    except RecursionError:
-        raise _too_deep() from None
-    except (ValueError, OverflowError) as error:
-        _explain(raw, error)
-    if not alike:
-        _read_slowly(raw)
-    return value
-
-
-def _too_deep() -> Invalid:
-    return Invalid.at("", f"expected at most {DEPTH_MAX} levels of nesting")
-
-
-def _explain(raw: bytes, error: Exception) -> NoReturn:
-    """Say what is wrong with a body that msgspec refuses: its own messages often do not tell the place."""
-    try:
-        check_value(_read_slowly(raw), "")
-    except UnicodeDecodeError as flaw:
-        raise Problem("invalid_json", f"expected UTF-8; byte {flaw.start} is not") from None
-    except json.JSONDecodeError as flaw:
-        raise _not_json(flaw) from None
-    except RecursionError:
-        raise _too_deep() from None
-    raise Problem("invalid_json", str(error))
-
-
-def _not_json(flaw: json.JSONDecodeError) -> Problem:
-    detail = f"line {flaw.lineno}, column {flaw.colno}: {flaw.msg[:1].lower()}{flaw.msg[1:]}"
-    return Problem("invalid_json", detail, line=flaw.lineno, column=flaw.colno)
-
-
-def _read_slowly(raw: bytes) -> Any:
-    return json.loads(raw.decode(), object_pairs_hook=_once, parse_int=_bounded, parse_constant=_refuse_constant)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise Invalid.at(f"/{_escape(twice)}", "expected each name once in an object")
-    return members
-
-
-def _bounded(digits: str) -> int:
-    """Python itself refuses thousands of digits; any number beyond the bounds will do to be refused for that."""
-    return int(digits) if len(digits) <= 20 else INTEGER_MAX + 1
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise Problem("invalid_json", f"{name} is not JSON; expected a finite number, or null")
 
 
 def convert(value: Any, kind: type[Kind]) -> Kind:
@@ -196,7 +134,7 @@ def _flaw(message: str, kind: type[Any]) -> Flaw:
     if unknown := _UNKNOWN.fullmatch(text):
         names = getattr(kind, "__struct_encode_fields__", ())
         known = f"; expected one of {', '.join(names)}" if names and not pointer else ""
-        return Flaw(f"{pointer}/{_escape(unknown[1])}", f"unknown field{known}")
+        return Flaw(f"{pointer}/{escape(unknown[1])}", f"unknown field{known}")
     plain = re.sub(r"`([a-z |]+)`", lambda words: _plain(words[1]), text)
     return Flaw(pointer, plain[:1].lower() + plain[1:])
 
@@ -205,9 +143,16 @@ def _plain(kinds: str) -> str:
     return " or ".join(_WORDS.get(kind, kind) for kind in kinds.split(" | "))
 
 
-def _escape(name: str) -> str:
-    """A name as one step of a JSON pointer, RFC 6901."""
-    return name.replace("~", "~0").replace("/", "~1")
+def read_wait(value: object) -> float:
+    """How long a claim waits, in seconds, at most :data:`WAIT_MAX`.
+
+    Raises:
+        Invalid: not a duration.
+    """
+    try:
+        return min(parse_duration(value) / 1000, WAIT_MAX)
+    except ValueError as error:
+        raise Invalid.at("/wait", str(error)) from None
 
 
 def within(invalid: Invalid, place: str) -> list[Flaw]:

@@ -1,4 +1,4 @@
-"""The outermost layer of the application: request ids, pages of other sites, and errors nobody expected."""
+"""The outermost layer of the application: request ids, pages of other sites, and every error that was raised."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Edge:
                 origin = value
             elif name == b"host":
                 host = value
-        header = (b"x-request-id", request_id or os.urandom(12).hex().encode())
+        request_id = request_id or os.urandom(12).hex().encode()
         started = False
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"].append(header)
+                message["headers"].append((b"x-request-id", request_id))
             await send(message)
 
         try:
@@ -56,11 +56,12 @@ class Edge:
                 raise Problem("cross_site", "expected an Origin that is this server's own address, or none")
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            log.debug("request %s: the client went away", header[1].decode())
+            log.debug("request %s: the client went away", request_id.decode())
         except Exception as error:
             problem = problem_of(error)
-            if problem.code == "internal":
-                log.error("request %s failed", header[1].decode())
+            if problem.status >= 500:
+                bug = error if problem.code == "internal" else None
+                log.error("request %s: %s", request_id.decode(), error, exc_info=bug)
             if started:
                 raise
             await problem.response()(scope, receive, send_with_id)

@@ -87,7 +87,7 @@ def check_url(url: str) -> None:
     """
     if len(url) > URL_MAX:
         raise ValueError(f"expected a URL of at most {URL_MAX} characters")
-    if any(char.isspace() or not char.isprintable() for char in url):
+    if " " in url or not url.isprintable():  # no other white space is printable
         raise ValueError("expected a URL without spaces and control characters")
     if "#" in url:
         raise ValueError("expected a URL without a fragment")
@@ -166,7 +166,11 @@ class Egress:
         )
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Send one POST, once. Whatever the URL, the network and the receiver do, it ends in an answer."""
+        """Send one POST, once. Whatever the URL, the network and the receiver do, it ends in an answer.
+
+        Raises:
+            RuntimeError: the client has been closed.
+        """
         begun = time.monotonic()
         status: int | None = None
         retry_after: str | None = None
@@ -180,18 +184,14 @@ class Egress:
                 self._session.post(url, data=io.BytesIO(body), headers=headers, allow_redirects=False) as response,
             ):
                 status = response.status
-                redact = partial(_redacted, secrets=_secrets(url, headers))
+                redact = partial(_redacted, url=url, headers=headers)
                 if (value := response.headers.get("Retry-After")) is not None:
                     retry_after = redact(value)
                 content, complete = await self._read(response)
                 excerpt = redact(content.decode(errors="replace"))
                 error = "too_large" if not complete else "redirect" if 300 <= status < 400 else None
-        except (
-            aiohttp.ClientError,
-            OSError,
-            ValueError,
-        ) as trouble:  # its text may hold the URL: only its kind is told
-            error = _kind(trouble)
+        except (aiohttp.ClientError, OSError, ValueError) as trouble:
+            error = _kind(trouble)  # only its kind is told: its text may hold the URL
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
@@ -303,9 +303,9 @@ def _secrets(url: str, headers: Mapping[str, str]) -> list[str]:
     return sorted(written - {""}, key=len, reverse=True)
 
 
-def _redacted(text: str, secrets: Sequence[str]) -> str:
+def _redacted(text: str, url: str, headers: Mapping[str, str]) -> str:
     """Blank the secrets first, as a cut could leave the head of one; then one printable line of 200 bytes."""
-    for secret in secrets:
+    for secret in _secrets(url, headers) if text else ():
         text = text.replace(secret, "***")
-    line = "".join(char if char.isprintable() else " " for char in text).strip()
-    return line.encode(errors="replace")[:EXCERPT_MAX].decode(errors="ignore")
+    line = "".join(char if char.isprintable() else " " for char in text.lstrip()[:EXCERPT_MAX])
+    return line.encode(errors="replace")[:EXCERPT_MAX].decode(errors="ignore").rstrip()

@@ -7,9 +7,9 @@ from typing import Any
 
 from hookline import Datastore, Outcome
 from hookline.errors import HooklineError
-from hookline_server.answer import describe
+from hookline_server.body import read_wait
 from hookline_server.command import Command
-from hookline_server.routes.jobs import describe_claimed, describe_settled, read_wait
+from hookline_server.view import describe, describe_claimed, describe_page, describe_settled
 
 COMMAND_WORKER = "command"
 """The worker of a claim that names none."""
@@ -61,8 +61,7 @@ async def _delete(datastore: Datastore, command: Command) -> Result:
 
 
 async def _query(datastore: Datastore, command: Command) -> Result:
-    page = await datastore.query(**_filtered(command))
-    return {"items": [item.to_dict() for item in page.items], "cursor": page.cursor}
+    return describe_page(await datastore.query(**_filtered(command)))
 
 
 async def _get(datastore: Datastore, command: Command) -> Result:

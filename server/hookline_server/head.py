@@ -86,8 +86,8 @@ def _unknown(allowed: Collection[str], prefix: str | None) -> str:
     return f"unknown query parameter; expected {', '.join(names) if names else 'none'}"
 
 
-def read_triggers_off(request: Request) -> bool:
-    """Whether the query says ``triggers=off``.
+def read_triggers(request: Request) -> bool:
+    """Whether triggers fire: unless the query says ``triggers=off``.
 
     Raises:
         Invalid: it says something else.
@@ -95,11 +95,15 @@ def read_triggers_off(request: Request) -> bool:
     wanted = read_query(request, "triggers").get("triggers", "on")
     if wanted not in ("on", "off"):
         raise Invalid.at("/triggers", "expected on or off")
-    return wanted == "off"
+    return wanted == "on"
 
 
-def if_match(request: Request) -> int | str | None:
-    """If-Match: the version that it names, ``*`` for any, or None without one.
+ANY = -1
+"""The version of ``If-Match: *``, which any item has."""
+
+
+def if_match(request: Request) -> int | None:
+    """If-Match: the version that it names, :data:`ANY`, or None without one.
 
     An ETag is ``"<version>.<locked_until ms>"``, but a precondition is about the version alone: a holder that
     extends its lock does not get in the way of others. So a tag that a proxy has made weak will do.
@@ -108,8 +112,10 @@ def if_match(request: Request) -> int | str | None:
         Problem: it is no single ETag of ours.
     """
     written = request.headers.get("if-match")
-    if written is None or written.strip() == "*":
-        return written and "*"
+    if written is None:
+        return None
+    if written.strip() == "*":
+        return ANY
     match = _ETAG.fullmatch(written.strip())
     if match is None:
         raise Problem("invalid_header", 'If-Match: expected one ETag such as "3.0", a version such as "3", or *')

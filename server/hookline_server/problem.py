@@ -6,18 +6,15 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from hookline.errors import HooklineError, Invalid, OutcomeUnknown, Refused, StoreFull, Unavailable
+from hookline.errors import Flaw, Invalid, OutcomeUnknown, Refused, StoreFull, Unavailable
 from hookline_server.answer import Json
 from hookline_server.command import CommandSyntaxError
-
-log = logging.getLogger(__name__)
 
 KINDS: dict[str, tuple[int, str]] = {
     # What is wrong with the request
@@ -52,6 +49,8 @@ KINDS: dict[str, tuple[int, str]] = {
 }
 """Code -> status and title. One code always has the same two."""
 
+_FLAWS_TOLD, _FLAWS_MAX = 3, 100
+"""Bad fields that ``detail`` names, and that ``errors`` lists."""
 RETRY_AFTER = "1"
 """Seconds until a repeat makes sense, for what is refused with 503."""
 
@@ -91,8 +90,7 @@ def problem_of(error: Exception) -> Problem:
         case Problem():
             return error
         case Invalid():
-            flaws = [{"pointer": flaw.pointer, "detail": flaw.detail} for flaw in error.flaws]
-            return Problem("invalid", str(error), errors=flaws)
+            return _of_flaws(error.flaws)
         case CommandSyntaxError():
             return Problem(
                 "syntax_error",
@@ -112,13 +110,25 @@ def problem_of(error: Exception) -> Problem:
         case StoreFull() | OutcomeUnknown():
             return Problem(error.code, str(error))
         case Unavailable():
-            # The error's own text names addresses of the store.
-            log.warning("%s", error)
+            # The error's own text names addresses of the store; it goes to the log.
             return Problem(error.code, "the store cannot take the call now; nothing was written, a repeat is safe")
         case HTTPException():
             return _of_framework(error)
-    log.error("an error that should not happen", exc_info=error)
     return Problem("internal", "the server's log says more, under the X-Request-Id of this answer")
+
+
+def _of_flaws(flaws: Sequence[Flaw]) -> Problem:
+    """All that is wrong with a request, within reason; the sentence of it names the first few."""
+    texts = [f"{flaw.pointer}: {flaw.detail}" if flaw.pointer else flaw.detail for flaw in flaws[:_FLAWS_TOLD]]
+    if len(flaws) > _FLAWS_TOLD:
+        texts.append(f"and {len(flaws) - _FLAWS_TOLD} more")
+    errors = [{"pointer": _sound(flaw.pointer), "detail": _sound(flaw.detail)} for flaw in flaws[:_FLAWS_MAX]]
+    return Problem("invalid", _sound("; ".join(texts)), errors=errors)
+
+
+def _sound(text: str) -> str:
+    """Text that can be sent: a name that is refused for half a surrogate pair stands in its own pointer."""
+    return text.encode(errors="replace").decode()
 
 
 def _of_framework(error: HTTPException) -> Problem:
@@ -131,9 +141,5 @@ def _of_framework(error: HTTPException) -> Problem:
 
 
 async def respond(request: Request, error: Exception) -> Json:  # noqa: ARG001 - as Starlette calls its handlers
-    """The answer to an error, for Starlette."""
+    """The answer to an error of Starlette's own, which would otherwise answer it itself."""
     return problem_of(error).response()
-
-
-HANDLERS: dict[Any, Any] = {HooklineError: respond, Problem: respond, HTTPException: respond}
-"""For Starlette; what is not in here is answered by :class:`hookline_server.edge.Edge`."""

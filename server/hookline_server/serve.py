@@ -35,7 +35,12 @@ async def serve(settings: Settings, say: Say) -> None:
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(_listen(settings))
         host, port = listener.getsockname()[:2]
-        url = await _store_url(settings, say, stack)
+        roles: list[Coroutine[Any, Any, None]] = []
+        url = settings.store_url
+        if url is None:
+            store = await stack.enter_async_context(EmbeddedStore(settings.data, say=say))
+            url = store.url
+            roles.append(store.watch())
         secrets = SecretBox(load_key(settings.secret_key, settings.data))
         datastore = await stack.enter_async_context(Datastore(url, settings, secrets))
         egress = _egress(settings, port)
@@ -46,12 +51,14 @@ async def serve(settings: Settings, say: Say) -> None:
             uvicorn.Config(
                 create_app(datastore, orchestrator),
                 log_level="warning",
+                access_log=False,
+                proxy_headers=False,
                 http="httptools",
                 lifespan="off",
                 timeout_graceful_shutdown=10,
             )
         )
-        await stack.enter_async_context(_background(server, relay.run(), orchestrator.run()))
+        await stack.enter_async_context(_background(server, *roles, relay.run(), orchestrator.run()))
         _greet(say, settings, f"http://{_bracketed(host)}:{port}")
         await server.serve(sockets=[listener])
         say("Stopping: finishing what is under way")
@@ -59,7 +66,7 @@ async def serve(settings: Settings, say: Say) -> None:
 
 def _greet(say: Say, settings: Settings, base: str) -> None:
     say(f"Hookline listens on {base}")
-    say(f"  data    {settings.store_url and 'in the store that you named' or settings.data.resolve()}")
+    say(f"  data    {'in the store that you named' if settings.store_url else settings.data.resolve()}")
     say(f"""  try     curl -s {base}/v1/items --json '{{"key": "jobs", "metadata": {{"status": "not_started"}}}}'""")
     say("  stop    Ctrl-C")
 
@@ -78,13 +85,6 @@ def _listen(settings: Settings) -> socket.socket:
             f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another with --port"
         ) from error
     return listener
-
-
-async def _store_url(settings: Settings, say: Say, stack: contextlib.AsyncExitStack) -> str:
-    if settings.store_url:
-        return settings.store_url
-    store = await stack.enter_async_context(EmbeddedStore(settings.data, say=say))
-    return store.url
 
 
 def _egress(settings: Settings, port: int) -> Egress:

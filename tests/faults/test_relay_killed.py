@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import aiohttp
+
 from process import free_port, serving
 from receiver import receiving
 

@@ -41,7 +41,7 @@ class Api:
     app: Starlette
 
     async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
-        """One request; ``body`` is sent as JSON, bytes and streams (as ``data``) as they are. The path is sent as written."""
+        """One request, its path sent as written; ``body`` is sent as JSON, ``data=`` as it is."""
         if body is not None:
             options["json"] = body
         async with self.session.request(method, URL(self.base + path, encoded=True), **options) as response:
@@ -51,11 +51,6 @@ class Api:
     async def command(self, text: str) -> Answer:
         """Run a text of commands."""
         return await self("POST", "/v1/command", data=text.encode(), headers={"Content-Type": "text/plain"})
-
-
-class _Server(uvicorn.Server):
-    def install_signal_handlers(self) -> None:
-        """The test process keeps its own."""
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -173,6 +173,17 @@ class Names(AbstractResolver):
         pass
 
 
+@pytest.fixture
+async def verbose(caplog: pytest.LogCaptureFixture) -> AsyncIterator[pytest.LogCaptureFixture]:
+    """All that asyncio and aiohttp would ever log."""
+    caplog.set_level(logging.DEBUG)
+    loop = asyncio.get_running_loop()
+    before = loop.get_debug()
+    loop.set_debug(True)
+    yield caplog
+    loop.set_debug(before)
+
+
 class TestWhatIsSent:
     async def test_one_post(self, make: Callable[..., Egress]) -> None:
         async with receiver(answers("200 OK", b"taken")) as it:
@@ -261,6 +272,15 @@ class TestWhatComesBack:
             answer = await make().post(it.url, b"{}", HEADERS)
         assert (answer.status, answer.error, answer.ok) == (int(status[:3]), None, False)
         assert answer.excerpt == "out of order   [31m !"
+
+    async def test_another_protocol(self, make: Callable[..., Egress]) -> None:
+        """What follows a 101 is no HTTP: such a connection must not be used again."""
+        async with receiver(answers("101 Switching", b"", "Upgrade: x", "Connection: upgrade")) as it:
+            egress = make()
+            for _ in range(2):
+                answer = await egress.post(it.url, b"{}", HEADERS)
+                assert (answer.status, answer.ok) == (101, False)
+        assert it.connections == 2
 
     @pytest.mark.parametrize("value", ["120", "Fri, 31 Dec 1999 23:59:59 GMT", "soon"])
     async def test_retry_after(self, value: str, make: Callable[..., Egress]) -> None:
@@ -673,16 +693,14 @@ class TestSecrets:
         for secret in (CANARY, self.SECRET_PATH, self.SECRET_QUERY):
             assert all(secret not in text for text in texts)
 
-    async def test_echoing_receiver(self, make: Callable[..., Egress], caplog: pytest.LogCaptureFixture) -> None:
+    async def test_echoing_receiver(self, make: Callable[..., Egress], verbose: pytest.LogCaptureFixture) -> None:
         async def echo(request: bytes, writer: asyncio.StreamWriter) -> None:
             await answers("500 Oops", request, f"Retry-After: {CANARY}")(request, writer)
 
-        caplog.set_level(logging.DEBUG)
-        asyncio.get_running_loop().set_debug(True)
         async with receiver(echo) as it:
             answer = await make().post(self.url(it), b"{}", HEADERS)
         assert answer.excerpt.startswith("POST /run/***?sig=*** HTTP/1.1")
-        self.assert_clean(repr(answer), caplog.text)
+        self.assert_clean(repr(answer), verbose.text)
 
     @pytest.mark.parametrize("key", ['its "quoted" key', "key/with+signs=&%", "k", "žluťoučký", "Bearer abc.def"])
     async def test_key_as_receivers_write_it(self, key: str, make: Callable[..., Egress]) -> None:
@@ -702,9 +720,7 @@ class TestSecrets:
             answer = await make().post(it.url, b"{}", HEADERS)
         assert answer.excerpt == "x€" * 50
 
-    async def test_trouble_of_every_kind(self, make: Callable[..., Egress], caplog: pytest.LogCaptureFixture) -> None:
-        caplog.set_level(logging.DEBUG)
-        asyncio.get_running_loop().set_debug(True)
+    async def test_trouble_of_every_kind(self, make: Callable[..., Egress], verbose: pytest.LogCaptureFixture) -> None:
         texts = []
         for reply in (hangs, answers(length=9, close=True), answers("302 Over there", b"", "Location: //a")):
             async with receiver(reply) as it:
@@ -712,7 +728,7 @@ class TestSecrets:
         texts.append(repr(await make().post(self.url(it), b"{}", HEADERS)))
         texts.append(repr(await make(allow_loopback=False).post(self.url(it), b"{}", HEADERS)))
         texts.append(repr(await make().post(f"http://u:{CANARY}@127.0.0.1/", b"{}", HEADERS)))
-        self.assert_clean(*texts, caplog.text)
+        self.assert_clean(*texts, verbose.text)
 
     @pytest.mark.parametrize("value", [f"{CANARY}\r\nX: y", f"{CANARY}\n", f"{CANARY}\0"])
     async def test_header_that_would_become_two(self, value: str, make: Callable[..., Egress]) -> None:

@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from conftest import wait_until
 
+from conftest import wait_until
 from hookline import Datastore
 from hookline.errors import Invalid, NotFound
 from hookline_server.orchestrator import ORCHESTRATIONS, Orchestration, Orchestrator, describe

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import redis.asyncio as aioredis
-from conftest import wait_until
-from receiver import Receiver, receiving
 from standardwebhooks import Webhook
 
+from conftest import wait_until
 from hookline import Datastore, Settings
 from hookline_server.egress import Egress
 from hookline_server.event import DELIVERIES, Target
 from hookline_server.relay import Relay
 from hookline_server.signature import format_secret
+from receiver import Receiver, receiving
 
 
 @pytest.fixture

@@ -13,18 +13,15 @@ from starlette.routing import Route
 
 from hookline import Call, Claimed, Datastore, Outcome
 from hookline.calls import CLAIM_MAX
-from hookline.clock import format_time, parse_duration
 from hookline.errors import Flaw, Invalid
 from hookline.item import check_key
 from hookline_server import body, head
 from hookline_server.answer import Json
 from hookline_server.body import Body
-from hookline_server.problem import problem_of
+from hookline_server.view import describe_claimed, describe_settled
 
 OPERATIONS_MAX = CLAIM_MAX
 """Operations of one request."""
-WAIT_MAX = 25.0
-"""Seconds: below the minute after which load balancers give an idle connection up."""
 
 Duration = str | int | float
 
@@ -101,22 +98,10 @@ async def claim(request: Request) -> Response:
     """Claim items."""
     head.read_query(request)
     given = (await body.read_json(request, Claim)).given()
-    wait = read_wait(given.pop("wait", 0))
+    wait = body.read_wait(given.pop("wait", 0))
     datastore: Datastore = request.app.state.datastore
     claiming = datastore.claim(head.read_key(request), wait=wait, **given)
     return Json(describe_claimed(await (_while_connected(request, claiming) if wait else claiming)))
-
-
-def read_wait(value: object) -> float:
-    """How long to wait, in seconds, at most :data:`WAIT_MAX`.
-
-    Raises:
-        Invalid: not a duration.
-    """
-    try:
-        return min(parse_duration(value) / 1000, WAIT_MAX)
-    except ValueError as error:
-        raise Invalid.at("/wait", str(error)) from None
 
 
 async def _while_connected(request: Request, claiming: Any) -> Claimed:
@@ -202,26 +187,6 @@ async def _exchange(
         more = await datastore.claim(key, **(options | {"limit": left}))
         claimed = Claimed(claimed.items + more.items, more.next_ms)
     return outcomes, claimed
-
-
-def describe_claimed(claimed: Claimed) -> dict[str, Any]:
-    """What a claim took, and when there may be more."""
-    due = claimed.next_ms
-    return {
-        "items": [item.to_dict() for item in claimed.items],
-        "nextAt": None if due is None else format_time(due),
-    }
-
-
-def describe_settled(outcome: Outcome) -> dict[str, Any]:
-    """What became of one claim."""
-    shown: dict[str, Any] = {"sortField": outcome.sort_field, "outcome": outcome.word}
-    if not outcome.ok:
-        return shown | {"problem": problem_of(outcome.error()).document()}
-    shown |= {"version": outcome.version, "status": outcome.status}
-    if outcome.locked_until_ms is not None:
-        shown["lockedUntil"] = format_time(outcome.locked_until_ms)
-    return shown
 
 
 routes = [

@@ -10,7 +10,8 @@ from hookline.item import check_key
 from hookline_server import body, head
 from hookline_server.answer import Json
 from hookline_server.orchestrator import ORCHESTRATIONS, Orchestration, Orchestrator, describe
-from hookline_server.routes.jobs import describe_claimed
+from hookline_server.routes import resource
+from hookline_server.view import describe_claimed
 
 LIST_MAX = 1000
 
@@ -57,8 +58,6 @@ async def run(request: Request) -> Response:
 
 routes = [
     Route("/v1/orchestrations", index, methods=["GET"]),
-    Route("/v1/orchestrations/{name}", put, methods=["PUT"]),
-    Route("/v1/orchestrations/{name}", get, methods=["GET"]),
-    Route("/v1/orchestrations/{name}", delete, methods=["DELETE"]),
+    resource("/v1/orchestrations/{name}", GET=get, PUT=put, DELETE=delete),
     Route("/v1/orchestrations/{name}/run", run, methods=["POST"]),
 ]

@@ -1,0 +1,1 @@
+"""The server: HTTP, the command language, webhooks and orchestrations over the engine."""

@@ -1,0 +1,74 @@
+"""How what the engine gives reads outside: items, pages, claims, outcomes."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from hookline import Claimed, Item, Outcome, Page
+from hookline.clock import format_time
+from hookline_server.answer import Json
+from hookline_server.problem import problem_of
+
+
+def created(outcome: Outcome) -> Json:
+    """The answer to a create or replace of one item: 201 and its Location if it is new, else 200."""
+    if not is_new(outcome):
+        return updated(outcome)
+    item = item_of(outcome)
+    location = f"/v1/items/{item.key}/{quote(item.sort_field, safe='')}"
+    return Json(describe(outcome), 201, {"ETag": item.etag, "Location": location})
+
+
+def updated(outcome: Outcome) -> Json:
+    """The answer to an update of one item."""
+    return Json(describe(outcome), 200, {"ETag": item_of(outcome).etag})
+
+
+def is_new(outcome: Outcome) -> bool:
+    """Whether a create or replace made the item: it begins at version 1, and a replacement leaves it above that."""
+    return outcome.version == 1
+
+
+def item_of(outcome: Outcome) -> Item:
+    """The item that an accepted write gives."""
+    if outcome.item is None:
+        raise TypeError(f"{outcome.word}: an accepted write shows its item")
+    return outcome.item
+
+
+def describe(outcome: Outcome) -> dict[str, Any]:
+    """The item of an accepted write, with ``warnings`` where there are any."""
+    shown = item_of(outcome).to_dict()
+    if outcome.warnings:
+        shown["warnings"] = outcome.warnings
+    return shown
+
+
+def describe_page(page: Page, *, light: bool = False) -> dict[str, Any]:
+    """A page of a query; ``light`` leaves the contents out."""
+    items = [item.to_dict() for item in page.items]
+    if light:
+        for item in items:
+            del item["content"]
+    return {"items": items, "cursor": page.cursor}
+
+
+def describe_claimed(claimed: Claimed) -> dict[str, Any]:
+    """What a claim took, and when there may be more."""
+    due = claimed.next_ms
+    return {
+        "items": [item.to_dict() for item in claimed.items],
+        "nextAt": None if due is None else format_time(due),
+    }
+
+
+def describe_settled(outcome: Outcome) -> dict[str, Any]:
+    """What became of one claim; a refusal with its problem document."""
+    shown: dict[str, Any] = {"sortField": outcome.sort_field, "outcome": outcome.word}
+    if not outcome.ok:
+        return shown | {"problem": problem_of(outcome.error()).document()}
+    shown |= {"version": outcome.version, "status": outcome.status}
+    if outcome.locked_until_ms is not None:
+        shown["lockedUntil"] = format_time(outcome.locked_until_ms)
+    return shown

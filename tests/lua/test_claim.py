@@ -1,0 +1,370 @@
+"""claim: who is taken, in what order, under which token; promotion, dead letters, budgets, filters, refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis.asyncio as aioredis
+
+from conftest import NOW_MS
+from hookline import Datastore
+from hookline.calls import Call
+from scripts import KEY, URL, Scripts, at, calling, line, ms, snapshot, unchanged
+
+
+async def put(scripts: Scripts, **items: dict[str, Any]) -> None:
+    """Create items, each with its metadata, in one call."""
+    calls = [scripts.calls.create(KEY, name, metadata=metadata) for name, metadata in items.items()]
+    assert set(await scripts.words(*calls)) == {"ok"}
+
+
+async def names(scripts: Scripts, **options: Any) -> list[str]:
+    """The sortFields that a claim takes, in order."""
+    return [item.sort_field for item in (await scripts.claim(**options)).items]
+
+
+WAITING = {"status": "not_started"}
+HELD = {"status": "started", "worker_id": "w", "locked_until": at(60)}
+EXPIRED = {"status": "started", "worker_id": "w", "locked_until": at(5)}
+DUE = {"status": "scheduled", "scheduled_at": at(5)}
+LATER = {"status": "scheduled", "scheduled_at": at(60)}
+
+
+# What a claim writes
+
+
+async def test_raw_keys_of_one_from_the_line(scripts: Scripts, datastore: Datastore) -> None:
+    await scripts.create(content={"n": 1}, metadata={**WAITING, "type": "r"})
+    before = await scripts.fields()
+    scripts.clock.advance(10)
+    claimed = await scripts.claim("v")
+    keyspace = await snapshot(scripts.raw)
+    token = keyspace["i:jobs:a"].pop("tk")
+    assert keyspace == {
+        "i:jobs:a": {
+            **before, "v": "2", "ua": ms(10), "s": "started", "a": "1", "w": "v", "sa": ms(10), "lu": ms(610),
+        },
+        "k:jobs": {"a": 0},
+        "s:jobs:started": {"a": NOW_MS + 610_000},
+        "r": {"jobs\0", "jobs\0not_started", "jobs\0started"},
+    }  # fmt: skip
+    (item,) = claimed.items
+    assert item.token == token
+    assert token.startswith("2.")
+    assert item.content == {"n": 1}
+    assert item.metadata == (await datastore.get(KEY, "a")).metadata
+    assert (claimed.next_ms, claimed.more) == (None, False)
+
+
+async def test_raw_keys_of_an_expired_one(scripts: Scripts) -> None:
+    await put(scripts, a=EXPIRED)
+    before = await scripts.fields()
+    scripts.clock.advance(10)
+    assert await names(scripts, worker_id="v") == ["a"]
+    fields = await scripts.fields()
+    assert fields.pop("tk") != before.pop("tk")
+    assert fields == {**before, "v": "2", "ua": ms(10), "w": "v", "sa": ms(10), "lu": ms(610), "a": "2"}
+    assert await scripts.counts() == {"expired_locks": "1"}
+
+
+async def test_raw_keys_of_a_due_one(scripts: Scripts) -> None:
+    """It is promoted first, which makes a version of its own."""
+    await put(scripts, a=DUE)
+    before = await scripts.fields()
+    scripts.clock.advance(10)
+    assert await names(scripts, worker_id="v") == ["a"]
+    fields = await scripts.fields()
+    assert fields.pop("tk").startswith("3.")
+    assert fields == {
+        **before, "v": "3", "ua": ms(10), "s": "started", "w": "v", "sa": ms(10), "lu": ms(610), "a": "1",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("expiry", [at(10), at(9)])
+async def test_a_lock_ends_at_its_very_millisecond(scripts: Scripts, expiry: str) -> None:
+    await put(scripts, a={**HELD, "locked_until": expiry})
+    scripts.clock.advance(8.999)
+    assert await names(scripts) == []
+    scripts.clock.advance(1.001)
+    assert await names(scripts) == ["a"]
+
+
+@pytest.mark.parametrize("metadata", [HELD, LATER, {}, *({"status": s} for s in ("review", "completed", "cancelled"))])
+async def test_what_is_not_claimable(scripts: Scripts, metadata: dict[str, Any]) -> None:
+    await put(scripts, a=metadata)
+    scripts.clock.advance(10)
+    async with unchanged(scripts.raw):
+        assert await names(scripts) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "lock_for", "until"),
+    [({}, None, ms(600)), ({"lock_ms": 5000}, None, ms(5)), ({"lock_ms": 5000}, "30s", ms(30)), ({}, 2.5, ms(2.5))],
+)
+async def test_lock(scripts: Scripts, setting: dict[str, int], lock_for: object, until: str) -> None:
+    await put(scripts, a=WAITING)
+    await scripts.configure(**setting) if setting else None
+    await scripts.claim(lock_for=lock_for)
+    assert (await scripts.fields())["lu"] == until
+
+
+# Order
+
+
+async def test_expired_first_then_the_line_by_priority_time_and_place(scripts: Scripts) -> None:
+    await put(scripts, early=WAITING, second=WAITING, first={**WAITING, "priority": 9}, last={**WAITING, "priority": 0})
+    await put(scripts, e2={**EXPIRED, "locked_until": at(4)}, e1={**EXPIRED, "locked_until": at(3)}, due=DUE)
+    scripts.clock.advance(1)
+    await put(scripts, late=WAITING)
+    scripts.clock.advance(9)
+    expected = ["e1", "e2", "first", "early", "second", "late", "due", "last"]
+    assert await names(scripts, limit=2) == expected[:2]
+    assert await names(scripts, limit=1) == expected[2:3]
+    assert await names(scripts, limit=500) == expected[3:]
+    assert await names(scripts, limit=500) == []
+
+
+async def test_each_item_goes_to_one_of_many_claims_in_one_call(scripts: Scripts) -> None:
+    await put(scripts, **{f"n{n}": WAITING for n in range(7)}, e1=EXPIRED, e2=EXPIRED)
+    scripts.clock.advance(10)
+    calls = [scripts.calls.claim(KEY, worker_id=f"w{n}", limit=3) for n in range(4)]
+    taken = [[item.sort_field for item in claimed.items] for claimed in await scripts.run(*calls)]
+    assert taken == [["e1", "e2", "n0"], ["n1", "n2", "n3"], ["n4", "n5", "n6"], []]
+
+
+async def test_claims_of_one_call_with_and_without_filters(scripts: Scripts) -> None:
+    await put(scripts, **{name: {**WAITING, "type": name[0]} for name in ("a1", "b1", "a2", "b2", "a3", "b3")})
+    wheres: list[Any] = [{"type": "b"}, None, {"type": "a"}, None]
+    calls = [scripts.calls.claim(KEY, worker_id="w", limit=2, where=where) for where in wheres]
+    taken = [[item.sort_field for item in claimed.items] for claimed in await scripts.run(*calls)]
+    assert taken[0] == ["b1", "b2"]
+    assert sorted(name for each in taken for name in each) == ["a1", "a2", "a3", "b1", "b2", "b3"]
+
+
+async def test_more_than_lua_passes_at_once(scripts: Scripts) -> None:
+    count = 4500
+    for first in range(0, count, 500):
+        await scripts.run(*(scripts.calls.create(KEY, f"{n:04}", metadata=WAITING) for n in range(first, first + 500)))
+    calls = [scripts.calls.claim(KEY, worker_id="w", limit=500) for _ in range(10)]
+    claimed = await scripts.run(*calls)
+    assert sum(len(each.items) for each in claimed) == count
+
+
+# Attempts
+
+
+@pytest.mark.parametrize(
+    ("setting", "metadata", "claims"),
+    [
+        pytest.param({}, {}, 10, id="default"),
+        pytest.param({"max_attempts": 2}, {}, 2, id="of the key"),
+        pytest.param({"max_attempts": 2}, {"max_attempts": 3}, 3, id="of the item"),
+        pytest.param({}, {"max_attempts": 1}, 1, id="one"),
+        pytest.param({}, {"max_attempts": 0}, 15, id="no limit"),
+        pytest.param({"max_attempts": 0}, {}, 15, id="no limit of the key"),
+    ],
+)
+async def test_max_attempts(scripts: Scripts, setting: dict[str, int], metadata: dict[str, Any], claims: int) -> None:
+    await put(scripts, a={**WAITING, **metadata})
+    await scripts.configure(**setting) if setting else None
+    for taken in range(15):
+        assert await names(scripts, lock_for=1) == (["a"] if taken < claims else [])
+        scripts.clock.advance(2)
+    fields = await scripts.fields()
+    assert fields["a"] == str(claims)
+    assert fields["s"] == ("started" if claims == 15 else "failed")
+
+
+@pytest.mark.parametrize("limit", [1, 0])
+async def test_raw_keys_of_a_dead_letter(scripts: Scripts, limit: int) -> None:
+    await put(scripts, a={**EXPIRED, "max_attempts": 1})
+    before = await scripts.fields()
+    scripts.clock.advance(10)
+    assert await names(scripts, limit=limit) == []
+    keyspace = await snapshot(scripts.raw)
+    expected = {**before, "v": "2", "ua": ms(10), "s": "failed", "le": "lock expired"}
+    assert keyspace["i:jobs:a"] == {name: value for name, value in expected.items() if name not in ("tk", "lu")}
+    assert keyspace["s:jobs:failed"] == {"a": NOW_MS + 10_000}
+    assert "s:jobs:started" not in keyspace
+    assert await scripts.counts() == {"expired_locks": "1"}
+    assert (await scripts.complete(token=before["tk"])).word == "stale_token"
+
+
+# Promotion and tidying
+
+
+async def test_a_limit_of_0_promotes_and_buries_but_takes_nobody(scripts: Scripts) -> None:
+    due = scripts.calls.create(KEY, "due", metadata=DUE, trigger_urls={URL: "secret"})
+    await scripts.one(due)
+    await put(scripts, later=LATER, over={**EXPIRED, "max_attempts": 1}, expired=EXPIRED, waits=WAITING)
+    before = await snapshot(scripts.raw)
+    scripts.clock.advance(10)
+    assert await names(scripts, limit=0) == []
+    after = await snapshot(scripts.raw)
+    assert after["i:jobs:due"] == {**before["i:jobs:due"], "v": "2", "ua": ms(10), "s": "not_started"}
+    assert after["s:jobs:not_started"] == {"waits": before["s:jobs:not_started"]["waits"], "due": line(5, place=0)}
+    assert after["s:jobs:started"] == {"expired": NOW_MS + 5000}
+    assert after["s:jobs:failed"] == {"over": NOW_MS + 10_000}
+    assert after["s:jobs:scheduled"] == {"later": NOW_MS + 60_000}
+    assert "outbox" not in after
+    scripts.clock.ms = NOW_MS + 10_000
+    async with unchanged(scripts.raw):
+        assert await names(scripts, limit=0) == []
+
+
+async def test_promotion_keeps_priority(scripts: Scripts) -> None:
+    await put(scripts, a={**DUE, "priority": 1}, b={**DUE, "priority": 8, "scheduled_at": at(6)})
+    scripts.clock.advance(10)
+    assert await names(scripts, limit=2) == ["b", "a"]
+
+
+async def test_promotion_is_bounded(scripts: Scripts) -> None:
+    await put(scripts, **{f"n{n:03}": DUE for n in range(150)})
+    scripts.clock.advance(10)
+    assert (await scripts.claim(limit=0)).more
+    assert len((await snapshot(scripts.raw))["s:jobs:not_started"]) == 100
+    assert not (await scripts.claim(limit=0)).more
+    assert len(await names(scripts, limit=500)) == 150
+
+
+async def test_who_waits_is_woken_by_a_promotion(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, a=DUE)
+    scripts.clock.advance(10)
+    async with datastore.wakes.listening(f"ready:{KEY}") as woken:
+        await scripts.claim(limit=0)
+        await woken.wait()
+
+
+@pytest.mark.parametrize(
+    ("items", "next_ms"),
+    [
+        ({}, None),
+        ({"a": LATER}, NOW_MS + 60_000),
+        ({"a": HELD}, NOW_MS + 60_000),
+        ({"a": LATER, "b": {**HELD, "locked_until": at(30)}}, NOW_MS + 30_000),
+        ({"a": {**LATER, "scheduled_at": at(20)}, "b": HELD}, NOW_MS + 20_000),
+        ({"a": EXPIRED, "b": LATER}, NOW_MS + 60_000),
+    ],
+)
+async def test_when_there_may_be_more(scripts: Scripts, items: dict[str, Any], next_ms: int | None) -> None:
+    await put(scripts, **items) if items else None
+    scripts.clock.advance(10)
+    assert (await scripts.claim(limit=5)).next_ms == next_ms
+
+
+# Filters and budgets
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"type": "b"}, ["e2", "b1", "b2"]),
+        ({"type": {"in": ["a", "c"]}}, ["e1", "a1"]),
+        ({"status": "not_started"}, ["a1", "b1", "b2", "z"]),
+        ({"status": "started"}, ["e1", "e2"]),
+        ({"priority": {"lt": 5}, "attempts": 0}, ["z"]),
+        ({"attempts": {"gt": 0}, "type": "b"}, ["e2"]),
+        ({"nothing": {"exists": True}}, []),
+    ],
+)
+async def test_where(scripts: Scripts, where: dict[str, Any], expected: list[str]) -> None:
+    types = {"e1": "a", "e2": "b", "a1": "a", "b1": "b", "b2": "b"}
+    await put(
+        scripts,
+        **{name: {**(EXPIRED if name[0] == "e" else WAITING), "type": kind} for name, kind in types.items()},
+        z={**WAITING, "priority": 4},
+    )
+    scripts.clock.advance(10)
+    assert await names(scripts, limit=9, where=where) == expected
+
+
+async def test_a_budget_of_entries_examined(scripts: Scripts) -> None:
+    await put(scripts, **{f"n{n:03}": {**WAITING, "n": n} for n in range(250)})
+    call = scripts.calls.claim(KEY, worker_id="w", limit=5, where={"n": {"gte": 240}})
+    short = Call(call.script, 0, KEY, "", {**call.request, "budget": 200})
+    first, second = await scripts.run(short, call)
+    assert ([item.sort_field for item in first.items], first.more) == ([], True)
+    assert [item.sort_field for item in second.items] == ["n240", "n241", "n242", "n243", "n244"]
+
+
+async def test_a_budget_of_bytes(scripts: Scripts) -> None:
+    text = "x" * 1_000_000
+    calls = [scripts.calls.create(KEY, f"n{n}", content=text, metadata=WAITING) for n in range(7)]
+    await scripts.run(*calls)
+    claimed = await scripts.claim(limit=7)
+    assert ([item.sort_field for item in claimed.items], claimed.more) == (["n0", "n1", "n2", "n3", "n4"], True)
+    assert await names(scripts, limit=7) == ["n5", "n6"]
+
+
+# Triggers
+
+
+@pytest.mark.parametrize(("triggers", "fired"), [("key", 0), ("off", 0), ("on", 1)])
+async def test_triggers(scripts: Scripts, triggers: str, fired: int) -> None:
+    await scripts.create(metadata=WAITING, trigger_urls={URL: "secret"})
+    claimed = await scripts.claim(triggers=triggers)
+    events = await scripts.events()
+    assert [event["token"] for event in events] == [claimed.items[0].token] * fired
+    for event in events:
+        assert event["before"] == {"s": b"not_started", "a": b"0", "w": False, "sa": False, "lu": False}
+        assert "tk" not in event["after"]
+
+
+async def test_triggers_of_other_events(scripts: Scripts) -> None:
+    await scripts.create(metadata=WAITING, trigger_urls=calling("created", "deleted"), triggers=False)
+    await scripts.claim(triggers="on")
+    assert await scripts.events() == []
+
+
+async def test_outbox_full_leaves_the_item_in_line(scripts: Scripts) -> None:
+    await scripts.create("a", metadata=WAITING, trigger_urls={URL: "secret"})
+    await scripts.create("b", metadata=WAITING)
+    scripts.outbox_max = 0
+    before = await scripts.fields()
+    assert await names(scripts, limit=2, triggers="on") == ["b"]
+    keyspace = await snapshot(scripts.raw)
+    assert keyspace["i:jobs:a"] == before
+    assert keyspace["s:jobs:not_started"] == {"a": line()}
+
+
+# Corrupt keys
+
+
+@pytest.mark.spoils
+@pytest.mark.parametrize(
+    "name", ["k:other", "cfg:other", *(f"s:other:{s}" for s in ("scheduled", "started", "not_started", "failed"))]
+)
+async def test_corrupt_is_alone(scripts: Scripts, raw: aioredis.Redis, name: str) -> None:
+    await put(scripts, a=WAITING, b=WAITING)
+    await scripts.run(
+        *(scripts.calls.create("other", m["status"], metadata=m) for m in (WAITING, DUE, EXPIRED)),
+        scripts.calls.create("other", "x", metadata={**EXPIRED, "max_attempts": 1}),
+    )
+    scripts.clock.advance(10)
+    await scripts.spoil(name)
+    before = await snapshot(raw)
+    calls = [scripts.calls.claim(key, worker_id="w") for key in (KEY, "other", KEY)]
+    assert await scripts.words(*calls) == ["ok", "corrupt", "ok"]
+    after = await snapshot(raw)
+    assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} == {
+        "i:jobs:a", "i:jobs:b", "s:jobs:not_started", "s:jobs:started", "r",
+    }  # fmt: skip
+
+
+@pytest.mark.spoils
+async def test_corrupt_items_are_passed_over(scripts: Scripts, raw: aioredis.Redis) -> None:
+    """Their index entries stay, for whoever repairs the item."""
+    await put(scripts, a=WAITING, due1=DUE, due2=DUE, e1=EXPIRED, e2=EXPIRED, z=WAITING)
+    for name in ("a", "due1", "e1"):
+        await scripts.spoil(f"i:jobs:{name}")
+    await raw.delete("hl:{default/0}:i:jobs:due2")
+    scripts.clock.advance(10)
+    assert await names(scripts, limit=9) == ["e2", "z"]
+    assert await names(scripts, limit=9, where={"status": {"exists": True}}) == []
+
+
+async def test_nothing_there(scripts: Scripts) -> None:
+    claimed = await scripts.claim(limit=500)
+    assert (claimed.items, claimed.next_ms, claimed.more) == ([], None, False)
+    assert await snapshot(scripts.raw) == {}

@@ -1,0 +1,174 @@
+"""find: one item, and pages of a key in the order of an index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis.asyncio as aioredis
+
+from conftest import NOW_MS
+from hookline import Datastore
+from hookline.codec import pack
+from scripts import KEY, NOW, Scripts, at, snapshot, unchanged
+
+NAMES = [f"n{n:03}" for n in range(250)]
+
+
+async def find(datastore: Datastore, *requests: dict[str, Any]) -> list[Any]:
+    """The raw answers of one call."""
+    answer: list[Any] = await datastore.connection.read("find", 0, [{"key": KEY, **each} for each in requests])
+    return answer
+
+
+async def page(datastore: Datastore, **request: Any) -> tuple[list[str], Any, int]:
+    """One query -> the sortFields found, where it ended (None: nothing is left), and how many it examined."""
+    asked = {"verb": "query", "where": [], "limit": 1000, "budget": 1000, **request}
+    ((word, _, extra),) = await find(datastore, asked)
+    assert word == b"ok"
+    return [sort.decode() for sort, _, _ in extra[b"items"]], extra.get(b"after") or None, extra[b"examined"]
+
+
+async def pages(datastore: Datastore, **request: Any) -> list[list[str]]:
+    """All pages of a query, each begun where the last one ended."""
+    found: list[list[str]] = []
+    while True:
+        names, after, _ = await page(datastore, **request)
+        found.append(names)
+        if after is None:
+            return found
+        request["after"] = [part.decode() for part in after]
+
+
+async def put(scripts: Scripts, names: list[str], **metadata: Any) -> None:
+    for first in range(0, len(names), 100):
+        chunk = names[first : first + 100]
+        await scripts.run(*(scripts.calls.create(KEY, name, metadata={**metadata, "name": name}) for name in chunk))
+
+
+# One item
+
+
+async def test_get(scripts: Scripts, datastore: Datastore) -> None:
+    await scripts.create(content=1, metadata={"status": "started", "type": "r"})
+    fields = await scripts.fields()
+    assert fields.pop("tk")
+    async with unchanged(scripts.raw):
+        found, missing = await find(datastore, {"verb": "get", "sort": "a"}, {"verb": "get", "sort": "b"})
+    assert found[0] == b"ok"
+    assert {name.decode(): value for name, value in found[1].items()} == {
+        name: value if isinstance(value, bytes) else value.encode() for name, value in fields.items()
+    }
+    assert missing == [b"not_found", False, False]
+
+
+@pytest.mark.spoils
+async def test_corrupt(scripts: Scripts, datastore: Datastore, raw: aioredis.Redis) -> None:
+    await put(scripts, ["a", "b"], status="review")
+    await scripts.spoil("i:jobs:a")
+    get, query = {"verb": "get", "sort": "a"}, {"verb": "query", "where": [], "limit": 9, "budget": 9}
+    corrupt, _, good = await find(datastore, get, query, {**get, "sort": "b"})
+    assert (corrupt, good[0]) == ([b"corrupt", False, False], b"ok")
+    assert (await page(datastore))[0] == ["b"]
+    assert (await page(datastore, where=[{"test": "exists", "field": "s", "wanted": True, "path": []}]))[0] == ["b"]
+    await scripts.spoil("k:jobs")
+    await scripts.spoil("s:jobs:review")
+    before = await snapshot(raw)
+    answers = await find(datastore, query, {**query, "status": "review"}, {**query, "status": "other"})
+    assert [answer[0] for answer in answers] == [b"corrupt", b"corrupt", b"ok"]
+    assert await snapshot(raw) == before
+
+
+# Pages
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("limit", [1000, 250, 249, 100, 7])
+async def test_pages_by_sort_field(scripts: Scripts, datastore: Datastore, descending: bool, limit: int) -> None:
+    await put(scripts, NAMES)
+    found = await pages(datastore, limit=limit, descending=descending)
+    assert [len(names) for names in found[:-1]] == [limit] * (len(found) - 1)
+    assert [name for names in found for name in names] == (NAMES[::-1] if descending else NAMES)
+    assert all(found)
+
+
+@pytest.mark.parametrize("descending", [False, True])
+async def test_pages_of_a_status_with_equal_scores(scripts: Scripts, datastore: Datastore, descending: bool) -> None:
+    await put(scripts, NAMES, status="review")
+    await put(scripts, ["other"], status="done")
+    found = await pages(datastore, status="review", limit=7, descending=descending)
+    assert [name for names in found for name in names] == (NAMES[::-1] if descending else NAMES)
+
+
+async def test_a_status_is_walked_in_its_order(scripts: Scripts, datastore: Datastore) -> None:
+    for name, seconds in (("a", 30), ("b", 10), ("c", 20)):
+        await scripts.create(name, metadata={"status": "started", "locked_until": at(seconds)})
+    assert (await page(datastore, status="started"))[0] == ["b", "c", "a"]
+    assert (await page(datastore, status="started", max=str(NOW_MS + 20_000)))[0] == ["b", "c"]
+    scripts.clock.advance(15)
+    assert (await page(datastore, status="started", max="+0")) == (["b"], None, 1)
+    assert (await page(datastore, status="started", max="+6000"))[0] == ["b", "c"]
+
+
+async def test_an_item_found_carries_its_score_and_no_token(scripts: Scripts, datastore: Datastore) -> None:
+    await scripts.create(content=1, metadata={"status": "started", "locked_until": at(30)})
+    ((_, _, extra),) = await find(
+        datastore, {"verb": "query", "status": "started", "where": [], "limit": 9, "budget": 9}
+    )
+    ((sort, fields, score),) = extra[b"items"]
+    assert (sort, score, fields[b"c"], fields[b"ca"]) == (b"a", str(NOW_MS + 30_000).encode(), pack(1), NOW.encode())
+    assert b"tk" not in fields
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("moves", ["deleted", "elsewhere"])
+async def test_a_page_goes_on_where_its_last_entry_was(
+    scripts: Scripts, datastore: Datastore, descending: bool, moves: str
+) -> None:
+    """The entry where the page ended is gone, or has another score: no other is skipped or seen twice."""
+    names = list("abcdefgh")
+    await put(scripts, names, status="review")
+    request: dict[str, Any] = {"status": "review", "descending": descending}
+    first, after, _ = await page(datastore, limit=3, **request)
+    scripts.clock.advance(-1 if descending else 1)
+    if moves == "deleted":
+        await scripts.delete(first[-1])
+    else:
+        await scripts.update(first[-1], metadata={"x": 1})
+    rest, _, _ = await page(datastore, after=[part.decode() for part in after], **request)
+    expected = names[::-1] if descending else names
+    assert first == expected[:3]
+    assert rest == expected[3:] + ([first[-1]] if moves == "elsewhere" else [])
+
+
+async def test_a_budget_of_entries_examined(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, NAMES)
+    where = [{"test": "prefix", "field": "m:name", "native": False, "path": [], "operand": {"value": "n24"}}]
+    names, after, examined = await page(datastore, where=where, budget=120)
+    assert (names, after, examined) == ([], [b"0", b"n119"], 120)
+    found = await pages(datastore, where=where, budget=120)
+    assert found == [[], [], NAMES[240:]]
+
+
+async def test_a_budget_of_bytes(scripts: Scripts, datastore: Datastore) -> None:
+    text = "x" * 1_000_000
+    await scripts.run(*(scripts.calls.create(KEY, f"n{n}", content=text) for n in range(7)))
+    assert await pages(datastore) == [["n0", "n1", "n2", "n3", "n4"], ["n5", "n6"]]
+
+
+async def test_nothing_there(scripts: Scripts, datastore: Datastore) -> None:
+    assert await page(datastore) == ([], None, 0)
+    assert await page(datastore, status="review") == ([], None, 0)
+    assert await snapshot(scripts.raw) == {}
+
+
+@pytest.mark.parametrize("family", ["s:jobs:review", "k:jobs"])
+@pytest.mark.spoils
+async def test_an_entry_without_item_is_passed_over(
+    scripts: Scripts, datastore: Datastore, raw: aioredis.Redis, family: str
+) -> None:
+    await put(scripts, ["a", "c"], status="review")
+    score = NOW_MS if family.startswith("s") else 0
+    await raw.zadd(f"hl:{{default/0}}:{family}", {"b": score})
+    assert (await page(datastore, status="review"))[0] == ["a", "c"]
+    assert (await page(datastore))[0] == ["a", "c"]

@@ -1,0 +1,95 @@
+"""stats: counts per key and status, the first score, the counts of refusals, the outbox's length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis.asyncio as aioredis
+
+from conftest import NOW_MS
+from hookline import Datastore
+from scripts import KEY, URL, Scripts, at, line, snapshot, unchanged
+
+WAITING = {"status": "not_started"}
+
+
+async def rows(datastore: Datastore, prefix: str = "") -> dict[tuple[str, str], tuple[int, float | None]]:
+    """(key, status) -> how many, and the lowest score."""
+    found = (await datastore.stats(prefix)).rows
+    table = {(row.key, row.status): (row.count, row.first) for row in found}
+    assert len(table) == len(found)
+    return table
+
+
+async def test_nothing(scripts: Scripts, datastore: Datastore) -> None:
+    stats = await datastore.stats()
+    assert (stats.now_ms, stats.rows, stats.counts, stats.outbox) == (NOW_MS, [], {}, 0)
+
+
+async def test_rows(scripts: Scripts, datastore: Datastore) -> None:
+    metadata: dict[str, dict[str, Any]] = {
+        "a": WAITING,
+        "b": {**WAITING, "priority": 9},
+        "c": {"status": "scheduled", "scheduled_at": at(60)},
+        "d": {"status": "started", "locked_until": at(30)},
+        "e": {"status": "review"},
+        "f": {},
+    }
+    await scripts.run(*(scripts.calls.create(KEY, name, metadata=fields) for name, fields in metadata.items()))
+    await scripts.one(scripts.calls.create("other", "a", metadata=WAITING))
+    async with unchanged(scripts.raw):
+        expected = {
+            ("jobs", ""): (6, None),
+            ("jobs", "not_started"): (2, line(priority=9, place=2)),
+            ("jobs", "scheduled"): (1, NOW_MS + 60_000),
+            ("jobs", "started"): (1, NOW_MS + 30_000),
+            ("jobs", "review"): (1, NOW_MS),
+        }
+        others = {("other", ""): (1, None), ("other", "not_started"): (1, line())}
+        assert await rows(datastore) == expected | others
+        assert await rows(datastore, "jo") == expected
+        assert await rows(datastore, "other") == others
+        assert await rows(datastore, "x") == {}
+
+
+async def test_what_has_gone_counts_nothing(scripts: Scripts, datastore: Datastore) -> None:
+    await scripts.create(metadata=WAITING)
+    await scripts.update(metadata={"status": "completed"})
+    assert await rows(datastore) == {
+        ("jobs", ""): (1, None), ("jobs", "not_started"): (0, None), ("jobs", "completed"): (1, NOW_MS),
+    }  # fmt: skip
+
+
+async def test_counts(scripts: Scripts, datastore: Datastore) -> None:
+    await scripts.create(metadata={"status": "started", "locked_until": at(5)})
+    await scripts.update(metadata={"status": "started"})
+    await scripts.update(metadata={"status": "started"})
+    await scripts.complete(token="1.ab")
+    scripts.clock.advance(10)
+    await scripts.claim()
+    stats = await datastore.stats()
+    assert stats.counts == {KEY: {"refused_claims": 2, "lost_locks": 1, "expired_locks": 1}}
+    assert (await datastore.stats("x")).counts == {}
+
+
+async def test_outbox(scripts: Scripts, datastore: Datastore) -> None:
+    await scripts.create(trigger_urls={URL: "secret"})
+    for n in range(3):
+        await scripts.update(metadata={"n": n})
+    assert (await datastore.stats("x")).outbox == 3
+
+
+@pytest.mark.spoils
+@pytest.mark.parametrize("name", ["k:jobs", "s:jobs:not_started", "n:jobs", "outbox", "r"])
+async def test_a_corrupt_key_counts_nothing(
+    scripts: Scripts, datastore: Datastore, raw: aioredis.Redis, name: str
+) -> None:
+    await scripts.create(metadata=WAITING)
+    await scripts.one(scripts.calls.create("other", "a"))
+    await scripts.spoil(name)
+    before = await snapshot(raw)
+    found = await rows(datastore)
+    assert found.get(("other", "")) == (None if name == "r" else (1, None))
+    assert found.get(("jobs", "not_started")) == {"r": None, "s:jobs:not_started": (0, None)}.get(name, (1, line()))
+    assert await snapshot(raw) == before

@@ -1,0 +1,193 @@
+"""``hookline serve`` as a process: what it says, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+import redis.asyncio as aioredis
+
+from conftest import wait_until
+from hookline import EmbeddedStore
+from hookline_server.serve import _is_loopback
+from process import free_port, serving
+from receiver import receiving
+
+
+async def hookline(*args: str, stdin: str = "", **environ: str) -> tuple[int, str]:
+    """Run the command line to its end -> exit code, and all that it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hookline_server", *args),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **environ},
+    )
+    said, _ = await asyncio.wait_for(process.communicate(stdin.encode()), 60)
+    return process.returncode or 0, said.decode()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def own_store(tmp_path: Path) -> AsyncIterator[EmbeddedStore]:
+    async with EmbeddedStore(tmp_path / "own", fsync="no") as store:
+        yield store
+
+
+async def test_it_says_where_it_listens_and_keeps_its_data_and_what_to_try(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as server:
+        await wait_until(lambda: any("stop" in line for line in server.said))
+        said = "\n".join(server.said)
+    assert server.url in said
+    assert str(tmp_path / "data") in said
+    assert f"curl -s {server.url}/v1/items" in said
+
+
+async def test_the_environment_gives_what_options_do_not(tmp_path: Path) -> None:
+    port = free_port()
+    async with serving(tmp_path / "data", port=port, HOOKLINE_BODY_MAX="100") as server:
+        assert server.url == f"http://127.0.0.1:{port}"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{server.url}/v1/items", json={"key": "jobs", "content": "x" * 100}) as response,
+        ):
+            assert response.status == 413
+
+
+async def test_a_store_of_ones_own(tmp_path: Path, own_store: EmbeddedStore) -> None:
+    async with (
+        serving(tmp_path / "data", "--store", own_store.url) as server,
+        aiohttp.ClientSession() as session,
+        session.get(f"{server.url}/readyz") as response,
+    ):
+        assert response.status == 200
+
+
+async def test_a_store_that_may_evict_is_refused(tmp_path: Path, own_store: EmbeddedStore) -> None:
+    async with aioredis.Redis.from_url(own_store.url) as client:
+        await client.config_set("maxmemory-policy", "allkeys-lru")
+    code, said = await hookline("serve", "--port", "0", "--data", str(tmp_path / "data"), "--store", own_store.url)
+    assert code == 1
+    assert "allkeys-lru" in said
+    assert "noeviction" in said
+
+
+async def test_a_store_that_is_not_there(tmp_path: Path) -> None:
+    url = f"redis://:a-password@127.0.0.1:{free_port()}/0"
+    code, said = await hookline("serve", "--port", "0", "--data", str(tmp_path / "data"), "--store", url)
+    assert code == 1
+    assert "the store" in said
+    assert "a-password" not in said
+    assert "Traceback" not in said
+
+
+async def test_a_second_server_on_one_data_directory_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with serving(data):
+        code, said = await hookline("serve", "--port", "0", "--data", str(data))
+    assert code == 1
+    assert "another server" in said
+    assert str(data) in said
+
+
+async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as server:
+        port = server.url.rsplit(":", 1)[1]
+        code, said = await hookline("serve", "--port", port, "--data", str(tmp_path / "other"))
+    assert code == 1
+    assert f"127.0.0.1:{port}" in said
+    assert "--port" in said
+
+
+async def test_a_store_that_ends_ends_the_server(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as server:
+        pid = int((tmp_path / "data" / "lock").read_text())
+        os.kill(pid, signal.SIGKILL)
+        assert await asyncio.wait_for(server.process.wait(), 20) == 1
+        assert "the embedded store has ended" in "\n".join(server.said)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("HOOKLINE_PORT", "eighty", "HOOKLINE_PORT: expected a whole number"),
+        ("HOOKLINE_TICK", "soon", "HOOKLINE_TICK: expected seconds"),
+        ("HOOKLINE_SECRET_KEY", "too-short-secret", "HOOKLINE_SECRET_KEY"),
+        ("HOOKLINE_EGRESS_ALLOW", "everything", "expected networks"),
+    ],
+)
+async def test_a_bad_setting_is_named_without_its_value(
+    tmp_path: Path, variable: str, value: str, expected: str
+) -> None:
+    environ = {"HOOKLINE_PORT": "0", variable: value}
+    code, said = await hookline("serve", "--data", str(tmp_path / "data"), **environ)
+    assert code != 0
+    assert expected in said
+    assert value not in said
+    assert "Traceback" not in said
+
+
+async def test_run_prints_results_and_says_what_was_refused(tmp_path: Path) -> None:
+    create = "create item with:\nkey: jobs\nsortField: a\n"
+    async with serving(tmp_path / "data") as server:
+        code, said = await hookline("run", "--url", server.url, "-", stdin=create)
+        assert (code, '"sortField": "a"' in said) == (0, True)
+        code, said = await hookline("run", "--url", server.url, "-", stdin=create)
+        assert code == 1
+        assert "exists" in said
+        code, said = await hookline("run", "--url", server.url, "-", stdin="crate item with:\nkey: jobs\n")
+        assert code == 1
+        assert "create" in said
+    code, said = await hookline("run", "--url", server.url, "-", stdin=create)
+    assert code == 1
+    assert "hookline serve" in said
+
+
+async def test_orchestrate_claims_with_triggers_on(tmp_path: Path) -> None:
+    async with receiving() as receiver, serving(tmp_path / "data") as server, aiohttp.ClientSession() as session:
+        for name, status in (("waiting", "not_started"), ("lost", "started")):
+            metadata = {"status": status} | ({"locked_until": "2024-03-15T10:10:00Z"} if status == "started" else {})
+            item = {"key": "jobs", "sortField": name, "metadata": metadata, "triggerUrls": {receiver.url: "k"}}
+            async with session.post(f"{server.url}/v1/items", json=item) as response:
+                assert response.status == 201
+        code, said = await hookline("orchestrate", "--url", server.url, "--key", "jobs", "--once")
+        assert code == 0, said
+        assert "claimed 2 of jobs" in said
+        posts = await receiver.wait_for(2)
+        assert {post.data["newDataset"]["sortField"] for post in posts} == {"waiting", "lost"}
+
+
+async def test_signing_secret_is_the_one_that_receivers_verify_with(tmp_path: Path) -> None:
+    code, first = await hookline("signing-secret", "--data", str(tmp_path))
+    assert code == 0
+    assert first.startswith("whsec_")
+    assert (await hookline("signing-secret", "--data", str(tmp_path)))[1] == first
+
+
+async def test_the_demo_holds() -> None:
+    code, said = await hookline("demo")
+    assert code == 0, said
+    assert "✗" not in said
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("example.com", False),
+    ],
+)
+def test_webhooks_may_reach_this_machine_only_if_only_it_can_reach_us(host: str, loopback: bool) -> None:
+    assert _is_loopback(host) is loopback

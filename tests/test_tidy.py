@@ -1,0 +1,84 @@
+"""The tree keeps its own rules: direction of imports, sizes, one place per thing."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hookline_lua import SCRIPTS, load
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"hookline_lua": ROOT / "lua", "hookline": ROOT / "engine", "hookline_server": ROOT / "server"}
+MODULES = sorted(path for root in PACKAGES.values() for path in root.rglob("*.py"))
+LUA = sorted((ROOT / "lua").rglob("*.lua"))
+LAYERS = ["errors", "calls", "connection", "batcher", "datastore"]
+"""Inside the engine each imports only what stands before it (and values, which import none of these)."""
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def tops(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_imports_go_one_way(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[1]
+    allowed = list(PACKAGES)[: list(PACKAGES).index(package) + 1]
+    assert tops(path) & set(PACKAGES) <= set(allowed)
+
+
+def test_only_the_connection_speaks_redis_py() -> None:
+    assert [path.name for path in MODULES if "redis" in tops(path)] == ["connection.py"]
+
+
+def test_layers_of_the_engine() -> None:
+    for place, layer in enumerate(LAYERS):
+        later = {f"hookline.{name}" for name in LAYERS[place + 1 :]}
+        assert not imports(ROOT / "engine/hookline" / f"{layer}.py") & later, layer
+
+
+@pytest.mark.parametrize("path", [*MODULES, *LUA], ids=lambda path: path.name)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 480
+    if path.suffix == ".py":
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno <= 70, f"{path.name}: {node.name}"
+
+
+def test_every_lua_file_is_used() -> None:
+    composed = "\n".join(load(name).source for name in SCRIPTS)
+    for path in LUA:
+        assert path.read_text().splitlines()[-1] in composed, path.name
+    assert {path.stem for path in LUA if path.parent.name == "hookline_lua"} == {
+        name.removesuffix("_drain") for name in SCRIPTS
+    }
+
+
+def test_nothing_is_left_lying_about() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    for name in tracked:
+        path = ROOT / name
+        if path.suffix in (".py", ".lua", ".md", ".toml") and path.exists() and path != Path(__file__):
+            assert not re.search(r"\b(TODO|FIXME|XXX)\b", path.read_text()), name
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) < 150
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / target).exists(), target
