@@ -106,13 +106,16 @@ class Scripts:
     async def answer(self, calls: Sequence[Call], *, call_id: str | None = None, generation: int = 0) -> bytes:
         """The packed answer of one EVALSHA for these calls, all of one script."""
         (name,) = {call.script for call in calls}
+        args = self.args(calls, call_id=call_id, generation=generation)
+        answer: bytes = await self.raw.evalsha(load(name).sha, 1, *args)
+        return answer
+
+    def args(self, calls: Sequence[Call], *, call_id: str | None = None, generation: int = 0) -> list[Any]:
+        """The key and the arguments of one such call."""
         request = b"\x93" + pack_request(KEEP_MS) + pack_request(self.outbox_max)
         request += b"\xdc" + len(calls).to_bytes(2, "big") + b"".join(call.pack(generation) for call in calls)
         now = "" if self.clock.ms is None else str(self.clock.ms)
-        answer: bytes = await self.raw.evalsha(
-            load(name).sha, 1, TAG, now, call_id or f"test-{next(self._ids)}", request
-        )
-        return answer
+        return [TAG, now, call_id or f"test-{next(self._ids)}", request]
 
     async def run(self, *calls: Call, call_id: str | None = None, generation: int = 0) -> list[Any]:
         """Each call's outcome, or what it claimed."""

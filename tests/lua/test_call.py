@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib import resources
 
 import pytest
 import redis.asyncio as aioredis
+
 from conftest import NOW_MS
 from hookline import Datastore
 from hookline.calls import Call, Claimed
-from hookline.codec import pack
+from hookline.codec import unpack_answer
 from hookline.errors import StoreFull
-from scripts import KEEP_MS, KEY, TAG, URL, Scripts, at, calling, line, snapshot, unchanged
+from hookline_lua import compose
+from scripts import KEEP_MS, KEY, TAG, URL, Scripts, at, calling, snapshot, unchanged
 
 WAITING = {"status": "not_started"}
 HELD = {"status": "started", "worker_id": "w"}
@@ -158,31 +161,152 @@ async def test_items_that_change_several_times_end_in_the_right_sets(scripts: Sc
 async def test_a_to_b_to_a_writes_no_more_than_the_version(scripts: Scripts) -> None:
     await scripts.create(metadata={"status": "review", "n": 1})
     before = await snapshot(scripts.raw)
-    await scripts.run(*(scripts.calls.update(KEY, "a", metadata={"n": n, "status": s}) for n, s in ((2, "x"), (1, "review"))))
+    steps = [{"n": 2, "status": "done"}, {"n": 1, "status": "review"}]
+    await scripts.run(*(scripts.calls.update(KEY, "a", metadata=metadata) for metadata in steps))
     after = await snapshot(scripts.raw)
     assert after == {**before, "i:jobs:a": {**before["i:jobs:a"], "v": "3"}}
-
-
-def operation(scripts: Scripts, verb: str) -> Call:
-    """A creation or deletion of item `a` that one script could run with others of its kind: by the upsert's script."""
-    return {"create": scripts.calls.create, "delete": scripts.calls.delete}[verb](KEY, "a")
 
 
 MIXED = """#!lua
 -- keys: partition
 -- args: now_ms:int call_id request:msgpack
--- use: outcome clock item lock call change
+-- use: outcome item call change
 
 return call.run(function(operation, place)
   local record = item.load(operation.key, operation.sort)
-  if operation.kind == 'create' then
-    return record.exists and call.refuse(outcome.exists, record) or change.create(record, operation, place)
-  elseif not record.exists then
-    return { outcome.not_found, false, false }
+  if operation.set then
+    return change.create(record, operation, place)
   end
   item.open(record)
-  call.commit(record, operation, 'deleted')
+  local refused = call.commit(record, operation, 'deleted')
   item.clear(record)
-  return { outcome.ok, false, false }
+  return refused or { outcome.ok, false, false }
 end)
 """
+"""A script that creates and deletes in one call, made of the helpers of those that do the one or the other."""
+
+
+def read_lib(name: str) -> str:
+    return resources.files("hookline_lua").joinpath("lib", f"{name}.lua").read_text()
+
+
+def create_or_delete(scripts: Scripts, what: str | None) -> Call:
+    """Create item `a` with a status, or delete it."""
+    return scripts.calls.create(KEY, "a", metadata={"status": what}) if what else scripts.calls.delete(KEY, "a")
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(["review", None, "review"], id="create delete create"),
+        pytest.param(["review", None, "not_started"], id="create delete create otherwise"),
+        pytest.param(["review", None], id="create delete"),
+        pytest.param(["started", None, "review", None, "started"], id="five"),
+    ],
+)
+@pytest.mark.parametrize("there", [None, "review", "not_started"])
+async def test_created_and_deleted_in_one_call(scripts: Scripts, there: str | None, steps: list[str | None]) -> None:
+    """Whatever the steps, and whatever was there before, the store ends as if only the last had been done."""
+    last = steps[-1]
+    if there:
+        await scripts.create(metadata={"status": there, "old": 1}, trigger_urls=calling("updated"))
+        steps = [None, *steps]
+    scripts.clock.advance(1)
+    script = compose("mixed", MIXED, read_lib)
+    calls = [create_or_delete(scripts, step) for step in steps]
+    answers = unpack_answer(await scripts.raw.eval(script.source, 1, *scripts.args(calls)))
+    assert [answer[0] for answer in answers] == [b"ok"] * len(steps)
+    many = await snapshot(scripts.raw)
+    await scripts.raw.flushall()
+    if last:
+        await scripts.run(*(scripts.calls.create(KEY, f"other{n}") for n in range(len(steps) - 1)), calls[-1])
+    one = await snapshot(scripts.raw)
+    if last:
+        many["i:jobs:a"].pop("tk", None), one["i:jobs:a"].pop("tk", None)
+    for name in ("i:jobs:a", *(f"s:jobs:{status}" for status in ("review", "not_started", "started"))):
+        assert many.get(name) == one.get(name)
+    assert many.get("k:jobs") == ({"a": 0} if last else None)
+
+
+@pytest.mark.parametrize("steps", [["review", None, "done"], [None, "review", None], [None, "done"]])
+async def test_created_and_deleted_in_one_run(scripts: Scripts, datastore: Datastore, steps: list[str | None]) -> None:
+    if steps[0] is None:
+        await scripts.create(metadata={"status": "review", "old": 1})
+    outcomes = await datastore.run([create_or_delete(scripts, step) for step in steps])
+    assert [outcome.word for outcome in outcomes] == ["ok"] * len(steps)
+    keyspace = await snapshot(scripts.raw)
+    if steps[-1]:
+        assert keyspace["s:jobs:done"] == {"a": NOW_MS}
+        assert "m:old" not in keyspace["i:jobs:a"]
+    else:
+        assert keyspace == {"r": {"jobs\0", "jobs\0review"}}
+
+
+# Keys that spoil every operation
+
+
+@pytest.mark.spoils
+@pytest.mark.parametrize("script", WRITES)
+async def test_without_its_registry_a_partition_takes_no_write(scripts: Scripts, bench: Bench, script: str) -> None:
+    await scripts.spoil("r")
+    calls = [call for call in WRITES[script](bench) if call.key == KEY]
+    async with unchanged(scripts.raw):
+        words = await scripts.words(*calls)
+    assert "corrupt" in words
+    assert "ok" not in words
+
+
+@pytest.mark.spoils
+async def test_counts_that_cannot_be_kept_stop_nothing(scripts: Scripts, bench: Bench) -> None:
+    await scripts.spoil("n:jobs")
+    assert (await scripts.complete("held", "1.ab")).word == "stale_token"
+    assert (await scripts.complete("held", bench.token)).word == "ok"
+
+
+# At the memory limit
+
+
+@asynccontextmanager
+async def full(raw: aioredis.Redis) -> AsyncIterator[None]:
+    """The store is at its limit meanwhile."""
+    await raw.config_set("maxmemory", "1")
+    try:
+        yield
+    finally:
+        await raw.config_set("maxmemory", "0")
+
+
+async def test_what_drains_works_at_the_memory_limit(
+    scripts: Scripts, bench: Bench, datastore: Datastore, raw: aioredis.Redis
+) -> None:
+    await scripts.create("done", metadata={**HELD, "priority": 1}, trigger_urls={URL: "secret"})
+    await scripts.create("gone", trigger_urls={URL: "secret"})
+    take = {"consumer": "r1", "limit": 10, "idle_ms": 0, "own": False}
+    async with full(raw):
+        (claimed,) = (await datastore.claim(KEY, worker_id="v")).items
+        assert claimed.token is not None
+        settled = await datastore.settle([datastore.calls.complete(KEY, "waits", claimed.token, triggers="on")])
+        assert [outcome.word for outcome in settled] == ["ok"]
+        await datastore.update(KEY, "done", metadata={"status": "completed"})
+        await datastore.update(KEY, "held", metadata={**HELD, "version": 1})
+        await datastore.delete(KEY, "gone")
+        await datastore.run([datastore.calls.create("hookline.deliveries.x", "a", metadata=WAITING, reserved=True)])
+        answer = await datastore.connection.read("relay_take", 0, take)
+        ids = [stream_id for stream_id, _ in answer[b"events"]]
+        assert await datastore.connection.read("relay_done", 0, {"ids": ids}) == len(ids) == 2
+        assert (await datastore.get(KEY, "done")).status == "completed"
+        assert len((await datastore.query(KEY)).items) == 3
+        assert (await datastore.stats()).outbox == 0
+
+
+async def test_what_grows_is_refused_at_the_memory_limit(
+    scripts: Scripts, bench: Bench, datastore: Datastore, raw: aioredis.Redis
+) -> None:
+    async with full(raw), unchanged(raw):
+        with pytest.raises(StoreFull):
+            await datastore.create(KEY, "new")
+        with pytest.raises(StoreFull):
+            await datastore.create(KEY, "held", upsert=True)
+        with pytest.raises(StoreFull):
+            await datastore.update(KEY, "held", content=1)
+    await datastore.create(KEY, "new")

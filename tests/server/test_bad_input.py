@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
-from conftest import Api
+
+from api import Api
 
 JSON = {"Content-Type": "application/json"}
 MERGE = {"Content-Type": "application/merge-patch+json"}

@@ -1,0 +1,68 @@
+"""The HTTP server in this process, asked over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import uvicorn
+from starlette.applications import Starlette
+from yarl import URL
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server answered; the names of headers in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def data(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Api:
+    """Asks the server. ``app`` is its application, for what cannot be brought about from outside."""
+
+    session: aiohttp.ClientSession
+    port: int
+    app: Starlette
+
+    async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
+        """One request, its path sent as written; ``body`` is sent as JSON, ``data=`` as it is."""
+        if body is not None:
+            options["json"] = body
+        url = URL(f"http://127.0.0.1:{self.port}{path}", encoded=True)
+        async with self.session.request(method, url, **options) as response:
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, headers, await response.read())
+
+    async def command(self, text: str) -> Answer:
+        """Run a text of commands."""
+        return await self("POST", "/v1/command", data=text.encode(), headers={"Content-Type": "text/plain"})
+
+
+@contextlib.asynccontextmanager
+async def asking(app: Starlette) -> AsyncIterator[Api]:
+    """Serve an application on a free port of loopback."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", http="httptools", lifespan="off")
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        assert not serving.done(), "the server did not start"
+        await asyncio.sleep(0.005)
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield Api(session, server.servers[0].sockets[0].getsockname()[1], app)
+    finally:
+        server.should_exit = True
+        await serving
