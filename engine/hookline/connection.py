@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -134,19 +133,24 @@ class Connection:
         return answer
 
     async def _resolved(self, script: str, args: tuple[Any, ...]) -> bytes:
-        deadline = time.monotonic() + self._settings.call_timeout * 2
+        # Outcomes are kept for as long: what is sent after the deadline could take effect a second time.
+        deadline = asyncio.get_running_loop().time() + self._settings.call_timeout * 2
         sent = False
         while True:
             try:
-                answer: bytes = await self._evaluate(script, args)
+                answer: bytes = await self._evaluate(script, args, deadline if sent else None)
             except _NotSentError as error:
                 if not sent:
                     raise Unavailable(f"the store cannot be reached: {error}") from error
             except _LostError:
                 sent = True
+            except Unavailable:
+                # Once a call was sent, a store that takes none now says nothing about that one.
+                if not sent:
+                    raise
             else:
                 return answer
-            if time.monotonic() >= deadline:
+            if asyncio.get_running_loop().time() >= deadline:
                 raise OutcomeUnknown("the store was sent the call and gave no answer; read the item to see its state")
             await asyncio.sleep(_RETRY_PAUSE)
 
@@ -175,23 +179,28 @@ class Connection:
         except (_NotSentError, _LostError) as error:
             raise Unavailable(f"the store gave no answer: {error}") from error
 
-    async def _evaluate(self, name: str, args: tuple[Any, ...]) -> Any:
+    async def _evaluate(self, name: str, args: tuple[Any, ...], send_by: float | None = None) -> Any:
         script = load(name)
         try:
-            return await self._roundtrip("EVALSHA", script.sha, len(script.keys), *args)
+            return await self._roundtrip("EVALSHA", script.sha, len(script.keys), *args, send_by=send_by)
         except redis_errors.NoScriptError:
             # Nothing ran: the store was restarted, or its scripts were flushed.
-            await self._roundtrip("SCRIPT", "LOAD", script.source)
-            return await self._roundtrip("EVALSHA", script.sha, len(script.keys), *args)
+            await self._roundtrip("SCRIPT", "LOAD", script.source, send_by=send_by)
+            return await self._roundtrip("EVALSHA", script.sha, len(script.keys), *args, send_by=send_by)
 
-    async def _roundtrip(self, *args: Any) -> Any:
+    async def _roundtrip(self, *args: Any, send_by: float | None = None) -> Any:
         try:
-            connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+            async with asyncio.timeout_at(send_by):
+                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        except redis_errors.AuthenticationError as error:
+            raise Incompatible(f"the store refuses the user or password of its URL: {error}") from error
         except _LOST as error:
             raise _NotSentError(str(error)) from error
         try:
             await connection.send_command(*args)
             return await connection.read_response()
+        except redis_errors.AuthenticationError as error:
+            raise Incompatible(f"the store asks for a user or password: {error}") from error
         except redis_errors.BusyLoadingError as error:
             raise Unavailable("the store is loading its data") from error
         except redis_errors.NoScriptError:
@@ -241,9 +250,10 @@ class Connection:
 
 
 def _translate(error: redis_errors.ResponseError) -> HooklineError:
+    # redis-py takes the code off the text of those errors that it knows.
     text = str(error)
-    word = text.split(" ", 1)[0]
-    if word in _NOT_NOW or isinstance(error, redis_errors.ReadOnlyError):
+    word = error.status_code or text.split(" ", 1)[0]
+    if word in _NOT_NOW:
         return Unavailable(f"the store cannot take writes now: {text}")
     if isinstance(error, redis_errors.NoPermissionError):
         return Incompatible(f"the store's user lacks a permission: {text}")

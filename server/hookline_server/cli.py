@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from collections.abc import Coroutine
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hookline import Settings
 from hookline.clock import parse_duration
 from hookline.errors import HooklineError, Invalid
 from hookline.secret import SecretBox, load_key
+from hookline.settings import PREFIX
 from hookline_server import remote
 from hookline_server.demo import play
 from hookline_server.serve import serve as serve_forever
@@ -29,7 +32,7 @@ _url_option = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hookline")
 def main() -> None:
-    r"""Hookline: a datastore whose items are also jobs.
+    """Hookline: a datastore whose items are also jobs.
 
     \b
     Start a server with an embedded store, and try it:
@@ -38,15 +41,26 @@ def main() -> None:
     """
 
 
-@main.command()
+def _settings_table() -> str:
+    """Every setting as the help of ``serve`` shows it: variable, meaning, default."""
+    lines = ["\b", "Settings:"]
+    for setting in fields(Settings):
+        default = setting.default
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        lines.append(f"  {PREFIX}{setting.name.upper()}" + (f"  [{shown}]" if shown not in (None, "") else ""))
+        lines.append(f"      {setting.metadata['help']}")
+    return "\n".join(lines)
+
+
+@main.command(epilog=_settings_table())
 @click.option("--store", "store_url", help="URL of a Redis or Valkey to use; left out: the embedded one.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Directory of the data.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on, 0 for a free one.  [default: 8080]")
 def serve(**given: Any) -> None:
-    r"""Run the server until Ctrl-C.
+    """Run the server until Ctrl-C.
 
-    Every option, and every other setting, can also be given as HOOKLINE_<NAME> in the environment.
+    Options win over the environment, which has every setting (below). Durations may have a unit: 500ms, 30s, 10m.
 
     \b
     hookline serve
@@ -62,7 +76,7 @@ def serve(**given: Any) -> None:
 @click.argument("file", type=click.File("r", encoding="utf-8"))
 @_url_option
 def run(file: Any, url: str) -> None:
-    r"""Run a text of commands: FILE, or - for standard input.
+    """Run a text of commands: FILE, or - for standard input.
 
     \b
     echo '/datastore get items with key: jobs' | hookline run -
@@ -80,13 +94,14 @@ def run(file: Any, url: str) -> None:
 @click.option("--once", is_flag=True, help="Run once and stop.")
 @_url_option
 def orchestrate(**options: Any) -> None:
-    r"""Claim waiting jobs of a key, and those whose lock has expired, with triggers on; again and again.
+    """Claim waiting jobs of a key, and those whose lock has expired, with triggers on; again and again.
 
     \b
     hookline orchestrate --key jobs --limit 10 --every 5m --lock-for 10m
     """
     for name in ("every", "lock_for"):
         _checked(lambda name=name: parse_duration(options[name]), f"--{name.replace('_', '-')}")
+    options["where"] = _checked(lambda: json.loads(options["where"]), "--where")
     _run(remote.orchestrate(say=click.echo, **options))
 
 

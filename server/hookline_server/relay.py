@@ -31,12 +31,16 @@ GONE = 410
 
 
 class Relay:
-    """One relay. ``consumer`` is its stable name: restarted under it, it goes on with what it had taken."""
+    """One relay. ``consumer`` is its stable name: restarted under it, it goes on with what it had taken.
 
-    def __init__(self, datastore: Datastore, egress: Egress, consumer: str) -> None:
+    ``grace`` is how long it waits, in seconds, for the webhooks in flight when it is stopped.
+    """
+
+    def __init__(self, datastore: Datastore, egress: Egress, consumer: str, *, grace: float = 5.0) -> None:
         self._datastore = datastore
         self._egress = egress
         self._consumer = consumer
+        self._grace = grace
         self._settings = datastore.settings
         self._secret = datastore.secrets.derive(f"webhook-signing:{self._settings.namespace}")
         # A delivery ends within its timeout; what is idle for longer was left by a relay that is gone.
@@ -54,6 +58,9 @@ class Relay:
                     group.create_task(self._relay(partition))
                 group.create_task(self._retry())
         finally:
+            # What is cut off between POST and acknowledgement is delivered twice.
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=self._grace)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)

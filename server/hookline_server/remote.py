@@ -31,7 +31,7 @@ async def run_text(url: str, text: str, say: Say) -> None:
 
 
 async def orchestrate(
-    *, url: str, key: str, limit: int, every: str, lock_for: str, where: str, once: bool, say: Say
+    *, url: str, key: str, limit: int, every: str, lock_for: str, where: Any, once: bool, say: Say
 ) -> None:
     """Claim items with triggers on, every so often, until cancelled; a run that fails is said and tried again.
 
@@ -43,7 +43,7 @@ async def orchestrate(
             "workerId": "orchestrate",
             "limit": limit,
             "lockFor": lock_for,
-            "where": json.loads(where or "{}"),
+            "where": where,
             "triggers": "on",
         }
     ).encode()

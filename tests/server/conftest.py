@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest_asyncio
 
@@ -11,8 +12,17 @@ from hookline import Datastore
 from hookline_server.app import create_app
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def served() -> AsyncIterator[Api]:
+    """One server for the session, since starting and stopping one takes a tenth of a second."""
+    nothing: Any = None
+    async with asking(create_app(nothing)) as api:
+        yield api
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def api(datastore: Datastore) -> AsyncIterator[Api]:
-    """A server on the datastore under test."""
-    async with asking(create_app(datastore)) as served:
-        yield served
+async def api(served: Api, datastore: Datastore) -> Api:
+    """The server on the datastore under test."""
+    served.app.state.datastore = datastore
+    served.app.state.ready = None
+    return served

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +59,7 @@ def nested(levels: int) -> Any:
 ROWS = [
     # Not JSON
     create("no body", 422, "invalid", "", "expected a JSON body", b""),
-    create("cut off", 400, "invalid_json", None, "line 2, column 9", b'{"key": "jobs",\n"content"'),
+    create("cut off", 400, "invalid_json", None, "line 2, column 10", b'{"key": "jobs",\n"content"'),
     create("trailing comma", 400, "invalid_json", None, "line 1, column", b'{"key": "jobs",}'),
     create("two values", 400, "invalid_json", None, "extra data", b'{"key": "jobs"} {}'),
     create("NaN", 400, "invalid_json", None, "byte 26: NaN is not JSON", b'{"key":"jobs", "content": NaN}'),
@@ -107,10 +108,6 @@ ROWS = [
     ),
     create("a number too large", 422, "invalid", "/content", "finite", b'{"key":"jobs","content":1e400}'),
     create("depth of 100,000", 422, "invalid", "", "64 levels", b'{"key":"jobs","content":' + b"[" * 100_000),
-    create(
-        *("depth of 900, and a name twice", 422, "invalid", "", "64 levels"),
-        b'{"key":"jobs","content":' + b"[" * 900 + b'{"a":1,"a":1}' + b"]" * 900 + b"}",
-    ),
     new("depth over 64", "/content" + "/0" * 64, "64 levels", content=nested(65)),
     new("depth over 64 in metadata", "/metadata/deep" + "/0" * 64, "64 levels", metadata={"deep": nested(65)}),
     # Fields
@@ -338,7 +335,7 @@ ROWS = [
     command("misspelt word", "line 1, column 1: expected '/datastore'", b"creat item with:\nkey: jobs\n"),
     command("misspelt field", "line 3, column 1", b"create item with:\nkey: jobs\nsortfeld: x\n"),
     command(
-        "unclosed brace", "line 3, column 10: expected a '}'", b'create item with:\nkey: jobs\nmetadata: {"a": 1\n'
+        "unclosed brace", "line 3, column 11: expected a '}'", b'create item with:\nkey: jobs\nmetadata: {"a": 1\n'
     ),
     command("command without key", "the field 'key'", b"create item with:\nsortField: x\n"),
     command("second command bad", "line 4", b"create item with:\nkey: jobs\n\ncrate item with:\nkey: jobs\n"),
@@ -387,14 +384,15 @@ ROWS = [
 
 async def everything(raw: aioredis.Redis) -> dict[bytes, Any]:
     """All that the store holds, but for the outcomes that it keeps for retries."""
-    return {name: await raw.dump(name) for name in await raw.keys("*") if b":o:" not in name}
+    names: list[Any] = await raw.keys("*")
+    return {name: await raw.dump(name) for name in names if b":o:" not in name}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 async def test_is_refused_with_its_reason_and_nothing_written(row: Row, api: Api, raw: aioredis.Redis) -> None:
     await api("POST", "/v1/items", {"key": "jobs", "sortField": "known", "metadata": {"status": "not_started"}})
     before = await everything(raw)
-    options = {"data": row.data} if row.data is not None else {}
+    options = {"data": io.BytesIO(row.data)} if row.data is not None else {}
     answer = await api(row.method, row.path, row.body, headers=row.headers, **options)
     problem = answer.data
     assert (answer.status, problem["code"], problem["status"]) == (row.status, row.code, row.status)
@@ -438,7 +436,7 @@ async def test_the_largest_body_is_taken(api: Api) -> None:
     frame = b'{"key":"jobs","content":"%s"}'
     body = frame % (b"x" * (MIB - len(frame) + 2))
     assert len(body) == MIB
-    assert (await api("POST", "/v1/items", data=body, headers=JSON)).status == 201
+    assert (await api("POST", "/v1/items", data=io.BytesIO(body), headers=JSON)).status == 201
 
 
 @pytest.mark.parametrize(
@@ -451,6 +449,13 @@ async def test_what_is_at_the_bounds_comes_back_as_it_was(api: Api, content: Any
     assert created.status == 201
     found = (await api("GET", "/v1/items/jobs/x")).data["content"]
     assert (found, type(found)) == (content, type(content))
+
+
+@pytest.mark.parametrize("levels", [63, 64, 200, 900, 999, 1000, 5000])
+async def test_a_name_twice_far_down(api: Api, levels: int) -> None:
+    body = b'{"key":"jobs","content":' + b"[" * levels + b'{"a":1,"a":1}' + b"]" * levels + b"}"
+    answer = await api("POST", "/v1/items", data=body, headers=JSON)
+    assert (answer.status, answer.data["code"]) == (422, "invalid")
 
 
 async def test_escaped_colons_are_no_repetition(api: Api) -> None:

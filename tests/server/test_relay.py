@@ -36,9 +36,9 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @contextlib.asynccontextmanager
-async def relaying(datastore: Datastore, consumer: str = "relay") -> AsyncIterator[Relay]:
+async def relaying(datastore: Datastore, consumer: str = "relay", grace: float = 5.0) -> AsyncIterator[Relay]:
     egress = Egress(allow_loopback=True, deadline=datastore.settings.delivery_timeout)
-    relay = Relay(datastore, egress, consumer)
+    relay = Relay(datastore, egress, consumer, grace=grace)
     task = asyncio.create_task(relay.run())
     try:
         yield relay
@@ -171,7 +171,7 @@ async def test_a_relay_that_is_gone_is_taken_over_by_the_next_of_its_name(
     datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
 ) -> None:
     receiver.hang = asyncio.Event()
-    async with relaying(datastore):
+    async with relaying(datastore, grace=0):
         await create_job(datastore, receiver.url)
         await start(datastore)
         await receiver.wait_for(1)
@@ -202,3 +202,15 @@ async def test_lanes_are_named_by_url_alone() -> None:
     assert Target("https://a.example/x", b"1").lane == Target("https://a.example/x", b"2").lane
     assert Target("https://a.example/x", b"").lane != Target("https://a.example/y", b"").lane
     assert Target("https://a.example/x", b"").lane.startswith(DELIVERIES)
+
+
+async def test_stopped_it_waits_for_what_is_in_flight(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    receiver.hang = asyncio.Event()
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        await receiver.wait_for(1)
+        asyncio.get_running_loop().call_later(0.1, receiver.hang.set)
+    assert await outbox_length(raw) == 0

@@ -1,0 +1,139 @@
+"""The command language over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api import Api
+from hookline import Datastore
+
+CREATE = 'create item with:\nkey: jobs\nsortField: {name}\nmetadata: {{ "status": "not_started", }}\n'
+
+
+async def results(api: Api, text: str) -> list[dict[str, Any]]:
+    answer = await api.command(text)
+    assert answer.status == 200, answer.data
+    found: list[dict[str, Any]] = answer.data["results"]
+    return found
+
+
+async def test_each_verb_has_its_result(api: Api) -> None:
+    created, got, listed, queried, updated = await results(
+        api,
+        CREATE.format(name="a")
+        + """
+/datastore get item with key: jobs and sortField: a
+
+get items with key: jobs
+
+query items where:
+key: jobs
+metadata: { "status": "not_started" }
+limit: 10
+
+/datastore update item with:
+key: jobs
+sortField: a
+content: { 'rows': 3 }
+""",
+    )
+    assert created["verb"] == "create"
+    assert created["item"]["metadata"] == {"status": "not_started", "attempts": 0, "version": 1}
+    assert "warnings" not in created
+    assert (got["verb"], got["item"]) == ("get", created["item"])
+    assert listed == {"verb": "get", "items": [created["item"]], "cursor": None}
+    assert queried == {"verb": "query", "items": [created["item"]], "cursor": None}
+    assert (updated["verb"], updated["item"]["content"], updated["item"]["version"]) == ("update", {"rows": 3}, 2)
+    (deleted,) = await results(api, "delete item with key: jobs and sortField: a\n")
+    assert deleted == {"verb": "delete", "key": "jobs", "sortField": "a"}
+
+
+async def test_claims_and_what_ends_them(api: Api) -> None:
+    await results(api, "\n".join(CREATE.format(name=name) for name in "abcd"))
+    (claimed,) = await results(api, 'claim items where:\nkey: jobs\nmetadata: {"status": "not_started"}\nlimit: 4\n')
+    assert (claimed["verb"], len(claimed["items"])) == ("claim", 4)
+    assert claimed["nextAt"] is None
+    assert {item["metadata"]["worker_id"] for item in claimed["items"]} == {"command"}
+    heads = [f"key: jobs\nsortField: {item['sortField']}\ntoken: {item['token']}\n" for item in claimed["items"]]
+    ended = await results(
+        api,
+        f'complete item with:\n{heads[0]}metadata: {{"rows": 1}}\n\n'
+        f"fail item with:\n{heads[1]}error: no rows\nretryAfter: 1h\n\n"
+        f"release item with:\n{heads[2]}\n"
+        f"extend item with:\n{heads[3]}lockFor: 1h\n",
+    )
+    assert ended[:3] == [
+        {"verb": "complete", "key": "jobs", "sortField": "a", "outcome": "ok", "version": 3, "status": "completed"},
+        {"verb": "fail", "key": "jobs", "sortField": "b", "outcome": "ok", "version": 3, "status": "scheduled"},
+        {"verb": "release", "key": "jobs", "sortField": "c", "outcome": "ok", "version": 3, "status": "not_started"},
+    ]
+    assert (ended[3]["outcome"], ended[3]["version"], "lockedUntil" in ended[3]) == ("ok", 2, True)
+    stale = (await api.command(f"complete item with:\n{heads[0]}")).data
+    assert (stale["status"], stale["code"], stale["verb"]) == (409, "stale_token", "complete")
+    (other,) = await results(api, "claim items where:\nkey: jobs\nworkerId: me\nlockFor: 1m\nwait: 10ms\n")
+    assert other["items"][0]["metadata"]["worker_id"] == "me"
+
+
+async def test_the_first_refusal_stops_the_text(api: Api) -> None:
+    text = CREATE.format(name="a") + "\n" + CREATE.format(name="a") + "\n" + CREATE.format(name="b")
+    answer = await api.command(text)
+    assert (answer.status, answer.data["code"]) == (409, "exists")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.data["index"], answer.data["line"], answer.data["verb"]) == (1, 6, "create")
+    assert answer.data["item"]["sortField"] == "a"
+    assert [result["item"]["sortField"] for result in answer.data["results"]] == ["a"]
+    assert (await api("GET", "/v1/items/jobs/b")).status == 404
+
+
+async def test_a_bad_field_is_placed_in_the_text(api: Api) -> None:
+    answer = await api.command('\ncreate item with:\nkey: jobs\nmetadata: {\n  "priority": 11 }\n')
+    assert (answer.status, answer.data["code"]) == (422, "invalid")
+    assert answer.data["errors"][0]["pointer"] == "/metadata/priority"
+    assert (answer.data["line"], answer.data["column"], answer.data["index"]) == (4, 11, 0)
+    assert answer.data["results"] == []
+
+
+async def test_an_error_of_syntax_runs_nothing_at_all(api: Api) -> None:
+    answer = await api.command(CREATE.format(name="a") + "\nupdate item wth:\nkey: jobs\n")
+    assert (answer.status, answer.data["code"]) == (422, "syntax_error")
+    assert (answer.data["line"], answer.data["column"]) == (6, 13)
+    assert "'with'" in answer.data["expected"]
+    assert "'wth'" in answer.data["found"]
+    assert answer.data["excerpt"].startswith("update item wth:")
+    assert (await api("GET", "/v1/items/jobs/a")).status == 404
+
+
+async def test_triggers_off_writes_no_event(api: Api, datastore: Datastore) -> None:
+    await results(api, CREATE.format(name="a") + 'triggerUrls: {"http://x.example": "k"}\n')
+    update = 'update item with{}:\nkey: jobs\nsortField: a\nmetadata: {{"step": {}}}\n'
+    await results(api, update.format(" triggers off", 1))
+    assert (await datastore.stats()).outbox == 0
+    await results(api, update.format("", 2))
+    assert (await datastore.stats()).outbox == 1
+
+
+async def test_a_past_lock_is_warned_of(api: Api) -> None:
+    await results(api, CREATE.format(name="a"))
+    (claimed,) = await results(
+        api,
+        'update item with:\nkey: jobs\nsortField: a\nmetadata: {"status": "started", "version": 1,'
+        ' "worker_id": "w", "locked_until": "2024-03-15T10:10:00Z"}\n',
+    )
+    assert "already past" in claimed["warnings"][0]
+    assert claimed["item"]["token"].startswith("2.")
+    assert "warnings" not in claimed["item"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain; charset=utf-8", "application/octet-stream", "application/x-www-form-urlencoded"]
+)
+async def test_text_is_taken_as_clients_call_it(api: Api, kind: str) -> None:
+    answer = await api("POST", "/v1/command", data=CREATE.format(name="ü").encode(), headers={"Content-Type": kind})
+    assert answer.data["results"][0]["item"]["sortField"] == "ü"
+
+
+async def test_a_text_of_nothing_does_nothing(api: Api) -> None:
+    answer = await api.command("\n\n")
+    assert (answer.status, answer.data.get("results", [])) in ((200, []), (422, []))

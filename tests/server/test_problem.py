@@ -1,0 +1,137 @@
+"""Problem documents: every error has one, and none says what it should not."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any
+
+import pytest
+
+from api import Api
+from hookline import Datastore, errors
+from hookline.errors import HooklineError, Incompatible, Invalid, Refused
+from hookline_server.problem import KINDS, problem_of
+
+SECRET = "redis://user:hunter2@10.0.0.7"
+
+
+def raised(kind: type[HooklineError]) -> HooklineError:
+    return Invalid.at("/key", "expected text") if kind is Invalid else kind(SECRET)
+
+
+ALL = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, HooklineError)]
+NEVER_OUTSIDE = {HooklineError, Refused, Incompatible}
+"""Bases, and what only a server that starts can meet: met all the same, they are 500."""
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_every_error_has_a_code_of_its_own(kind: type[HooklineError]) -> None:
+    if kind in NEVER_OUTSIDE - {Refused}:
+        assert problem_of(raised(kind)).code == "internal"
+    elif kind is not Refused:
+        assert problem_of(raised(kind)).code == kind.code
+        assert kind.code in KINDS
+
+
+def test_statuses_are_as_designed() -> None:
+    assert {code: status for code, (status, _) in KINDS.items() if status != 400} == {
+        "invalid": 422,
+        "syntax_error": 422,
+        "body_too_large": 413,
+        "unsupported_media_type": 415,
+        "unknown_path": 404,
+        "method_not_allowed": 405,
+        "cross_site": 403,
+        "not_found": 404,
+        **dict.fromkeys(("exists", "version_conflict", "locked", "stale_token", "not_claimable", "cancelled"), 409),
+        "precondition_failed": 412,
+        "reserved_key": 403,
+        **dict.fromkeys(("outbox_full", "unavailable", "store_full", "outcome_unknown"), 503),
+        "corrupt": 500,
+        "internal": 500,
+    }
+
+
+def break_with(datastore: Datastore, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    async def broken(*args: Any, **options: Any) -> None:
+        raise error
+
+    for verb in ("get", "create", "claim"):
+        monkeypatch.setattr(datastore, verb, broken)
+
+
+@pytest.mark.parametrize("kind", [errors.Unavailable, errors.StoreFull, errors.OutcomeUnknown, errors.OutboxFull])
+async def test_what_may_be_repeated_says_when(
+    kind: type[HooklineError], api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_with(datastore, monkeypatch, kind("later"))
+    answer = await api("POST", "/v1/items", {"key": "jobs"})
+    assert (answer.status, answer.data["code"], answer.headers["retry-after"]) == (503, kind.code, "1")
+    command = await api.command("get item with key: jobs and sortField: a\n")
+    assert (command.status, command.data["code"], command.headers["retry-after"]) == (503, kind.code, "1")
+    assert command.data["results"] == []
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError(SECRET), HooklineError(SECRET), Incompatible(SECRET), errors.Unavailable(SECRET)]
+)
+async def test_what_went_wrong_inside_goes_to_the_log_only(
+    error: Exception,
+    api: Api,
+    datastore: Datastore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    break_with(datastore, monkeypatch, error)
+    with caplog.at_level(logging.ERROR):
+        answer = await api("GET", "/v1/items/jobs/a", headers={"X-Request-Id": "find-me"})
+    assert answer.status in (500, 503)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"] == "find-me"
+    assert b"hunter2" not in answer.body + repr(answer.headers).encode()
+    assert "hunter2" in caplog.text
+    assert "find-me" in caplog.text
+    monkeypatch.undo()
+    assert (await api("GET", "/v1/items/jobs/a")).status == 404
+
+
+async def test_a_spoilt_index_is_500_and_the_item_stays(api: Api, raw: Any) -> None:
+    await api("POST", "/v1/items", {"key": "jobs", "sortField": "a", "metadata": {"status": "not_started"}})
+    (index,) = await raw.keys("*:s:jobs:not_started")
+    await raw.delete(index)
+    await raw.set(index, "spoilt")
+    answer = await api("POST", "/v1/jobs/jobs/claim", {"workerId": "w"})
+    assert (answer.status, answer.data["code"]) == (500, "corrupt")
+    assert (await api("GET", "/v1/items/jobs/a")).data["version"] == 1
+
+
+@pytest.mark.parametrize("sane", ["abc-123", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"])
+async def test_a_sane_request_id_comes_back(api: Api, sane: str) -> None:
+    for path in ("/livez", "/nowhere", "/v1/items/jobs/none"):
+        assert (await api("GET", path, headers={"X-Request-Id": sane})).headers["x-request-id"] == sane
+
+
+@pytest.mark.parametrize("odd", ["", "two words", "x" * 129, "<script>", "é"])
+async def test_an_odd_request_id_is_replaced(api: Api, odd: str) -> None:
+    given = [(await api("GET", "/livez", headers={"X-Request-Id": odd})).headers["x-request-id"] for _ in range(2)]
+    assert given[0] != given[1]
+    assert all(len(request_id) == 24 for request_id in given)
+
+
+async def test_a_method_that_is_not_there_is_told_those_that_are(api: Api) -> None:
+    for path, allowed in (
+        ("/v1/items/jobs/a", {"GET", "HEAD", "PUT", "PATCH", "DELETE"}),
+        ("/v1/items", {"POST"}),
+        ("/v1/items/jobs", {"GET", "HEAD"}),
+        ("/v1/orchestrations/x", {"GET", "HEAD", "PUT", "DELETE"}),
+    ):
+        answer = await api("OPTIONS", path)
+        assert answer.status == 405
+        assert set(answer.headers["allow"].split(", ")) == allowed
+
+
+async def test_a_page_of_this_server_may_write(api: Api) -> None:
+    own = {"Origin": f"http://127.0.0.1:{api.port}"}
+    assert (await api("POST", "/v1/items", {"key": "jobs"}, headers=own)).status == 201
+    assert (await api("GET", "/v1/items/jobs", headers={"Origin": "http://evil.example"})).status == 200
