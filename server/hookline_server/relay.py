@@ -73,13 +73,13 @@ class Relay:
             while True:
                 try:
                     taken = await self._take(partition, own)
-                    own = own and bool(taken)
                 except HooklineError as error:
                     log.warning("the outbox cannot be read: %s", error)
                     await asyncio.sleep(POLL)
                     continue
                 if own:
                     await asyncio.gather(*(self._deliver_entry(partition, *entry) for entry in taken))
+                    own = bool(taken)
                 elif taken:
                     for entry in taken:
                         self._spawn(self._deliver_entry(partition, *entry))

@@ -35,7 +35,7 @@ def decode(raw: bytes) -> Any:
         raise _too_deep() from None
     except (ValueError, OverflowError) as error:
         _explain(raw, error)
-    if False:
+    if not alike:
         _read_slowly(raw)
     return value
 

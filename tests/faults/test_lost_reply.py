@@ -17,7 +17,7 @@ from hookline.errors import HooklineError, OutcomeUnknown, StoreFull, Unavailabl
 from invariants import check_invariants
 from proxy import CALL_LATE, KEEP_REPLY, LOSE_CALL, LOSE_REPLY, Proxy, proxied
 
-TIMEOUT = 0.4
+TIMEOUT = 0.3
 TAG = "hl:{default/0}"
 VERBS = ("create", "upsert", "update", "start", "delete", "claim", "complete", "fail", "release", "extend")
 VERSIONS = {"create": 1, "upsert": 2, "update": 2, "start": 2, "delete": None, "claim": 2, "extend": 2}
@@ -261,10 +261,13 @@ async def test_the_repeat_meets_a_store_that_cannot_take_it(
     assert outcome.version == 2
     assert len(proxy.calls) == 3
 
-    proxy.faults.extend([LOSE_REPLY, *[f"-{answer}\r\n".encode()] * 100])
+
+async def test_no_repeat_meets_a_store_that_can_take_it(far: Datastore, datastore: Datastore, proxy: Proxy) -> None:
+    await datastore.create("jobs", "a")
+    proxy.faults.extend([LOSE_REPLY, *[b"-OOM it is\r\n"] * 100])
     with pytest.raises(OutcomeUnknown):
-        await far.update("jobs", "a", metadata={"x": 2})
-    assert (await datastore.get("jobs", "a")).version == 3
+        await far.update("jobs", "a", metadata={"x": 1})
+    assert (await datastore.get("jobs", "a")).version == 2
 
 
 @pytest.mark.parametrize("error", [StoreFull, Unavailable])
