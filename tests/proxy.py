@@ -40,7 +40,7 @@ class Proxy:
     async def start(self) -> None:
         """Listen on a free port."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.url = "redis://127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:
         """Close every connection; from now on new ones are refused."""
@@ -93,7 +93,7 @@ class Proxy:
             fault = self.faults.popleft() if self.faults else b""
         elif name == b"CLIENT" and self.pauses:
             await asyncio.sleep(self.pauses.popleft())
-        answer = fault[:1] in (b"-", b"$", b"+", b"*") and fault or self.answers.get(name)
+        answer = (fault[:1] in (b"-", b"$", b"+", b"*") and fault) or self.answers.get(name)
         if fault == LOSE_CALL:
             return False
         if fault == CALL_LATE:

@@ -13,7 +13,7 @@ from typing import Any
 import msgpack
 
 from hookline.clock import CURRENT_TIMESTAMP, EXPECTED_DURATION, EXPECTED_TIME, format_time, parse_duration, parse_time
-from hookline.errors import Flaw, Invalid
+from hookline.errors import Flaw, Invalid, below
 from hookline.item import METADATA_FIELDS_MAX, Item, Trigger, TriggerChange, check_value
 from hookline.secret import SecretBox
 
@@ -86,7 +86,7 @@ def encode_metadata(metadata: object, pointer: str = "/metadata") -> Change:
     flaws: list[Flaw] = []
     for name, value in metadata.items():
         try:
-            _encode_field(change, name, value, f"{pointer}/{name}")
+            _encode_field(change, name, value, below(pointer, name))
         except Invalid as invalid:
             flaws.extend(invalid.flaws)
     if flaws:

@@ -14,7 +14,7 @@ from hookline.batcher import Batcher
 from hookline.calls import CLAIM_MAX, EXAMINED_MAX, QUERY_MAX, Call, Calls, Claimed, Outcome
 from hookline.connection import Connection
 from hookline.cursor import Position
-from hookline.errors import Corrupt, Invalid, NotFound
+from hookline.errors import Corrupt, HooklineError, Invalid, NotFound
 from hookline.item import Item, check_key, check_sort_field
 from hookline.secret import SecretBox
 from hookline.settings import Settings
@@ -230,7 +230,12 @@ class Datastore:
         partition, tried = first, 0
         while tried < self.settings.partitions:
             call = self.calls.claim(key, limit=limit - len(items), partition=partition, **options)
-            claimed = _claimed(await self._perform(call))
+            try:
+                claimed = _claimed(await self._perform(call))
+            except HooklineError:
+                if not items:
+                    raise
+                break  # What other partitions gave is locked already: the caller must have it.
             items += claimed.items
             if len(items) >= limit:
                 break

@@ -17,7 +17,8 @@ HooklineError
 ├── Unavailable          the store could not be reached or cannot take the call; nothing was written
 │   └── StoreFull            the store is at its memory limit; what drains still works
 ├── OutcomeUnknown       the call was sent and its answer never came
-└── Incompatible         the store's version, policy or schema does not fit this release
+├── Incompatible         the store's version, policy or schema does not fit this release
+└── Unopenable           a sealed secret does not open: another key, another owner, or altered bytes
 
 A refusal is also an *outcome word*: the scripts answer with the word, :data:`REFUSALS` turns it into the class.
 """
@@ -43,6 +44,11 @@ class Flaw:
 
     pointer: str
     detail: str
+
+
+def below(pointer: str, name: object) -> str:
+    """The JSON pointer of a member."""
+    return f"{pointer}/{str(name).replace('~', '~0').replace('/', '~1')}"
 
 
 class Invalid(HooklineError):

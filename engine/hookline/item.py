@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from hookline.errors import Flaw, Invalid
+from hookline.errors import Flaw, Invalid, below
+from hookline.url import check_url
 
 SCHEDULED, NOT_STARTED, STARTED = "scheduled", "not_started", "started"
 COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
@@ -181,7 +182,7 @@ def _flaws(value: object, pointer: str, depth: int) -> Iterator[Flaw]:
                 yield Flaw(pointer, "expected text as names of an object")
                 return
             yield from _flaws(name, pointer, depth + 1)
-            yield from _flaws(member, f"{pointer}/{_escape(name)}", depth + 1)
+            yield from _flaws(member, below(pointer, name), depth + 1)
     elif kind is list:
         if depth == DEPTH_MAX:
             yield Flaw(pointer, f"expected at most {DEPTH_MAX} levels of nesting")
@@ -218,9 +219,7 @@ def read_triggers(value: object, pointer: str = "/triggerUrls") -> list[TriggerC
     if value is None:
         return []
     if isinstance(value, Mapping):
-        entries = [
-            ({"url": url, "apiKey": api_key}, f"{pointer}/{_escape(str(url))}") for url, api_key in value.items()
-        ]
+        entries = [({"url": url, "apiKey": api_key}, below(pointer, url)) for url, api_key in value.items()]
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         entries = [(entry, f"{pointer}/{place}") for place, entry in enumerate(value)]
     else:
@@ -246,7 +245,7 @@ def _read_trigger(entry: object, pointer: str) -> TriggerChange:
         raise Invalid.at(pointer, 'expected an object {"url", "apiKey", "events"}')
     unknown = sorted(set(entry) - {"url", "apiKey", "events", "hasApiKey"})
     if unknown:
-        raise Invalid.at(f"{pointer}/{unknown[0]}", "unknown field; expected url, apiKey or events")
+        raise Invalid.at(below(pointer, unknown[0]), "unknown field; expected url, apiKey or events")
     url, api_key = entry.get("url"), entry.get("apiKey")
     if not isinstance(url, str):
         raise Invalid.at(f"{pointer}/url", "expected an http or https URL")
@@ -262,25 +261,5 @@ def _read_trigger(entry: object, pointer: str) -> TriggerChange:
     return TriggerChange(url, api_key, tuple(dict.fromkeys(events)))
 
 
-_URL = re.compile(r"https?://[^\s/?#@]+(?::\d{1,5})?(?:[/?][^\s#]*)?", re.IGNORECASE)
-URL_MAX = 2048
-
-
-def check_url(url: str) -> None:
-    """Refuse what cannot be a trigger's URL; the relay checks the address itself at each delivery.
-
-    Raises:
-        ValueError: not http(s), with credentials or a fragment, or over 2,048 characters.
-    """
-    if len(url) > URL_MAX or not url.isprintable() or not _URL.fullmatch(url):
-        raise ValueError(
-            f"expected an http:// or https:// URL of up to {URL_MAX} characters, without user, password or fragment"
-        )
-
-
 def _is_header_value(text: str) -> bool:
     return len(text) <= 4096 and text.isascii() and text.isprintable()
-
-
-def _escape(token: str) -> str:
-    return token.replace("~", "~0").replace("/", "~1")

@@ -3,45 +3,58 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from hookline.clock import parse_duration
 from hookline.errors import Flaw, Invalid
+from hookline.item import check_namespace
+from hookline.keys import PARTITIONS_MAX
 
 PREFIX = "HOOKLINE_"
 
 
-def _setting(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+def _setting(
+    default: Any, text: str, least: float | None = None, most: float | None = None, *, secret: bool = False
+) -> Any:
+    return field(default=default, repr=not secret, metadata={"help": text, "least": least, "most": most})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings. Durations are seconds here, and may carry a unit in the environment (``500ms``, ``10m``)."""
 
-    store_url: str | None = _setting(None, "redis://, rediss:// or unix:// URL of a store; none: the embedded one")
+    store_url: str | None = _setting(
+        None, "redis://, rediss:// or unix:// URL of a store; none: the embedded one", secret=True
+    )
     data: Path = _setting(Path("hookline-data"), "directory of the embedded store and of the secret")
     host: str = _setting("127.0.0.1", "address to listen on")
-    port: int = _setting(8080, "port to listen on; 0 picks a free one")
+    port: int = _setting(8080, "port to listen on; 0 picks a free one", 0, 65_535)
     namespace: str = _setting("default", "the tenant that this server serves")
-    partitions: int = _setting(1, "partitions of a new namespace; fixed once it has been created")
-    secret_key: str | None = _setting(None, "32 bytes, as hex or base64, that encrypt API keys; none: <data>/secret")
-    call_timeout: float = _setting(5.0, "longest wait for one answer of the store; asked again once after that")
-    connections: int = _setting(16, "connections to the store, at most")
-    body_max: int = _setting(1_048_576, "bytes of a request's body, at most")
-    outbox_max: int = _setting(1_000_000, "webhook events of a partition that may wait; more are refused")
-    relay_concurrency: int = _setting(64, "webhooks in flight at once")
-    lane_concurrency: int = _setting(16, "webhooks in flight at once to one endpoint")
-    delivery_timeout: float = _setting(15.0, "total time of one delivery attempt")
+    partitions: int = _setting(1, "partitions of a new namespace; fixed once it has been created", 1, PARTITIONS_MAX)
+    secret_key: str | None = _setting(
+        None, "32 bytes, as hex or base64, that encrypt API keys; none: <data>/secret", secret=True
+    )
+    call_timeout: float = _setting(5.0, "longest wait for one answer of the store; asked again once after that", 0.01)
+    connections: int = _setting(16, "connections to the store, at most", 1)
+    body_max: int = _setting(1_048_576, "bytes of a request's body, at most", 1)
+    outbox_max: int = _setting(1_000_000, "webhook events of a partition that may wait; more are refused", 0)
+    relay_concurrency: int = _setting(64, "webhooks in flight at once", 1)
+    lane_concurrency: int = _setting(16, "webhooks in flight at once to one endpoint", 1)
+    delivery_timeout: float = _setting(15.0, "total time of one delivery attempt", 0.01)
     delivery_schedule: tuple[float, ...] = _setting(
         (1, 5, 30, 120, 600, 3600, 10_800, 28_800, 86_400),
         "waits between delivery attempts, in order, jittered by 20 %",
     )
     egress_allow: tuple[str, ...] = _setting((), "networks (CIDR) beyond the public ones that webhooks may reach")
-    tick: float = _setting(1.0, "how often due items are promoted, and orchestrations and retries looked for")
+    tick: float = _setting(1.0, "how often due items are promoted, and orchestrations and retries looked for", 0.01)
+
+    def __post_init__(self) -> None:
+        flaws = [flaw for setting in fields(self) for flaw in _flaws(setting, getattr(self, setting.name))]
+        if flaws:
+            raise Invalid(*flaws)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ, **given: Any) -> Settings:
@@ -53,7 +66,7 @@ class Settings:
         values: dict[str, Any] = {}
         flaws: list[Flaw] = []
         for setting in fields(cls):
-            variable = PREFIX + setting.name.upper()
+            variable = _variable(setting)
             if given.get(setting.name) is not None:
                 values[setting.name] = given[setting.name]
             elif environ.get(variable):
@@ -61,9 +74,28 @@ class Settings:
                     values[setting.name] = _read(setting, environ[variable])
                 except ValueError as error:
                     flaws.append(Flaw(f"/{variable}", _explain(setting, error)))
+            if setting.name in values:
+                flaws.extend(_flaws(setting, values[setting.name]))
         if flaws:
             raise Invalid(*flaws)
         return cls(**values)
+
+
+def _variable(setting: Field[Any]) -> str:
+    return PREFIX + setting.name.upper()
+
+
+def _flaws(setting: Field[Any], value: Any) -> Iterator[Flaw]:
+    """Whether the value of a setting is out of its bounds."""
+    least, most, text = (setting.metadata[name] for name in ("least", "most", "help"))
+    if setting.name == "namespace":
+        try:
+            check_namespace(value)
+        except Invalid as invalid:
+            yield Flaw(f"/{_variable(setting)}", invalid.flaws[0].detail)
+    elif (least is not None and value < least) or (most is not None and value > most):
+        bounds = f"from {least} on" if most is None else f"from {least} to {most}"
+        yield Flaw(f"/{_variable(setting)}", f"expected a number {bounds}: {text}")
 
 
 def _read(setting: Field[Any], text: str) -> Any:
@@ -83,7 +115,7 @@ def _read(setting: Field[Any], text: str) -> Any:
 
 def _seconds(text: str) -> float:
     bare = text.strip()
-    return parse_duration(float(bare) if bare.replace(".", "", 1).isdigit() else bare) / 1000
+    return parse_duration(float(bare) if bare.isascii() and bare.replace(".", "", 1).isdigit() else bare) / 1000
 
 
 def _explain(setting: Field[Any], error: ValueError) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from hookline.clock import CURRENT_TIMESTAMP, parse_time
 from hookline.codec import NATIVE, encode_time, pack
-from hookline.errors import Flaw, Invalid
+from hookline.errors import Flaw, Invalid, below
 from hookline.item import check_value
 
 OPERATORS = ("eq", "ne", "lt", "lte", "gt", "gte", "in", "exists", "prefix")
@@ -46,7 +46,7 @@ def compile_where(where: object, pointer: str = "/where") -> Where:
     flaws: list[Flaw] = []
     for name, wanted in where.items():
         try:
-            conditions.extend(_compile_field(name, wanted, f"{pointer}/{name}"))
+            conditions.extend(_compile_field(name, wanted, below(pointer, name)))
         except Invalid as invalid:
             flaws.extend(invalid.flaws)
     if len(conditions) > CONDITIONS_MAX:

@@ -9,10 +9,9 @@ import msgspec
 from starlette.requests import Request
 
 from hookline.clock import parse_duration
-from hookline.errors import Flaw, Invalid
+from hookline.errors import Flaw, Invalid, below
 from hookline_server import strictjson
 from hookline_server.problem import Problem
-from hookline_server.strictjson import escape
 
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 JSON = ("application/json",)
@@ -60,17 +59,20 @@ async def read_bytes(request: Request, most: int) -> bytes:
         Problem: it is larger.
     """
     declared = request.headers.get("content-length", "")
-    too_large = Problem("body_too_large", f"expected a body of at most {most} bytes")
     if declared.isdigit() and int(declared) > most:
-        raise too_large
+        raise _too_large(most)
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > most:
-            raise too_large
+            raise _too_large(most)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _too_large(most: int) -> Problem:
+    return Problem("body_too_large", f"expected a body of at most {most} bytes")
 
 
 def media_type(request: Request) -> str:
@@ -130,11 +132,11 @@ def _flaw(message: str, kind: type[Any]) -> Flaw:
     text, path = (match[1], match[2] or "") if match else (message, "")
     pointer = "".join(f"/{step.strip('[]')}" for step in re.findall(r"[A-Za-z]+|\[\d+\]", path))
     if missing := _MISSING.fullmatch(text):
-        return Flaw(f"{pointer}/{missing[1]}", "expected a value: this field is required")
+        return Flaw(below(pointer, missing[1]), "expected a value: this field is required")
     if unknown := _UNKNOWN.fullmatch(text):
         names = getattr(kind, "__struct_encode_fields__", ())
         known = f"; expected one of {', '.join(names)}" if names and not pointer else ""
-        return Flaw(f"{pointer}/{escape(unknown[1])}", f"unknown field{known}")
+        return Flaw(below(pointer, unknown[1]), f"unknown field{known}")
     plain = re.sub(r"`([a-z |]+)`", lambda words: _plain(words[1]), text)
     return Flaw(pointer, plain[:1].lower() + plain[1:])
 

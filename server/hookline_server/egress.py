@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import re
 import socket
 import ssl
 import time
@@ -27,10 +26,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from hookline.url import check_url
 from hookline_server.address import Network, address_refused, faces
 
-URL_MAX = 2048
-"""Characters."""
 EXCERPT_MAX = 200
 """Bytes of an answer that are kept for people to read."""
 
@@ -44,8 +42,6 @@ _USER_AGENT = "Hookline"
 _PUBLIC_HEADERS = frozenset({"content-type", "user-agent", "webhook-id", "webhook-timestamp"})
 # Words of a URL that are shorter are no secrets, and blanking them would make an excerpt unreadable.
 _URL_SECRET_MIN = 8
-
-_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", re.ASCII)
 
 
 class RefusedAddress(OSError):
@@ -77,32 +73,6 @@ class Answer:
         A receiver that answers at length has done its work all the same: no reason to make it do that twice.
         """
         return self.status is not None and 200 <= self.status < 300 and self.error in (None, "too_large")
-
-
-def check_url(url: str) -> None:
-    """Whether a URL can be posted to; where it leads is checked on each connection.
-
-    Raises:
-        ValueError: it cannot; says what was expected and never repeats the URL, which may hold a secret.
-    """
-    if len(url) > URL_MAX:
-        raise ValueError(f"expected a URL of at most {URL_MAX} characters")
-    if " " in url or not url.isprintable():  # no other white space is printable
-        raise ValueError("expected a URL without spaces and control characters")
-    if "#" in url:
-        raise ValueError("expected a URL without a fragment")
-    try:
-        parts = URL(url)  # the parser that the client uses: two parsers could see two hosts
-    except ValueError:
-        raise ValueError("expected a URL such as https://host/path with a port from 1 to 65535") from None
-    if parts.scheme not in ("http", "https"):
-        raise ValueError("expected a URL that begins with http:// or https://")
-    if not parts.raw_host or not _HOST.fullmatch(parts.raw_host):
-        raise ValueError("expected a URL with a host: a name, an IPv4 address or an IPv6 address in brackets")
-    if "@" in re.split("[/?]", url.partition("//")[2])[0]:
-        raise ValueError("expected a URL without user name and password")
-    if not parts.port:
-        raise ValueError("expected a port from 1 to 65535")
 
 
 class Egress:

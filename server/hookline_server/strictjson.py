@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from hookline.errors import Flaw, Invalid
+from hookline.errors import Flaw, Invalid, below
 from hookline.item import DEPTH_MAX, FLAWS_MAX, INTEGER_MAX, check_value
 from hookline_server.problem import Problem
 
@@ -105,13 +105,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _repetitions(value: Any, pointer: str) -> Iterator[Flaw]:
     if isinstance(value, _Repeating):
-        yield Flaw(f"{pointer}/{escape(value.name)}", "expected each name once in an object")
+        yield Flaw(below(pointer, value.name), "expected each name once in an object")
     if isinstance(value, dict):
         for name, member in value.items():
-            yield from _repetitions(member, f"{pointer}/{escape(name)}")
+            yield from _repetitions(member, below(pointer, name))
     elif isinstance(value, list):
         for place, member in enumerate(value):
-            yield from _repetitions(member, f"{pointer}/{place}")
+            yield from _repetitions(member, below(pointer, place))
 
 
 def _bounded(digits: str) -> int:
@@ -121,8 +121,3 @@ def _bounded(digits: str) -> int:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise _NotFinite(name)
-
-
-def escape(name: str) -> str:
-    """A name as one step of a JSON pointer, RFC 6901."""
-    return name.replace("~", "~0").replace("/", "~1")

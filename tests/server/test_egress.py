@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from hookline_server.egress import Answer, Egress, check_url
+from hookline.url import check_url
+from hookline_server.egress import Answer, Egress
 
 CANARY = "canary-5c1d-api-key"
 HEADERS = {"Content-Type": "application/json", "X-API-KEY": CANARY, "webhook-id": "default-0-1-0"}

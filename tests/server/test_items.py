@@ -379,6 +379,13 @@ async def test_merge_patch_with_if_match(api: Api) -> None:
     assert (await api("PATCH", "/v1/items/jobs/none", data=b"{}", headers=MERGE)).status == 404
 
 
+@pytest.mark.parametrize("levels", [64, 900, 940, 960, 980, 1000, 5000])
+async def test_merge_patch_that_is_too_deep(api: Api, levels: int) -> None:
+    await create(api)
+    answer = await merge(api, '{"content": ' + '{"a":' * levels + "1" + "}" * levels + "}")
+    assert (answer.status, answer.data.get("code")) == ((200, None) if levels == 64 else (422, "invalid"))
+
+
 async def test_merge_patches_at_once_all_count(api: Api) -> None:
     await create(api, content={})
     answers = await asyncio.gather(*(merge(api, f'{{"content": {{"{place}": 1}}}}') for place in range(4)))

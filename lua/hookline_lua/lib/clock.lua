@@ -33,17 +33,34 @@ function clock.days(year, month, day)
   return era * 146097 + day_of_era - 719468
 end
 
--- RFC 3339 text -> milliseconds, or nil.
+local function days_in(year, month)
+  local next_month, next_year = month % 12 + 1, month == 12 and year + 1 or year
+  return clock.days(next_year, next_month, 1) - clock.days(year, month, 1)
+end
+
+-- Whether such a day and time of day exist.
+local function exists(year, month, day, hour, minute, second)
+  return year >= 1 and month >= 1 and month <= 12 and day >= 1 and day <= days_in(year, month)
+    and hour <= 23 and minute <= 59 and second <= 59
+end
+
+-- RFC 3339 text -> milliseconds, finer digits cut off; or nil.
 function clock.parse(text)
   local year, month, day, hour, minute, second, fraction, zone =
-    string.match(text, '^(%d%d%d%d)%-(%d%d)%-(%d%d)[Tt ](%d%d):(%d%d):(%d%d)(%.?%d*)(.+)$')
+    string.match(text, '^(%d%d%d%d)%-(%d%d)%-(%d%d)[Tt ](%d%d):(%d%d):(%d%d)([.%d]*)(.+)$')
   if not year then
+    return nil
+  end
+  year, month, day = tonumber(year), tonumber(month), tonumber(day)
+  hour, minute, second = tonumber(hour), tonumber(minute), tonumber(second)
+  local digits = string.match(fraction, '^%.(%d+)$') or ''
+  if #digits > 9 or (digits == '' and fraction ~= '') or not exists(year, month, day, hour, minute, second) then
     return nil
   end
   local offset = 0
   if zone ~= 'Z' and zone ~= 'z' then
     local sign, hours, minutes = string.match(zone, '^([+-])(%d%d):(%d%d)$')
-    if not sign then
+    if not sign or tonumber(hours) > 23 or tonumber(minutes) > 59 then
       return nil
     end
     offset = (tonumber(hours) * 60 + tonumber(minutes)) * 60000
@@ -51,12 +68,8 @@ function clock.parse(text)
       offset = -offset
     end
   end
-  local millis = 0
-  if fraction ~= '' then
-    millis = math.floor((tonumber('0' .. fraction) or 0) * 1000 + 0.0001)
-  end
-  local days = clock.days(tonumber(year), tonumber(month), tonumber(day))
-  return ((days * 24 + hour) * 60 + minute) * 60000 + second * 1000 + millis - offset
+  local millis = tonumber(string.sub(digits .. '000', 1, 3))
+  return ((clock.days(year, month, day) * 24 + hour) * 60 + minute) * 60000 + second * 1000 + millis - offset
 end
 
 -- Milliseconds -> RFC 3339 in UTC, as hookline/clock.py writes it.

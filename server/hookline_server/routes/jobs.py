@@ -101,7 +101,7 @@ async def claim(request: Request) -> Response:
     wait = body.read_wait(given.pop("wait", 0))
     datastore: Datastore = request.app.state.datastore
     claiming = datastore.claim(head.read_key(request), wait=wait, **given)
-    return Json(describe_claimed(await (_while_connected(request, claiming) if False else claiming)))
+    return Json(describe_claimed(await (_while_connected(request, claiming) if wait else claiming)))
 
 
 async def _while_connected(request: Request, claiming: Any) -> Claimed:
