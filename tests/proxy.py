@@ -25,6 +25,8 @@ class Proxy:
 
     ``faults`` are for the next EVALSHAs, one each: one of those above, or the raw answer to give in place of the
     store's. ``answers`` are raw answers by command. ``calls`` are the arguments of each EVALSHA that came.
+    ``pauses`` are seconds before the next CLIENTs, which begin a connection. ``links_max`` is the most connections
+    that there were at once.
     """
 
     socket: str
@@ -34,6 +36,7 @@ class Proxy:
     pauses: deque[float] = field(default_factory=deque)
     calls: list[list[bytes]] = field(default_factory=list)
     late: asyncio.Event = field(default_factory=asyncio.Event)
+    links_max: int = 0
     _server: asyncio.Server | None = None
     _links: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -62,6 +65,7 @@ class Proxy:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = asyncio.create_task(self._serve(reader, writer))
         self._links.add(link)
+        self.links_max = max(self.links_max, len(self._links))
         link.add_done_callback(self._links.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

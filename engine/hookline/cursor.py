@@ -19,7 +19,7 @@ _MAC = 16
 def write(secret: bytes, query: object, positions: list[Position]) -> str:
     """The cursor of a query (any JSON value that tells queries apart) that stands at these positions."""
     body = pack([_digest(query), positions])
-    return base64.urlsafe_b64encode(_mac(secret, body) + body).decode().rstrip("=")
+    return _encode(_mac(secret, body) + body)
 
 
 def read(secret: bytes, query: object, cursor: object) -> list[Position]:
@@ -36,13 +36,17 @@ def read(secret: bytes, query: object, cursor: object) -> list[Position]:
     except (binascii.Error, ValueError):
         raise flaw from None
     body = sealed[_MAC:]
-    if not hmac.compare_digest(sealed[:_MAC], _mac(secret, body)):
+    if not hmac.compare_digest(sealed[:_MAC], _mac(secret, body)) or cursor != _encode(sealed):
         raise flaw
     digest, positions = unpack(body)
     if digest != _digest(query):
         raise flaw
     read_positions: list[Position] = positions
     return read_positions
+
+
+def _encode(sealed: bytes) -> str:
+    return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
 
 
 def _digest(query: object) -> str:

@@ -84,7 +84,11 @@ class Datastore:
             Incompatible: the store cannot be used as it is.
             Unavailable: it cannot be reached.
         """
-        await self.connection.open()
+        try:
+            await self.connection.open()
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Wait for what is under way, then close."""
@@ -217,7 +221,7 @@ class Datastore:
             while True:
                 claimed = await self._claim_now(key, limit, options)
                 left = deadline - time.monotonic()
-                if claimed.items or left <= 0:
+                if claimed.items or left <= 0 or self.wakes.released:
                     return claimed
                 due = POLL if claimed.next_ms is None else claimed.next_ms / 1000 - time.time()
                 await pause(woken, max(0.001, min(left, POLL, max(due, 0.01))))

@@ -243,7 +243,7 @@ def read_triggers(value: object, pointer: str = "/triggerUrls") -> list[TriggerC
 def _read_trigger(entry: object, pointer: str) -> TriggerChange:
     if not isinstance(entry, Mapping):
         raise Invalid.at(pointer, 'expected an object {"url", "apiKey", "events"}')
-    unknown = sorted(set(entry) - {"url", "apiKey", "events", "hasApiKey"})
+    unknown = sorted(set(entry) - {"url", "apiKey", "events", "hasApiKey"}, key=str)
     if unknown:
         raise Invalid.at(below(pointer, unknown[0]), "unknown field; expected url, apiKey or events")
     url, api_key = entry.get("url"), entry.get("apiKey")

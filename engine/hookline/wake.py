@@ -21,6 +21,7 @@ class Wakes:
         self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
+        self.released = False
 
     @contextlib.asynccontextmanager
     async def listening(self, topic: str) -> AsyncGenerator[asyncio.Event, None]:
@@ -37,6 +38,13 @@ class Wakes:
             self._waiters[topic].discard(event)
             if not self._waiters[topic]:
                 del self._waiters[topic]
+
+    def release(self) -> None:
+        """Let everybody who waits go, for the process is about to stop; from now on nobody waits."""
+        self.released = True
+        for events in self._waiters.values():
+            for event in events:
+                event.set()
 
     async def close(self) -> None:
         """End the subscription."""

@@ -48,6 +48,7 @@ async def serve(settings: Settings, say: Say) -> None:
         orchestrator = Orchestrator(datastore)
         relay = Relay(datastore, egress, consumer=f"{socket.gethostname()}:{port}")
         server = _Server(
+            datastore.wakes.release,
             uvicorn.Config(
                 create_app(datastore, orchestrator),
                 log_level="warning",
@@ -56,7 +57,7 @@ async def serve(settings: Settings, say: Say) -> None:
                 http="httptools",
                 lifespan="off",
                 timeout_graceful_shutdown=10,
-            )
+            ),
         )
         await stack.enter_async_context(_background(server, *roles, relay.run(), orchestrator.run()))
         _greet(say, settings, f"http://{_bracketed(host)}:{port}")
@@ -134,6 +135,10 @@ async def _background(server: _Server, *work: Coroutine[Any, Any, None]) -> Asyn
 class _Server(uvicorn.Server):
     """uvicorn's server raises its signals again once it has stopped, which would cut our own stopping short."""
 
+    def __init__(self, release: Callable[[], None], config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._release = release
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
@@ -144,3 +149,4 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
+        self._release()

@@ -177,6 +177,7 @@ def test_triggers(written: object, read: list[TriggerChange]) -> None:
         ({1: "k"}, ["/triggerUrls/1/url"]),
         ([URL], ["/triggerUrls/0"]),
         ([{"url": URL}, {"uri": URL}], ["/triggerUrls/1/uri"]),
+        ([{"b": 1, 1: 2}], ["/triggerUrls/0/1"]),
         ([{"url": None}, {"url": URL, "events": []}], ["/triggerUrls/0/url", "/triggerUrls/1/events"]),
         ([{"url": URL, "events": ["changed"]}], ["/triggerUrls/0/events"]),
         ([{"url": URL, "events": "updated"}], ["/triggerUrls/0/events"]),

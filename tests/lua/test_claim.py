@@ -288,6 +288,12 @@ async def test_a_budget_of_entries_examined(scripts: Scripts) -> None:
     assert [item.sort_field for item in second.items] == ["n240", "n241", "n242", "n243", "n244"]
 
 
+async def test_filters_look_beyond_the_first_hundred_expired(scripts: Scripts) -> None:
+    await put(scripts, **{f"n{n:03}": {**EXPIRED, "n": n} for n in range(150)})
+    scripts.clock.advance(10)
+    assert await names(scripts, limit=2, where={"n": {"gte": 120}}) == ["n120", "n121"]
+
+
 async def test_a_budget_of_bytes(scripts: Scripts) -> None:
     text = "x" * 1_000_000
     calls = [scripts.calls.create(KEY, f"n{n}", content=text, metadata=WAITING) for n in range(7)]

@@ -20,7 +20,8 @@ SCRIPT = compose(
 -- args: now_ms:int request:msgpack
 -- use: clock
 local parsed = request.text and clock.parse(request.text)
-return { parsed and clock.text(parsed) or false, request.ms and clock.rfc3339(request.ms) or false, clock.text(clock.ms) }
+local written = request.ms and clock.rfc3339(request.ms)
+return { parsed and clock.text(parsed) or false, written or false, clock.text(clock.ms) }
 """,
     lambda name: resources.files("hookline_lua").joinpath("lib", f"{name}.lua").read_text(),
 )
@@ -38,7 +39,8 @@ async def run(raw: aioredis.Redis, now: str = "0", **request: object) -> list[by
     [
         0, 1, 999, 1000, DAY - 1, DAY, 951_782_399_999, 951_782_400_000, 951_868_800_000, 1_709_164_800_000,
         1_709_251_199_999, 1_709_251_200_000, 1_735_689_599_999, 1_735_689_600_000, 1_800_000_000_000,
-        4_107_542_399_000, 4_107_542_400_000, 253_402_300_799_999, *range(1_700_000_000_123, 1_740_000_000_000, 997 * DAY // 10),
+        4_107_542_399_000, 4_107_542_400_000, 253_402_300_799_999,
+        *range(1_700_000_000_123, 1_740_000_000_000, 997 * DAY // 10),
     ],
 )  # fmt: skip
 async def test_there_and_back(raw: aioredis.Redis, ms: int) -> None:
@@ -51,7 +53,8 @@ async def test_there_and_back(raw: aioredis.Redis, ms: int) -> None:
     [
         "2024-03-15T10:00:00Z", "2024-03-15t10:00:00z", "2024-03-15 10:00:00Z", "2024-02-29T23:59:59.999Z",
         "2024-03-15T10:00:00.5Z", "2024-03-15T10:00:00.123456789Z", "2024-03-15T10:00:00.0009Z",
-        "2024-03-15T10:00:00+05:30", "2024-03-15T00:10:00+14:00", "2024-03-15T23:50:00-11:45", "1970-01-01T00:00:00-00:00",
+        "2024-03-15T10:00:00+05:30", "2024-03-15T00:10:00+14:00", "2024-03-15T23:50:00-11:45",
+        "1970-01-01T00:00:00-00:00",
         "2024-03-15T10:00:00.29Z", "2024-03-15T10:00:00.001Z", "2024-03-15T10:00:00.57Z",
     ],
 )  # fmt: skip

@@ -210,6 +210,12 @@ async def test_a_lock_already_past_is_accepted_with_a_warning(scripts: Scripts, 
     assert (taken_over.word, taken_over.version) == ("ok", 3)
 
 
+async def test_a_claim_in_nobodys_name_forgets_the_last_holder(scripts: Scripts) -> None:
+    await prepare(scripts, "expired")
+    assert (await scripts.update(metadata={"status": "started"})).word == "ok"
+    assert "w" not in await scripts.fields()
+
+
 # Extension
 
 

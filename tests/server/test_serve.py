@@ -113,6 +113,18 @@ async def test_a_store_that_ends_ends_the_server(tmp_path: Path) -> None:
         assert "the embedded store has ended" in "\n".join(server.said)
 
 
+async def test_a_claim_that_waits_is_answered_when_the_server_stops(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as server, aiohttp.ClientSession() as session:
+        claim = asyncio.create_task(
+            session.post(f"{server.url}/v1/jobs/jobs/claim", json={"workerId": "w", "wait": "20s"})
+        )
+        async with session.get(f"{server.url}/livez"):
+            pass
+        assert await server.stop() == 0
+        async with await claim as response:
+            assert (response.status, (await response.json())["items"]) == (200, [])
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [

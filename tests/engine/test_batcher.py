@@ -1,0 +1,183 @@
+"""What waits while a call is in flight leaves together in the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import pytest
+import redis.asyncio as aioredis
+
+from conftest import wait_until
+from hookline import Datastore
+from hookline.batcher import BYTES_MAX, OPERATIONS_MAX, Batcher
+from hookline.connection import Connection
+from hookline.errors import Unavailable
+
+
+class Slow:
+    """A connection that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, list[bytes]]] = []
+        self.answers: list[asyncio.Future[list[Any]]] = []
+
+    async def write(self, script: str, partition: int, operations: Sequence[bytes]) -> list[Any]:
+        self.calls.append((script, partition, list(operations)))
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return await self.answers[-1]
+
+    async def answer(self, place: int = -1) -> list[bytes]:
+        """Let the call succeed: each operation's outcome is itself."""
+        await wait_until(lambda: self.answers)
+        operations = self.calls[place][2]
+        self.answers[place].set_result([[operation] for operation in operations])
+        return operations
+
+    async def arrived(self, calls: int) -> None:
+        await wait_until(lambda: len(self.calls) >= calls)
+
+    def sizes(self) -> list[int]:
+        return [len(operations) for _, _, operations in self.calls]
+
+
+@pytest.fixture
+def slow() -> Slow:
+    return Slow()
+
+
+@pytest.fixture
+def batcher(slow: Slow) -> Batcher:
+    return Batcher(cast("Connection", slow))
+
+
+async def test_coalesces_while_a_call_is_in_flight(slow: Slow, batcher: Batcher) -> None:
+    first = batcher.submit("patch", 0, b"0")
+    await slow.arrived(1)
+    rest = [batcher.submit("patch", 0, b"%d" % n) for n in range(1, 60)]
+    assert await slow.answer() == [b"0"]
+    assert await first == [b"0"]
+    await slow.arrived(2)
+    await slow.answer()
+    assert await asyncio.gather(*rest) == [[b"%d" % n] for n in range(1, 60)]
+    assert slow.sizes() == [1, 59]
+
+
+async def test_alone_it_leaves_at_once(slow: Slow, batcher: Batcher) -> None:
+    for n in range(3):
+        only = batcher.submit("patch", 0, b"%d" % n)
+        await slow.arrived(n + 1)
+        await slow.answer()
+        await only
+    assert slow.sizes() == [1, 1, 1]
+
+
+async def test_scripts_and_partitions_do_not_wait_for_each_other(slow: Slow, batcher: Batcher) -> None:
+    lanes = [("patch", 0), ("patch", 1), ("create", 0)]
+    waiting = [batcher.submit(script, partition, script.encode()) for script, partition in lanes]
+    await slow.arrived(3)
+    assert [(script, partition) for script, partition, _ in slow.calls] == lanes
+    for place in (2, 0, 1):
+        await slow.answer(place)
+    assert await asyncio.gather(*waiting) == [[b"patch"], [b"patch"], [b"create"]]
+
+
+@pytest.mark.parametrize(
+    ("operations", "sizes"),
+    [
+        ([1] * OPERATIONS_MAX, [100]),
+        ([1] * 250, [100, 100, 50]),
+        ([BYTES_MAX // 4] * 9, [4, 4, 1]),
+        ([BYTES_MAX // 2, BYTES_MAX // 2 + 1, 1], [1, 2]),
+        ([BYTES_MAX * 4, 1, 1], [1, 2]),
+        ([1, BYTES_MAX * 4, BYTES_MAX + 1, 1], [1, 1, 1, 1]),
+    ],
+)
+async def test_limits_of_one_call(slow: Slow, batcher: Batcher, operations: list[int], sizes: list[int]) -> None:
+    waiting = [batcher.submit("create", 0, b"x" * size) for size in operations]
+    for calls in range(1, len(sizes) + 1):
+        await slow.arrived(calls)
+        await slow.answer()
+    assert [len(outcome[0]) for outcome in await asyncio.gather(*waiting)] == operations
+    assert slow.sizes() == sizes
+
+
+async def test_an_error_reaches_every_caller_of_its_call(slow: Slow, batcher: Batcher) -> None:
+    doomed = [batcher.submit("patch", 0, b"a") for _ in range(5)]
+    await slow.arrived(1)
+    spared = batcher.submit("patch", 0, b"b")
+    error = Unavailable("gone")
+    slow.answers[0].set_exception(error)
+    assert await asyncio.gather(*doomed, return_exceptions=True) == [error] * 5
+    await slow.arrived(2)
+    await slow.answer()
+    assert await spared == [b"b"]
+
+
+@pytest.mark.parametrize("ends", ["before it is sent", "in flight"])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_cancelled_caller_cancels_nothing(slow: Slow, batcher: Batcher, ends: str, fails: bool) -> None:
+    async def caller(operation: bytes) -> list[Any]:
+        return await batcher.submit("patch", 0, operation)
+
+    leaves, stays = (asyncio.create_task(caller(name)) for name in (b"leaves", b"stays"))
+    await (slow.arrived(1) if ends == "in flight" else asyncio.sleep(0))
+    leaves.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaves
+    await slow.arrived(1)
+    assert slow.calls[0][2] == [b"leaves", b"stays"]
+    if fails:
+        slow.answers[0].set_exception(Unavailable("gone"))
+        with pytest.raises(Unavailable):
+            await stays
+    else:
+        await slow.answer()
+        assert await stays == [b"stays"]
+
+
+async def test_close_waits_for_what_was_submitted(slow: Slow, batcher: Batcher) -> None:
+    waiting = [batcher.submit("create", 0, b"x") for _ in range(150)]
+    await slow.arrived(1)
+    closing = asyncio.create_task(batcher.close())
+    await slow.answer()
+    await slow.arrived(2)
+    assert not closing.done()
+    await slow.answer()
+    await closing
+    assert all(outcome.done() for outcome in waiting)
+
+
+async def evalshas(raw: aioredis.Redis, work: Callable[[], Any]) -> tuple[int, Any]:
+    """How many script calls the work takes, and what it gives."""
+    await raw.config_resetstat()
+    done = await work()
+    stats = await raw.info("commandstats")
+    return stats.get("cmdstat_evalsha", {"calls": 0})["calls"], done
+
+
+async def test_script_calls_of_the_store(datastore: Datastore, raw: aioredis.Redis) -> None:
+    creates = [datastore.calls.create("jobs", f"{n:03}", metadata={"status": "not_started"}) for n in range(250)]
+    calls, outcomes = await evalshas(raw, lambda: datastore.run(creates))
+    assert calls == 3
+    assert [outcome.item.sort_field for outcome in outcomes] == [f"{n:03}" for n in range(250)]
+
+    calls, claimed = await evalshas(raw, lambda: datastore.claim("jobs", worker_id="w", limit=250))
+    assert (calls, len(claimed.items)) == (1, 250)
+
+    done = [datastore.calls.complete("jobs", item.sort_field, item.token) for item in claimed.items[:99]]
+    calls, _ = await evalshas(raw, lambda: datastore.exchange(done, datastore.calls.claim("jobs", worker_id="w")))
+    assert calls == 1
+
+    calls, _ = await evalshas(raw, lambda: asyncio.gather(*(datastore.delete("jobs", f"{n:03}") for n in range(60))))
+    assert calls == 1
+    calls, _ = await evalshas(raw, lambda: datastore.get("jobs", "100"))
+    assert calls == 1
+
+
+async def test_operations_too_large_for_one_call_together(datastore: Datastore, raw: aioredis.Redis) -> None:
+    creates = [datastore.calls.create("jobs", f"{n}", content="x" * (BYTES_MAX // 3)) for n in range(6)]
+    calls, outcomes = await evalshas(raw, lambda: datastore.run(creates))
+    assert calls == 3
+    assert all(outcome.ok for outcome in outcomes)

@@ -1,0 +1,263 @@
+"""Which stores are taken, and what their errors become."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import redis.asyncio as aioredis
+
+from hookline import Datastore, EmbeddedStore, SecretBox, Settings, keys
+from hookline.errors import HooklineError, Incompatible, StoreFull, Unavailable
+from invariants import check_invariants
+from proxy import Proxy, proxied
+
+META = keys.meta("default")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def proxy(store: EmbeddedStore, raw: aioredis.Redis) -> AsyncIterator[Proxy]:
+    async with proxied(store.url) as proxy:
+        yield proxy
+
+
+def datastore_at(url: str, settings: Settings) -> Datastore:
+    return Datastore(url, settings, SecretBox(bytes(32)))
+
+
+async def refusal(url: str, settings: Settings) -> str:
+    """The text with which a store is refused."""
+    with pytest.raises(Incompatible) as refused:
+        async with datastore_at(url, settings):
+            pass
+    return str(refused.value)
+
+
+def bulk(text: str) -> bytes:
+    return f"${len(text)}\r\n{text}\r\n".encode()
+
+
+def info(**fields: str) -> bytes:
+    return bulk("# Server\r\n" + "".join(f"{name}:{value}\r\n" for name, value in fields.items()))
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"redis_version": "6.2.14"}, "Redis 6.2.14"),
+        ({"redis_version": "6.9"}, "Redis 6.9"),
+        ({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "7.1.0"}, "Valkey 7.1.0"),
+        ({}, "Redis 0"),
+    ],
+)
+async def test_old_servers(proxy: Proxy, settings: Settings, fields: dict[str, str], name: str) -> None:
+    proxy.answers[b"INFO"] = info(**fields)
+    text = await refusal(proxy.url, settings)
+    assert text.startswith(f"the store is {name}; Hookline needs Redis >= 7.0 or Valkey >= 7.2: upgrade it")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"redis_version": "7.0.0"},
+        {"redis_version": "8.2-rc1"},
+        {"redis_version": "10.0.0"},
+        {"redis_version": "7.2.4", "valkey_version": "7.2.0"},
+        {"redis_version": "7.2.4", "valkey_version": "9.1.0", "maxmemory_policy": "noeviction", "maxmemory": "0"},
+    ],
+)
+async def test_servers_that_are_taken(proxy: Proxy, settings: Settings, fields: dict[str, str]) -> None:
+    proxy.answers[b"INFO"] = info(**fields)
+    async with datastore_at(proxy.url, settings) as datastore:
+        await datastore.create("jobs", "a")
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+async def test_a_store_that_may_drop_items(
+    store: EmbeddedStore, raw: aioredis.Redis, settings: Settings, policy: str
+) -> None:
+    await raw.config_set("maxmemory-policy", policy)
+    try:
+        text = await refusal(store.url, settings)
+    finally:
+        await raw.config_set("maxmemory-policy", "noeviction")
+    assert policy in text
+    assert "CONFIG SET maxmemory-policy noeviction" in text
+    assert await raw.keys() == []
+
+
+async def test_no_limit_of_memory_is_said(
+    store: EmbeddedStore, raw: aioredis.Redis, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with datastore_at(store.url, settings):
+        assert "the store has no maxmemory" in caplog.text
+    caplog.clear()
+    await raw.config_set("maxmemory", 10**9)
+    try:
+        async with datastore_at(store.url, settings):
+            assert caplog.text == ""
+    finally:
+        await raw.config_set("maxmemory", 0)
+
+
+async def test_the_namespace_as_it_was_created(store: EmbeddedStore, raw: aioredis.Redis, settings: Settings) -> None:
+    async with datastore_at(store.url, replace(settings, partitions=4)) as first:
+        meta = await raw.hgetall(META)
+        assert meta == {b"partitions": b"4", b"schema": b"1", b"cursor_secret": first.connection.cursor_secret}
+        assert len(first.connection.cursor_secret) == 32
+    text = await refusal(store.url, settings)
+    assert text == "namespace 'default' was created with 4 partitions, which is fixed: start with HOOKLINE_PARTITIONS=4"
+    async with datastore_at(store.url, replace(settings, partitions=4)) as again:
+        assert again.connection.cursor_secret == first.connection.cursor_secret
+    async with datastore_at(store.url, replace(settings, namespace="other")) as other:
+        assert other.connection.cursor_secret != first.connection.cursor_secret
+    assert await raw.hgetall(META) == meta
+
+
+async def test_a_newer_schema(store: EmbeddedStore, raw: aioredis.Redis, settings: Settings) -> None:
+    await raw.hset(META, mapping={"schema": 2, "partitions": 1})
+    text = await refusal(store.url, settings)
+    assert "is of schema 2, this release works with 1: use a release of that schema" in text
+    assert await raw.hget(META, "schema") == b"2"
+
+
+async def test_servers_that_start_together_agree(store: EmbeddedStore, raw: aioredis.Redis, settings: Settings) -> None:
+    datastores = [datastore_at(store.url, settings) for _ in range(10)]
+    await asyncio.gather(*(datastore.open() for datastore in datastores))
+    assert len({datastore.connection.cursor_secret for datastore in datastores}) == 1
+    await asyncio.gather(*(datastore.close() for datastore in datastores))
+
+
+async def test_nobody_there(tmp_path: Path, settings: Settings) -> None:
+    for url in (f"unix://{tmp_path}/none.sock", "redis://127.0.0.1:1"):
+        with pytest.raises(Unavailable, match="the store gave no answer"):
+            await datastore_at(url, settings).open()
+
+
+async def test_refused_after_it_was_there(proxy: Proxy, settings: Settings) -> None:
+    async with datastore_at(proxy.url, settings) as datastore:
+        await datastore.create("jobs", "a")
+        await proxy.stop()
+        for verb in (datastore.create("jobs", "b"), datastore.get("jobs", "a"), datastore.query("jobs")):
+            with pytest.raises(Unavailable):
+                await verb
+
+
+async def test_flushed_scripts_are_not_noticed(datastore: Datastore, raw: aioredis.Redis) -> None:
+    await datastore.create("jobs", "a", metadata={"status": "not_started"})
+    for _ in range(3):
+        await raw.script_flush()
+        assert (await datastore.get("jobs", "a")).sort_field == "a"
+        await raw.script_flush()
+        (claimed,) = (await datastore.claim("jobs", worker_id="w")).items
+        await raw.script_flush()
+        await datastore.run([datastore.calls.release("jobs", "a", claimed.token or "")])
+    await raw.script_flush()
+    outcomes = await datastore.run([datastore.calls.create("jobs", f"{n}") for n in range(300)])
+    assert all(outcome.ok for outcome in outcomes)
+    assert (await datastore.get("jobs", "a")).version == 7
+    await check_invariants(raw)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        ("OOM command not allowed when used memory > 'maxmemory'.", StoreFull, "raise maxmemory"),
+        ("READONLY You can't write against a read only replica.", Unavailable, "cannot take writes"),
+        ("LOADING Redis is loading the dataset in memory", Unavailable, "loading"),
+        ("MISCONF Errors writing to the AOF file: No space left on device", Unavailable, "No space left"),
+        ("BUSY Redis is busy running a script.", Unavailable, "busy"),
+        ("MASTERDOWN Link with MASTER is down", Unavailable, "Link with MASTER"),
+        ("NOREPLICAS Not enough good replicas to write.", Unavailable, "replicas"),
+        ("CLUSTERDOWN The cluster is down", Unavailable, "cluster is down"),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", Unavailable, "rehashing"),
+        ("NOPERM User default has no permissions to run the 'evalsha' command", Incompatible, "permission"),
+        ("NOAUTH Authentication required.", Incompatible, "password"),
+        ("ERR user_script:1: something broke", HooklineError, "something broke"),
+        ("WRONGTYPE Operation against a key", HooklineError, "WRONGTYPE"),
+    ],
+)
+async def test_errors_of_the_store(
+    proxy: Proxy, settings: Settings, answer: str, error: type[HooklineError], words: str
+) -> None:
+    async with datastore_at(proxy.url, settings) as datastore:
+        for verb in (
+            lambda: datastore.create("jobs", "a"),
+            lambda: datastore.get("jobs", "a"),
+            lambda: datastore.connection.command("TIME"),
+        ):
+            proxy.faults.append(f"-{answer}\r\n".encode())
+            proxy.answers[b"TIME"] = proxy.faults[0]
+            with pytest.raises(error, match=words) as caught:
+                await verb()
+            assert type(caught.value) is error
+            proxy.faults.clear()
+            assert (await datastore.create("jobs")).ok, "the connection is of no use any more"
+
+
+async def test_wrong_password(store: EmbeddedStore, raw: aioredis.Redis, settings: Settings, proxy: Proxy) -> None:
+    await raw.execute_command("ACL", "SETUSER", "guarded", "on", ">right", "~*", "&*", "+@all")
+    host = proxy.url.removeprefix("redis://")
+    try:
+        text = await refusal(f"redis://guarded:canary-7f3a@{host}", settings)
+        assert "user or password" in text
+        assert "canary" not in text
+        async with datastore_at(f"redis://guarded:right@{host}", settings) as datastore:
+            await datastore.create("jobs", "a")
+    finally:
+        await raw.execute_command("ACL", "DELUSER", "guarded")
+
+
+async def test_a_full_store_still_drains(datastore: Datastore, raw: aioredis.Redis) -> None:
+    for name in "abcd":
+        await datastore.create("jobs", name, metadata={"status": "not_started"})
+    await raw.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreFull):
+            await datastore.create("jobs", "e")
+        with pytest.raises(StoreFull):
+            await datastore.update("jobs", "a", content="x")
+        first, second = (await datastore.claim("jobs", worker_id="w", limit=2)).items
+        await datastore.settle([datastore.calls.complete("jobs", "a", first.token or "")])
+        await datastore.update("jobs", "b", metadata={"status": "completed"}, version=second.version)
+        await datastore.update("jobs", "c", metadata={"status": "started", "worker_id": "w"})
+        await datastore.delete("jobs", "d")
+        assert [item.status for item in (await datastore.query("jobs")).items] == ["completed", "completed", "started"]
+    finally:
+        await raw.config_set("maxmemory", 0)
+    await datastore.create("jobs", "e")
+
+
+async def test_too_few_replicas(datastore: Datastore, raw: aioredis.Redis) -> None:
+    await raw.config_set("min-replicas-to-write", 1)
+    try:
+        with pytest.raises(Unavailable, match="cannot take writes"):
+            await datastore.create("jobs", "a")
+    finally:
+        await raw.config_set("min-replicas-to-write", 0)
+    await datastore.create("jobs", "a")
+
+
+async def test_more_callers_than_connections(proxy: Proxy, settings: Settings) -> None:
+    async with datastore_at(proxy.url, replace(settings, connections=2)) as datastore:
+        await datastore.create("jobs", "a")
+        items = await asyncio.gather(*(datastore.get("jobs", "a") for _ in range(100)))
+        assert len(items) == 100
+        assert proxy.links_max <= 2
+
+
+async def test_a_cancelled_read_leaves_nothing_out_of_step(datastore: Datastore) -> None:
+    for name in ("a", "b"):
+        await datastore.create("jobs", name)
+    for _ in range(50):
+        read = asyncio.create_task(datastore.get("jobs", "a"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        read.cancel()
+        others = await asyncio.gather(*(datastore.get("jobs", name) for name in "bab"))
+        assert [item.sort_field for item in others] == ["b", "a", "b"]
+        await asyncio.gather(read, return_exceptions=True)
