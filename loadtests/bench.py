@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import uvloop
@@ -131,9 +131,42 @@ async def many(datastore: Datastore, items: int, batch: int) -> None:
         await measure(datastore, f"{verb.__name__}, {batch} a call", items, verb)
 
 
+@dataclass
+class Served:
+    """A server process of ours, and what it was put through."""
+
+    url: str
+    pid: int
+    loads: list[Load] = field(default_factory=list)
+    cpu: float = 0.0
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the process so far: user and system, from /proc (Linux)."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    async def put(self, path: str, seconds: float, connections: int) -> None:
+        """One turn of load."""
+        before = self.cpu_seconds()
+        self.loads.append(await drive(self.url, path, BODY, seconds, connections))
+        self.cpu += self.cpu_seconds() - before
+
+    def report(self, name: str) -> float:
+        """Print the figures -> requests a second, the median of the turns."""
+        rate = statistics.median(load.rate for load in self.loads)
+        p50, p99 = (statistics.median(load.percentile(percent) for load in self.loads) for percent in (50, 99))
+        answered = sum(len(load.latencies) for load in self.loads)
+        errors = sum(load.errors for load in self.loads)
+        print(
+            f"  {name:<12} {rate:8,.0f} requests/s   p50 {p50:6.2f} ms   p99 {p99:6.2f} ms   errors {errors}"
+            f"   CPU of the server {self.cpu / answered * 1e6:4.0f} us a request"
+        )
+        return rate
+
+
 @asynccontextmanager
-async def process(*args: str) -> AsyncIterator[str]:
-    """A server process of ours -> its address, from the line that says where it listens."""
+async def process(*args: str) -> AsyncIterator[Served]:
+    """A server process, known by the line that says where it listens."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, *args, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
@@ -141,7 +174,7 @@ async def process(*args: str) -> AsyncIterator[str]:
         assert child.stdout is not None
         async for line in child.stdout:
             if b"listens on" in line:
-                yield line.decode().split("listens on ")[1].strip()
+                yield Served(line.decode().split("listens on ")[1].strip(), child.pid)
                 break
     finally:
         child.terminate()
@@ -151,27 +184,17 @@ async def process(*args: str) -> AsyncIterator[str]:
 async def http(seconds: float, connections: int) -> None:
     """POST /v1/items against a Starlette route that only parses the same body, in turns."""
     print(f"HTTP, POST of {len(json.dumps(BODY))} bytes, {connections} connections, {seconds:g} s a turn, three turns")
-    here = Path(__file__).parent
     with tempfile.TemporaryDirectory() as directory:
         data = str(Path(directory, "data"))
         async with (
             process("-m", "hookline_server", "serve", "--port", "0", "--data", data) as ours,
-            process(str(here / "bare.py")) as bare,
+            process(str(Path(__file__).parent / "bare.py")) as bare,
         ):
-            figures: dict[str, list[Load]] = {"bare route": [], "create": []}
             for _ in range(3):
-                figures["bare route"].append(await drive(bare, "/", BODY, seconds, connections))
-                figures["create"].append(await drive(ours, "/v1/items", BODY, seconds, connections))
-    medians = {}
-    for name, loads in figures.items():
-        medians[name] = statistics.median(load.rate for load in loads)
-        p50 = statistics.median(load.percentile(50) for load in loads)
-        p99 = statistics.median(load.percentile(99) for load in loads)
-        errors = sum(load.errors for load in loads)
-        print(
-            f"  {name:<12} {medians[name]:9,.0f} requests/s   p50 {p50:6.2f} ms   p99 {p99:6.2f} ms   errors {errors}"
-        )
-    print(f"  create / bare route = {medians['create'] / medians['bare route']:.2f}")
+                await bare.put("/", seconds, connections)
+                await ours.put("/v1/items", seconds, connections)
+            yardstick, create = bare.report("bare route"), ours.report("create")
+    print(f"  create / bare route = {create / yardstick:.2f}")
 
 
 def main() -> None:

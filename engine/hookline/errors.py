@@ -48,7 +48,10 @@ class Flaw:
 
 def below(pointer: str, name: object) -> str:
     """The JSON pointer of a member."""
-    return f"{pointer}/{str(name).replace('~', '~0').replace('/', '~1')}"
+    step = str(name)
+    if "~" in step or "/" in step:
+        step = step.replace("~", "~0").replace("/", "~1")
+    return f"{pointer}/{step}"
 
 
 class Invalid(HooklineError):

@@ -1,4 +1,7 @@
-"""The command line: ``hookline serve | run | orchestrate | demo | signing-secret``."""
+"""The command line: ``hookline serve | run | orchestrate | demo | signing-secret``.
+
+Each command imports what it runs by itself: a short one should not wait for the server's modules to load.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,6 @@ from hookline.clock import parse_duration
 from hookline.errors import HooklineError, Invalid
 from hookline.secret import SecretBox, load_key
 from hookline.settings import PREFIX
-from hookline_server import remote
-from hookline_server.demo import play
-from hookline_server.serve import serve as serve_forever
-from hookline_server.signature import format_secret
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _url_option = click.option(
@@ -67,6 +66,8 @@ def serve(**given: Any) -> None:
     hookline serve --port 9090 --data /var/lib/hookline
     hookline serve --store redis://127.0.0.1:6379/0
     """
+    from hookline_server.serve import serve as serve_forever
+
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     settings = _checked(lambda: Settings.from_env(**given))
     _run(serve_forever(settings, click.echo))
@@ -81,6 +82,8 @@ def run(file: Any, url: str) -> None:
     \b
     echo '/datastore get items with key: jobs' | hookline run -
     """
+    from hookline_server import remote
+
     text = file.read()
     _run(remote.run_text(url, text, click.echo))
 
@@ -99,6 +102,8 @@ def orchestrate(**options: Any) -> None:
     \b
     hookline orchestrate --key jobs --limit 10 --every 5m --lock-for 10m
     """
+    from hookline_server import remote
+
     for name in ("every", "lock_for"):
         _checked(lambda name=name: parse_duration(options[name]), f"--{name.replace('_', '-')}")
     options["where"] = _checked(lambda: json.loads(options["where"]), "--where")
@@ -108,6 +113,8 @@ def orchestrate(**options: Any) -> None:
 @main.command()
 def demo() -> None:
     """Play a job's whole life: server, worker and webhooks, all real and all on this machine. Ends within 30 s."""
+    from hookline_server.demo import play
+
     sys.exit(0 if asyncio.run(play()) else 1)
 
 
@@ -115,6 +122,8 @@ def demo() -> None:
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Directory of the data.")
 def signing_secret(**given: Any) -> None:
     """Print the secret that webhooks are signed with, for receivers to verify them (Standard Webhooks)."""
+    from hookline_server.signature import format_secret
+
     settings = _checked(lambda: Settings.from_env(**given))
     box = _checked(lambda: SecretBox(load_key(settings.secret_key, settings.data)))
     click.echo(format_secret(box.derive(f"webhook-signing:{settings.namespace}")))

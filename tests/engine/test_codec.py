@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
-from hypothesis import strategies as st
 
 from hookline import codec
 from hookline.errors import Invalid

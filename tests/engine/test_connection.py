@@ -200,7 +200,9 @@ async def test_errors_of_the_store(
 
 
 async def test_wrong_password(store: EmbeddedStore, raw: aioredis.Redis, settings: Settings, proxy: Proxy) -> None:
-    await raw.execute_command("ACL", "SETUSER", "guarded", "on", ">right", "~*", "&*", "+@all")
+    await raw.acl_setuser(
+        "guarded", enabled=True, passwords=["+right"], keys=["*"], channels=["*"], categories=["+@all"]
+    )
     host = proxy.url.removeprefix("redis://")
     try:
         text = await refusal(f"redis://guarded:canary-7f3a@{host}", settings)
@@ -209,7 +211,7 @@ async def test_wrong_password(store: EmbeddedStore, raw: aioredis.Redis, setting
         async with datastore_at(f"redis://guarded:right@{host}", settings) as datastore:
             await datastore.create("jobs", "a")
     finally:
-        await raw.execute_command("ACL", "DELUSER", "guarded")
+        await raw.acl_deluser("guarded")
 
 
 async def test_a_full_store_still_drains(datastore: Datastore, raw: aioredis.Redis) -> None:

@@ -104,8 +104,9 @@ def test_bad_values(value: object, flaws: dict[str, str]) -> None:
 @limits(max_examples=60)
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(alphabet=st.characters()),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=9),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+        max_leaves=8,
     )
 )
 def test_what_is_taken_is_what_strict_json_can_write(value: object) -> None:

@@ -30,8 +30,8 @@ async def test_slots_are_those_of_a_real_cluster(tmp_path: Path) -> None:
     ):
         for tag in [*tags("default", 1), *tags("default", 16), *tags("tenant_1-x", 16)]:
             for name in (f"{tag}:i:jobs:a{{b}}c", f"{tag}:outbox", keys.wake_channel(tag)):
-                assert await client.execute_command("CLUSTER", "KEYSLOT", name) == keys.slot(hash_tag(tag))
-        assert await client.execute_command("CLUSTER", "KEYSLOT", "123456789") == keys.slot("123456789") == 0x31C3
+                assert await client.cluster("KEYSLOT", name) == keys.slot(hash_tag(tag))
+        assert await client.cluster("KEYSLOT", "123456789") == keys.slot("123456789") == 0x31C3
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 3, 8, 16, 256])

@@ -72,7 +72,9 @@ def test_every_bad_value_is_named() -> None:
 
 
 def test_in_python_too() -> None:
-    with pytest.raises(Invalid, match=r"/HOOKLINE_NAMESPACE: .*; /HOOKLINE_PARTITIONS: expected a number from 1 to 256"):
+    with pytest.raises(
+        Invalid, match=r"/HOOKLINE_NAMESPACE: .*; /HOOKLINE_PARTITIONS: expected a number from 1 to 256"
+    ):
         Settings(namespace="a}b", partitions=1000)
     with pytest.raises(Invalid, match="HOOKLINE_CALL_TIMEOUT"):
         replace(Settings(), call_timeout=0)

@@ -113,9 +113,10 @@ async def check_one_effect(raw: aioredis.Redis, verb: str, answer: Outcome | Cla
     version = VERSIONS.get(verb, 3)
     assert after.get(b"v") == (str(version).encode() if version else None)
     held = await raw.hget(f"{TAG}:i:jobs:a", "tk")
-    assert all(held and token == held.decode() for token in tokens(answer) if token)
+    assert all(token.encode() == held for token in tokens(answer) if token)
     assert bool(any(tokens(answer))) == (verb in ("claim", "start"))
-    events = [entry[b"key"] for _, entry in await raw.xrange(f"{TAG}:outbox")]
+    entries: list[Any] = await raw.xrange(f"{TAG}:outbox") or []
+    events = [entry[b"key"] for _, entry in entries]
     assert events.count(b"jobs") == events.count(b"plain")
 
 

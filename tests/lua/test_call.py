@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -240,6 +241,30 @@ async def test_created_and_deleted_in_one_run(scripts: Scripts, datastore: Datas
         assert "m:old" not in keyspace["i:jobs:a"]
     else:
         assert keyspace == {"r": {"jobs\0", "jobs\0review"}}
+
+
+# Wake messages
+
+
+@pytest.mark.parametrize(
+    ("topic", "calls"),
+    [
+        ("ready:other", lambda bench: [bench.calls.create("other", "a", metadata=WAITING)]),
+        ("ready:jobs", lambda bench: [bench.calls.release(KEY, "held", bench.token)]),
+        ("ready:jobs", lambda bench: [bench.calls.release(KEY, "held", bench.token), *WRITES["settle"](bench)[2:]]),
+        ("ready:jobs", lambda bench: [bench.calls.update(KEY, "held", metadata=WAITING)]),
+        ("outbox", lambda bench: [bench.calls.update(KEY, "waits", metadata={"n": 1})]),
+        ("outbox", lambda bench: [bench.calls.delete(KEY, "waits")]),
+    ],
+)
+async def test_who_waits_is_woken(
+    scripts: Scripts, bench: Bench, datastore: Datastore, topic: str, calls: Callable[[Bench], list[Call]]
+) -> None:
+    if topic == "ready:jobs":
+        await scripts.update("waits", metadata={"status": "review"}, triggers=False)
+    async with datastore.wakes.listening(topic) as woken:
+        await scripts.run(*calls(bench))
+        await asyncio.wait_for(woken.wait(), 10)
 
 
 # Keys that spoil every operation

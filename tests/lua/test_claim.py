@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -233,7 +234,7 @@ async def test_who_waits_is_woken_by_a_promotion(scripts: Scripts, datastore: Da
     scripts.clock.advance(10)
     async with datastore.wakes.listening(f"ready:{KEY}") as woken:
         await scripts.claim(limit=0)
-        await woken.wait()
+        await asyncio.wait_for(woken.wait(), 10)
 
 
 @pytest.mark.parametrize(
