@@ -249,7 +249,7 @@ async def test_past_the_lock_the_same_worker_claims_anew(scripts: Scripts) -> No
 
 async def test_progress_with_an_extension_makes_a_version(scripts: Scripts) -> None:
     before = await prepare(scripts, "held", trigger_urls={URL: "secret"})
-    sent = {"status": "started", "locked_until": at(99), "progress": 5}
+    sent = {"status": "started", "worker_id": "v", "locked_until": at(99), "progress": 5}
     assert (await scripts.update(metadata=sent, token=before["tk"])).version == 2
     assert await scripts.fields() == {**before, "lu": ms(99), "m:progress": pack(5), "v": "2", "ua": ms(10)}
     (event,) = await scripts.events()

@@ -81,6 +81,12 @@ async def test_what_a_lost_relay_left_is_taken_over_first(
     assert await pending(raw) == {b"r2": 4}
 
 
+async def test_the_limit_counts_what_is_taken_over(scripts: Scripts, datastore: Datastore) -> None:
+    ids = await fire(scripts, *"abcd")
+    await take(datastore, "lost", limit=1)
+    assert (await take(datastore, "r1", limit=3, idle_ms=0))["ids"] == ids[:3]
+
+
 async def test_a_restarted_relay_begins_with_its_own(scripts: Scripts, datastore: Datastore) -> None:
     ids = await fire(scripts, *"abc")
     await take(datastore, "r1", limit=1)
