@@ -52,32 +52,31 @@ async def test_items_lie_in_their_partition(filled: Datastore, raw: aioredis.Red
         assert (await filled.get("jobs", name)).content == name
 
 
-@pytest.mark.parametrize("limit", [1, 7, 50, 299, 300, 1000])
-@pytest.mark.parametrize(
-    ("query", "wanted"),
-    [
+async def pages(datastore: Datastore, limit: int, **query: Any) -> AsyncIterator[list[str]]:
+    """The sortFields of each page."""
+    cursor: str | None = None
+    while True:
+        page = await datastore.query("jobs", limit=limit, cursor=cursor, **query)
+        yield [item.sort_field for item in page.items]
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+async def test_pages_hold_each_item_once_in_order(filled: Datastore) -> None:
+    queries: list[tuple[dict[str, Any], list[str]]] = [
         ({}, NAMES),
         ({"order": "sortField:desc"}, NAMES[::-1]),
         ({"where": {"n": 1}}, NAMES[1::3]),
         ({"where": {"n": 1}, "order": "sortField:desc"}, NAMES[1::3][::-1]),
         ({"where": {"n": 7}}, []),
-    ],
-)
-async def test_pages_hold_each_item_once_in_order(
-    filled: Datastore, query: dict[str, Any], wanted: list[str], limit: int
-) -> None:
-    found: list[str] = []
-    cursor: str | None = None
-    while True:
-        page = await filled.query("jobs", limit=limit, cursor=cursor, **query)
-        assert len(page.items) <= limit
-        found += [item.sort_field for item in page.items]
-        cursor = page.cursor
-        if cursor is None or (limit == 1 and len(found) == 40):
-            break
-        assert len(page.items) == limit
-    assert found == wanted[: len(found)]
-    assert len(found) == len(wanted) or len(found) == 40
+    ]
+    for query, wanted in queries:
+        for limit in (3, 50, 299, 300, 1000):
+            found = [page async for page in pages(filled, limit, **query)]
+            assert [name for page in found for name in page] == wanted, (query, limit)
+            assert all(len(page) == limit for page in found[:-1])
+            assert len(found[-1]) <= limit
 
 
 async def test_pages_by_status_are_in_the_order_of_the_line(datastore: Datastore, clock: Clock) -> None:
@@ -86,25 +85,15 @@ async def test_pages_by_status_are_in_the_order_of_the_line(datastore: Datastore
     for n in range(60):
         clock.advance(0.001)
         made.append((await datastore.create("jobs", f"{n * 37 % 60}", metadata={"status": "not_started"})).sort_field)
-    found: list[str] = []
-    cursor: str | None = None
-    while cursor or not found:
-        page = await datastore.query("jobs", where={"status": "not_started"}, limit=7, cursor=cursor)
-        found += [item.sort_field for item in page.items]
-        cursor = page.cursor
-    assert found == made
+    assert [name async for page in pages(datastore, 7, where={"status": "not_started"}) for name in page] == made
 
 
 async def test_small_budgets_lose_nothing(filled: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hookline.datastore.EXAMINED_MAX", 3)
     monkeypatch.setattr("hookline.datastore._PAGE_ROUNDS", 4)
-    found: list[str] = []
-    cursor: str | None = None
-    while cursor or not found:
-        page = await filled.query("jobs", where={"n": 1}, limit=20, cursor=cursor)
-        found += [item.sort_field for item in page.items]
-        cursor = page.cursor
-    assert sorted(found) == NAMES[1::3]
+    found = [page async for page in pages(filled, 50, where={"n": 1})]
+    assert sorted(name for page in found for name in page) == NAMES[1::3]
+    assert any(len(page) < 50 for page in found[:-1])
 
 
 @pytest.mark.parametrize("limit", [1, 13, 50, 400])

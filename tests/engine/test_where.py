@@ -60,6 +60,12 @@ def test_conditions(where: object, conditions: list[dict[str, Any]]) -> None:
     assert list(compile_where(where).conditions) == conditions
 
 
+def test_integers_beyond_63_bits_are_compared_as_doubles() -> None:
+    """The store's cmsgpack would read them as negative."""
+    found = [compile_where({"x": value}).conditions[0]["operand"]["value"] for value in (2**63 - 1, 2**63)]
+    assert [type(value) for value in found] == [int, float]
+
+
 @pytest.mark.parametrize(
     ("where", "status", "locked_before"),
     [
