@@ -30,12 +30,13 @@ class Post:
 
 @dataclass
 class Receiver:
-    """Where webhooks arrive. ``statuses`` are the answers to come, then 204."""
+    """Where webhooks arrive. ``statuses`` are the answers to come, then 204; ``echo`` answers with the token."""
 
     url: str = ""
     posts: list[Post] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     hang: asyncio.Event | None = None
+    echo: bool = False
     _arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def take(self, request: web.Request) -> web.Response:
@@ -46,7 +47,8 @@ class Receiver:
             self._arrived.notify_all()
         if self.hang is not None:
             await self.hang.wait()
-        return web.Response(status=self.statuses.pop(0) if self.statuses else 204)
+        status = self.statuses.pop(0) if self.statuses else 204
+        return web.Response(status=status, text=f"cannot take {post.data['token']}" if self.echo else None)
 
     async def wait_for(self, count: int, *, seconds: float = 20.0) -> list[Post]:
         """The first so many calls, waited for."""

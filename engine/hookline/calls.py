@@ -208,7 +208,7 @@ class Calls:
         request = self._change_request(change, version, match, triggers)
         if token is not None:
             request["token"] = check_token(token)
-        drains = change.values.get("s") == STARTED or change.values.get("s") in TERMINAL
+        drains = reserved or change.values.get("s") == STARTED or change.values.get("s") in TERMINAL
         return self._call("patch_drain" if drains else "patch", key, sort_field, request)
 
     def delete(

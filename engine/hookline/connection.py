@@ -186,7 +186,11 @@ class Connection:
         except redis_errors.NoScriptError:
             # Nothing ran: the store was restarted, or its scripts were flushed.
             await self._roundtrip("SCRIPT", "LOAD", script.source, send_by=send_by)
+        try:
             return await self._roundtrip("EVALSHA", script.sha, len(script.keys), *args, send_by=send_by)
+        except redis_errors.NoScriptError:
+            # Flushed again in between: sent with its text it cannot be missing.
+            return await self._roundtrip("EVAL", script.source, len(script.keys), *args, send_by=send_by)
 
     async def _roundtrip(self, *args: Any, send_by: float | None = None) -> Any:
         try:

@@ -66,6 +66,7 @@ def _locked_before(conditions: list[dict[str, Any]]) -> str | None:
 def _compile_field(name: object, wanted: object, pointer: str) -> list[dict[str, Any]]:
     if not isinstance(name, str) or not name:
         raise Invalid.at(pointer, "expected the name of a metadata field")
+    check_value(name, pointer)
     if not isinstance(wanted, Mapping):
         return [_condition(name, "eq", wanted, pointer)]
     if not wanted or not all(operator in OPERATORS for operator in wanted):

@@ -135,8 +135,10 @@ class Egress:
             headers={"Accept-Encoding": "identity", "User-Agent": _USER_AGENT},
         )
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], secrets: Sequence[str] = ()) -> Answer:
         """Send one POST, once. Whatever the URL, the network and the receiver do, it ends in an answer.
+
+        ``secrets`` are words of the body that the answer must not repeat, besides the headers and the URL's own.
 
         Raises:
             RuntimeError: the client has been closed.
@@ -154,7 +156,7 @@ class Egress:
                 self._session.post(url, data=io.BytesIO(body), headers=headers, allow_redirects=False) as response,
             ):
                 status = response.status
-                redact = partial(_redacted, url=url, headers=headers)
+                redact = partial(_redacted, secrets=_secrets(url, headers, secrets))
                 if (value := response.headers.get("Retry-After")) is not None:
                     retry_after = redact(value)
                 content, complete = await self._read(response)
@@ -263,19 +265,20 @@ def _kind(trouble: Exception) -> str:
     return next((word for kind, word in words if isinstance(trouble, kind)), "invalid_request")
 
 
-def _secrets(url: str, headers: Mapping[str, str]) -> list[str]:
-    """What we send that an answer may repeat but a log must not: header values, and long words of the URL."""
+def _secrets(url: str, headers: Mapping[str, str], words: Sequence[str]) -> list[str]:
+    """What we send that an answer may repeat but a log must not: these words, header values, long words of the URL."""
     parts = URL(url)
     found = {value for name, value in headers.items() if name.lower() not in _PUBLIC_HEADERS}
     found |= {word for value in found for word in value.split()[-1:]}  # "Bearer <key>" -> "<key>"
     found |= {word for word in (*parts.parts, *parts.query.values()) if len(word) >= _URL_SECRET_MIN}
+    found |= {word for word in words if word}
     written = {form for word in found for form in (word, quote(word, safe=""), json.dumps(word)[1:-1])}
     return sorted(written - {""}, key=len, reverse=True)
 
 
-def _redacted(text: str, url: str, headers: Mapping[str, str]) -> str:
+def _redacted(text: str, secrets: Sequence[str]) -> str:
     """Blank the secrets first, as a cut could leave the head of one; then one printable line of 200 bytes."""
-    for secret in _secrets(url, headers) if text else ():
+    for secret in secrets:
         text = text.replace(secret, "***")
     line = "".join(char if char.isprintable() else " " for char in text.lstrip()[:EXCERPT_MAX])
     return line.encode(errors="replace")[:EXCERPT_MAX].decode(errors="ignore").rstrip()

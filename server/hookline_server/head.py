@@ -30,7 +30,7 @@ def read_identity(request: Request) -> tuple[str, str]:
     """Key and sortField in the path. ``%2F`` and ``/`` both stand for a slash of the sortField.
 
     Raises:
-        Problem: they are not UTF-8.
+        Problem: they are not UTF-8, or what stands before them has no slashes of its own.
     """
     key, sort_field = _segments(request)
     return _unquote(key), _unquote(sort_field)
@@ -39,7 +39,10 @@ def read_identity(request: Request) -> tuple[str, str]:
 def _segments(request: Request) -> list[bytes]:
     # The decoded path has U+FFFD for what is not UTF-8, and no longer tells %2F from a slash.
     raw: bytes = request.scope["raw_path"]
-    key, _, rest = raw.split(b"/", _PREFIX_SEGMENTS)[_PREFIX_SEGMENTS].partition(b"/")
+    segments = raw.split(b"/", _PREFIX_SEGMENTS)
+    if len(segments) <= _PREFIX_SEGMENTS:
+        raise Problem("unknown_path", "no route has this path; only a sortField may have %2F for its slashes")
+    key, _, rest = segments[_PREFIX_SEGMENTS].partition(b"/")
     return [key, rest]
 
 

@@ -14,8 +14,8 @@ import msgspec
 
 from hookline import Claimed, Datastore, Item
 from hookline.clock import format_time, parse_duration
-from hookline.errors import HooklineError, Invalid
-from hookline.item import check_key
+from hookline.errors import Corrupt, HooklineError, Invalid, ReservedKey
+from hookline.item import RESERVED_PREFIX, check_key
 from hookline.wake import pause
 from hookline.where import compile_where
 
@@ -41,8 +41,10 @@ class Orchestration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
         Raises:
             Invalid: a field is out of bounds.
+            ReservedKey: no rule may claim items of the engine's own keys.
         """
-        check_key(self.key)
+        if check_key(self.key).startswith(RESERVED_PREFIX):
+            raise ReservedKey
         compile_where(self.where)
         if not 1 <= self.limit <= 500:
             raise Invalid.at("/limit", "expected a whole number from 1 to 500")
@@ -129,7 +131,10 @@ class Orchestrator:
             if row.status in ("scheduled", "started") and row.first is not None and row.first <= stats.now_ms
         }
         for key, partition in due:
-            await self._datastore.tidy(key, partition)
+            try:
+                await self._datastore.tidy(key, partition)
+            except Corrupt as error:
+                log.warning("key %s was not tidied: %s", key, error)
 
     async def _run_due(self) -> None:
         claimed = await self._datastore.claim(

@@ -227,7 +227,7 @@ class Relay:
         self._busy[lane] += 1
         try:
             headers = self._headers(delivery, body := delivery.body())
-            return await self._egress.post(delivery.target.url, body, headers)
+            return await self._egress.post(delivery.target.url, body, headers, secrets=[delivery.token])
         except ValueError as error:
             return Answer(None, str(error), None, 0, "")
         finally:

@@ -263,3 +263,20 @@ async def test_a_cancelled_read_leaves_nothing_out_of_step(datastore: Datastore)
         others = await asyncio.gather(*(datastore.get("jobs", name) for name in "bab"))
         assert [item.sort_field for item in others] == ["b", "a", "b"]
         await asyncio.gather(read, return_exceptions=True)
+
+
+async def test_scripts_flushed_all_the_time_are_not_noticed(datastore: Datastore, raw: aioredis.Redis) -> None:
+    created = asyncio.Event()
+
+    async def flush() -> None:
+        while not created.is_set():
+            await raw.script_flush()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(flush())
+        try:
+            for number in range(200):
+                await datastore.create("jobs", str(number))
+        finally:
+            created.set()
+    assert len((await datastore.query("jobs", limit=1000)).items) == 200

@@ -123,3 +123,8 @@ def test_bad_filters(where: object, at: list[str]) -> None:
     with pytest.raises(Invalid) as invalid:
         compile_where(where)
     assert [flaw.pointer for flaw in invalid.value.flaws] == at
+
+
+def test_a_name_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(Invalid, match="surrogates"):
+        compile_where({"\ud800": 1})

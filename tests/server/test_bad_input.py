@@ -363,6 +363,17 @@ ROWS = [
     ),
     # Paths and methods
     Row("unknown path", "GET", "/v2/items", 404, "unknown_path", None, "no route"),
+    Row("no slash before the key", "GET", "/v1%2Fitems%2Fjobs%2Fx", 404, "unknown_path", None, "%2F"),
+    Row(
+        "no slash around the key",
+        "POST",
+        "/v1/jobs%2Fjobs%2Fclaim",
+        404,
+        "unknown_path",
+        None,
+        "%2F",
+        {"workerId": "w"},
+    ),
     Row("root", "GET", "/", 404, "unknown_path", None, "no route"),
     Row("slash at the end", "GET", "/livez/", 404, "unknown_path", None, "no route"),
     Row("unknown method", "DELETE", "/v1/items", 405, "method_not_allowed", None, "POST"),

@@ -7,10 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
+import redis.asyncio as aioredis
 
 from conftest import wait_until
 from hookline import Datastore
-from hookline.errors import Invalid, NotFound
+from hookline.errors import Invalid, NotFound, ReservedKey
 from hookline_server.orchestrator import ORCHESTRATIONS, Orchestration, Orchestrator, describe
 
 
@@ -122,3 +123,35 @@ async def test_a_rule_that_cannot_run_is_refused(datastore: Datastore, rule: Orc
     with pytest.raises(Invalid) as refused:
         await Orchestrator(datastore).put("rule", rule)
     assert refused.value.flaws[0].pointer == pointer
+
+
+async def test_a_corrupt_key_does_not_hold_up_the_others(datastore: Datastore, raw: aioredis.Redis) -> None:
+    names = [f"key-{number}" for number in range(8)]
+    for name in [*names, "bad"]:
+        await datastore.create(name, "due", metadata={"status": "not_started", "scheduled_at": "+50ms"})
+    await raw.set("hl:{default/0}:s:bad:not_started", "spoilt")
+
+    async def promoted() -> bool:
+        return all([(await datastore.get(name, "due")).status == "not_started" for name in names])
+
+    async with orchestrating(datastore):
+        await wait_until(promoted)
+
+
+async def test_at_the_memory_limit_a_rule_is_still_scheduled_again(datastore: Datastore, raw: aioredis.Redis) -> None:
+    await Orchestrator(datastore).put("rule", Orchestration(key="jobs", every="1h"))
+
+    async def scheduled() -> bool:
+        return (await datastore.get(ORCHESTRATIONS, "rule")).status == "scheduled"
+
+    await raw.config_set("maxmemory", "1")
+    try:
+        async with orchestrating(datastore):
+            await wait_until(scheduled)
+    finally:
+        await raw.config_set("maxmemory", "0")
+
+
+async def test_no_rule_may_claim_the_engines_own_items(datastore: Datastore) -> None:
+    with pytest.raises(ReservedKey):
+        await Orchestrator(datastore).put("rule", Orchestration(key="hookline.deliveries.x"))

@@ -214,3 +214,17 @@ async def test_stopped_it_waits_for_what_is_in_flight(
         await receiver.wait_for(1)
         asyncio.get_running_loop().call_later(0.1, receiver.hang.set)
     assert await outbox_length(raw) == 0
+
+
+async def test_a_receiver_that_echoes_the_token_does_not_get_it_into_the_delivery(
+    datastore: Datastore, receiver: Receiver
+) -> None:
+    receiver.statuses, receiver.echo = [500] * 3, True
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        await receiver.wait_for(3)
+        dead = await wait_until(lambda: _failed(datastore, Target(receiver.url, b"").lane))
+    token = receiver.posts[0].data["token"]
+    assert "***" in dead.metadata["last_error"]
+    assert token not in repr(dead.to_dict())
