@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import secrets as nonces
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hookline import codec
 from hookline.codec import Change, Fields
-from hookline.errors import REFUSALS, Flaw, Invalid, Refused, ReservedKey
+from hookline.errors import REFUSALS, Flaw, HooklineError, Invalid, OutcomeUnknown, ReservedKey, Unavailable
 from hookline.item import RESERVED_PREFIX, STARTED, TERMINAL, Item, check_key, check_sort_field, read_triggers
 from hookline.keys import partition_of
 from hookline.secret import SecretBox
@@ -39,8 +39,10 @@ UNSET = Unset()
 class Outcome:
     """What became of one operation.
 
-    ``word`` is ``ok`` or the code of a refusal. ``item`` is the item after it (or, refused, as it stands); settling
-    gives only ``version``, ``status`` and ``locked_until_ms``. ``warnings`` are sentences.
+    ``word`` is ``ok`` or the code of an error. ``item`` is the item after it (or, refused, as it stands); settling
+    gives only ``version``, ``status`` and ``locked_until_ms``. ``warnings`` are sentences. ``version`` is the one that
+    the operation made, also where the answer had to be asked for again and the item has moved on. ``failure`` is the
+    store's, where among many operations this one met it.
     """
 
     word: str
@@ -51,24 +53,29 @@ class Outcome:
     version: int | None = None
     status: str | None = None
     locked_until_ms: int | None = None
+    failure: Unavailable | OutcomeUnknown | None = None
 
     @property
     def ok(self) -> bool:
         """Whether the operation was accepted."""
         return self.word == "ok"
 
-    def error(self) -> Refused:
-        """The error of a refused operation."""
-        return REFUSALS[self.word](item=self.item)
+    def error(self) -> HooklineError:
+        """The error of an operation that was not accepted."""
+        return self.failure or REFUSALS[self.word](item=self.item)
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim took. ``next_ms`` is when there may be more: the earliest due time or lock expiry."""
+    """What a claim took. ``next_ms`` is when there may be more: the earliest due time or lock expiry.
+
+    ``failure`` is what kept it from taking more, or anything, where the caller has something else to learn as well.
+    """
 
     items: list[Item]
     next_ms: int | None = None
     more: bool = False
+    failure: HooklineError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +109,13 @@ class Call:
             return _decode_state(outcome, codec.decode_fields(shown))
         fields = codec.decode_fields({**self._sent(), **shown} if word == "ok" else shown)
         item = codec.decode_item(self.key, self.sort_field, fields)
-        return Outcome(
-            word, self.key, self.sort_field, item, outcome.warnings, item.version, item.status, item.locked_until_ms
+        version = extra.get(b"version")
+        return replace(
+            outcome,
+            item=item,
+            version=int(version) if version else item.version,
+            status=item.status,
+            locked_until_ms=item.locked_until_ms,
         )
 
     def _sent(self) -> dict[bytes, bytes]:

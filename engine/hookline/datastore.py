@@ -5,35 +5,24 @@ from __future__ import annotations
 import asyncio
 import secrets as randomness
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from hookline import codec, cursor
+from hookline import codec
 from hookline.batcher import Batcher
-from hookline.calls import CLAIM_MAX, EXAMINED_MAX, QUERY_MAX, Call, Calls, Claimed, Outcome
+from hookline.calls import CLAIM_MAX, QUERY_MAX, Call, Calls, Claimed, Outcome
 from hookline.connection import Connection
-from hookline.cursor import Position
-from hookline.errors import Corrupt, HooklineError, Invalid, NotFound
+from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, OutcomeUnknown, Unavailable
 from hookline.item import Item, check_key, check_sort_field
+from hookline.query import Page, Query, read_page
 from hookline.secret import SecretBox
 from hookline.settings import Settings
 from hookline.wake import Wakes, pause
-from hookline.where import Where, compile_where
+from hookline.where import compile_where
 
 POLL = 1.0
 """Seconds after which a waiter looks again by itself: it covers lost wake messages and filtered claims."""
-_PAGE_ROUNDS = 50
-"""Bounded reads of one query before it answers a short page with a cursor."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a query; ``cursor`` is None when nothing is left."""
-
-    items: list[Item]
-    cursor: str | None
-    examined: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,28 +97,31 @@ class Datastore:
     async def run(self, calls: Sequence[Call]) -> list[Outcome]:
         """Run many operations -> their outcomes in order. Not atomic; operations on the same item run in order.
 
+        An operation that met a failure of the store has it as its outcome; those that were to run after it are not
+        sent.
+
         Raises:
-            Unavailable: the store took none of some call's operations.
-            OutcomeUnknown: some call's answer never came.
+            Unavailable, OutcomeUnknown: that became of every operation.
         """
-        outcomes: dict[int, Outcome] = {}
-        wave: list[int] = []
-        scripts: dict[tuple[str, str], str] = {}
-        for place, call in enumerate(calls):
-            name = (call.key, call.sort_field)
-            if scripts.setdefault(name, call.script) != call.script:
-                outcomes |= await self._wave(calls, wave)
-                wave, scripts = [], {name: call.script}
-            wave.append(place)
-        outcomes |= await self._wave(calls, wave)
+        outcomes: dict[int, Any] = {}
+        for wave in _waves(calls):
+            if any(outcome.failure for outcome in outcomes.values()):
+                unsent = Unavailable("an operation before this one failed")
+                outcomes |= {place: _failed(calls[place], unsent) for place in wave}
+            else:
+                done = await asyncio.gather(*(self._attempt(calls[place]) for place in wave))
+                outcomes |= dict(zip(wave, done, strict=True))
+        failures = [outcome.failure for outcome in outcomes.values() if outcome.failure]
+        if failures and len(failures) == len(calls):
+            raise failures[0]
         return [outcomes[place] for place in range(len(calls))]
 
-    async def _wave(self, calls: Sequence[Call], places: list[int]) -> dict[int, Outcome]:
-        done = await asyncio.gather(*(self._perform(calls[place]) for place in places), return_exceptions=True)
-        for outcome in done:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return dict(zip(places, done, strict=True))  # type: ignore[arg-type]
+    async def _attempt(self, call: Call) -> Outcome | Claimed:
+        """One operation -> what became of it, a failure of the store included."""
+        try:
+            return await self._perform(call)
+        except (Unavailable, OutcomeUnknown) as failure:
+            return _failed(call, failure)
 
     async def _perform(self, call: Call) -> Outcome | Claimed:
         """One operation -> what became of it; planned again when the key's settings have changed meanwhile."""
@@ -184,16 +176,32 @@ class Datastore:
         """
         return await self.run(calls)
 
-    async def exchange(self, calls: Sequence[Call], claim: Call) -> tuple[list[Outcome], Claimed]:
-        """Settle and claim again, on one partition in one call of the store.
+    async def exchange(
+        self, calls: Sequence[Call], key: str, *, worker_id: str, limit: int = 1, **options: Any
+    ) -> tuple[list[Outcome], Claimed]:
+        """Settle, and claim up to ``limit`` items again, in one call of the store per partition.
+
+        Whatever was settled or claimed is told: what kept the rest from it is in the outcomes and in
+        ``Claimed.failure``.
 
         Raises:
-            Corrupt: an index of the key has the wrong type.
-            Unavailable, OutcomeUnknown
+            Invalid, ReservedKey
+            Unavailable, OutcomeUnknown: that became of everything.
         """
-        last = Call("settle", claim.partition, claim.key, "", claim.request)
-        *outcomes, claimed = await asyncio.gather(*(self._perform(call) for call in (*calls, last)))
-        return outcomes, _claimed(claimed)  # type: ignore[return-value]
+        options |= {"worker_id": worker_id, "where": compile_where(options.get("where"))}
+        partition = calls[0].partition if calls else self._rotation.get(key, 0)
+        first = self.calls.claim(key, limit=_check_limit(limit), partition=partition, **options)
+        following = replace(first, script="settle")
+        *outcomes, claimed = await asyncio.gather(*(self._attempt(call) for call in (*calls, following)))
+        settled = [_settled(outcome) for outcome in outcomes]
+        if isinstance(claimed, Outcome):
+            claimed = Claimed([], more=not claimed.failure, failure=claimed.error())
+        if len(claimed.items) < limit and (claimed.more or self.settings.partitions > 1):
+            rest = await self._claim_now(key, limit - len(claimed.items), options, given=True)
+            claimed = replace(rest, items=claimed.items + rest.items, failure=claimed.failure or rest.failure)
+        if claimed.failure and not claimed.items and all(outcome.failure for outcome in settled):
+            raise claimed.failure
+        return settled, claimed
 
     # Claims
 
@@ -211,8 +219,7 @@ class Datastore:
         Raises:
             Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
         """
-        if type(limit) is not int or not 1 <= limit <= CLAIM_MAX:
-            raise Invalid.at("/limit", f"expected a whole number from 1 to {CLAIM_MAX}")
+        _check_limit(limit)
         options |= {"worker_id": worker_id, "where": compile_where(options.get("where"))}
         if wait <= 0:
             return await self._claim_now(key, limit, options)
@@ -226,20 +233,26 @@ class Datastore:
                 due = POLL if claimed.next_ms is None else claimed.next_ms / 1000 - time.time()
                 await pause(woken, max(0.001, min(left, POLL, max(due, 0.01))))
 
-    async def _claim_now(self, key: str, limit: int, options: dict[str, Any]) -> Claimed:
-        """Stay on one partition while that has work, then rotate; the limit is split, never exceeded."""
+    async def _claim_now(self, key: str, limit: int, options: dict[str, Any], *, given: bool = False) -> Claimed:
+        """Stay on one partition while that has work, then rotate; the limit is split, never exceeded.
+
+        What was taken is locked already, so the caller must have it: a failure after that, or when something was
+        ``given`` to it before, is told along with the items.
+        """
         items: list[Item] = []
         next_ms: int | None = None
+        failure: HooklineError | None = None
         first = self._rotation.get(key, 0)
         partition, tried = first, 0
         while tried < self.settings.partitions:
             call = self.calls.claim(key, limit=limit - len(items), partition=partition, **options)
             try:
                 claimed = _claimed(await self._perform(call))
-            except HooklineError:
-                if not items:
-                    raise
-                break  # What other partitions gave is locked already: the caller must have it.
+            except Corrupt as error:
+                failure, claimed = error, Claimed([])
+            except HooklineError as error:
+                failure = error
+                break
             items += claimed.items
             if len(items) >= limit:
                 break
@@ -248,7 +261,9 @@ class Datastore:
             if not (claimed.more and claimed.items):
                 partition, tried = (partition + 1) % self.settings.partitions, tried + 1
         self._rotation[key] = partition
-        return Claimed(items, next_ms)
+        if failure and not (items or given):
+            raise failure
+        return Claimed(items, next_ms, failure=failure)
 
     async def tidy(self, key: str, partition: int) -> bool:
         """Promote due items and bury exhausted locks of a key, a bounded number -> whether there may be more.
@@ -300,57 +315,8 @@ class Datastore:
             raise Invalid.at("/limit", f"expected a whole number from 1 to {QUERY_MAX}")
         if order not in (None, "sortField", "sortField:asc", "sortField:desc"):
             raise Invalid.at("/order", "expected sortField or sortField:desc: no other order has an index")
-        query = _Query(key, compile_where(where), order, [key, where, order])
-        return await self._page(query, limit, cursor)
-
-    async def _page(self, query: _Query, limit: int, sealed: str | None) -> Page:
-        secret, partitions = self.connection.cursor_secret, self.settings.partitions
-        positions: list[Position] = (
-            cursor.read(secret, query.identity, sealed) if sealed is not None else [None] * partitions
-        )
-        items: list[Item] = []
-        examined = 0
-        for _ in range(_PAGE_ROUNDS):
-            found, ends, spent = await self._round(query, limit - len(items), positions)
-            examined += spent
-            taken = found[: limit - len(items)]
-            items += [entry.item for entry in taken]
-            for entry in taken:
-                positions[entry.partition] = [entry.score, entry.item.sort_field]
-            left_over = {entry.partition for entry in found[len(taken) :]}
-            for partition, end in ends.items():
-                if partition not in left_over:
-                    positions[partition] = end
-            if len(items) >= limit or all(position is False for position in positions):
-                break
-        open_end = any(position is not False for position in positions)
-        return Page(items, cursor.write(secret, query.identity, positions) if open_end else None, examined)
-
-    async def _round(
-        self, query: _Query, limit: int, positions: list[Position]
-    ) -> tuple[list[_Entry], dict[int, Position], int]:
-        """One bounded read of every partition not yet at its end -> entries in order, where each ended, examined."""
-        asked = [partition for partition, position in enumerate(positions) if position is not False]
-        answers = await asyncio.gather(
-            *(
-                self.connection.read("find", partition, [query.request(limit, positions[partition])])
-                for partition in asked
-            )
-        )
-        entries: list[_Entry] = []
-        ends: dict[int, Position] = {}
-        examined = 0
-        for partition, ((word, _, extra),) in zip(asked, answers, strict=True):
-            if word == b"corrupt":
-                raise Corrupt
-            examined += extra[b"examined"]
-            after = extra.get(b"after")
-            ends[partition] = [part.decode() for part in after] if after else False
-            for sort, fields, score in extra[b"items"]:
-                item = codec.decode_item(query.key, sort.decode(), codec.decode_fields(fields))
-                entries.append(_Entry(partition, score.decode(), item))
-        entries.sort(key=query.order_of, reverse=query.descending)
-        return entries, ends, examined
+        query = Query(key, compile_where(where), order, [key, where, order])
+        return await read_page(self.connection, self.settings.partitions, query, limit, cursor)
 
     async def stats(self, prefix: str = "") -> Stats:
         """What the store holds of the keys that begin with ``prefix``.
@@ -378,47 +344,27 @@ class Datastore:
         return Stats(int(answers[0][0]), rows, counts, sum(answer[3] for answer in answers))
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An item found, and where it stands in the index."""
+def _waves(calls: Sequence[Call]) -> Iterator[list[int]]:
+    """The places of calls that may run at the same time: within a wave, calls on one item are of one script."""
+    wave: list[int] = []
+    scripts: dict[tuple[str, str], str] = {}
+    for place, call in enumerate(calls):
+        name = (call.key, call.sort_field)
+        if scripts.setdefault(name, call.script) != call.script:
+            yield wave
+            wave, scripts = [], {name: call.script}
+        wave.append(place)
+    yield wave
 
-    partition: int
-    score: str
-    item: Item
+
+def _check_limit(limit: int) -> int:
+    if type(limit) is not int or not 1 <= limit <= CLAIM_MAX:
+        raise Invalid.at("/limit", f"expected a whole number from 1 to {CLAIM_MAX}")
+    return limit
 
 
-@dataclass(frozen=True, slots=True)
-class _Query:
-    """A query of one key, ready to be asked of each partition."""
-
-    key: str
-    where: Where
-    order: str | None
-    identity: list[Any]
-
-    @property
-    def descending(self) -> bool:
-        return self.order == "sortField:desc"
-
-    def order_of(self, entry: _Entry) -> tuple[float, bytes]:
-        """Where an entry stands among those of all partitions."""
-        return (float(entry.score), entry.item.sort_field.encode())
-
-    def request(self, limit: int, position: Position) -> dict[str, Any]:
-        """What the find script is asked."""
-        by_status = self.where.status if self.order is None else None
-        request = {
-            "verb": "query",
-            "key": self.key,
-            "status": by_status,
-            "max": self.where.locked_before if by_status else None,
-            "after": position or None,
-            "descending": self.descending or None,
-            "where": list(self.where.conditions),
-            "limit": limit,
-            "budget": EXAMINED_MAX,
-        }
-        return {name: value for name, value in request.items() if value is not None}
+def _failed(call: Call, failure: Unavailable | OutcomeUnknown) -> Outcome:
+    return Outcome(failure.code, call.key, call.sort_field, failure=failure)
 
 
 def _settled(outcome: Outcome | Claimed) -> Outcome:

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Take events from the outbox for one relay: `own` gives what it left unacknowledged before it was restarted;
--- otherwise what another relay left for longer than `idle_ms`, then new ones.
+-- Take events from the outbox for one relay: with `own`, what it left unacknowledged before it was restarted, after
+-- that id; otherwise what another relay left for longer than `idle_ms`, then new ones.
 -- keys: partition
 -- args: now_ms:int request:msgpack
 
@@ -36,7 +36,7 @@ if stale.err then
 end
 
 if request.own then
-  read('0')
+  read(request.own)
 else
   note(stale[2])
   if #taken < limit then

@@ -18,6 +18,7 @@ from hookline.errors import Corrupt, HooklineError, Invalid, ReservedKey
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.wake import pause
 from hookline.where import compile_where
+from hookline_server.role import Surviving
 
 log = logging.getLogger(__name__)
 
@@ -116,11 +117,10 @@ class Orchestrator:
         """Run due rules and tidy all keys, every tick, and when a rule is stored; until cancelled."""
         async with self._datastore.wakes.listening(f"ready:{ORCHESTRATIONS}") as woken:
             while True:
-                try:
+                with Surviving(log, "a look for due orchestrations"):
                     await self._run_due()
+                with Surviving(log, "a sweep"):
                     await self._tidy()
-                except HooklineError as error:
-                    log.warning("a tick was skipped: %s", error)
                 await pause(woken, self._datastore.settings.tick)
 
     async def _tidy(self) -> None:

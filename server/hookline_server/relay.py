@@ -16,10 +16,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 from hookline import Call, Datastore, Item, codec
-from hookline.errors import HooklineError
 from hookline.wake import pause
 from hookline_server.egress import Answer, Egress
 from hookline_server.event import DELIVERIES, Delivery, Target, from_lane, from_outbox
+from hookline_server.role import Surviving
 from hookline_server.signature import sign
 
 log = logging.getLogger(__name__)
@@ -68,25 +68,24 @@ class Relay:
     # From the outbox
 
     async def _relay(self, partition: int) -> None:
-        own = True
+        own: bytes | None = b"0"
         async with self._datastore.wakes.listening("outbox") as woken:
             while True:
-                try:
+                taken = None
+                with Surviving(log, "a look at the outbox"):
                     taken = await self._take(partition, own)
-                except HooklineError as error:
-                    log.warning("the outbox cannot be read: %s", error)
+                if taken is None:
                     await asyncio.sleep(POLL)
-                    continue
-                if own:
+                elif own:
                     await asyncio.gather(*(self._deliver_entry(partition, *entry) for entry in taken))
-                    own = bool(taken)
+                    own = taken[-1][0] if taken else None
                 elif taken:
                     for entry in taken:
                         self._spawn(self._deliver_entry(partition, *entry))
                 else:
                     await pause(woken, POLL)
 
-    async def _take(self, partition: int, own: bool) -> list[tuple[bytes, list[bytes]]]:
+    async def _take(self, partition: int, own: bytes | None) -> list[tuple[bytes, list[bytes]]]:
         """Take as many events as there are free slots, at least one: each holds a slot until it is done."""
         await self._slots.acquire()
         room = 1
@@ -109,13 +108,12 @@ class Relay:
 
     async def _deliver_entry(self, partition: int, stream_id: bytes, flat: list[bytes]) -> None:
         try:
-            entry = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
-            deliveries = from_outbox(self._settings.namespace, partition, stream_id.decode(), entry)
-            await asyncio.gather(*(self._first(delivery) for delivery in deliveries))
-            await self._datastore.connection.read("relay_done", partition, {"ids": [stream_id]})
-        except HooklineError as error:
-            # It stays pending and is taken again once it has been idle long enough.
-            log.warning("event %s could not be finished: %s", stream_id.decode(), error)
+            # What fails stays pending, and is taken again once it has been idle long enough.
+            with Surviving(log, f"the delivery of event {stream_id.decode()}"):
+                entry = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+                deliveries = from_outbox(self._settings.namespace, partition, stream_id.decode(), entry)
+                await asyncio.gather(*(self._first(delivery) for delivery in deliveries))
+                await self._datastore.connection.read("relay_done", partition, {"ids": [stream_id]})
         finally:
             self._slots.release()
 
@@ -158,13 +156,11 @@ class Relay:
 
     async def _retry(self) -> None:
         while True:
-            try:
+            with Surviving(log, "a look for deliveries to retry"):
                 for lane in await self._due_lanes():
                     if lane not in self._draining:
                         self._draining.add(lane)
                         self._spawn(self._drain(lane))
-            except HooklineError as error:
-                log.warning("deliveries to retry cannot be looked for: %s", error)
             await asyncio.sleep(self._settings.tick)
 
     async def _due_lanes(self) -> set[str]:
@@ -178,7 +174,7 @@ class Relay:
 
     async def _drain(self, lane: str) -> None:
         """Attempt what is due in one lane, as many at once as the lane may have."""
-        try:
+        with Surviving(log, f"lane {lane}"):
             while room := self._settings.lane_concurrency - self._busy[lane]:
                 claimed = await self._datastore.claim(
                     lane,
@@ -189,12 +185,9 @@ class Relay:
                     reserved=True,
                 )
                 if not claimed.items:
-                    return
+                    break
                 await asyncio.gather(*(self._again(item) for item in claimed.items))
-        except HooklineError as error:
-            log.warning("lane %s could not be drained: %s", lane, error)
-        finally:
-            self._draining.discard(lane)
+        self._draining.discard(lane)
 
     async def _again(self, item: Item) -> None:
         answer = await self._post(from_lane(item.content, item.sealed_triggers))

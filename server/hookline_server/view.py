@@ -55,12 +55,13 @@ def describe_page(page: Page, *, light: bool = False) -> dict[str, Any]:
 
 
 def describe_claimed(claimed: Claimed) -> dict[str, Any]:
-    """What a claim took, and when there may be more."""
+    """What a claim took, and when there may be more; with the problem document of what kept it from more."""
     due = claimed.next_ms
-    return {
+    shown: dict[str, Any] = {
         "items": [item.to_dict() for item in claimed.items],
         "nextAt": None if due is None else format_time(due),
     }
+    return shown | ({"problem": problem_of(claimed.failure).document()} if claimed.failure else {})
 
 
 def describe_settled(outcome: Outcome) -> dict[str, Any]:

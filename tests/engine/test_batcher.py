@@ -167,7 +167,7 @@ async def test_script_calls_of_the_store(datastore: Datastore, raw: aioredis.Red
     assert (calls, len(claimed.items)) == (1, 250)
 
     done = [datastore.calls.complete("jobs", item.sort_field, item.token) for item in claimed.items[:99]]
-    calls, _ = await evalshas(raw, lambda: datastore.exchange(done, datastore.calls.claim("jobs", worker_id="w")))
+    calls, _ = await evalshas(raw, lambda: datastore.exchange(done, "jobs", worker_id="w"))
     assert calls == 1
 
     calls, _ = await evalshas(raw, lambda: asyncio.gather(*(datastore.delete("jobs", f"{n:03}") for n in range(60))))

@@ -334,13 +334,12 @@ async def test_run_with_more_than_one_call_takes(datastore: Datastore) -> None:
 async def test_exchange(datastore: Datastore) -> None:
     for n in range(30):
         await datastore.create("jobs", f"{n:02}", metadata=WAITING)
-    claim = datastore.calls.claim("jobs", worker_id="w", limit=10)
-    outcomes, claimed = await datastore.exchange([], claim)
+    outcomes, claimed = await datastore.exchange([], "jobs", worker_id="w", limit=10)
     done: list[str] = []
     while claimed.items:
         done += [item.sort_field for item in claimed.items]
         finished = [datastore.calls.complete("jobs", item.sort_field, item.token or "") for item in claimed.items]
-        outcomes, claimed = await datastore.exchange(finished, datastore.calls.claim("jobs", worker_id="w", limit=10))
+        outcomes, claimed = await datastore.exchange(finished, "jobs", worker_id="w", limit=10)
         assert [(outcome.word, outcome.sort_field) for outcome in outcomes] == [("ok", name) for name in done[-10:]]
     assert done == [f"{n:02}" for n in range(30)]
     assert len(await names(datastore, where={"status": "completed"})) == 30
@@ -351,7 +350,8 @@ async def test_exchange_sees_what_it_settles(datastore: Datastore) -> None:
     item = await claim_one(datastore)
     outcomes, claimed = await datastore.exchange(
         [datastore.calls.release("jobs", "a", item.token or ""), datastore.calls.complete("jobs", "a", "1.stale")],
-        datastore.calls.claim("jobs", worker_id="v"),
+        "jobs",
+        worker_id="v",
     )
     assert [outcome.word for outcome in outcomes] == ["ok", "stale_token"]
     assert [(item.sort_field, item.version, item.metadata["worker_id"]) for item in claimed.items] == [("a", 4, "v")]
@@ -535,8 +535,8 @@ async def test_expired_locks_are_found(datastore: Datastore, clock: Clock) -> No
 
 
 async def test_a_page_is_short_when_its_budget_is_spent(datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hookline.datastore.EXAMINED_MAX", 10)
-    monkeypatch.setattr("hookline.datastore._PAGE_ROUNDS", 2)
+    monkeypatch.setattr("hookline.query.EXAMINED_MAX", 10)
+    monkeypatch.setattr("hookline.query._ROUNDS", 2)
     await fill(datastore, 95)
     page = await datastore.query("jobs", where={"n": 7})
     assert (page.items, page.examined, page.cursor is None) == ([], 20, False)
@@ -613,7 +613,7 @@ async def test_changed_settings_are_not_noticed(datastore: Datastore, raw: aiore
             ]
         )
         assert all(step.ok for step in steps)
-        _, claimed = await datastore.exchange([], datastore.calls.claim("jobs", worker_id="w"))
+        _, claimed = await datastore.exchange([], "jobs", worker_id="w")
         assert len(claimed.items) == 1
         await datastore.settle([datastore.calls.release("jobs", "a", claimed.items[0].token or "")])
     await raw.delete(f"{TAG}:cfg:jobs")
@@ -673,4 +673,4 @@ async def test_spoilt_keys(datastore: Datastore, raw: aioredis.Redis, index: str
         with pytest.raises(Corrupt):
             await datastore.claim("jobs", worker_id="w")
         with pytest.raises(Corrupt):
-            await datastore.exchange([], datastore.calls.claim("jobs", worker_id="w"))
+            await datastore.exchange([], "jobs", worker_id="w")

@@ -89,8 +89,8 @@ async def test_pages_by_status_are_in_the_order_of_the_line(datastore: Datastore
 
 
 async def test_small_budgets_lose_nothing(filled: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hookline.datastore.EXAMINED_MAX", 3)
-    monkeypatch.setattr("hookline.datastore._PAGE_ROUNDS", 4)
+    monkeypatch.setattr("hookline.query.EXAMINED_MAX", 3)
+    monkeypatch.setattr("hookline.query._ROUNDS", 4)
     found = [page async for page in pages(filled, 50, where={"n": 1})]
     assert sorted(name for page in found for name in page) == NAMES[1::3]
     assert any(len(page) < 50 for page in found[:-1])
@@ -168,8 +168,9 @@ async def test_what_was_claimed_before_an_error_reaches_the_caller(datastore: Da
     await raw.delete(spoilt)
     await raw.set(spoilt, "spoilt")
     claimed = await datastore.claim("jobs", worker_id="w", limit=300)
-    wanted = [name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) < 3]
+    wanted = [name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) != 3]
     assert sorted(item.sort_field for item in claimed.items) == wanted
+    assert isinstance(claimed.failure, Corrupt)
     with pytest.raises(Corrupt):
         await datastore.claim("jobs", worker_id="w")
 

@@ -196,13 +196,34 @@ async def test_an_exchange_of_which_the_answer_is_lost(
         await datastore.create("jobs", name, metadata={"status": "not_started"})
     (first,) = (await datastore.claim("jobs", worker_id="w")).items
     proxy.faults.append(LOSE_REPLY)
-    outcomes, claimed = await far.exchange(
-        [far.calls.complete("jobs", "a", first.token or "")], far.calls.claim("jobs", worker_id="w")
-    )
+    outcomes, claimed = await far.exchange([far.calls.complete("jobs", "a", first.token or "")], "jobs", worker_id="w")
     assert [outcome.status for outcome in outcomes] == ["completed"]
     assert [(item.sort_field, item.version) for item in claimed.items] == [("b", 2)]
     assert await raw.hget(f"{TAG}:i:jobs:b", "tk") == (claimed.items[0].token or "").encode()
     assert len(proxy.calls) == 2
+
+
+async def test_what_an_exchange_claimed_is_given_though_other_answers_never_come(
+    far: Datastore, datastore: Datastore, proxy: Proxy
+) -> None:
+    for n in range(103):
+        await datastore.create("jobs", f"{n:03}", metadata={"status": "not_started"})
+    held = (await datastore.claim("jobs", worker_id="w", limit=101)).items
+    proxy.faults.extend([KEEP_REPLY] * 2)
+    completed = [far.calls.complete("jobs", item.sort_field, item.token or "") for item in held]
+    outcomes, claimed = await far.exchange(completed, "jobs", worker_id="w")
+    assert [outcome.word for outcome in outcomes] == ["outcome_unknown"] * 100 + ["ok"]
+    assert isinstance(outcomes[0].error(), OutcomeUnknown)
+    assert [item.sort_field for item in claimed.items] == ["101"]
+
+
+async def test_a_run_stops_at_a_failure(far: Datastore, datastore: Datastore, proxy: Proxy) -> None:
+    await datastore.create("jobs", "a")
+    proxy.faults.extend([KEEP_REPLY] * 2)
+    calls = [far.calls.update("jobs", "a", metadata={"n": 1}), far.calls.delete("jobs", "a")]
+    with pytest.raises(OutcomeUnknown):
+        await far.run(calls)
+    assert (await datastore.get("jobs", "a")).metadata == {"version": 2, "n": 1}
 
 
 @pytest.mark.parametrize("verb", ["create", "claim", "complete"])

@@ -103,7 +103,29 @@ async def test_a_replay_shows_what_became_of_the_item_meanwhile(scripts: Scripts
     (claimed,) = await scripts.run(*claim, call_id="claim")
     (completed,) = await scripts.run(*complete, call_id="complete")
     assert claimed.items == []
-    assert (completed.word, completed.version, completed.status) == ("ok", 3, "review")
+    assert (completed.word, completed.version, completed.status) == ("ok", 2, "completed")
+
+
+async def test_a_replay_tells_the_version_that_was_made(scripts: Scripts) -> None:
+    create = scripts.calls.create(KEY, "a", content={"n": 1}, metadata={**WAITING, "size": 3})
+    (made,) = await scripts.run(create, call_id="lost")
+    await scripts.update("a", metadata={"size": 4})
+    (again,) = await scripts.run(create, call_id="lost")
+    assert (made.version, again.version, again.item.version, again.item.metadata["size"]) == (1, 1, 2, 4)
+    await scripts.one(scripts.calls.delete(KEY, "a"))
+    (gone,) = await scripts.run(create, call_id="lost")
+    assert gone.item == made.item
+
+
+async def test_a_replay_of_an_update_of_what_is_gone(scripts: Scripts) -> None:
+    await scripts.create("a", content={"n": 1})
+    update = [scripts.calls.update(KEY, "a", metadata={"size": n}) for n in (1, 2)]
+    await scripts.run(*update, call_id="lost")
+    await scripts.one(scripts.calls.delete(KEY, "a"))
+    outcomes = await scripts.run(*update, call_id="lost")
+    assert [(outcome.word, outcome.version, outcome.item.metadata) for outcome in outcomes] == [
+        ("ok", 2, {"version": 2, "size": 1}), ("ok", 3, {"version": 3, "size": 2}),
+    ]  # fmt: skip
 
 
 async def test_other_call_ids_are_other_calls(scripts: Scripts) -> None:

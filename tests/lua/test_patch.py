@@ -289,7 +289,6 @@ async def test_an_extension_changes_neither_holder_nor_start_nor_attempts(script
         ),
         ({"progress": 5}, {"m:progress": pack(5)}, []),
         ({"progress": 5, "worker_id": "w"}, {"m:progress": pack(5)}, []),
-        ({"locked_until": at(99)}, {"lu": ms(99)}, []),
     ],
 )
 @pytest.mark.parametrize("state", ["held", "expired"])
@@ -303,6 +302,31 @@ async def test_out_of_started_without_a_token(
     assert await scripts.fields() == {name: value for name, value in expected.items() if name not in gone}
     word = "ok" if not gone else "cancelled" if metadata["status"] == "cancelled" else "stale_token"
     assert (await scripts.extend(token=before["tk"])).word == word
+
+
+MEDDLING: list[dict[str, Any]] = [
+    {"locked_until": at(99)},
+    {"locked_until": None},
+    {"worker_id": None},
+    {"locked_until": "+1s", "n": 1},
+]
+
+
+@pytest.mark.parametrize("metadata", MEDDLING)
+async def test_a_live_lock_is_changed_only_by_who_shows_token_or_version(
+    scripts: Scripts, metadata: dict[str, Any]
+) -> None:
+    before = await prepare(scripts, "held")
+    async with unchanged(scripts.raw):
+        assert (await scripts.update(metadata=metadata)).word == "locked"
+    assert (await scripts.update(metadata=metadata, token=before["tk"])).word == "ok"
+    assert (await scripts.update(metadata={**metadata, "version": 2})).word == "ok"
+
+
+@pytest.mark.parametrize("metadata", MEDDLING)
+async def test_an_expired_lock_is_changed_by_anybody(scripts: Scripts, metadata: dict[str, Any]) -> None:
+    await prepare(scripts, "expired")
+    assert (await scripts.update(metadata=metadata)).word == "ok"
 
 
 @pytest.mark.parametrize("state", ["held", "expired"])
@@ -466,6 +490,24 @@ async def test_updated_fires(
     outcome = await scripts.update(metadata=metadata, triggers=triggers)
     assert outcome.version == 2
     assert len([event for event in await scripts.events() if event["event"] == "updated"]) == fired
+
+
+@pytest.mark.parametrize(
+    ("trigger_urls", "fired"),
+    [
+        pytest.param({URL: "secret"}, 0, id="the same key, sealed anew"),
+        pytest.param({URL: "another"}, 0, id="another key"),
+        pytest.param({URL: ""}, 1, id="no key"),
+        pytest.param({URL: "secret", URL + "/b": "secret"}, 1, id="another URL"),
+        pytest.param([{"url": URL, "apiKey": "secret", "events": ["updated", "deleted"]}], 1, id="other events"),
+    ],
+)
+async def test_written_triggers_fire_where_a_reader_sees_a_change(
+    scripts: Scripts, trigger_urls: Any, fired: int
+) -> None:
+    await scripts.create(trigger_urls={URL: "secret"})
+    assert (await scripts.update(trigger_urls=trigger_urls)).version == 2
+    assert len(await scripts.events()) == fired
 
 
 async def test_the_event_of_a_claim_carries_its_token(scripts: Scripts) -> None:

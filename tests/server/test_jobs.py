@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import redis.asyncio as aioredis
 
 from api import Answer, Api
 from conftest import Clock, wait_until
@@ -137,6 +138,17 @@ async def test_an_exchange_settles_and_claims(api: Api) -> None:
     last = {"complete": [shown(item) for item in answer.data["claimed"]["items"]]}
     answer = await api("POST", SETTLE, last | {"workerId": "w", "claim": {"workerId": "x"}})
     assert answer.data["claimed"] == {"items": [], "nextAt": None}
+
+
+async def test_an_exchange_that_cannot_claim_tells_what_it_settled(api: Api, raw: aioredis.Redis) -> None:
+    await create(api, "a")
+    (a,) = await claim(api)
+    await raw.set("hl:{default/0}:s:jobs:not_started", "spoilt")
+    answer = await api("POST", SETTLE, {"workerId": "w", "complete": [shown(a)], "claim": {}})
+    assert answer.status == 200
+    assert answer.data["complete"][0]["outcome"] == "ok"
+    assert answer.data["claimed"]["items"] == []
+    assert answer.data["claimed"]["problem"]["code"] == "corrupt"
 
 
 async def test_what_is_released_can_be_claimed_in_the_same_exchange(api: Api) -> None:

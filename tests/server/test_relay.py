@@ -198,6 +198,19 @@ async def test_a_lost_consumer_group_begins_again(
         await receiver.wait_for(2)
 
 
+async def test_an_event_that_cannot_be_read_holds_up_nobody(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    await raw.xadd("hl:{default/0}:outbox", {"event": "updated"})
+    await raw.xgroup_create("hl:{default/0}:outbox", "relay", id="0")
+    await raw.xreadgroup("relay", "relay", {"hl:{default/0}:outbox": ">"})
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        await receiver.wait_for(1)
+    assert await outbox_length(raw) == 1
+
+
 async def test_lanes_are_named_by_url_alone() -> None:
     assert Target("https://a.example/x", b"1").lane == Target("https://a.example/x", b"2").lane
     assert Target("https://a.example/x", b"").lane != Target("https://a.example/y", b"").lane

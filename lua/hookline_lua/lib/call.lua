@@ -27,13 +27,19 @@ function call.show(record, operation)
   return shown
 end
 
+local STATE = { 'v', 's', 'lu', 'ca', 'ua', 'at', 'a' }
+
+local function state_of(fields)
+  local state = {}
+  for _, field in ipairs(STATE) do
+    state[field] = fields[field]
+  end
+  return state
+end
+
 -- Only the state of an item: for settling, whose caller has the rest.
 function call.show_state(record)
-  local shown = {}
-  for _, field in ipairs({ 'v', 's', 'lu', 'ua', 'at', 'a' }) do
-    shown[field] = record.fields[field]
-  end
-  return shown
+  return state_of(record.fields)
 end
 
 function call.refuse(word, record)
@@ -61,12 +67,23 @@ function call.commit(record, operation, event, token)
   return nil
 end
 
-local function show_again(word, operation)
+-- What a write answered, shown anew from the item as it stands, with the version that was made if it has moved on
+-- since; if it is gone, from what was kept of it.
+local function show_again(answer, operation, state)
   local record = item.load(operation.key, operation.sort)
-  if word ~= outcome.ok then
-    return call.show(record, {})
+  if answer[1] ~= outcome.ok then
+    answer[2] = call.show(record, {})
+    return
+  elseif not record.exists then
+    state.c = operation.set.c or '\192'
+    answer[2] = state
+    return
   end
-  return operation.verb and call.show_state(record) or call.show(record, operation)
+  answer[2] = call.show(record, operation)
+  if record.fields.v ~= state.v then
+    answer[3] = answer[3] or {}
+    answer[3].version = state.v
+  end
 end
 
 -- A lost answer is asked for again under the same call id: the words were kept, the items are read anew.
@@ -74,8 +91,9 @@ local function replay(kept)
   local outcomes = cmsgpack.unpack(kept)
   for place, operation in ipairs(request[3]) do
     local answer = outcomes[place]
-    if answer[2] == true then
-      answer[2] = show_again(answer[1], operation)
+    local state = table.remove(answer, 4)
+    if state then
+      show_again(answer, operation, state)
     elseif answer[3] and answer[3].sorts then
       answer[3].items = {}
       for _, sort in ipairs(answer[3].sorts) do
@@ -90,13 +108,16 @@ local function replay(kept)
   return cmsgpack.pack(outcomes)
 end
 
--- Items that a replay can read anew are not kept; one that was deleted is.
+-- Of an item that a replay can read anew only the state is kept; one that was deleted is kept whole.
 local function keep(id, outcomes)
   local kept = {}
   for place, answer in ipairs(outcomes) do
-    local operation, shown, extra = request[3][place], answer[2], answer[3]
-    if shown and item.load(operation.key, operation.sort).exists then
-      shown = true
+    local operation, word, shown, extra = request[3][place], answer[1], answer[2], answer[3]
+    local state = nil
+    if shown and not (operation.verb and word == outcome.ok) then
+      if item.load(operation.key, operation.sort).exists then
+        shown, state = false, state_of(shown)
+      end
     end
     if extra and extra.items then
       local sorts = {}
@@ -105,7 +126,7 @@ local function keep(id, outcomes)
       end
       extra = { sorts = sorts, next_ms = extra.next_ms, more = extra.more }
     end
-    kept[place] = { answer[1], shown, extra }
+    kept[place] = { word, shown, extra, state }
   end
   redis.call('SET', id, cmsgpack.pack(kept), 'PX', request[1])
 end

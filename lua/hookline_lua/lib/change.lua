@@ -154,6 +154,26 @@ local function arrive(record, operation, from, place)
   end
 end
 
+-- Whether an update meddles with a claim that is not its own: it names another worker; or, of a live lock, worker or
+-- end, and shows neither the token nor the version. An update to another status is no meddling: it ends the claim.
+local function meddles(fields, operation)
+  if fields.s ~= 'started' then
+    return false
+  elseif operation.set.w and operation.set.w ~= fields.w then
+    return true
+  elseif operation.token or operation.expect or operation.set.s or operation.replace or not lock.live(fields) then
+    return false
+  end
+  local touched = operation.set.lu ~= nil
+  for _, field in ipairs(operation.unset or NONE) do
+    if field == 's' then
+      return false
+    end
+    touched = touched or field == 'lu' or field == 'w'
+  end
+  return touched
+end
+
 local function warnings(record, operation)
   local until_text = operation.set.lu
   if not until_text then
@@ -183,7 +203,7 @@ function change.update(record, operation, place)
       return call.refuse(refusal, record)
     end
     token = take(record, operation)
-  elseif from == 'started' and operation.set.w and operation.set.w ~= fields.w then
+  elseif meddles(fields, operation) then
     return call.refuse(outcome.locked, record)
   else
     change.write(record, operation)

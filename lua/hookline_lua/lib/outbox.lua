@@ -25,6 +25,23 @@ local function matching(packed, event)
   return #wanted > 0 and cmsgpack.pack(wanted) or nil
 end
 
+-- What a reader sees of triggers: a key is sealed differently each time that it is written.
+local function visible(packed)
+  local triggers = packed and cmsgpack.unpack(packed) or {}
+  for _, trigger in ipairs(triggers) do
+    trigger[2] = trigger[2] ~= ''
+  end
+  return cmsgpack.pack(triggers)
+end
+
+-- Whether an event tells of a field that had the value `old` (or false).
+local function tells(field, old, value)
+  if UNTOLD[field] or old == (value or false) then
+    return false
+  end
+  return field ~= 't' or visible(old) ~= visible(value)
+end
+
 -- Note an event of what the operation changed. Returns the word of a refusal, or nil.
 function outbox.add(record, event, operation, token)
   if (operation.triggers or 'on') ~= 'on' then
@@ -38,7 +55,7 @@ function outbox.add(record, event, operation, token)
   end
   local before, told = {}, event == 'deleted'
   for field, old in pairs(record.delta) do
-    if not UNTOLD[field] and old ~= (record.fields[field] or false) then
+    if tells(field, old, record.fields[field]) then
       before[field] = old
       told = true
     end

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hookline import Call, Claimed, Datastore, Outcome
+from hookline import Call, Claimed, Datastore
 from hookline.calls import CLAIM_MAX
 from hookline.errors import Flaw, Invalid
 from hookline.item import check_key
@@ -135,7 +135,10 @@ async def settle(request: Request) -> Response:
     answer: dict[str, Any] = {}
     if isinstance(wanted.claim, NextClaim):
         options = _claim_options(wanted, wanted.claim)
-        outcomes, claimed = await _exchange(datastore, key, calls, options)
+        try:
+            outcomes, claimed = await datastore.exchange(calls, key, **options)
+        except Invalid as invalid:
+            raise Invalid(*body.within(invalid, "/claim")) from None
         answer["claimed"] = describe_claimed(claimed)
     else:
         outcomes = await datastore.settle(calls)
@@ -168,25 +171,7 @@ def _claim_options(wanted: Settle, following: NextClaim) -> dict[str, Any]:
     options = {"worker_id": wanted.worker_id} | following.given()
     if options["worker_id"] is UNSET:
         raise Invalid.at("/claim/workerId", "expected a value: here, or as /workerId")
-    if not 1 <= following.limit <= CLAIM_MAX:
-        raise Invalid.at("/claim/limit", f"expected a whole number from 1 to {CLAIM_MAX}")
     return options
-
-
-async def _exchange(
-    datastore: Datastore, key: str, calls: list[Call], options: dict[str, Any]
-) -> tuple[list[Outcome], Claimed]:
-    """Settle and claim on the partition of what is settled; the other ones fill up what is left of the limit."""
-    try:
-        following = datastore.calls.claim(key, partition=calls[0].partition if calls else 0, **options)
-    except Invalid as invalid:
-        raise Invalid(*body.within(invalid, "/claim")) from None
-    outcomes, claimed = await datastore.exchange(calls, following)
-    left = options["limit"] - len(claimed.items)
-    if left and datastore.settings.partitions > 1:
-        more = await datastore.claim(key, **(options | {"limit": left}))
-        claimed = Claimed(claimed.items + more.items, more.next_ms)
-    return outcomes, claimed
 
 
 routes = [
