@@ -5,6 +5,7 @@ Usable after any test of any suite: ``await check_invariants(raw)``.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ RAN_OUT = -2
 PLACES = 1000
 """Places in line within one millisecond."""
 
-_NAME = re.compile(rb"(hl:\{([a-z0-9_-]+)/(\d+)[.\d]*\}):(i|s|k|n|cfg|x|o|r|outbox)(?::(.*))?", re.DOTALL)
+_NAME = re.compile(rb"(hl:\{([a-z0-9_-]+)/(\d+)[.\d]*\}):(i|s|k|n|cfg|x|o|r|due|outbox)(?::(.*))?", re.DOTALL)
 _META = re.compile(rb"hl:([a-z0-9_-]+):meta")
 _TOKEN = re.compile(r"(\d+)\.[0-9a-f]+")
 _WAITING = ("not_started", "scheduled")
@@ -75,7 +76,8 @@ class Partition:
     items: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
     statuses: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     sort_fields: dict[str, dict[str, float]] = field(default_factory=dict)
-    registry: set[tuple[str, str]] = field(default_factory=set)
+    registry: set[tuple[str, str, bool]] = field(default_factory=set)
+    due: dict[str, float] = field(default_factory=dict)
 
     def put(self, family: str, name: str, value: Any) -> None:
         """Take in one key of this partition."""
@@ -88,7 +90,9 @@ class Partition:
             case "k":
                 self.sort_fields[key] = {member.decode(): score for member, score in value.items()}
             case "r":
-                self.registry = {_split(member) for member in value}
+                self.registry |= {(*_split(member), bool(name)) for member in value}
+            case "due":
+                self.due = {key.decode(): score for key, score in value.items()}
 
 
 def _split(member: bytes) -> tuple[str, str]:
@@ -100,7 +104,8 @@ async def check_invariants(raw: aioredis.Redis) -> None:
     """Fail, naming every violation, unless items and indexes of the whole store fit together.
 
     Each item is in the set of its status and in no other, with the right score, and among the sortFields of its
-    key; no index names an item that is not there; a token belongs to a claim; no key has an unknown name, and just
+    key; no index names an item that is not there; the registry lists just the sets that there are, and what becomes
+    due is noted; a token belongs to a claim; no key has an unknown name, and just
     the outcomes of calls (``o:``) run out.
     """
     partitions: dict[str, Partition] = {}
@@ -145,8 +150,12 @@ def _flaws(partition: Partition, partitions: int) -> Iterator[str]:
     for key, members in partition.sort_fields.items():
         yield from (f"{key}/{name}: is listed but not there" for name in members if (key, name) not in partition.items)
     indexes = {*partition.statuses, *((key, "") for key in partition.sort_fields)}
-    for missing in indexes - partition.registry:
-        yield f"{missing}: is not in the registry r"
+    listed = {(key, status, key.startswith("hookline.")) for key, status in indexes}
+    for wrong in listed ^ partition.registry:
+        yield f"{wrong}: is {'not in the registry' if wrong in listed else 'in the registry and empty'}"
+    for (key, status), members in partition.statuses.items():
+        if status == "scheduled" and partition.due.get(key, math.inf) > min(members.values()):
+            yield f"{key}: is not noted to be due at {min(members.values())}"
 
 
 def _item_flaws(fields: dict[str, bytes], places: list[tuple[str, float]]) -> Iterator[str]:

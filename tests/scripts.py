@@ -12,9 +12,10 @@ import redis.asyncio as aioredis
 
 from conftest import NOW_MS, Clock
 from hookline import Datastore
-from hookline.calls import Call, Calls, Claimed, Outcome
+from hookline.calls import Call, Calls
 from hookline.clock import format_time
 from hookline.codec import pack_request, unpack_answer
+from hookline.outcome import Claimed, Outcome
 from hookline_lua import load
 from invariants import EPOCH_MS, read_keyspace
 

@@ -1,10 +1,11 @@
 """Hookline: a Redis-backed datastore whose items are also jobs."""
 
-from hookline.calls import UNSET, Call, Calls, Claimed, Outcome
+from hookline.calls import UNSET, Call, Calls
 from hookline.datastore import Datastore
 from hookline.embedded import EmbeddedStore
 from hookline.errors import HooklineError
 from hookline.item import Item, Trigger
+from hookline.outcome import Claimed, Outcome
 from hookline.query import Page
 from hookline.secret import SecretBox
 from hookline.settings import Settings

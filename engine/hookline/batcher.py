@@ -7,14 +7,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
+from hookline.calls import GIVEN_MAX
 from hookline.connection import Connection
 
 OPERATIONS_MAX = 100
-"""Operations of one script call: settle and claim of 100 took the store 3 ms, of 500 17 ms."""
+"""Operations of one script call besides its claims, which give as many items at most: settle and claim of 100 took the
+store 3 ms, of 500 17 ms."""
 BYTES_MAX = 262_144
 """Bytes of one script call's operations; a larger operation goes alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """One operation that waits for its turn."""
+
+    packed: bytes
+    gives: int
+    future: asyncio.Future[list[Any]]
 
 
 class _Lane:
@@ -23,7 +35,7 @@ class _Lane:
     __slots__ = ("running", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[bytes, asyncio.Future[list[Any]]]] = deque()
+        self.waiting: deque[_Waiting] = deque()
         self.running: asyncio.Task[None] | None = None
 
 
@@ -34,14 +46,15 @@ class Batcher:
         self._connection = connection
         self._lanes: dict[tuple[str, int], _Lane] = {}
 
-    def submit(self, script: str, partition: int, operation: bytes) -> asyncio.Future[list[Any]]:
+    def submit(self, script: str, partition: int, operation: bytes, gives: int = 0) -> asyncio.Future[list[Any]]:
         """Queue one packed operation -> the future of its outcome ``[word, fields | false, extra | false]``.
 
-        The future fails as :meth:`hookline.connection.Connection.write` does.
+        ``gives`` is how many items a claim may give. The future fails as
+        :meth:`hookline.connection.Connection.write` does.
         """
         lane = self._lanes.setdefault((script, partition), _Lane())
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        lane.waiting.append((operation, future))
+        lane.waiting.append(_Waiting(operation, gives, future))
         if lane.running is None:
             lane.running = asyncio.create_task(self._run(lane, script, partition))
         return future
@@ -57,25 +70,29 @@ class Batcher:
             while lane.waiting:
                 batch = _next_batch(lane.waiting)
                 try:
-                    outcomes = await self._connection.write(script, partition, [packed for packed, _ in batch])
+                    outcomes = await self._connection.write(script, partition, [waiting.packed for waiting in batch])
                 except Exception as error:
-                    for _, future in batch:
-                        if not future.done():
-                            future.set_exception(error)
+                    for waiting in batch:
+                        if not waiting.future.done():
+                            waiting.future.set_exception(error)
                 else:
-                    for (_, future), outcome in zip(batch, outcomes, strict=True):
-                        if not future.done():
-                            future.set_result(outcome)
+                    for waiting, outcome in zip(batch, outcomes, strict=True):
+                        if not waiting.future.done():
+                            waiting.future.set_result(outcome)
         finally:
             lane.running = None
 
 
-def _next_batch(
-    waiting: deque[tuple[bytes, asyncio.Future[list[Any]]]],
-) -> list[tuple[bytes, asyncio.Future[list[Any]]]]:
-    batch = [waiting.popleft()]
-    size = len(batch[0][0])
-    while waiting and len(batch) < OPERATIONS_MAX and size + len(waiting[0][0]) <= BYTES_MAX:
-        size += len(waiting[0][0])
+def _next_batch(waiting: deque[_Waiting]) -> list[_Waiting]:
+    """As many from the front as one call takes, at least one."""
+    batch: list[_Waiting] = []
+    operations = given = size = 0
+    while waiting:
+        following = waiting[0]
+        operations += not following.gives
+        given += following.gives
+        size += len(following.packed)
+        if batch and (operations > OPERATIONS_MAX or given > GIVEN_MAX or size > BYTES_MAX):
+            break
         batch.append(waiting.popleft())
     return batch

@@ -10,17 +10,18 @@ from typing import Any
 
 from hookline import codec
 from hookline.codec import Change, Fields
-from hookline.errors import REFUSALS, Flaw, HooklineError, Invalid, OutcomeUnknown, ReservedKey, Unavailable
-from hookline.item import RESERVED_PREFIX, STARTED, TERMINAL, Item, check_key, check_sort_field, read_triggers
+from hookline.errors import Flaw, Invalid, ReservedKey
+from hookline.item import RESERVED_PREFIX, STARTED, TERMINAL, check_key, check_sort_field, read_triggers
 from hookline.keys import partition_of
+from hookline.outcome import WARNINGS, Claimed, Outcome
 from hookline.secret import SecretBox
 from hookline.where import Where, compile_where
 
 CLAIM_MAX = 500
 """Items of one claim, and operations of one request; the engine splits them over calls of the scripts."""
 QUERY_MAX = 1000
-EXAMINED_MAX = 1000
-"""Entries that one call examines before it says that there is more: about 3 ms of the store."""
+GIVEN_MAX = 100
+"""Items that one script call gives to claims."""
 TRIGGER_MODES = ("key", "on", "off")
 
 
@@ -36,49 +37,6 @@ UNSET = Unset()
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one operation.
-
-    ``word`` is ``ok`` or the code of an error. ``item`` is the item after it (or, refused, as it stands); settling
-    gives only ``version``, ``status`` and ``locked_until_ms``. ``warnings`` are sentences. ``version`` is the one that
-    the operation made, also where the answer had to be asked for again and the item has moved on. ``failure`` is the
-    store's, where among many operations this one met it.
-    """
-
-    word: str
-    key: str
-    sort_field: str
-    item: Item | None = None
-    warnings: tuple[str, ...] = ()
-    version: int | None = None
-    status: str | None = None
-    locked_until_ms: int | None = None
-    failure: Unavailable | OutcomeUnknown | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the operation was accepted."""
-        return self.word == "ok"
-
-    def error(self) -> HooklineError:
-        """The error of an operation that was not accepted."""
-        return self.failure or REFUSALS[self.word](item=self.item)
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """What a claim took. ``next_ms`` is when there may be more: the earliest due time or lock expiry.
-
-    ``failure`` is what kept it from taking more, or anything, where the caller has something else to learn as well.
-    """
-
-    items: list[Item]
-    next_ms: int | None = None
-    more: bool = False
-    failure: HooklineError | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Call:
     """One operation for one partition. ``request`` is what the script gets, but for the settings generation."""
 
@@ -87,6 +45,12 @@ class Call:
     key: str
     sort_field: str
     request: dict[str, Any] = field(repr=False)
+
+    @property
+    def gives(self) -> int:
+        """How many items it may give: a claim's limit, else 0."""
+        limit: int = self.request.get("limit", 0)
+        return limit
 
     def pack(self, generation: int) -> bytes:
         """The request as the script reads it, naming the generation of the key's settings that the caller knows."""
@@ -129,8 +93,13 @@ class Call:
             codec.decode_item(self.key, sort.decode(), codec.decode_fields(shown))
             for sort, shown in extra.get(b"items") or ()
         ]
-        due = extra.get(b"next_ms")
-        return Claimed(items, int(due) if due is not None else None, bool(extra.get(b"more")))
+        due, after = extra.get(b"next_ms"), extra.get(b"after")
+        return Claimed(
+            items,
+            int(due) if due is not None else None,
+            bool(extra.get(b"more")),
+            [part.decode() for part in after] if after else None,
+        )
 
 
 def _decode_state(outcome: Outcome, fields: Fields) -> Outcome:
@@ -143,12 +112,6 @@ def _decode_state(outcome: Outcome, fields: Fields) -> Outcome:
         status=fields["s"].decode() if "s" in fields else None,
         locked_until_ms=int(locked_until) if locked_until else None,
     )
-
-
-WARNINGS = {
-    "lock_past": "locked_until is already past: anyone may claim the item at once",
-    "lock_ignored": "locked_until was dropped: only an item with status started is locked",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +217,10 @@ class Calls:
         where: object = None,
         triggers: str = "key",
         partition: int = 0,
+        after: list[str] | None = None,
         reserved: bool = False,
     ) -> Call:
-        """Claim up to ``limit`` items on one partition; a limit of 0 only promotes due items and buries exhausted ones.
+        """Claim up to ``limit`` items on one partition; ``after`` is where a claim of the same filters ended early.
 
         Raises:
             Invalid: an argument has the wrong form.
@@ -264,8 +228,8 @@ class Calls:
         """
         check_key(key)
         _refuse_reserved(key, reserved)
-        if type(limit) is not int or not 0 <= limit <= CLAIM_MAX:
-            raise Invalid.at("/limit", f"expected a whole number from 1 to {CLAIM_MAX}")
+        if type(limit) is not int or not 1 <= limit <= GIVEN_MAX:
+            raise Invalid.at("/limit", f"expected a whole number from 1 to {GIVEN_MAX}")
         if triggers not in TRIGGER_MODES:
             raise Invalid.at("/triggers", f"expected one of {', '.join(TRIGGER_MODES)}")
         compiled = where if isinstance(where, Where) else compile_where(where)
@@ -274,7 +238,7 @@ class Calls:
             "key": key,
             "worker": codec.encode_native("worker_id", "word", worker_id, "/workerId"),
             "limit": limit,
-            "budget": EXAMINED_MAX,
+            "after": after,
             "lock_ms": codec.encode_lock(lock_for, "/lockFor"),
             "where": list(compiled.conditions),
             "triggers": triggers,

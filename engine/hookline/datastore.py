@@ -6,44 +6,31 @@ import asyncio
 import secrets as randomness
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 from hookline import codec
 from hookline.batcher import Batcher
-from hookline.calls import CLAIM_MAX, QUERY_MAX, Call, Calls, Claimed, Outcome
+from hookline.calls import CLAIM_MAX, GIVEN_MAX, QUERY_MAX, Call, Calls
 from hookline.connection import Connection
-from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, OutcomeUnknown, Unavailable
+from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, OutcomeUnknown, Refused, Unavailable
 from hookline.item import Item, check_key, check_sort_field
+from hookline.outcome import Claimed, Outcome
 from hookline.query import Page, Query, read_page
 from hookline.secret import SecretBox
 from hookline.settings import Settings
+from hookline.stats import Stats, read_stats
 from hookline.wake import Wakes, pause
 from hookline.where import compile_where
 
 POLL = 1.0
 """Seconds after which a waiter looks again by itself: it covers lost wake messages and filtered claims."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """How many items of a key are in a status ('' counts all of the key), and the lowest score there."""
-
-    partition: int
-    key: str
-    status: str
-    count: int
-    first: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What the store holds. ``counts`` has refused_claims, lost_locks and expired_locks per key."""
-
-    now_ms: int
-    rows: list[Row]
-    counts: dict[str, dict[str, int]]
-    outbox: int
+SWEEP_WORK = 1000
+"""Work of one step of a sweep, in items that are looked at: about 3 ms of the store."""
+_SWEEP_ROUNDS = 20
+"""Steps of one sweep in one partition."""
+_CLAIM_ROUNDS = 20
+"""Steps of one claim that may find nothing: with filters it looks at about 20,000 items."""
 
 
 class Datastore:
@@ -65,6 +52,7 @@ class Datastore:
         self._batcher = Batcher(self.connection)
         self._generations: dict[str, int] = {}
         self._rotation: dict[str, int] = {}
+        self._places: dict[int, dict[bytes, list[bytes]]] = {}
 
     async def open(self) -> None:
         """Check the store and open the namespace.
@@ -127,7 +115,7 @@ class Datastore:
         """One operation -> what became of it; planned again when the key's settings have changed meanwhile."""
         while True:
             generation = self._generations.get(call.key, 0)
-            answer = await self._batcher.submit(call.script, call.partition, call.pack(generation))
+            answer = await self._batcher.submit(call.script, call.partition, call.pack(generation), call.gives)
             if answer[0] != b"settings_changed":
                 return call.decode(answer)
             settings = dict(answer[2][b"settings"] or {})  # an empty table comes as a list
@@ -190,13 +178,13 @@ class Datastore:
         """
         options |= {"worker_id": worker_id, "where": compile_where(options.get("where"))}
         partition = calls[0].partition if calls else self._rotation.get(key, 0)
-        first = self.calls.claim(key, limit=_check_limit(limit), partition=partition, **options)
+        first = self.calls.claim(key, limit=min(_check_limit(limit), GIVEN_MAX), partition=partition, **options)
         following = replace(first, script="settle")
         *outcomes, claimed = await asyncio.gather(*(self._attempt(call) for call in (*calls, following)))
         settled = [_settled(outcome) for outcome in outcomes]
         if isinstance(claimed, Outcome):
             claimed = Claimed([], more=not claimed.failure, failure=claimed.error())
-        if len(claimed.items) < limit and (claimed.more or self.settings.partitions > 1):
+        if len(claimed.items) < limit and (claimed.more or limit > GIVEN_MAX or self.settings.partitions > 1):
             rest = await self._claim_now(key, limit - len(claimed.items), options, given=True)
             claimed = replace(rest, items=claimed.items + rest.items, failure=claimed.failure or rest.failure)
         if claimed.failure and not claimed.items and all(outcome.failure for outcome in settled):
@@ -242,37 +230,51 @@ class Datastore:
         items: list[Item] = []
         next_ms: int | None = None
         failure: HooklineError | None = None
-        first = self._rotation.get(key, 0)
-        partition, tried = first, 0
-        while tried < self.settings.partitions:
-            call = self.calls.claim(key, limit=limit - len(items), partition=partition, **options)
+        after: list[str] | None = None
+        partition, tried, fruitless = self._rotation.get(key, 0), 0, 0
+        while len(items) < limit and tried < self.settings.partitions:
+            most = min(limit - len(items), GIVEN_MAX)
+            call = self.calls.claim(key, limit=most, partition=partition, after=after, **options)
             try:
                 claimed = _claimed(await self._perform(call))
-            except Corrupt as error:
+            except Refused as error:
                 failure, claimed = error, Claimed([])
             except HooklineError as error:
                 failure = error
                 break
             items += claimed.items
-            if len(items) >= limit:
-                break
+            after, fruitless = claimed.after, fruitless + (not claimed.items)
             if claimed.next_ms is not None:
                 next_ms = min(next_ms or claimed.next_ms, claimed.next_ms)
-            if not (claimed.more and claimed.items):
-                partition, tried = (partition + 1) % self.settings.partitions, tried + 1
+            if len(claimed.items) < most and not (claimed.more and fruitless < _CLAIM_ROUNDS):
+                partition, tried, after = (partition + 1) % self.settings.partitions, tried + 1, None
         self._rotation[key] = partition
         if failure and not (items or given):
             raise failure
         return Claimed(items, next_ms, failure=failure)
 
-    async def tidy(self, key: str, partition: int) -> bool:
-        """Promote due items and bury exhausted locks of a key, a bounded number -> whether there may be more.
+    async def sweep(self) -> list[str]:
+        """Promote due items and bury exhausted locks of every key, in bounded steps -> the keys that are corrupt.
 
         Raises:
-            Corrupt, Unavailable, OutcomeUnknown
+            Corrupt: the list of what is due is.
+            Unavailable
         """
-        call = self.calls.claim(key, worker_id="tidy", limit=0, partition=partition, reserved=True)
-        return _claimed(await self._perform(call)).more
+        found = await asyncio.gather(*(self._sweep(partition) for partition in range(self.settings.partitions)))
+        return [key for corrupt in found for key in corrupt]
+
+    async def _sweep(self, partition: int) -> list[str]:
+        corrupt: list[str] = []
+        for _ in range(_SWEEP_ROUNDS):
+            request = {"work": SWEEP_WORK, "places": self._places.get(partition, {})}
+            answer = await self.connection.read("sweep", partition, request)
+            if answer.get(b"unreadable"):
+                raise Corrupt
+            corrupt += [key.decode() for key in answer[b"corrupt"]]
+            self._places[partition] = dict(answer[b"places"])  # an empty table comes as a list
+            if not answer[b"more"]:
+                break
+        return corrupt
 
     # Reading
 
@@ -319,29 +321,12 @@ class Datastore:
         return await read_page(self.connection, self.settings.partitions, query, limit, cursor)
 
     async def stats(self, prefix: str = "") -> Stats:
-        """What the store holds of the keys that begin with ``prefix``.
+        """What the store holds of the keys that begin with ``prefix``; of the engine's own only if that names them.
 
         Raises:
             Unavailable
         """
-        answers = await asyncio.gather(
-            *(
-                self.connection.read("stats", partition, {"prefix": prefix})
-                for partition in range(self.settings.partitions)
-            )
-        )
-        rows: list[Row] = []
-        counts: dict[str, dict[str, int]] = {}
-        for partition, (_, found, flat_counts, _) in enumerate(answers):
-            rows += [
-                Row(partition, key.decode(), status.decode(), count, float(first) if first else None)
-                for key, status, count, first in found
-            ]
-            for key, flat in (flat_counts or {}).items():
-                total = counts.setdefault(key.decode(), {})
-                for name, count in zip(flat[::2], flat[1::2], strict=True):
-                    total[name.decode()] = total.get(name.decode(), 0) + int(count)
-        return Stats(int(answers[0][0]), rows, counts, sum(answer[3] for answer in answers))
+        return await read_stats(self.connection, self.settings.partitions, prefix)
 
 
 def _waves(calls: Sequence[Call]) -> Iterator[list[int]]:

@@ -34,6 +34,7 @@ SCRIPTS = (
     "relay_take",
     "settle",
     "stats",
+    "sweep",
 )
 """Every script that :func:`load` knows."""
 

@@ -1,8 +1,11 @@
 #!lua flags=no-writes
--- What a partition holds: per key and status how many, and the first score; the outbox's length; the counts of a key.
+-- What a partition holds, one page of its registry after the other: per key and status how many, and the first score;
+-- the counts of a key; the outbox's length.
 -- keys: partition
 -- args: now_ms:int request:msgpack
--- use: clock
+-- use: clock index
+
+local PAGE = 200
 
 -- A key of a wrong type counts nothing here; the verbs that need it say `corrupt`.
 local function ask(...)
@@ -10,18 +13,17 @@ local function ask(...)
   return not (type(answer) == 'table' and answer.err) and answer or nil
 end
 
+local page = ask('SSCAN', index.registry(request.prefix), request.cursor, 'COUNT', PAGE) or { '0', {} }
 local rows, counts = {}, {}
-for _, entry in ipairs(ask('SMEMBERS', partition .. ':r') or {}) do
+for _, entry in ipairs(page[2]) do
   local key, status = string.match(entry, '^(%Z*)%z(.*)$')
   if string.sub(key, 1, #request.prefix) == request.prefix then
+    local name = index.name(key, status)
+    local first = status ~= '' and ask('ZRANGE', name, 0, 0, 'WITHSCORES') or {}
+    table.insert(rows, { key, status, ask('ZCARD', name) or 0, first[2] or false })
     if status == '' then
-      table.insert(rows, { key, '', ask('ZCARD', partition .. ':k:' .. key) or 0, false })
       counts[key] = ask('HGETALL', partition .. ':n:' .. key)
-    else
-      local name = partition .. ':s:' .. key .. ':' .. status
-      local first = ask('ZRANGE', name, 0, 0, 'WITHSCORES') or {}
-      table.insert(rows, { key, status, ask('ZCARD', name) or 0, first[2] or false })
     end
   end
 end
-return cmsgpack.pack({ clock.ms, rows, counts, ask('XLEN', partition .. ':outbox') or 0 })
+return cmsgpack.pack({ clock.ms, rows, counts, ask('XLEN', partition .. ':outbox') or 0, page[1] })

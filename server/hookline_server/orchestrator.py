@@ -14,7 +14,7 @@ import msgspec
 
 from hookline import Claimed, Datastore, Item
 from hookline.clock import format_time, parse_duration
-from hookline.errors import Corrupt, HooklineError, Invalid, ReservedKey
+from hookline.errors import HooklineError, Invalid, ReservedKey
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.wake import pause
 from hookline.where import compile_where
@@ -114,27 +114,15 @@ class Orchestrator:
         )
 
     async def run(self) -> None:
-        """Run due rules and tidy all keys, every tick, and when a rule is stored; until cancelled."""
+        """Run due rules and sweep all keys, every tick, and when a rule is stored; until cancelled."""
         async with self._datastore.wakes.listening(f"ready:{ORCHESTRATIONS}") as woken:
             while True:
                 with Surviving(log, "a look for due orchestrations"):
                     await self._run_due()
                 with Surviving(log, "a sweep"):
-                    await self._tidy()
+                    for key in await self._datastore.sweep():
+                        log.error("key %s cannot be swept: something of it has the wrong type in the store", key)
                 await pause(woken, self._datastore.settings.tick)
-
-    async def _tidy(self) -> None:
-        stats = await self._datastore.stats()
-        due = {
-            (row.key, row.partition)
-            for row in stats.rows
-            if row.status in ("scheduled", "started") and row.first is not None and row.first <= stats.now_ms
-        }
-        for key, partition in due:
-            try:
-                await self._datastore.tidy(key, partition)
-            except Corrupt as error:
-                log.warning("key %s was not tidied: %s", key, error)
 
     async def _run_due(self) -> None:
         claimed = await self._datastore.claim(

@@ -103,6 +103,26 @@ async def test_limits_of_one_call(slow: Slow, batcher: Batcher, operations: list
     assert slow.sizes() == sizes
 
 
+@pytest.mark.parametrize(
+    ("gives", "sizes"),
+    [
+        ([1] * 250, [100, 100, 50]),
+        ([60, 40, 1, 99, 100], [2, 2, 1]),
+        ([0] * 100 + [99, 1] + [0], [102, 1]),
+        ([60, 0, 41, 0], [2, 2]),
+    ],
+)
+async def test_claims_of_one_call_give_a_hundred_items(
+    slow: Slow, batcher: Batcher, gives: list[int], sizes: list[int]
+) -> None:
+    waiting = [batcher.submit("settle", 0, b"x", number) for number in gives]
+    for calls in range(1, len(sizes) + 1):
+        await slow.arrived(calls)
+        await slow.answer()
+    await asyncio.gather(*waiting)
+    assert slow.sizes() == sizes
+
+
 async def test_an_error_reaches_every_caller_of_its_call(slow: Slow, batcher: Batcher) -> None:
     doomed = [batcher.submit("patch", 0, b"a") for _ in range(5)]
     await slow.arrived(1)
@@ -164,10 +184,10 @@ async def test_script_calls_of_the_store(datastore: Datastore, raw: aioredis.Red
     assert [outcome.item.sort_field for outcome in outcomes] == [f"{n:03}" for n in range(250)]
 
     calls, claimed = await evalshas(raw, lambda: datastore.claim("jobs", worker_id="w", limit=250))
-    assert (calls, len(claimed.items)) == (1, 250)
+    assert (calls, len(claimed.items)) == (3, 250)
 
-    done = [datastore.calls.complete("jobs", item.sort_field, item.token) for item in claimed.items[:99]]
-    calls, _ = await evalshas(raw, lambda: datastore.exchange(done, "jobs", worker_id="w"))
+    done = [datastore.calls.complete("jobs", item.sort_field, item.token) for item in claimed.items[:100]]
+    calls, _ = await evalshas(raw, lambda: datastore.exchange(done, "jobs", worker_id="w", limit=100))
     assert calls == 1
 
     calls, _ = await evalshas(raw, lambda: asyncio.gather(*(datastore.delete("jobs", f"{n:03}") for n in range(60))))

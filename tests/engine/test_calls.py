@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from hookline import UNSET, Calls, SecretBox
-from hookline.calls import Call, Outcome
+from hookline.calls import Call
 from hookline.codec import unpack_answer
 from hookline.errors import REFUSALS, Invalid, ReservedKey
+from hookline.outcome import Outcome
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from conftest import NOW_MS, Clock, wait_until
-from hookline import Claimed, Datastore, Item, Outcome
+from hookline import Claimed, Datastore, EmbeddedStore, Item, Outcome
 from hookline.calls import CLAIM_MAX, QUERY_MAX
 from hookline.clock import format_time
 from hookline.datastore import new_sort_field
@@ -27,6 +28,7 @@ from hookline.errors import (
     Locked,
     NotClaimable,
     NotFound,
+    OutboxFull,
     PreconditionFailed,
     StaleToken,
     VersionConflict,
@@ -535,14 +537,14 @@ async def test_expired_locks_are_found(datastore: Datastore, clock: Clock) -> No
 
 
 async def test_a_page_is_short_when_its_budget_is_spent(datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hookline.query.EXAMINED_MAX", 10)
+    monkeypatch.setattr("hookline.query.BUDGET", 10)
     monkeypatch.setattr("hookline.query._ROUNDS", 2)
     await fill(datastore, 95)
     page = await datastore.query("jobs", where={"n": 7})
     assert (page.items, page.examined, page.cursor is None) == ([], 20, False)
     found = await pages(datastore, where={"n": 1}, limit=50)
     assert [name for page in found for name in page] == [f"{n:03}" for n in range(1, 95, 3)]
-    assert len(found) == 5
+    assert len(found) == 8
 
 
 @pytest.mark.parametrize(
@@ -629,13 +631,32 @@ async def test_order_holds_when_settings_change(datastore: Datastore, raw: aiore
     assert [outcome.version for outcome in outcomes] == [*range(2, 252)]
 
 
-async def test_tidy(datastore: Datastore, clock: Clock) -> None:
+async def test_what_a_claim_filters_for_may_stand_far_back(datastore: Datastore) -> None:
+    calls = [
+        datastore.calls.create("jobs", f"{n:04}", metadata={**WAITING, "n": n, "rare": n >= 3000}) for n in range(3150)
+    ]
+    await datastore.run(calls)
+    claimed = await datastore.claim("jobs", worker_id="w", limit=120, where={"rare": True})
+    assert [item.sort_field for item in claimed.items] == [f"{n:04}" for n in range(3000, 3120)]
+    assert len((await datastore.claim("jobs", worker_id="w", limit=120, where={"rare": True})).items) == 30
+    assert (await datastore.claim("jobs", worker_id="w", where={"rare": True})).items == []
+
+
+async def test_a_claim_that_would_fire_into_a_full_outbox(store: EmbeddedStore, datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata=WAITING, trigger_urls={"http://127.0.0.1:1/": ""})
+    async with Datastore(store.url, replace(datastore.settings, outbox_max=0), datastore.secrets) as full:
+        with pytest.raises(OutboxFull):
+            await full.claim("jobs", worker_id="w", triggers="on")
+        assert len((await full.claim("jobs", worker_id="w")).items) == 1
+
+
+async def test_sweep(datastore: Datastore, clock: Clock) -> None:
     clock.ms = NOW_MS
     await datastore.create("jobs", "due", metadata={**WAITING, "scheduled_at": "+1s"})
     await datastore.create("jobs", "spent", metadata={**WAITING, "max_attempts": 1})
     await claim_one(datastore, lock_for=1)
     clock.advance(2)
-    assert await datastore.tidy("jobs", 0) is False
+    assert await datastore.sweep() == []
     assert (await datastore.get("jobs", "due")).status == "not_started"
     spent = await datastore.get("jobs", "spent")
     assert (spent.status, spent.metadata["last_error"]) == ("failed", "lock expired")

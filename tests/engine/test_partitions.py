@@ -89,7 +89,7 @@ async def test_pages_by_status_are_in_the_order_of_the_line(datastore: Datastore
 
 
 async def test_small_budgets_lose_nothing(filled: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hookline.query.EXAMINED_MAX", 3)
+    monkeypatch.setattr("hookline.query.BUDGET", 3)
     monkeypatch.setattr("hookline.query._ROUNDS", 4)
     found = [page async for page in pages(filled, 50, where={"n": 1})]
     assert sorted(name for page in found for name in page) == NAMES[1::3]

@@ -10,8 +10,7 @@ import redis.asyncio as aioredis
 
 from conftest import NOW_MS
 from hookline import Datastore
-from hookline.calls import Call
-from scripts import KEY, URL, Scripts, at, calling, line, ms, snapshot, unchanged
+from scripts import KEY, URL, Scripts, at, calling, ms, snapshot, unchanged
 
 
 async def put(scripts: Scripts, **items: dict[str, Any]) -> None:
@@ -48,7 +47,8 @@ async def test_raw_keys_of_one_from_the_line(scripts: Scripts, datastore: Datast
         },
         "k:jobs": {"a": 0},
         "s:jobs:started": {"a": NOW_MS + 610_000},
-        "r": {"jobs\0", "jobs\0not_started", "jobs\0started"},
+        "r": {"jobs\0", "jobs\0started"},
+        "due": {"jobs": NOW_MS + 610_000},
     }  # fmt: skip
     (item,) = claimed.items
     assert item.token == token
@@ -122,8 +122,8 @@ async def test_expired_first_then_the_line_by_priority_time_and_place(scripts: S
     expected = ["e1", "e2", "first", "early", "second", "late", "due", "last"]
     assert await names(scripts, limit=2) == expected[:2]
     assert await names(scripts, limit=1) == expected[2:3]
-    assert await names(scripts, limit=500) == expected[3:]
-    assert await names(scripts, limit=500) == []
+    assert await names(scripts, limit=100) == expected[3:]
+    assert await names(scripts, limit=100) == []
 
 
 async def test_each_item_goes_to_one_of_many_claims_in_one_call(scripts: Scripts) -> None:
@@ -147,9 +147,9 @@ async def test_more_than_lua_passes_at_once(scripts: Scripts) -> None:
     count = 4500
     for first in range(0, count, 500):
         await scripts.run(*(scripts.calls.create(KEY, f"{n:04}", metadata=WAITING) for n in range(first, first + 500)))
-    calls = [scripts.calls.claim(KEY, worker_id="w", limit=500) for _ in range(10)]
+    calls = [scripts.calls.claim(KEY, worker_id="w", limit=100) for _ in range(46)]
     claimed = await scripts.run(*calls)
-    assert sum(len(each.items) for each in claimed) == count
+    assert [len(each.items) for each in claimed] == [100] * 45 + [0]
 
 
 # Attempts
@@ -177,12 +177,12 @@ async def test_max_attempts(scripts: Scripts, setting: dict[str, int], metadata:
     assert fields["s"] == ("started" if claims == 15 else "failed")
 
 
-@pytest.mark.parametrize("limit", [1, 0])
-async def test_raw_keys_of_a_dead_letter(scripts: Scripts, limit: int) -> None:
+@pytest.mark.parametrize("swept", [False, True])
+async def test_raw_keys_of_a_dead_letter(scripts: Scripts, datastore: Datastore, swept: bool) -> None:
     await put(scripts, a={**EXPIRED, "max_attempts": 1})
     before = await scripts.fields()
     scripts.clock.advance(10)
-    assert await names(scripts, limit=limit) == []
+    await (datastore.sweep() if swept else scripts.claim())
     keyspace = await snapshot(scripts.raw)
     expected = {**before, "v": "2", "ua": ms(10), "s": "failed", "le": "lock expired"}
     assert keyspace["i:jobs:a"] == {name: value for name, value in expected.items() if name not in ("tk", "lu")}
@@ -192,26 +192,7 @@ async def test_raw_keys_of_a_dead_letter(scripts: Scripts, limit: int) -> None:
     assert (await scripts.complete(token=before["tk"])).word == "stale_token"
 
 
-# Promotion and tidying
-
-
-async def test_a_limit_of_0_promotes_and_buries_but_takes_nobody(scripts: Scripts) -> None:
-    due = scripts.calls.create(KEY, "due", metadata=DUE, trigger_urls={URL: "secret"})
-    await scripts.one(due)
-    await put(scripts, later=LATER, over={**EXPIRED, "max_attempts": 1}, expired=EXPIRED, waits=WAITING)
-    before = await snapshot(scripts.raw)
-    scripts.clock.advance(10)
-    assert await names(scripts, limit=0) == []
-    after = await snapshot(scripts.raw)
-    assert after["i:jobs:due"] == {**before["i:jobs:due"], "v": "2", "ua": ms(10), "s": "not_started"}
-    assert after["s:jobs:not_started"] == {"waits": before["s:jobs:not_started"]["waits"], "due": line(5, place=0)}
-    assert after["s:jobs:started"] == {"expired": NOW_MS + 5000}
-    assert after["s:jobs:failed"] == {"over": NOW_MS + 10_000}
-    assert after["s:jobs:scheduled"] == {"later": NOW_MS + 60_000}
-    assert "outbox" not in after
-    scripts.clock.ms = NOW_MS + 10_000
-    async with unchanged(scripts.raw):
-        assert await names(scripts, limit=0) == []
+# Promotion
 
 
 async def test_promotion_keeps_priority(scripts: Scripts) -> None:
@@ -223,17 +204,27 @@ async def test_promotion_keeps_priority(scripts: Scripts) -> None:
 async def test_promotion_is_bounded(scripts: Scripts) -> None:
     await put(scripts, **{f"n{n:03}": DUE for n in range(150)})
     scripts.clock.advance(10)
-    assert (await scripts.claim(limit=0)).more
+    where = {"n": {"exists": True}}
+    assert (await scripts.claim(where=where)).more
     assert len((await snapshot(scripts.raw))["s:jobs:not_started"]) == 100
-    assert not (await scripts.claim(limit=0)).more
-    assert len(await names(scripts, limit=500)) == 150
+    assert not (await scripts.claim(where=where)).more
+    assert len((await snapshot(scripts.raw))["s:jobs:not_started"]) == 150
+
+
+async def test_promotions_are_those_of_all_claims_in_a_call(scripts: Scripts) -> None:
+    keys = ("jobs", "other", "third")
+    for key in keys:
+        await scripts.run(*(scripts.calls.create(key, f"{n:02}", metadata=DUE) for n in range(60)))
+    scripts.clock.advance(10)
+    claimed = await scripts.run(*(scripts.calls.claim(key, worker_id="w", limit=100) for key in (*keys, "jobs")))
+    assert [(len(each.items), each.more) for each in claimed] == [(60, False), (40, True), (0, True), (0, False)]
 
 
 async def test_who_waits_is_woken_by_a_promotion(scripts: Scripts, datastore: Datastore) -> None:
     await put(scripts, a=DUE)
     scripts.clock.advance(10)
     async with datastore.wakes.listening(f"ready:{KEY}") as woken:
-        await scripts.claim(limit=0)
+        await scripts.claim(where={"n": 1})
         await asyncio.wait_for(woken.wait(), 10)
 
 
@@ -280,13 +271,66 @@ async def test_where(scripts: Scripts, where: dict[str, Any], expected: list[str
     assert await names(scripts, limit=9, where=where) == expected
 
 
-async def test_a_budget_of_entries_examined(scripts: Scripts) -> None:
-    await put(scripts, **{f"n{n:03}": {**WAITING, "n": n} for n in range(250)})
-    call = scripts.calls.claim(KEY, worker_id="w", limit=5, where={"n": {"gte": 240}})
-    short = Call(call.script, 0, KEY, "", {**call.request, "budget": 200})
-    first, second = await scripts.run(short, call)
-    assert ([item.sort_field for item in first.items], first.more) == ([], True)
-    assert [item.sort_field for item in second.items] == ["n240", "n241", "n242", "n243", "n244"]
+async def fill(scripts: Scripts, count: int, **metadata: Any) -> None:
+    """Items n0000, n0001, ... each with its number."""
+    for first in range(0, count, 100):
+        await put(scripts, **{f"n{n:04}": {**WAITING, "n": n, **metadata} for n in range(first, first + 100)})
+        scripts.clock.advance(0.001)
+
+
+async def test_filters_look_as_far_as_the_work_of_a_call_and_go_on_from_there(scripts: Scripts) -> None:
+    await fill(scripts, 1200)
+    where = {"n": {"gte": 1150}}
+    first = await scripts.claim(limit=100, where=where)
+    assert (first.items, first.more) == ([], True)
+    second = await scripts.claim(limit=100, where=where, after=first.after)
+    assert [item.sort_field for item in second.items] == [f"n{n}" for n in range(1150, 1200)]
+    assert (second.more, second.after) == (False, None)
+
+
+async def test_the_place_where_a_claim_ended_may_be_gone(scripts: Scripts) -> None:
+    await fill(scripts, 1200)
+    where = {"n": {"gte": 1150}}
+    after = (await scripts.claim(where=where)).after
+    assert after is not None
+    assert after[0] == "not_started"
+    for name in (after[2], f"n{int(after[2][1:]) + 1:04}"):
+        assert "n0950" < name < "n1000"
+        await scripts.delete(name)
+    assert await names(scripts, where=where, after=after) == ["n1150"]
+
+
+async def test_claims_of_a_call_share_its_work(scripts: Scripts) -> None:
+    """One that filters much leaves the others their part, and those with the same filters go on where it ended."""
+    await fill(scripts, 1200)
+    calls = [
+        *(scripts.calls.claim(KEY, worker_id="w", where={"n": {"gte": 1150}}) for _ in range(3)),
+        scripts.calls.claim(KEY, worker_id="w"),
+    ]
+    claimed = await scripts.run(*calls)
+    assert [[item.sort_field for item in each.items] for each in claimed] == [[], [], [], ["n0000"]]
+    assert [each.more for each in claimed] == [True, True, True, False]
+    ends = [int(each.after[2][1:]) for each in claimed if each.after]
+    assert [round(end, -1) for end in ends] == [250, 490, 740]
+
+
+async def test_many_conditions_cost_more(scripts: Scripts) -> None:
+    await fill(scripts, 1200, pad="x" * 100)
+    claimed = await scripts.claim(where={"pad": {"prefix": "x", "ne": ""}, "n": {"gte": 1150}})
+    assert claimed.more
+    assert claimed.after is not None
+    assert "n0200" < claimed.after[2] < "n0500"
+
+
+@pytest.mark.parametrize("fits", [False, True])
+async def test_what_has_expired_too_often_is_buried_within_the_work_of_a_call(scripts: Scripts, fits: bool) -> None:
+    count = 50 if fits else 150
+    await put(scripts, **{f"n{n:03}": {**EXPIRED, "max_attempts": 1} for n in range(count)}, z=WAITING)
+    scripts.clock.advance(10)
+    claimed = await scripts.claim()
+    assert (len(claimed.items), claimed.more) == (fits, not fits)
+    assert len((await snapshot(scripts.raw))["s:jobs:failed"]) == min(count, 100)
+    assert await names(scripts, after=claimed.after) == ([] if fits else ["z"])
 
 
 async def test_filters_look_beyond_the_first_hundred_expired(scripts: Scripts) -> None:
@@ -324,15 +368,28 @@ async def test_triggers_of_other_events(scripts: Scripts) -> None:
     assert await scripts.events() == []
 
 
-async def test_outbox_full_leaves_the_item_in_line(scripts: Scripts) -> None:
-    await scripts.create("a", metadata=WAITING, trigger_urls={URL: "secret"})
-    await scripts.create("b", metadata=WAITING)
+async def test_outbox_full(scripts: Scripts) -> None:
+    await scripts.create("a", metadata=WAITING)
+    await scripts.create("b", metadata=EXPIRED, trigger_urls={URL: "secret"})
+    await scripts.create("c", metadata=WAITING)
+    scripts.clock.advance(10)
     scripts.outbox_max = 0
-    before = await scripts.fields()
-    assert await names(scripts, limit=2, triggers="on") == ["b"]
-    keyspace = await snapshot(scripts.raw)
-    assert keyspace["i:jobs:a"] == before
-    assert keyspace["s:jobs:not_started"] == {"a": line()}
+    refused, given = scripts.calls.claim(KEY, worker_id="w", triggers="on"), scripts.calls.claim(KEY, worker_id="w")
+    async with unchanged(scripts.raw):
+        assert await scripts.words(refused) == ["outbox_full"]
+    assert await scripts.counts() == {}
+    assert await scripts.words(refused, given) == ["outbox_full", "ok"]
+    assert (await scripts.fields("b"))["s"] == "started"
+    assert await scripts.counts() == {"expired_locks": "1"}
+
+
+async def test_outbox_full_ends_a_claim_with_what_it_has(scripts: Scripts) -> None:
+    await put(scripts, a=WAITING)
+    await scripts.create("b", metadata=WAITING, trigger_urls={URL: "secret"})
+    await put(scripts, c=WAITING)
+    scripts.outbox_max = 0
+    claimed = await scripts.claim(limit=9, triggers="on")
+    assert ([item.sort_field for item in claimed.items], claimed.more) == (["a"], False)
 
 
 # Corrupt keys
@@ -355,7 +412,7 @@ async def test_corrupt_is_alone(scripts: Scripts, raw: aioredis.Redis, name: str
     assert await scripts.words(*calls) == ["ok", "corrupt", "ok"]
     after = await snapshot(raw)
     assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} == {
-        "i:jobs:a", "i:jobs:b", "s:jobs:not_started", "s:jobs:started", "r",
+        "i:jobs:a", "i:jobs:b", "s:jobs:not_started", "s:jobs:started", "r", "due",
     }  # fmt: skip
 
 
@@ -372,6 +429,6 @@ async def test_corrupt_items_are_passed_over(scripts: Scripts, raw: aioredis.Red
 
 
 async def test_nothing_there(scripts: Scripts) -> None:
-    claimed = await scripts.claim(limit=500)
+    claimed = await scripts.claim(limit=100)
     assert (claimed.items, claimed.next_ms, claimed.more) == ([], None, False)
     assert await snapshot(scripts.raw) == {}

@@ -83,6 +83,8 @@ async def test_raw_keys(
     if "s" in fields:
         expected[f"s:jobs:{fields['s']}"] = {"a": score}
         expected["r"].add(f"jobs\0{fields['s']}")
+    if fields.get("s") in ("scheduled", "started"):
+        expected["due"] = {"jobs": score}
     assert keyspace == expected
     assert outcome.word == "ok"
     assert outcome.item is not None

@@ -33,10 +33,10 @@ async def test_nothing_is_left(scripts: Scripts, datastore: Datastore, metadata:
     assert (await scripts.delete()).word == "not_found"
 
 
-async def test_the_last_of_a_key_leaves_only_its_name(scripts: Scripts) -> None:
+async def test_the_last_of_a_key_leaves_nothing(scripts: Scripts) -> None:
     await scripts.create(metadata={"status": "not_started"})
     await scripts.delete()
-    assert await snapshot(scripts.raw) == {"r": {"jobs\0", "jobs\0not_started"}}
+    assert await snapshot(scripts.raw) == {}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ async def test_corrupt_is_alone(scripts: Scripts, raw: aioredis.Redis, name: str
     calls = [scripts.calls.delete(*item) for item in ((KEY, "a"), ("other", "bad"), (KEY, "b"))]
     assert await scripts.words(*calls) == ["ok", "corrupt", "ok"]
     after = await snapshot(raw)
-    gone = {"i:jobs:a", "i:jobs:b", "k:jobs", "s:jobs:not_started"}
+    gone = {"i:jobs:a", "i:jobs:b", "k:jobs", "s:jobs:not_started", "r"}
     assert {name for name in before if after.get(name) != before[name]} == gone
     if name != "outbox":
         assert [event["sort"] for event in await scripts.events()] == ["a"]

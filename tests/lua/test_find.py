@@ -141,13 +141,26 @@ async def test_a_page_goes_on_where_its_last_entry_was(
     assert rest == expected[3:] + ([first[-1]] if moves == "elsewhere" else [])
 
 
-async def test_a_budget_of_entries_examined(scripts: Scripts, datastore: Datastore) -> None:
+async def test_a_budget_of_work(scripts: Scripts, datastore: Datastore) -> None:
+    """An entry costs one, and one more for each 128 bytes that are decoded."""
     await put(scripts, NAMES)
     where = [{"test": "prefix", "field": "m:name", "native": False, "path": [], "operand": {"value": "n24"}}]
     names, after, examined = await page(datastore, where=where, budget=120)
-    assert (names, after, examined) == ([], [b"0", b"n119"], 120)
+    assert (names, after, examined) == ([], [b"0", b"n115"], 116)
     found = await pages(datastore, where=where, budget=120)
     assert found == [[], [], NAMES[240:]]
+    (all_at_once,) = await pages(datastore, where=[], budget=1000)
+    assert all_at_once == NAMES
+    assert {len(names) for names in await pages(datastore, where=[], budget=100)} == {50}
+
+
+async def test_an_end_that_has_gone_among_many_of_equal_score(scripts: Scripts, datastore: Datastore) -> None:
+    """The place is found by halving: not by passing over all that stand before it."""
+    await put(scripts, NAMES)
+    await scripts.delete("n120")
+    for descending, expected in ((None, NAMES[121:]), (True, NAMES[119::-1])):
+        names, _, examined = await page(datastore, after=["0", "n120"], descending=descending)
+        assert (names, examined) == (expected, len(expected))
 
 
 async def test_a_budget_of_bytes(scripts: Scripts, datastore: Datastore) -> None:

@@ -9,8 +9,9 @@ import pytest
 import redis.asyncio as aioredis
 
 from conftest import NOW_MS
-from hookline.calls import Call, Outcome
+from hookline.calls import Call
 from hookline.codec import pack
+from hookline.outcome import Outcome
 from scripts import KEY, URL, Scripts, at, line, ms, snapshot, unchanged
 
 HELD = {"status": "started", "worker_id": "w", "locked_until": at(60)}

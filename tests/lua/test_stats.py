@@ -57,8 +57,26 @@ async def test_what_has_gone_counts_nothing(scripts: Scripts, datastore: Datasto
     await scripts.create(metadata=WAITING)
     await scripts.update(metadata={"status": "completed"})
     assert await rows(datastore) == {
-        ("jobs", ""): (1, None), ("jobs", "not_started"): (0, None), ("jobs", "completed"): (1, NOW_MS),
+        ("jobs", ""): (1, None), ("jobs", "completed"): (1, NOW_MS),
     }  # fmt: skip
+    await scripts.delete()
+    assert await rows(datastore) == {}
+
+
+async def test_pages(scripts: Scripts, datastore: Datastore) -> None:
+    for first in range(0, 600, 100):
+        calls = [scripts.calls.create(f"key-{n}", "a", metadata=WAITING) for n in range(first, first + 100)]
+        await scripts.run(*calls)
+    expected = {(f"key-{n}", status): 1 for n in range(600) for status in ("", "not_started")}
+    assert {name: count for name, (count, _) in (await rows(datastore)).items()} == expected
+    assert len(await rows(datastore, "key-5")) == 2 * 111
+
+
+async def test_the_engines_own_keys_are_told_apart(scripts: Scripts, datastore: Datastore) -> None:
+    await scripts.create(metadata=WAITING)
+    await scripts.one(scripts.calls.create("hookline.x", "a", reserved=True))
+    assert {key for key, _ in await rows(datastore)} == {KEY}
+    assert {key for key, _ in await rows(datastore, "hookline.")} == {"hookline.x"}
 
 
 async def test_counts(scripts: Scripts, datastore: Datastore) -> None:

@@ -1,5 +1,5 @@
 -- The frame of a call that writes: replay, operations one by one, then the writes, then the answer.
--- use: outcome clock settings item index lock outbox
+-- use: outcome clock settings item index lock outbox wake
 
 local call = {}
 
@@ -124,21 +124,11 @@ local function keep(id, outcomes)
       for i, taken in ipairs(extra.items) do
         sorts[i] = taken[1]
       end
-      extra = { sorts = sorts, next_ms = extra.next_ms, more = extra.more }
+      extra = { sorts = sorts, next_ms = extra.next_ms, more = extra.more, after = extra.after }
     end
     kept[place] = { word, shown, extra, state }
   end
   redis.call('SET', id, cmsgpack.pack(kept), 'PX', request[1])
-end
-
--- Best effort and last: a lost message costs a waiter its poll interval, never a change.
-local function wake(ready, fired)
-  for _, key in ipairs(ready) do
-    redis.pcall('SPUBLISH', partition .. ':wake', 'ready:' .. key)
-  end
-  if fired then
-    redis.pcall('SPUBLISH', partition .. ':wake', 'outbox')
-  end
 end
 
 function call.run(handle)
@@ -161,6 +151,9 @@ function call.run(handle)
   local fired = outbox.flush()
   lock.flush()
   keep(id, outcomes)
-  wake(index.ready, fired)
+  wake.ready(index.ready)
+  if fired then
+    wake.say('outbox')
+  end
   return cmsgpack.pack(outcomes)
 end

@@ -1,177 +1,149 @@
--- Claims: up to `limit` items of one key to one worker, within a budget of entries examined.
--- use: outcome clock settings index item lock outbox call where
+-- Claims: up to `limit` items of one key to one worker: those whose lock has expired, then those in line.
+-- use: outcome clock settings index item lock outbox call where due
 
-local claim = { promoted_max = 100, bytes_max = 4194304, taken = {} }
-
-local function at_most(name, max_text, offset, count)
-  return redis.call('ZRANGEBYSCORE', name, '-inf', max_text, 'LIMIT', offset, count)
+-- What all claims of one call may do together: work in filters and burials (an entry is about 3 us), bytes shown, and
+-- promotions. `places` is how far each kind of claim has come in each set, `promoted` the keys already looked at.
+local claim = { work = 1000, bytes = 4194304, promotions = 100, left = 0, places = {}, promoted = {} }
+for _, operation in ipairs(request[3]) do
+  if operation.verb == 'claim' then
+    claim.left = claim.left + 1
+  end
 end
+
+local BURIAL = 10
 
 -- Bring the sets up to what this call has changed; who was taken is no longer in line then.
 function claim.flush()
   item.flush()
-  claim.taken = {}
+  claim.places = {}
 end
 
--- Due items join the line: a new version, no event. Returns whether more are due than one call promotes.
+-- Once a call and key. Returns whether more is due.
 local function promote(key)
-  local due = at_most(index.name(key, 'scheduled'), clock.text(clock.ms), 0, claim.promoted_max)
-  local promoted = false
-  for _, sort in ipairs(due) do
-    local record = item.load(key, sort)
-    if record.exists and record.fields.s == 'scheduled' and tonumber(record.fields.at) <= clock.ms then
-      item.open(record)
-      item.set(record, 's', 'not_started')
-      lock.advance(record)
-      promoted = item.close(record) or promoted
+  if claim.promoted[key] == nil then
+    local most = claim.promotions
+    local looked_at = due.promote(key, most)
+    if looked_at > 0 then
+      claim.flush()
     end
+    claim.promotions, claim.promoted[key] = most - looked_at, looked_at == most
   end
-  if promoted then
-    claim.flush()
-  end
-  return #due == claim.promoted_max
+  return claim.promoted[key]
 end
 
--- Give one item to the worker; nil where an index is in the way.
-local function take(record, operation)
+-- Give one item to the worker, or note the refusal that ends this claim.
+local function give(record, operation, state)
+  local expired = record.fields.s == 'started'
   item.open(record)
   item.set(record, 'w', operation.worker)
   item.set(record, 'sa', clock.text(clock.ms))
   item.set(record, 'lu', clock.text(clock.ms + (operation.lock_ms or settings.number(record.key, 'lock_ms'))))
   lock.take(record, operation.nonce)
-  if call.commit(record, operation, 'updated', record.fields.tk) then
-    return nil
+  local refused = call.commit(record, operation, 'updated', record.fields.tk)
+  if refused then
+    state.refusal = refused[1]
+    return
   end
-  return { record.sort, call.show(record, operation) }
-end
-
-local function wanted(key, sort, operation)
-  if operation.where and #operation.where > 0 and not where.holds(partition .. ':i:' .. key .. ':' .. sort, operation.where) then
-    return nil
+  if expired then
+    lock.count(record.key, 'expired_locks')
   end
-  local record = item.load(key, sort)
-  return record.exists and record or nil
+  local shown = call.show(record, operation)
+  for field, value in pairs(shown) do
+    claim.bytes = claim.bytes - #field - #value
+  end
+  table.insert(state.items, { record.sort, shown })
 end
 
-local function bury(record)
-  lock.count(record.key, 'expired_locks')
-  item.open(record)
-  lock.bury(record)
-  item.close(record)
-end
-
-local function claim_expired(operation, state)
-  local name, offset = index.name(operation.key, 'started'), 0
-  while state.room > 0 and state.budget > 0 do
-    local sorts = at_most(name, clock.text(clock.ms), offset, math.min(state.budget, 100))
-    for _, sort in ipairs(sorts) do
-      if state.room <= 0 then
-        return
-      end
-      state.budget = state.budget - 1
-      local record = wanted(operation.key, sort, operation)
-      if record and record.fields.s == 'started' and not lock.live(record.fields) then
-        if lock.exhausted(record) then
-          bury(record)
-        else
-          lock.count(operation.key, 'expired_locks')
-          claim.give(record, operation, state)
-        end
-      end
-    end
-    if #sorts < 100 then
-      return
-    end
-    offset = offset + #sorts
+-- One entry of a set: given, buried, or passed over.
+local function visit(status, sort, operation, state)
+  local held, work = where.holds(partition .. ':i:' .. operation.key .. ':' .. sort, operation.where)
+  state.work = state.work - work
+  if not held then
+    return
+  end
+  local record = item.load(operation.key, sort)
+  if not record.exists or record.fields.s ~= status or lock.live(record.fields) then
+    state.work = state.work - 1
+  elseif status == 'started' and lock.exhausted(record) then
+    state.work = state.work - BURIAL
+    due.bury(record)
+  else
+    give(record, operation, state)
   end
 end
 
-function claim.give(record, operation, state)
-  local shown = take(record, operation)
-  if shown then
-    state.room = state.room - 1
-    state.bytes = state.bytes - #(record.fields.c or '')
-    if state.bytes <= 0 and state.room > 0 then
-      state.room, state.more = 0, true
-    end
-    table.insert(state.items, shown)
+-- Claims of one call see each other: what one has passed, the next of its kind skips. One that goes on from an
+-- earlier call begins where that ended.
+local function first_rank(name, status, operation, kind)
+  local after = operation.after
+  if after then
+    return after[1] == status and index.rank_after(name, after[2], after[3]) or 0
   end
+  return claim.places[kind] or 0
 end
 
--- In line order. Claims of one call see each other: what one took, the next skips by the remembered place.
-local function claim_waiting(operation, state)
-  local name = index.name(operation.key, 'not_started')
-  local filtered = operation.where and #operation.where > 0
-  local place = filtered and 0 or claim.taken[name] or 0
-  while state.room > 0 and state.budget > 0 do
-    local count = math.min(state.budget, filtered and 100 or state.room)
-    local sorts = redis.call('ZRANGE', name, place, place + count - 1)
-    for _, sort in ipairs(sorts) do
-      if state.room <= 0 then
+local function goes_on(operation, state)
+  return #state.items < operation.limit and not state.refusal and state.work > 0 and claim.bytes > 0
+end
+
+-- Visit the entries of a status up to a score, while the claim goes on. Returns whether to the end.
+local function walk(status, latest, operation, state)
+  local name = index.name(operation.key, status)
+  local kind = name .. state.filter
+  local rank, ended = first_rank(name, status, operation, kind), false
+  while not ended and goes_on(operation, state) do
+    local count = #operation.where > 0 and 100 or math.min(100, operation.limit - #state.items)
+    local page = redis.call('ZRANGE', name, rank, rank + count - 1, 'WITHSCORES')
+    ended = #page < 2 * count
+    for i = 1, #page, 2 do
+      if tonumber(page[i + 1]) > latest then
+        ended = true
+        break
+      elseif not goes_on(operation, state) then
+        ended = false
         break
       end
-      state.budget, place = state.budget - 1, place + 1
-      local record = wanted(operation.key, sort, operation)
-      if record and record.fields.s == 'not_started' then
-        claim.give(record, operation, state)
+      visit(status, page[i], operation, state)
+      if not state.refusal then
+        rank, state.after = rank + 1, { status, page[i + 1], page[i] }
       end
     end
-    if #sorts < count then
-      break
-    end
   end
-  if not filtered then
-    claim.taken[name] = place
+  if not operation.after then
+    claim.places[kind] = rank
   end
+  return ended
 end
 
-local function first_score(name, min)
-  return tonumber(redis.call('ZRANGEBYSCORE', name, min, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2])
+-- What is left of the call's work is shared evenly among the claims still to come.
+local function take(operation, state)
+  local share = claim.work / claim.left
+  state.work = share
+  local after = operation.after
+  local ended = (after and after[1] == 'not_started') or walk('started', clock.ms, operation, state)
+  ended = ended and walk('not_started', math.huge, operation, state)
+  claim.work, claim.left = claim.work - (share - state.work), claim.left - 1
+  return ended
 end
 
--- When there may be something to claim again: the earliest due time or lock expiry, or nil.
-local function next_ms(key)
-  local due = first_score(index.name(key, 'scheduled'), '-inf')
-  local expiry = first_score(index.name(key, 'started'), '(' .. clock.text(clock.ms))
-  if due and expiry then
-    return math.min(due, expiry)
-  end
-  return due or expiry
-end
-
--- A limit of 0 only promotes and buries.
 function claim.run(operation)
   for _, status in ipairs({ 'scheduled', 'started', 'not_started', 'failed' }) do
     if not index.sound(operation.key, status) then
       return { outcome.corrupt, false, false }
     end
   end
-  local state = {
-    room = operation.limit > 0 and operation.limit or 1,
-    budget = operation.budget or 1000,
-    bytes = claim.bytes_max,
-    items = {},
-    more = promote(operation.key),
-  }
-  if operation.limit == 0 then
-    claim.tidy(operation, state)
-  else
-    claim_expired(operation, state)
-    claim_waiting(operation, state)
+  operation.where = operation.where or {}
+  local state = { items = {}, after = operation.after, filter = cmsgpack.pack(operation.where) }
+  local promotable = promote(operation.key)
+  local ended = take(operation, state)
+  if state.refusal and #state.items == 0 then
+    return { state.refusal, false, false }
   end
-  local extra = { items = state.items, more = state.more or state.budget <= 0 }
-  if #state.items < operation.limit then
-    extra.next_ms = next_ms(operation.key)
+  local extra = { items = state.items }
+  if #state.items < operation.limit and not state.refusal then
+    extra.more = promotable or not ended
+    extra.after = not ended and state.after or nil
+    extra.next_ms = due.next_ms(operation.key)
   end
   return { outcome.ok, false, extra }
-end
-
--- Bury the exhausted among the expired without claiming the others.
-function claim.tidy(operation, state)
-  for _, sort in ipairs(at_most(index.name(operation.key, 'started'), clock.text(clock.ms), 0, state.budget)) do
-    local record = item.load(operation.key, sort)
-    if record.exists and record.fields.s == 'started' and not lock.live(record.fields) and lock.exhausted(record) then
-      bury(record)
-    end
-  end
 end

@@ -1,7 +1,7 @@
 -- The sorted sets that follow the items: one per status of a key, and one of all its sortFields (status '').
--- use: clock
+-- use: clock text
 
-local index = { sets = {}, ready = {}, epoch_ms = 1704067200000 }
+local index = { sets = {}, listed = {}, ready = {}, epoch_ms = 1704067200000 }
 
 -- Whether a key is of the type we write there (or absent); its size, or nil where it is of another type.
 function index.probe(command, name)
@@ -31,10 +31,11 @@ end
 
 -- Whether all sets that hold, or will hold, an item can be written.
 function index.sound(key, before, after)
-  if index.registry == nil then
-    index.registry = index.probe('SCARD', partition .. ':r') or false
+  local registry = index.registry(key)
+  if index.listed[registry] == nil then
+    index.listed[registry] = index.probe('SCARD', registry) and true or false
   end
-  return index.registry
+  return index.listed[registry]
     and index.set(key, '').size
     and (not before or index.set(key, before).size)
     and (not after or index.set(key, after).size)
@@ -75,28 +76,72 @@ function index.remove(key, status, sort)
   removed[#removed + 1] = sort
 end
 
--- Lua passes at most 8,000 values at once, and a batch may bring more.
+-- Lua passes at most 8,000 values at once, and a batch may bring more. The sum of what the store answers.
 function index.write(command, name, values)
+  local sum = 0
   for first = 1, #values, 4000 do
-    redis.call(command, name, unpack(values, first, math.min(first + 3999, #values)))
+    sum = sum + redis.call(command, name, unpack(values, first, math.min(first + 3999, #values)))
   end
+  return sum
+end
+
+-- The rank of the first entry behind a place, whether or not anything still stands there.
+function index.rank_after(name, score, member, descending)
+  local first = redis.call('ZCOUNT', name, '-inf', '(' .. score)
+  local last = redis.call('ZCOUNT', name, '-inf', score)
+  while first < last do
+    local middle = math.floor((first + last) / 2)
+    local order = text.compare(redis.call('ZRANGE', name, middle, middle)[1], member)
+    if order < 0 or (order == 0 and not descending) then
+      first = middle + 1
+    else
+      last = middle
+    end
+  end
+  return descending and redis.call('ZCARD', name) - first or first
+end
+
+-- The set of a partition that lists its sets by `key NUL status`; the engine's own keys have one of their own.
+function index.registry(key)
+  return partition .. (string.sub(key, 1, 9) == 'hookline.' and ':r:hookline' or ':r')
+end
+
+-- Keep the registry: a set is listed as long as it has members.
+local function list(key, status, before, after)
+  if before == 0 and after > 0 then
+    redis.call('SADD', index.registry(key), key .. '\0' .. status)
+  elseif before > 0 and after == 0 then
+    redis.call('SREM', index.registry(key), key .. '\0' .. status)
+  end
+end
+
+-- Note for the servers' sweep when something of the key becomes due or expires, at the earliest.
+local function note_due(key, added)
+  local earliest = math.huge
+  for i = 1, #added, 2 do
+    earliest = math.min(earliest, added[i])
+  end
+  redis.pcall('ZADD', partition .. ':due', 'LT', earliest, key)
 end
 
 -- Make the moves. `index.ready` gathers the keys whose `not_started` set was empty and is not any more.
 function index.flush()
   for key, sets in pairs(index.sets) do
     for status, set in pairs(sets) do
+      local size = set.size
       if set.removed then
-        index.write('ZREM', set.name, set.removed)
+        size = size - index.write('ZREM', set.name, set.removed)
       end
       if set.added then
-        index.write('ZADD', set.name, set.added)
-        if set.size == 0 then
-          redis.call('SADD', partition .. ':r', key .. '\0' .. status)
-          if status == 'not_started' then
-            index.ready[#index.ready + 1] = key
-          end
+        size = size + index.write('ZADD', set.name, set.added)
+        if status == 'scheduled' or status == 'started' then
+          note_due(key, set.added)
+        elseif status == 'not_started' and set.size == 0 then
+          index.ready[#index.ready + 1] = key
         end
+      end
+      if size ~= set.size then
+        list(key, status, set.size, size)
       end
     end
   end

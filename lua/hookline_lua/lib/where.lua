@@ -1,10 +1,45 @@
 -- Filters: whether the fields that they name hold. hookline/where.py writes the conditions.
--- use: clock
+-- use: clock text
 
 local where = {}
 
 -- cmsgpack reads the upper half of this type as negative numbers.
 local UINT64 = 207
+-- To a filter null and absent are the same, as they are to an update.
+local NULL = '\192'
+-- From here on doubles run together, so there equality is that of the packed bytes alone.
+local EXACT = 9007199254740992
+
+-- The values that an equality accepts, each by all the forms in which it may be met.
+local function gather(operands)
+  local sought = { packed = {}, values = {}, instants = {}, null = false }
+  for _, operand in ipairs(operands) do
+    local kind = type(operand.value)
+    if operand.packed == NULL then
+      sought.null = true
+    elseif kind == 'number' or kind == 'string' or kind == 'boolean' then
+      sought.values[operand.value] = true
+    end
+    if operand.packed then
+      sought.packed[operand.packed] = true
+    end
+    if operand.time then
+      sought.instants[tonumber(clock.resolve(operand.time))] = true
+    end
+  end
+  return sought
+end
+
+-- Once for all items that a list of conditions is asked of.
+local function prepare(conditions)
+  conditions.names = {}
+  for i, condition in ipairs(conditions) do
+    local operand = condition.operand
+    conditions.names[i] = condition.field
+    condition.sought = gather(condition.operands or { operand })
+    condition.instant = operand and operand.time and tonumber(clock.resolve(operand.time))
+  end
+end
 
 -- The value that a condition speaks of, decoded: a user's field by its path, an engine's own as it is kept.
 local function actual(raw, condition)
@@ -26,94 +61,94 @@ local function actual(raw, condition)
   return value
 end
 
--- -1, 0 or 1; nil where the two are of different kinds. Two times compare as instants.
-local function compare(value, operand, native)
-  local other = operand.value
-  local instant = operand.time and (native and value or type(value) == 'string' and clock.parse(value))
-  if instant then
-    value, other = instant, tonumber(clock.resolve(operand.time))
+-- The moment that a value stands for, or nil.
+local function instant_of(value, condition)
+  if condition.native then
+    return type(value) == 'number' and value or nil
   end
-  if type(value) ~= type(other) or (type(value) ~= 'number' and type(value) ~= 'string') then
-    return nil
-  end
-  return value < other and -1 or value > other and 1 or 0
+  return type(value) == 'string' and clock.parse(value) or nil
 end
 
--- To a filter null and absent are the same, as they are to an update.
-local NULL = '\192'
-
--- Beyond 2^53 doubles run together, so there equality is that of the packed bytes alone.
-local function equal(raw, value, operand, condition)
-  if value == nil or operand.packed == NULL then
-    return value == nil and operand.packed == NULL
-  elseif not condition.native and #condition.path == 0 and raw == operand.packed then
+local function equal(raw, value, condition)
+  local sought = condition.sought
+  if value == nil then
+    return sought.null
+  elseif not condition.native and #condition.path == 0 and sought.packed[raw] then
     return true
-  elseif type(value) == 'number' and type(operand.value) == 'number' and math.abs(value) >= 9007199254740992 then
+  elseif type(value) == 'table' or (type(value) == 'number' and math.abs(value) >= EXACT) then
     return false
-  elseif type(value) == 'boolean' or type(operand.value) == 'boolean' then
-    return value == operand.value
+  elseif sought.values[value] then
+    return true
   end
-  return compare(value, operand, condition.native) == 0
+  local instant = next(sought.instants) and instant_of(value, condition)
+  return instant and sought.instants[instant] or false
+end
+
+-- -1, 0 or 1; nil where the two are of different kinds. Two times compare as instants.
+local function compare(value, condition)
+  local other = condition.operand.value
+  local instant = condition.instant and instant_of(value, condition)
+  if instant then
+    value, other = instant, condition.instant
+  end
+  if type(value) == 'number' and type(other) == 'number' then
+    return value < other and -1 or value > other and 1 or 0
+  elseif type(value) == 'string' and type(other) == 'string' then
+    return text.compare(value, other)
+  end
+  return nil
 end
 
 local TESTS = {
-  eq = function(raw, value, condition)
-    return equal(raw, value, condition.operand, condition)
-  end,
+  eq = equal,
   ne = function(raw, value, condition)
-    return not equal(raw, value, condition.operand, condition)
+    return not equal(raw, value, condition)
   end,
   lt = function(_, value, condition)
-    return compare(value, condition.operand, condition.native) == -1
+    return compare(value, condition) == -1
   end,
   lte = function(_, value, condition)
-    return (compare(value, condition.operand, condition.native) or 1) <= 0
+    return (compare(value, condition) or 1) <= 0
   end,
   gt = function(_, value, condition)
-    return compare(value, condition.operand, condition.native) == 1
+    return compare(value, condition) == 1
   end,
   gte = function(_, value, condition)
-    return (compare(value, condition.operand, condition.native) or -1) >= 0
+    return (compare(value, condition) or -1) >= 0
+  end,
+  exists = function(_, value, condition)
+    return (value ~= nil) == condition.wanted
   end,
   prefix = function(_, value, condition)
-    local text = condition.operand.value
-    return type(value) == 'string' and string.sub(value, 1, #text) == text
+    local start = condition.operand.value
+    return type(value) == 'string' and string.sub(value, 1, #start) == start
   end,
 }
-TESTS['in'] = function(raw, value, condition)
-  for _, operand in ipairs(condition.operands) do
-    if equal(raw, value, operand, condition) then
-      return true
-    end
-  end
-  return false
-end
+TESTS['in'] = equal
 
-local function holds(raw, condition)
-  local value = nil
-  if raw then
-    value = actual(raw, condition)
-  end
-  if condition.test == 'exists' then
-    return (value ~= nil) == condition.wanted
-  end
-  return TESTS[condition.test](raw, value, condition)
-end
-
--- Whether all conditions hold for the item kept at `id`; reads only the fields that they name.
+-- Whether all conditions hold for the item kept at `id`, and the work that it took to say so: about 3 us each.
 function where.holds(id, conditions)
-  local names = {}
-  for i, condition in ipairs(conditions) do
-    names[i] = condition.field
+  if #conditions == 0 then
+    return true, 0
+  elseif not conditions.names then
+    prepare(conditions)
   end
-  local raws = redis.pcall('HMGET', id, unpack(names))
+  local raws = redis.pcall('HMGET', id, unpack(conditions.names))
   if raws.err then
-    return false
+    return false, 1
   end
+  local work, held = 0.5, true
   for i, condition in ipairs(conditions) do
-    if not holds(raws[i], condition) then
-      return false
+    local raw, value = raws[i], nil
+    if raw then
+      value = actual(raw, condition)
+      work = work + #raw / 128
+    end
+    work = work + 0.5
+    held = TESTS[condition.test](raw, value, condition)
+    if not held then
+      break
     end
   end
-  return true
+  return held, work
 end

@@ -1,0 +1,58 @@
+"""What became of an operation, and what a claim took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hookline.errors import REFUSALS, HooklineError, OutcomeUnknown, Unavailable
+from hookline.item import Item
+
+WARNINGS = {
+    "lock_past": "locked_until is already past: anyone may claim the item at once",
+    "lock_ignored": "locked_until was dropped: only an item with status started is locked",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one operation.
+
+    ``word`` is ``ok`` or the code of an error. ``item`` is the item after it (or, refused, as it stands); settling
+    gives only ``version``, ``status`` and ``locked_until_ms``. ``warnings`` are sentences. ``version`` is the one that
+    the operation made, also where the answer had to be asked for again and the item has moved on. ``failure`` is the
+    store's, where among many operations this one met it.
+    """
+
+    word: str
+    key: str
+    sort_field: str
+    item: Item | None = None
+    warnings: tuple[str, ...] = ()
+    version: int | None = None
+    status: str | None = None
+    locked_until_ms: int | None = None
+    failure: Unavailable | OutcomeUnknown | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the operation was accepted."""
+        return self.word == "ok"
+
+    def error(self) -> HooklineError:
+        """The error of an operation that was not accepted."""
+        return self.failure or REFUSALS[self.word](item=self.item)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim took. ``next_ms`` is when there may be more: the earliest due time or lock expiry.
+
+    ``more`` says that one call's work did not reach to the end; then ``after`` is where it ended.
+    ``failure`` is what kept it from taking more, or anything, where the caller has something else to learn as well.
+    """
+
+    items: list[Item]
+    next_ms: int | None = None
+    more: bool = False
+    after: list[str] | None = None
+    failure: HooklineError | None = None

@@ -1,0 +1,88 @@
+#!lua flags=allow-oom
+-- Promote what is due and bury what has expired once too often, of the keys whose time has come.
+-- keys: partition
+-- args: now_ms:int request:msgpack
+-- use: clock settings index item lock due wake
+
+local KEYS_MAX, PROMOTION, BURIAL, CORRUPT_FOR_MS = 100, 10, 10, 60000
+
+local name = partition .. ':due'
+local work = request.work
+local answer = { more = false, corrupt = {}, places = {} }
+
+-- An item whose lock has expired stays as it is, for whoever claims next, unless that would be once too often.
+local function bury_exhausted(key, sort)
+  local raws = redis.pcall('HMGET', partition .. ':i:' .. key .. ':' .. sort, 's', 'lu', 'a', 'ma')
+  local fields = { s = raws[1], lu = raws[2], a = raws[3], ma = raws[4] }
+  if fields.s == 'started' and not lock.live(fields) and lock.exhausted({ key = key, fields = fields }) then
+    due.bury(item.load(key, sort))
+    work = work - BURIAL
+  end
+end
+
+-- From the score on, or from the place where the caller's last sweep ended. Returns the place where this one ends
+-- early, or nil.
+local function bury(key, from)
+  local started, place = index.name(key, 'started'), request.places[key]
+  local rank
+  if place and place[1] == from then
+    rank = index.rank_after(started, place[1], place[2])
+  else
+    rank, place = redis.call('ZCOUNT', started, '-inf', '(' .. from), { from, '' }
+  end
+  while true do
+    local page = redis.call('ZRANGE', started, rank, rank + 99, 'WITHSCORES')
+    for i = 1, #page, 2 do
+      if tonumber(page[i + 1]) > clock.ms then
+        return nil
+      elseif work <= 0 then
+        return place
+      end
+      bury_exhausted(key, page[i])
+      work, place = work - 1, { page[i + 1], page[i] }
+    end
+    if #page < 200 then
+      return nil
+    end
+    rank = rank + 100
+  end
+end
+
+local function sound(key)
+  return settings.of(key) and index.sound(key, 'scheduled', 'not_started') and index.sound(key, 'started', 'failed')
+end
+
+-- `from` is the time up to which the key has been swept before.
+local function sweep(key, from)
+  if not sound(key) then
+    table.insert(answer.corrupt, key)
+    return redis.call('ZADD', name, clock.ms + CORRUPT_FOR_MS, key)
+  end
+  local place = bury(key, from)
+  if place then
+    answer.places[key] = place
+    return redis.call('ZADD', name, place[1], key)
+  end
+  local most = math.max(1, math.floor(work / PROMOTION))
+  local promoted, last = due.promote(key, most)
+  work = work - promoted * PROMOTION
+  local next_ms = promoted == most and last or due.next_ms(key)
+  return next_ms and redis.call('ZADD', name, next_ms, key) or redis.call('ZREM', name, key)
+end
+
+local keys = redis.pcall('ZRANGEBYSCORE', name, '-inf', clock.text(clock.ms), 'WITHSCORES', 'LIMIT', 0, KEYS_MAX)
+if keys.err then
+  return cmsgpack.pack({ unreadable = true })
+end
+answer.more = #keys == 2 * KEYS_MAX
+for i = 1, #keys, 2 do
+  if work > 0 then
+    sweep(keys[i], keys[i + 1])
+    work = work - 1
+  end
+  answer.more = answer.more or work <= 0
+end
+item.flush()
+lock.flush()
+wake.ready(index.ready)
+return cmsgpack.pack(answer)

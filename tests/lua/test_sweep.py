@@ -1,0 +1,216 @@
+"""sweep: promotion and burial without a claim, in the order in which keys become due, within a budget of work."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import redis.asyncio as aioredis
+
+from conftest import NOW_MS
+from hookline import Datastore
+from hookline.errors import Corrupt
+from scripts import KEY, TAG, URL, Scripts, at, line, ms, snapshot, unchanged
+
+WAITING = {"status": "not_started"}
+EXPIRED = {"status": "started", "worker_id": "w", "locked_until": at(5)}
+SPENT = {**EXPIRED, "max_attempts": 1}
+DUE = {"status": "scheduled", "scheduled_at": at(5)}
+LATER = {"status": "scheduled", "scheduled_at": at(60)}
+
+
+async def put(scripts: Scripts, key: str = KEY, /, **items: dict[str, Any]) -> None:
+    """Create items, each with its metadata."""
+    names = list(items)
+    for first in range(0, len(names), 500):
+        calls = [scripts.calls.create(key, name, metadata=items[name]) for name in names[first : first + 500]]
+        assert set(await scripts.words(*calls)) == {"ok"}
+
+
+async def step(datastore: Datastore, work: int = 1000, places: dict[bytes, Any] | None = None) -> Any:
+    """One step of a sweep."""
+    return await datastore.connection.read("sweep", 0, {"work": work, "places": places or {}})
+
+
+async def size(scripts: Scripts, name: str) -> int:
+    return int(await scripts.raw.zcard(f"{TAG}:{name}"))
+
+
+async def test_raw_keys(scripts: Scripts, datastore: Datastore) -> None:
+    due = scripts.calls.create(KEY, "due", metadata=DUE, trigger_urls={URL: "secret"})
+    await scripts.one(due)
+    await put(scripts, later=LATER, over=SPENT, expired=EXPIRED, waits=WAITING)
+    before = await snapshot(scripts.raw)
+    assert before["due"] == {KEY: NOW_MS + 5000}
+    scripts.clock.advance(10)
+    await datastore.sweep()
+    after = await snapshot(scripts.raw)
+    assert after["i:jobs:due"] == {**before["i:jobs:due"], "v": "2", "ua": ms(10), "s": "not_started"}
+    assert after["s:jobs:not_started"] == {"waits": before["s:jobs:not_started"]["waits"], "due": line(5, place=0)}
+    assert after["s:jobs:started"] == {"expired": NOW_MS + 5000}
+    assert after["s:jobs:failed"] == {"over": NOW_MS + 10_000}
+    assert after["s:jobs:scheduled"] == {"later": NOW_MS + 60_000}
+    assert after["due"] == {KEY: NOW_MS + 60_000}
+    assert after["n:jobs"] == {"expired_locks": "1"}
+    assert "outbox" not in after
+    async with unchanged(scripts.raw):
+        await datastore.sweep()
+
+
+@pytest.mark.parametrize(
+    ("items", "noted"),
+    [
+        ({"a": WAITING}, None),
+        ({"a": {"status": "review"}}, None),
+        ({"a": LATER}, 60),
+        ({"a": LATER, "b": DUE, "c": LATER}, 5),
+        ({"a": {"status": "started", "locked_until": at(30)}, "b": LATER}, 30),
+    ],
+)
+async def test_what_is_noted_to_become_due(scripts: Scripts, items: dict[str, Any], noted: float | None) -> None:
+    await put(scripts, **items)
+    expected = {} if noted is None else {KEY: NOW_MS + noted * 1000}
+    assert (await snapshot(scripts.raw)).get("due", {}) == expected
+
+
+async def test_nothing_is_noted_once_nothing_can_become_due(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, a=DUE, b=EXPIRED, c=WAITING)
+    await scripts.one(scripts.calls.delete(KEY, "b"))
+    scripts.clock.advance(10)
+    await datastore.sweep()
+    assert "due" not in await snapshot(scripts.raw)
+
+
+async def test_an_extended_lock_is_looked_at_when_it_ends(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, a=SPENT)
+    await scripts.extend(lock_for=30)
+    scripts.clock.advance(10)
+    await datastore.sweep()
+    assert (await snapshot(scripts.raw))["due"] == {KEY: NOW_MS + 30_000}
+    assert (await scripts.fields())["s"] == "started"
+    scripts.clock.advance(20)
+    await datastore.sweep()
+    assert (await scripts.fields())["s"] == "failed"
+
+
+async def test_who_waits_is_woken(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, a=DUE)
+    scripts.clock.advance(10)
+    async with datastore.wakes.listening(f"ready:{KEY}") as woken:
+        await datastore.sweep()
+        await asyncio.wait_for(woken.wait(), 10)
+
+
+async def test_promotion_takes_several_steps(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, KEY, **{f"n{n:03}": {**DUE, "scheduled_at": at((n + 1) / 100)} for n in range(250)})
+    scripts.clock.advance(10)
+    for promoted, more in ((100, True), (200, True), (250, False)):
+        assert bool((await step(datastore))[b"more"]) is more
+        assert await size(scripts, "s:jobs:not_started") == promoted
+        assert (await snapshot(scripts.raw)).get("due", {}) == ({KEY: NOW_MS + promoted * 10} if more else {})
+
+
+async def test_burial_takes_several_steps(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, KEY, **{f"n{n:03}": SPENT for n in range(250)}, z=DUE)
+    scripts.clock.advance(10)
+    await datastore.sweep()
+    assert await size(scripts, "s:jobs:failed") == 250
+    assert (await scripts.fields("z"))["s"] == "not_started"
+
+
+async def test_many_locks_that_end_at_once_and_nobody_claims(scripts: Scripts, datastore: Datastore) -> None:
+    """A step that ends among them names its place, and the next goes on from there."""
+    await put(scripts, KEY, **{f"n{n:04}": EXPIRED for n in range(2500)}, z=SPENT)
+    scripts.clock.advance(10)
+    answer = await step(datastore)
+    assert dict(answer[b"places"]) == {b"jobs": [str(NOW_MS + 5000).encode(), b"n0999"]}
+    for _ in range(2):
+        assert answer[b"more"]
+        answer = await step(datastore, places=answer[b"places"])
+    assert (bool(answer[b"more"]), await size(scripts, "s:jobs:failed")) == (False, 1)
+    assert "due" not in await snapshot(scripts.raw)
+
+
+async def test_a_whole_sweep_of_many(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, KEY, **{f"n{n:04}": EXPIRED for n in range(2500)}, z=SPENT)
+    scripts.clock.advance(10)
+    await datastore.sweep()
+    assert (await scripts.fields("z"))["s"] == "failed"
+
+
+async def test_a_place_that_is_not_the_keys_any_more(scripts: Scripts, datastore: Datastore) -> None:
+    """What became due before it meanwhile is looked at all the same."""
+    await put(scripts, a={**SPENT, "locked_until": at(3)}, b=SPENT)
+    scripts.clock.advance(10)
+    await step(datastore, places={b"jobs": [str(NOW_MS + 5000).encode(), b"z"]})
+    assert await size(scripts, "s:jobs:failed") == 2
+
+
+async def test_many_keys_those_due_first_come_first(scripts: Scripts, datastore: Datastore) -> None:
+    for n in range(250):
+        await put(scripts, f"key-{n:03}", a={**DUE, "scheduled_at": at(9 - n / 100)})
+    await put(scripts, "busy", **{f"n{n:03}": {**DUE, "scheduled_at": at(8)} for n in range(150)})
+    scripts.clock.advance(10)
+    answer = await step(datastore)
+    assert answer[b"more"]
+    waiting = [key async for key in scripts.raw.scan_iter(f"{TAG}:s:*:not_started")]
+    assert max(waiting) == f"{TAG}:s:key-249:not_started".encode()
+    assert 80 <= len(waiting) <= 100
+    assert f"{TAG}:s:busy:not_started".encode() not in waiting
+    await datastore.sweep()
+    assert await size(scripts, "s:busy:not_started") == 150
+    assert "due" not in await snapshot(scripts.raw)
+
+
+async def test_at_the_memory_limit(scripts: Scripts, datastore: Datastore, raw: aioredis.Redis) -> None:
+    await put(scripts, a=DUE, b=SPENT)
+    scripts.clock.advance(10)
+    await raw.config_set("maxmemory", "1")
+    try:
+        await datastore.sweep()
+    finally:
+        await raw.config_set("maxmemory", "0")
+    assert [(await scripts.fields(name))["s"] for name in "ab"] == ["not_started", "failed"]
+
+
+# Corrupt keys
+
+
+@pytest.mark.spoils
+@pytest.mark.parametrize("name", ["k:bad", "cfg:bad", *(f"s:bad:{s}" for s in ("scheduled", "started", "failed"))])
+async def test_a_corrupt_key_is_told_and_put_off(
+    scripts: Scripts, datastore: Datastore, raw: aioredis.Redis, name: str
+) -> None:
+    for key in ("bad", KEY):
+        await put(scripts, key, a=DUE, b=SPENT)
+    scripts.clock.advance(10)
+    await scripts.spoil(name)
+    before = await snapshot(raw)
+    assert await datastore.sweep() == ["bad"]
+    assert await datastore.sweep() == []
+    after = await snapshot(raw)
+    assert after["due"] == {"bad": NOW_MS + 70_000}
+    assert {name for name in after if ":bad" in name and after[name] != before[name]} == set()
+    assert (await scripts.fields())["s"] == "not_started"
+
+
+@pytest.mark.spoils
+async def test_corrupt_items_are_passed_over(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, a=DUE, b=SPENT, c=DUE, d=SPENT)
+    await scripts.spoil("i:jobs:a")
+    await scripts.spoil("i:jobs:b")
+    scripts.clock.advance(10)
+    await datastore.sweep()
+    assert [(await scripts.fields(name))["s"] for name in "cd"] == ["not_started", "failed"]
+
+
+@pytest.mark.spoils
+async def test_a_corrupt_list_of_what_is_due(scripts: Scripts, datastore: Datastore, raw: aioredis.Redis) -> None:
+    await put(scripts, a=DUE)
+    await scripts.spoil("due")
+    await put(scripts, b=DUE, c=WAITING)
+    with pytest.raises(Corrupt):
+        await datastore.sweep()
+    scripts.clock.advance(10)
+    assert len((await scripts.claim(limit=9)).items) == 3
