@@ -193,8 +193,8 @@ class Scripts:
         """The entries of the outbox; what changed (before, after) decoded to fields."""
         return [_event(entry) for entry in (await snapshot(self.raw)).get("outbox", [])]
 
-    async def configure(self, **settings: int) -> None:
-        """Write the key's settings, generation included only if given."""
+    async def configure(self, **settings: int | str) -> None:
+        """Write the key's settings as they are stored, generation included only if given."""
         await self.raw.hset(f"{TAG}:cfg:{KEY}", items=[part for pair in settings.items() for part in pair])
 
 

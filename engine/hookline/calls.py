@@ -13,6 +13,7 @@ from hookline.codec import Change, Fields
 from hookline.errors import Flaw, Invalid, ReservedKey
 from hookline.item import RESERVED_PREFIX, STARTED, TERMINAL, check_key, check_sort_field, read_triggers
 from hookline.keys import partition_of
+from hookline.keysettings import encode_backoff
 from hookline.outcome import WARNINGS, Claimed, Outcome
 from hookline.secret import SecretBox
 from hookline.where import Where, compile_where
@@ -169,10 +170,13 @@ class Calls:
         version: int | None = None,
         match: int | None = None,
         token: str | None = None,
+        only_if: object = None,
         triggers: bool = True,
         reserved: bool = False,
     ) -> Call:
         """Merge metadata (null removes), replace content and triggers; ``status: started`` claims.
+
+        ``only_if`` are filters that the item's current metadata must meet, as in a query.
 
         Raises:
             Invalid: an argument has the wrong form; every bad field is named.
@@ -180,7 +184,7 @@ class Calls:
         """
         self._writable(key, sort_field, reserved)
         change = self._change(key, sort_field, content, metadata, trigger_urls)
-        request = self._change_request(change, version, match, triggers)
+        request = self._change_request(change, version, match, triggers) | _condition(only_if)
         if token is not None:
             request["token"] = check_token(token)
         drains = reserved or change.values.get("s") == STARTED or change.values.get("s") in TERMINAL
@@ -194,10 +198,11 @@ class Calls:
         version: int | None = None,
         match: int | None = None,
         token: str | None = None,
+        only_if: object = None,
         triggers: bool = True,
         reserved: bool = False,
     ) -> Call:
-        """Delete an item.
+        """Delete an item; with ``only_if`` just if its current metadata meets these filters.
 
         Raises:
             Invalid: an argument has the wrong form.
@@ -205,7 +210,7 @@ class Calls:
         """
         self._writable(key, sort_field, reserved)
         request = {"triggers": "on" if triggers else "off", "expect": version, "match": match, "token": token}
-        return self._call("delete", key, sort_field, _present(request))
+        return self._call("delete", key, sort_field, _present(request) | _condition(only_if))
 
     def claim(
         self,
@@ -271,11 +276,14 @@ class Calls:
         *,
         error: str | None = None,
         retry_after: object = None,
+        backoff: object = None,
         metadata: object = None,
         triggers: str = "key",
         reserved: bool = False,
     ) -> Call:
         """Report a failed attempt: back in line after a backoff, or ``failed`` when attempts are used up.
+
+        The backoff is the key's, or ``backoff`` in the same forms, or exactly ``retry_after``.
 
         Raises:
             Invalid: an argument has the wrong form, or metadata names what the engine sets.
@@ -283,6 +291,7 @@ class Calls:
         message = "failed" if error is None else codec.encode_native("last_error", "text", error, "/error")
         more = {"error": message, "jitter": random.uniform(0.8, 1.2)}  # noqa: S311 - spreads retries, guards nothing
         more["delay_ms"] = codec.encode_lock(retry_after, "/retryAfter")
+        more["backoff"] = None if backoff is None else encode_backoff(backoff, "/backoff")
         return self._settle("fail", key, sort_field, token, triggers, reserved, self._results(metadata), more)
 
     def release(
@@ -412,6 +421,9 @@ _SETTLE_OWNS = {
     "attempts",
     "scheduled_at",
     "last_error",
+    "crashed_attempts",
+    "failed_attempts",
+    "released_attempts",
 }
 
 
@@ -424,6 +436,11 @@ def check_token(token: object) -> str:
     if isinstance(token, str) and 0 < len(token) <= 128 and token.isascii():
         return token
     raise Invalid.at("/token", "expected the token that the claim returned")
+
+
+def _condition(only_if: object) -> dict[str, Any]:
+    conditions = compile_where(only_if, "/if").conditions
+    return {"only_if": list(conditions)} if conditions else {}
 
 
 def _refuse_reserved(key: str, reserved: bool) -> None:

@@ -28,11 +28,22 @@ NATIVE = {
     "max_attempts": ("ma", "number"),
     "priority": ("p", "number"),
     "last_error": ("le", "text"),
+    "crashed_attempts": ("cr", "number"),
+    "failed_attempts": ("fa", "number"),
+    "released_attempts": ("re", "number"),
 }
 """Metadata field -> (hash field, kind). ``later`` is a time that may also be written as ``+10m``."""
 
 NAMES = {stored: name for name, (stored, _) in NATIVE.items()}
-LIMITS = {"attempts": (0, 1_000_000), "max_attempts": (0, 1_000_000), "priority": (0, 9)}
+_COUNT = (0, 1_000_000)
+LIMITS = {
+    "attempts": _COUNT,
+    "max_attempts": _COUNT,
+    "priority": (0, 9),
+    "crashed_attempts": _COUNT,
+    "failed_attempts": _COUNT,
+    "released_attempts": _COUNT,
+}
 WORD_MAX = 128
 TEXT_MAX = 8192
 

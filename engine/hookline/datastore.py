@@ -13,8 +13,9 @@ from hookline import codec
 from hookline.batcher import Batcher
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, QUERY_MAX, Call, Calls
 from hookline.connection import Connection
-from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, OutcomeUnknown, Refused, Unavailable
-from hookline.item import Item, check_key, check_sort_field
+from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, OutcomeUnknown, Refused, ReservedKey, Unavailable
+from hookline.item import RESERVED_PREFIX, Item, check_key, check_sort_field
+from hookline.keysettings import KeySettings, decode_settings, encode_settings
 from hookline.outcome import Claimed, Outcome
 from hookline.query import Page, Query, read_page
 from hookline.secret import SecretBox
@@ -50,7 +51,7 @@ class Datastore:
         self.calls = Calls(settings.namespace, settings.partitions, secrets)
         self.wakes = Wakes(self.connection)
         self._batcher = Batcher(self.connection)
-        self._generations: dict[str, int] = {}
+        self._generations: dict[tuple[str, int], int] = {}
         self._rotation: dict[str, int] = {}
         self._places: dict[int, dict[bytes, list[bytes]]] = {}
 
@@ -114,12 +115,12 @@ class Datastore:
     async def _perform(self, call: Call) -> Outcome | Claimed:
         """One operation -> what became of it; planned again when the key's settings have changed meanwhile."""
         while True:
-            generation = self._generations.get(call.key, 0)
+            generation = self._generations.get((call.key, call.partition), 0)
             answer = await self._batcher.submit(call.script, call.partition, call.pack(generation), call.gives)
             if answer[0] != b"settings_changed":
                 return call.decode(answer)
             settings = dict(answer[2][b"settings"] or {})  # an empty table comes as a list
-            self._generations[call.key] = int(settings.get(b"generation", 0))
+            self._generations[call.key, call.partition] = int(settings.get(b"generation", 0))
 
     async def _accept(self, call: Call) -> Outcome:
         outcome = await self._perform(call)
@@ -275,6 +276,60 @@ class Datastore:
             if not answer[b"more"]:
                 break
         return corrupt
+
+    # Settings of a key
+
+    async def configure(self, key: str, **changes: Any) -> KeySettings:
+        """Change settings of a key -> what holds then. None brings a default back, what is not named stays.
+
+        ``maxAttempts``: claims before an item becomes a dead letter, 0 is no limit. ``lockFor``: how long a claim
+        holds. ``backoff``: before a failed item is claimed again: a duration, a list of them, one for each attempt, or
+        ``{"first", "longest"}``, doubling and jittered. ``paused``: no claims until it is resumed. ``maxLength``: as
+        many items the key may hold, shared evenly by its partitions.
+
+        Raises:
+            Invalid: a flaw for each bad setting.
+            ReservedKey, Corrupt, Unavailable
+        """
+        check_key(key)
+        if key.startswith(RESERVED_PREFIX):
+            raise ReservedKey
+        values, gone = encode_settings(changes, self.settings.partitions)
+        whole = await self._configure(0, {"key": key, "set": values, "unset": gone})
+        # The first partition counts the generations: where two race, the later of them stays everywhere.
+        rest = range(1, self.settings.partitions)
+        await asyncio.gather(*(self._configure(partition, {"key": key, "whole": whole}) for partition in rest))
+        return decode_settings(whole, self.settings.partitions)
+
+    async def key_settings(self, key: str) -> KeySettings:
+        """The settings of a key; where a change has not reached all partitions, it does so now.
+
+        Raises:
+            Invalid, ReservedKey, Corrupt, Unavailable
+        """
+        return await self.configure(key)
+
+    async def pause(self, key: str) -> None:
+        """Give out no claims of a key until it is resumed. Who holds an item goes on.
+
+        Raises:
+            Invalid, ReservedKey, Corrupt, Unavailable
+        """
+        await self.configure(key, paused=True)
+
+    async def resume(self, key: str) -> None:
+        """Let a key's items be claimed again, and wake who waits for them.
+
+        Raises:
+            Invalid, ReservedKey, Corrupt, Unavailable
+        """
+        await self.configure(key, paused=None)
+
+    async def _configure(self, partition: int, request: dict[str, Any]) -> dict[bytes, bytes]:
+        word, fields = await self.connection.read("configure", partition, request)
+        if word != b"ok":
+            raise Corrupt
+        return dict(fields)  # an empty table comes as a list
 
     # Reading
 

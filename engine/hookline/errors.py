@@ -6,11 +6,13 @@ HooklineError
 │   ├── NotFound             no such item
 │   ├── Exists               the item is there already
 │   ├── VersionConflict      the named version is not the current one
-│   ├── PreconditionFailed   If-Match named another version
+│   ├── PreconditionFailed   If-Match named another version, or the item does not meet a condition
 │   ├── Locked               somebody holds the item
 │   ├── StaleToken           the claim that this token belongs to has ended
 │   ├── NotClaimable         the item's status does not allow a claim
 │   ├── Cancelled            the item was cancelled while it was held
+│   ├── Paused               the key gives no claims until it is resumed
+│   ├── KeyFull              the key holds as many items as it may
 │   ├── ReservedKey          keys that begin with ``hookline.`` have routes of their own
 │   ├── OutboxFull           too many webhook events wait; changes that would add one are refused
 │   └── Corrupt              a key in the store has a type that Hookline never writes
@@ -102,10 +104,10 @@ class VersionConflict(Refused):
 
 
 class PreconditionFailed(Refused):
-    """If-Match names a version that is not the current one."""
+    """If-Match names a version that is not the current one, or the item does not meet the condition of the write."""
 
     code = "precondition_failed"
-    explanation = "If-Match does not name the current version"
+    explanation = "If-Match does not name the current version, or the item does not meet the condition"
 
 
 class Locked(Refused):
@@ -134,6 +136,20 @@ class Cancelled(Refused):
 
     code = "cancelled"
     explanation = "the item was cancelled; stop working on it"
+
+
+class Paused(Refused):
+    """The key is paused: its items are not claimed until it is resumed."""
+
+    code = "paused"
+    explanation = "the key is paused: resume it, and its items can be claimed again"
+
+
+class KeyFull(Refused):
+    """The key holds as many items as its setting ``maxLength`` allows."""
+
+    code = "key_full"
+    explanation = "the key holds as many items as its maxLength allows; delete some, or try again later"
 
 
 class ReservedKey(Refused):
@@ -192,6 +208,8 @@ REFUSALS: dict[str, type[Refused]] = {
         StaleToken,
         NotClaimable,
         Cancelled,
+        Paused,
+        KeyFull,
         OutboxFull,
         Corrupt,
     )

@@ -24,6 +24,7 @@ from importlib import resources
 
 SCRIPTS = (
     "claim",
+    "configure",
     "create",
     "create_drain",
     "delete",

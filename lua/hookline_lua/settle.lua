@@ -16,19 +16,26 @@ function settle.complete(record, operation)
   lock.advance(record)
 end
 
--- Exponential from the key's base, at most the key's longest; the caller brings the jitter (0.8 to 1.2).
+-- How long a failed item waits: `list` has a delay for each attempt, the last for all that follow; `exponential` doubles
+-- from the first to the longest, and the caller brings the jitter (0.8 to 1.2).
 local function backoff(record, operation)
   if operation.delay_ms then
     return operation.delay_ms
   end
-  local base = settings.number(record.key, 'backoff_ms')
-  local longest = settings.number(record.key, 'backoff_max_ms')
-  local attempts = tonumber(record.fields.a or 1)
-  return math.floor(math.min(longest, base * 2 ^ math.min(attempts - 1, 30)) * (operation.jitter or 1))
+  local rule = operation.backoff or settings.of(record.key).backoff or settings.backoff
+  local attempts, delays = math.max(1, tonumber(record.fields.a or 1)), {}
+  for ms in string.gmatch(rule, '%d+') do
+    delays[#delays + 1] = tonumber(ms)
+  end
+  if string.sub(rule, 1, 4) == 'list' then
+    return delays[math.min(attempts, #delays)]
+  end
+  return math.floor(math.min(delays[2], delays[1] * 2 ^ math.min(attempts - 1, 40)) * (operation.jitter or 1))
 end
 
 function settle.fail(record, operation, place)
   change.write(record, operation)
+  lock.tally(record, 'fa')
   item.set(record, 'le', operation.error)
   if lock.exhausted(record) then
     lock.leave(record)
@@ -44,6 +51,7 @@ end
 function settle.release(record, operation, place)
   local delay = operation.delay_ms or 0
   item.set(record, 'a', clock.text(math.max(0, tonumber(record.fields.a or 1) - 1)))
+  lock.tally(record, 're')
   if delay > 0 then
     item.set(record, 'sd', clock.text(clock.ms + delay))
   end

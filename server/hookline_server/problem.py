@@ -39,6 +39,8 @@ KINDS: dict[str, tuple[int, str]] = {
     "cancelled": (409, "The item was cancelled"),
     "precondition_failed": (412, "The item has another version"),
     "reserved_key": (403, "The key is reserved"),
+    "paused": (409, "The key is paused"),
+    "key_full": (503, "The key is full"),
     "outbox_full": (503, "Too many webhook events wait"),
     "corrupt": (500, "The store holds something unexpected"),
     # What the store cannot do now

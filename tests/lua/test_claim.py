@@ -65,7 +65,7 @@ async def test_raw_keys_of_an_expired_one(scripts: Scripts) -> None:
     assert await names(scripts, worker_id="v") == ["a"]
     fields = await scripts.fields()
     assert fields.pop("tk") != before.pop("tk")
-    assert fields == {**before, "v": "2", "ua": ms(10), "w": "v", "sa": ms(10), "lu": ms(610), "a": "2"}
+    assert fields == {**before, "v": "2", "ua": ms(10), "w": "v", "sa": ms(10), "lu": ms(610), "a": "2", "cr": "1"}
     assert await scripts.counts() == {"expired_locks": "1"}
 
 
@@ -184,7 +184,7 @@ async def test_raw_keys_of_a_dead_letter(scripts: Scripts, datastore: Datastore,
     scripts.clock.advance(10)
     await (datastore.sweep() if swept else scripts.claim())
     keyspace = await snapshot(scripts.raw)
-    expected = {**before, "v": "2", "ua": ms(10), "s": "failed", "le": "lock expired"}
+    expected = {**before, "v": "2", "ua": ms(10), "s": "failed", "le": "lock expired", "cr": "1"}
     assert keyspace["i:jobs:a"] == {name: value for name, value in expected.items() if name not in ("tk", "lu")}
     assert keyspace["s:jobs:failed"] == {"a": NOW_MS + 10_000}
     assert "s:jobs:started" not in keyspace
@@ -390,6 +390,24 @@ async def test_outbox_full_ends_a_claim_with_what_it_has(scripts: Scripts) -> No
     scripts.outbox_max = 0
     claimed = await scripts.claim(limit=9, triggers="on")
     assert ([item.sort_field for item in claimed.items], claimed.more) == (["a"], False)
+
+
+# Pause
+
+
+async def test_a_paused_key_gives_nothing(scripts: Scripts, raw: aioredis.Redis) -> None:
+    await put(scripts, a=WAITING, b=EXPIRED, c=DUE)
+    await scripts.one(scripts.calls.create("other", "a", metadata=WAITING))
+    scripts.clock.advance(10)
+    await scripts.configure(paused="1")
+    calls = [scripts.calls.claim(key, worker_id="w", limit=9) for key in (KEY, "other")]
+    before = await snapshot(raw)
+    paused, other = await scripts.run(*calls)
+    assert (paused.items, paused.more, paused.next_ms, len(other.items)) == ([], False, None, 1)
+    after = await snapshot(raw)
+    assert {name for name in before if "jobs" in name and before[name] != after[name]} == set()
+    assert (await scripts.extend("b")).word == "ok"
+    assert (await scripts.complete("b")).word == "ok"
 
 
 # Corrupt keys

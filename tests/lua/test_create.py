@@ -251,3 +251,26 @@ async def test_corrupt_is_alone(scripts: Scripts, raw: aioredis.Redis, name: str
     assert after.keys() - before.keys() == {"i:jobs:a", "i:jobs:b", "k:jobs", "s:jobs:not_started", "r"}
     assert after[name] == b"spoilt"
     assert after["r"] == {"jobs\0", "jobs\0not_started"}
+
+
+# The length of a key
+
+
+async def test_a_full_key(scripts: Scripts) -> None:
+    await scripts.configure(length_max=2)
+    creates = [scripts.calls.create(KEY, name) for name in "abc"]
+    assert await scripts.words(*creates) == ["ok", "ok", "key_full"]
+    assert (await scripts.create("a", content=1)).word == "exists"
+    assert (await scripts.create("a", content=1, upsert=True)).word == "ok"
+    async with unchanged(scripts.raw):
+        assert (await scripts.create("c", upsert=True)).word == "key_full"
+    assert await scripts.words(scripts.calls.create("other", "c")) == ["ok"]
+    await scripts.delete("b")
+    assert await scripts.words(*(scripts.calls.create(KEY, name) for name in "cd")) == ["ok", "key_full"]
+
+
+async def test_what_is_refused_takes_no_room(scripts: Scripts) -> None:
+    await scripts.configure(length_max=1)
+    scripts.outbox_max = 0
+    refused = scripts.calls.create(KEY, "a", trigger_urls=calling("created"))
+    assert await scripts.words(refused, scripts.calls.create(KEY, "b")) == ["outbox_full", "ok"]

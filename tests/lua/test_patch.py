@@ -109,6 +109,7 @@ async def test_claim(scripts: Scripts, datastore: Datastore, state: str, version
     token = fields.pop("tk")
     expected: dict[str, Any] = {name: before[name] for name in ("c", "ca", "at", "sd") if name in before}
     expected |= {"v": "2", "ua": ms(10), "s": "started", "w": "v", "sa": ms(10), "lu": ms(610)}
+    expected |= {"cr": "1"} if state == "expired" else {}
     assert fields == {**expected, "a": str(int(before.get("a", 0)) + 1)}
     keyspace = await snapshot(scripts.raw)
     assert [(name, members) for name, members in keyspace.items() if name.startswith("s:")] == [
@@ -450,6 +451,54 @@ async def test_a_version_named_twice_in_one_call_is_taken_once(scripts: Scripts)
     calls = [scripts.calls.update(KEY, "a", metadata={"n": n}, version=1) for n in (1, 2)]
     assert await scripts.words(*calls) == ["ok", "version_conflict"]
     assert (await scripts.fields())["m:n"] == pack(1)
+
+
+@pytest.mark.parametrize("state", CLAIMABLE)
+async def test_an_update_does_not_claim_of_a_paused_key(scripts: Scripts, state: str) -> None:
+    before = await prepare(scripts, state)
+    await scripts.configure(paused="1")
+    async with unchanged(scripts.raw):
+        outcome = await scripts.update(metadata={"status": "started"})
+    assert (outcome.word, outcome.item and outcome.item.version) == ("paused", int(before["v"]))
+    assert await scripts.counts() == {"refused_claims": "1"}
+    assert (await scripts.update(metadata={"n": 1})).word == "ok"
+
+
+async def test_a_holder_goes_on_though_its_key_is_paused(scripts: Scripts) -> None:
+    before = await prepare(scripts, "held")
+    await scripts.configure(paused="1")
+    held = {"status": "started", "worker_id": "w", "locked_until": at(99)}
+    assert (await scripts.update(metadata=held, token=before["tk"])).locked_until_ms == NOW_MS + 99_000
+
+
+# Conditions
+
+
+@pytest.mark.parametrize(
+    ("where", "holds"),
+    [
+        ({"type": "a"}, True), ({"type": "b"}, False), ({"type": "a", "size": {"lt": 3}}, False),
+        ({"status": "not_started", "attempts": 0}, True), ({"status": {"in": ["review", "started"]}}, False),
+        ({"gone": {"exists": False}}, True), ({"version": 1}, True), ({"nested.deep": True}, True), ({}, True),
+    ],
+)  # fmt: skip
+async def test_only_if(scripts: Scripts, where: dict[str, Any], holds: bool) -> None:
+    metadata = {"status": "not_started", "type": "a", "size": 3, "nested": {"deep": True}}
+    await scripts.create(metadata=metadata)
+    if not holds:
+        async with unchanged(scripts.raw):
+            outcome = await scripts.update(metadata={"n": 1}, only_if=where)
+        assert (outcome.word, outcome.item and outcome.item.metadata["type"]) == ("precondition_failed", "a")
+        assert (await scripts.delete(only_if=where)).word == "precondition_failed"
+    else:
+        assert (await scripts.update(metadata={"n": 1}, only_if=where)).word == "ok"
+        assert (await scripts.delete(only_if={**where, "n": 1, "version": 2} if where else {})).word == "ok"
+
+
+async def test_only_if_sees_what_the_same_call_has_changed(scripts: Scripts) -> None:
+    await scripts.create(metadata={"n": 0})
+    calls = [scripts.calls.update(KEY, "a", metadata={"n": n}, only_if={"n": n - 1}) for n in (1, 2, 2, 3)]
+    assert await scripts.words(*calls) == ["ok", "ok", "precondition_failed", "ok"]
 
 
 # Triggers

@@ -9,6 +9,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from conftest import NOW_MS
+from hookline import Datastore
 from hookline.calls import Call
 from hookline.codec import pack
 from hookline.outcome import Outcome
@@ -57,7 +58,7 @@ def placed(keyspace: dict[str, Any]) -> dict[str, Any]:
         (
             "fail",
             {"retry_after": "30s", "error": "no"},
-            {"s": "scheduled", "at": ms(40), "sd": ms(40), "le": "no"},
+            {"s": "scheduled", "at": ms(40), "sd": ms(40), "le": "no", "fa": "1"},
             ["tk", "lu", "w", "sa"],
             "scheduled",
             NOW_MS + 40_000,
@@ -65,16 +66,23 @@ def placed(keyspace: dict[str, Any]) -> dict[str, Any]:
         (
             "fail",
             {"retry_after": 0, "metadata": {"tries": 1}},
-            {"s": "not_started", "at": ms(10), "sd": ms(10), "le": "failed", "m:tries": pack(1)},
+            {"s": "not_started", "at": ms(10), "sd": ms(10), "le": "failed", "m:tries": pack(1), "fa": "1"},
             ["tk", "lu", "w", "sa"],
             "not_started",
             line(10),
         ),
-        ("release", {}, {"s": "not_started", "at": ms(10), "a": "0"}, ["tk", "lu", "w", "sa"], "not_started", line(10)),
+        (
+            "release",
+            {},
+            {"s": "not_started", "at": ms(10), "a": "0", "re": "1"},
+            ["tk", "lu", "w", "sa"],
+            "not_started",
+            line(10),
+        ),
         (
             "release",
             {"delay": "1m"},
-            {"s": "scheduled", "at": ms(70), "sd": ms(70), "a": "0"},
+            {"s": "scheduled", "at": ms(70), "sd": ms(70), "a": "0", "re": "1"},
             ["tk", "lu", "w", "sa"],
             "scheduled",
             NOW_MS + 70_000,
@@ -134,10 +142,12 @@ async def test_an_extension_is_no_event_in_any_mode(scripts: Scripts) -> None:
     ("setting", "attempts", "delay"),
     [
         ({}, 1, 5), ({}, 2, 10), ({}, 3, 20), ({}, 5, 80), ({}, 9, 1280), ({"max_attempts": 0}, 100, 3600),
-        ({"backoff_ms": 1000}, 3, 4), ({"backoff_max_ms": 7000}, 3, 7), ({"backoff_ms": 0}, 3, 0),
+        ({"backoff": "exponential 1000 3600000"}, 3, 4), ({"backoff": "exponential 5000 7000"}, 3, 7),
+        ({"backoff": "list 0"}, 3, 0), ({"backoff": "list 2000"}, 9, 2), ({"backoff": "list 1000,60000"}, 1, 1),
+        ({"backoff": "list 1000,60000"}, 2, 60), ({"backoff": "list 1000,60000"}, 3, 60),
     ],
 )  # fmt: skip
-async def test_backoff(scripts: Scripts, setting: dict[str, int], attempts: int, delay: int) -> None:
+async def test_backoff(scripts: Scripts, setting: dict[str, Any], attempts: int, delay: int) -> None:
     await hold(scripts)
     await scripts.update(metadata={"attempts": attempts})
     await scripts.configure(**setting) if setting else None
@@ -145,6 +155,15 @@ async def test_backoff(scripts: Scripts, setting: dict[str, int], attempts: int,
     fields = await scripts.fields()
     assert (fields["at"], fields["s"]) == (ms(10 + delay), "scheduled" if delay else "not_started")
     assert fields["a"] == str(attempts)
+
+
+@pytest.mark.parametrize(("backoff", "delay"), [("3s", 3), (["1s", "2s", "4s"], 2), ({"first": 4, "longest": 6}, 6)])
+async def test_the_backoff_of_a_call(scripts: Scripts, backoff: Any, delay: int) -> None:
+    await hold(scripts)
+    await scripts.update(metadata={"attempts": 2})
+    await scripts.configure(backoff="list 60000")
+    await scripts.one(steady(scripts.calls.fail(KEY, "a", await scripts.token(), backoff=backoff)))
+    assert (await scripts.fields())["at"] == ms(10 + delay)
 
 
 async def test_the_backoff_has_jitter(scripts: Scripts) -> None:
@@ -177,8 +196,29 @@ async def test_out_of_attempts(
     fields = await scripts.fields()
     assert (outcome.status, fields["s"], fields["le"], fields["a"]) == (status, status, "no", str(attempts))
     if status == "failed":
-        expected = {**before, "s": "failed", "le": "no", "v": "3"}
+        expected = {**before, "s": "failed", "le": "no", "v": "3", "fa": "1"}
         assert fields == {name: value for name, value in expected.items() if name not in ("tk", "lu")}
+
+
+async def test_how_claims_ended_is_counted_apart(scripts: Scripts, datastore: Datastore) -> None:
+    await scripts.create(metadata={"status": "not_started"})
+    for end in ("fail", "release", "crash", "fail", "crash by update", "crash", "release", "fail", "bury"):
+        if end != "crash by update":
+            assert len((await scripts.claim()).items) == 1
+        if end == "fail":
+            await scripts.fail(retry_after=0)
+        elif end == "release":
+            await scripts.release()
+        elif end == "crash by update":
+            await scripts.update(metadata={"status": "started", "crashed_attempts": 9})
+        if end in ("crash", "crash by update", "bury"):
+            scripts.clock.advance(601)
+        if end == "bury":
+            await scripts.configure(max_attempts=1)
+            await datastore.sweep()
+    metadata = (await datastore.get(KEY, "a")).metadata
+    assert (metadata["crashed_attempts"], metadata["failed_attempts"], metadata["released_attempts"]) == (4, 3, 2)
+    assert metadata["status"] == "failed"
 
 
 async def test_release_counts_no_attempt(scripts: Scripts) -> None:

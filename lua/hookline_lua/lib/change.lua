@@ -1,5 +1,5 @@
 -- How an update changes an item, the update that claims included.
--- use: outcome clock item lock call
+-- use: outcome clock settings item lock call where
 
 local change = {}
 
@@ -56,6 +56,8 @@ function change.refusal(record, operation)
     return outcome.precondition_failed
   elseif operation.expect and operation.expect ~= version then
     return outcome.version_conflict
+  elseif operation.only_if and not where.matches(fields, operation.only_if) then
+    return outcome.precondition_failed
   elseif operation.token and operation.token ~= fields.tk then
     lock.count(record.key, 'lost_locks')
     return fields.s == 'cancelled' and outcome.cancelled or outcome.stale_token
@@ -66,7 +68,9 @@ end
 -- The refusal of a claim by update, or nil.
 local function claim_refusal(record, operation)
   local fields = record.fields
-  if lock.live(fields) then
+  if settings.of(record.key).paused then
+    return outcome.paused
+  elseif lock.live(fields) then
     return outcome.locked
   elseif fields.s == 'started' and lock.exhausted(record) then
     return outcome.not_claimable
@@ -103,7 +107,7 @@ end
 
 -- The holder prolongs its lock. Only what it changes besides makes a new version.
 local function extend(record, operation)
-  write_claim(record, operation, { 'w', 'sa', 'a' })
+  write_claim(record, operation, { 'w', 'sa', 'a', 'cr', 'fa', 're' })
   for field, old in pairs(record.delta) do
     if field ~= 'lu' and old ~= (record.fields[field] or false) then
       lock.advance(record)
@@ -113,12 +117,15 @@ local function extend(record, operation)
 end
 
 local function take(record, operation)
+  if record.fields.s == 'started' then
+    lock.tally(record, 'cr')
+  end
   item.set(record, 'w', nil)
   item.set(record, 'sa', nil)
   if TERMINAL[record.fields.s] then
     item.set(record, 'da', nil)
   end
-  write_claim(record, operation, { 'a' })
+  write_claim(record, operation, { 'a', 'cr', 'fa', 're' })
   item.set(record, 'sa', record.fields.sa or clock.text(clock.ms))
   lock.take(record, operation.nonce)
   return record.fields.tk
@@ -214,7 +221,16 @@ function change.update(record, operation, place)
     or { outcome.ok, call.show(record, operation), warnings(record, operation) }
 end
 
+-- Whether a key may hold one more item, those made before in this call counted.
+local function has_room(key)
+  local size = (index.set(key, '').size or 0) + (item.growth[key] or 0)
+  return size < settings.number(key, 'length_max')
+end
+
 function change.create(record, operation, place)
+  if not has_room(record.key) then
+    return { outcome.key_full, false, false }
+  end
   item.open(record)
   record.exists = true
   local now = clock.text(clock.ms)
@@ -233,6 +249,10 @@ function change.create(record, operation, place)
   else
     arrive(record, operation, nil, place)
   end
-  return call.commit(record, operation, 'created', token)
-    or { outcome.ok, call.show(record, operation), warnings(record, operation) }
+  local refused = call.commit(record, operation, 'created', token)
+  if refused then
+    return refused
+  end
+  item.grow(record.key, 1)
+  return { outcome.ok, call.show(record, operation), warnings(record, operation) }
 end

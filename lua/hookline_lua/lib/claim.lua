@@ -35,6 +35,9 @@ end
 local function give(record, operation, state)
   local expired = record.fields.s == 'started'
   item.open(record)
+  if expired then
+    lock.tally(record, 'cr')
+  end
   item.set(record, 'w', operation.worker)
   item.set(record, 'sa', clock.text(clock.ms))
   item.set(record, 'lu', clock.text(clock.ms + (operation.lock_ms or settings.number(record.key, 'lock_ms'))))
@@ -131,6 +134,9 @@ function claim.run(operation)
     if not index.sound(operation.key, status) then
       return { outcome.corrupt, false, false }
     end
+  end
+  if settings.of(operation.key).paused then
+    return { outcome.ok, false, { items = {} } }
   end
   operation.where = operation.where or {}
   local state = { items = {}, after = operation.after, filter = cmsgpack.pack(operation.where) }

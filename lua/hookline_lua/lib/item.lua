@@ -1,7 +1,7 @@
 -- The view: items as the operations of this call see them, before anything is written.
 -- use: index
 
-local item = { view = {}, touched = {} }
+local item = { view = {}, touched = {}, growth = {} }
 
 -- The record of an item: `fields` as they stand in the view, `stored` whether the store has it.
 function item.load(key, sort)
@@ -57,8 +57,14 @@ function item.undo(record)
   record.delta = {}
 end
 
+-- Note that this call makes a key so much longer, or shorter.
+function item.grow(key, by)
+  item.growth[key] = (item.growth[key] or 0) + by
+end
+
 -- Empty the record, for its deletion.
 function item.clear(record)
+  item.grow(record.key, -1)
   for field in pairs(record.fields) do
     item.set(record, field, nil)
   end

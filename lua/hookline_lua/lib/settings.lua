@@ -1,6 +1,14 @@
 -- A key's settings, and whether the caller knows the current ones.
 
-local settings = { known = {}, lock_ms = 600000, max_attempts = 10, backoff_ms = 5000, backoff_max_ms = 3600000 }
+-- Beside what is known of each key: what holds where a key has no setting of its own; engine/hookline/keysettings.py
+-- says the same.
+local settings = {
+  known = {},
+  lock_ms = 600000,
+  max_attempts = 10,
+  length_max = math.huge,
+  backoff = 'exponential 5000 3600000',
+}
 
 -- The settings hash of a key as a table, empty where none were ever written; false where it is of a wrong type.
 function settings.of(key)

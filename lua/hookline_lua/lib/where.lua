@@ -126,6 +126,14 @@ local TESTS = {
 }
 TESTS['in'] = equal
 
+local function test(raw, condition)
+  local value = nil
+  if raw then
+    value = actual(raw, condition)
+  end
+  return TESTS[condition.test](raw, value, condition)
+end
+
 -- Whether all conditions hold for the item kept at `id`, and the work that it took to say so: about 3 us each.
 function where.holds(id, conditions)
   if #conditions == 0 then
@@ -137,18 +145,26 @@ function where.holds(id, conditions)
   if raws.err then
     return false, 1
   end
-  local work, held = 0.5, true
+  local work = 0.5
   for i, condition in ipairs(conditions) do
-    local raw, value = raws[i], nil
-    if raw then
-      value = actual(raw, condition)
-      work = work + #raw / 128
-    end
-    work = work + 0.5
-    held = TESTS[condition.test](raw, value, condition)
-    if not held then
-      break
+    local raw = raws[i]
+    work = work + 0.5 + (raw and #raw or 0) / 128
+    if not test(raw, condition) then
+      return false, work
     end
   end
-  return held, work
+  return true, work
+end
+
+-- Whether all conditions hold for these fields.
+function where.matches(fields, conditions)
+  if not conditions.names then
+    prepare(conditions)
+  end
+  for _, condition in ipairs(conditions) do
+    if not test(fields[condition.field], condition) then
+      return false
+    end
+  end
+  return true
 end

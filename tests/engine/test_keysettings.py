@@ -1,0 +1,163 @@
+"""The settings of a key: forms, flaws, and what they change in every partition."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio as aioredis
+
+from conftest import Clock
+from hookline import Datastore, Settings
+from hookline.errors import Invalid, KeyFull, Paused, ReservedKey
+from hookline.keys import partition_tag
+from hookline.keysettings import decode_settings, encode_backoff, encode_settings
+
+WAITING = {"status": "not_started"}
+PARTITIONS = 4
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return replace(Settings(), data=tmp_path, call_timeout=2.0, partitions=PARTITIONS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({}, {}),
+        ({"maxAttempts": 0}, {}),
+        ({"maxAttempts": 3, "lockFor": "90s", "paused": True}, {}),
+        ({"lockFor": 30}, {"lockFor": "30s"}),
+        ({"backoff": "30s"}, {}),
+        ({"backoff": ["1s", "10s", 60]}, {"backoff": ["1s", "10s", "1m"]}),
+        ({"backoff": {"first": "1s", "longest": "2h"}}, {}),
+        ({"maxLength": 8}, {}),
+        ({"maxLength": 9}, {"maxLength": 12}),
+    ],
+)
+def test_round_trip(changes: dict[str, Any], shown: dict[str, Any]) -> None:
+    values, gone = encode_settings(changes, PARTITIONS)
+    fields = {name.encode(): value.encode() for name, value in values.items()}
+    defaults = {
+        "maxAttempts": 10, "lockFor": "10m", "backoff": {"first": "5s", "longest": "1h"}, "paused": False,
+        "maxLength": None, "generation": 0,
+    }  # fmt: skip
+    assert decode_settings(fields, PARTITIONS).to_dict() == defaults | changes | shown
+    assert gone == []
+
+
+def test_null_brings_the_default_back() -> None:
+    names = ("maxAttempts", "lockFor", "backoff", "paused", "maxLength")
+    gone = ["max_attempts", "lock_ms", "backoff", "paused", "length_max"]
+    assert encode_settings(dict.fromkeys(names), PARTITIONS) == ({}, gone)
+    assert encode_settings({"paused": False}, PARTITIONS) == ({}, ["paused"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"maxAttempt": 1}, "/maxAttempt"),
+        ({"maxAttempts": -1}, "/maxAttempts"),
+        ({"maxAttempts": True}, "/maxAttempts"),
+        ({"maxAttempts": "3"}, "/maxAttempts"),
+        ({"lockFor": 0}, "/lockFor"),
+        ({"lockFor": "soon"}, "/lockFor"),
+        ({"paused": 1}, "/paused"),
+        ({"maxLength": 0}, "/maxLength"),
+        ({"maxLength": 1.5}, "/maxLength"),
+        ({"backoff": []}, "/backoff"),
+        ({"backoff": ["1s"] * 65}, "/backoff"),
+        ({"backoff": "soon"}, "/backoff"),
+        ({"backoff": {"first": "1s"}}, "/backoff"),
+        ({"backoff": {"first": "2s", "longest": "1s"}}, "/backoff"),
+        ({"backoff": {"first": 0, "longest": "1s"}}, "/backoff"),
+        ({"backoff": {"first": None, "longest": "1s"}}, "/backoff/first"),
+    ],
+)
+def test_flaws(changes: dict[str, Any], pointer: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        encode_settings({**changes, "lockForever": 1}, PARTITIONS)
+    assert [flaw.pointer for flaw in refused.value.flaws] == [pointer, "/lockForever"]
+
+
+@pytest.mark.parametrize(
+    ("backoff", "text"),
+    [
+        ("30s", "list 30000"),
+        (0, "list 0"),
+        ([1, "2s"], "list 1000,2000"),
+        ({"first": 1, "longest": "1m"}, "exponential 1000 60000"),
+    ],
+)
+def test_backoff(backoff: Any, text: str) -> None:
+    assert encode_backoff(backoff, "/backoff") == text
+
+
+async def test_settings_hold_in_every_partition(datastore: Datastore, clock: Clock) -> None:
+    clock.ms = 1_800_000_000_000
+    held = await datastore.configure("jobs", lockFor="30s", maxAttempts=2)
+    assert (held.lock_ms, held.max_attempts, held.generation) == (30_000, 2, 1)
+    await datastore.run([datastore.calls.create("jobs", f"{n}", metadata=WAITING) for n in range(40)])
+    items = (await datastore.claim("jobs", worker_id="w", limit=40)).items
+    assert {item.locked_until_ms for item in items} == {clock.ms + 30_000}
+    assert len({datastore.calls.partition("jobs", item.sort_field) for item in items}) == PARTITIONS
+    assert await datastore.configure("jobs", lockFor=None) == replace(held, lock_ms=600_000, generation=2)
+    assert (await datastore.key_settings("other")).generation == 0
+
+
+async def test_a_change_that_was_cut_off_is_finished_by_the_next_look(
+    datastore: Datastore, raw: aioredis.Redis
+) -> None:
+    tags = [partition_tag("default", partition, PARTITIONS) for partition in range(PARTITIONS)]
+    await datastore.configure("jobs", lockFor="30s")
+    await raw.hset(f"{tags[0]}:cfg:jobs", mapping={"lock_ms": "1000", "generation": "2"})
+    await raw.delete(f"{tags[2]}:cfg:jobs")
+    assert (await datastore.key_settings("jobs")).lock_ms == 1000
+    for tag in tags:
+        assert await raw.hgetall(f"{tag}:cfg:jobs") == {b"lock_ms": b"1000", b"generation": b"2"}
+
+
+async def test_many_change_settings_at_once(datastore: Datastore, raw: aioredis.Redis) -> None:
+    await asyncio.gather(*(datastore.configure("jobs", maxAttempts=n, lockFor=n) for n in range(1, 30)))
+    tags = [partition_tag("default", partition, PARTITIONS) for partition in range(PARTITIONS)]
+    first, *others = [await raw.hgetall(f"{tag}:cfg:jobs") for tag in tags]
+    assert others == [first] * (PARTITIONS - 1)
+    assert first[b"generation"] == b"29"
+
+
+async def test_pause_and_resume(datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata=WAITING)
+    await datastore.pause("jobs")
+    assert (await datastore.claim("jobs", worker_id="w")).items == []
+    with pytest.raises(Paused):
+        await datastore.update("jobs", "a", metadata={"status": "started"})
+    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=10))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    begun = time.monotonic()
+    await datastore.resume("jobs")
+    assert len((await waiting).items) == 1
+    assert time.monotonic() - begun < 5
+
+
+async def test_a_full_key(datastore: Datastore) -> None:
+    """The partitions fill about evenly, so it is full at about its length."""
+    await datastore.configure("jobs", maxLength=100)
+    outcomes = await datastore.run([datastore.calls.create("jobs", f"{n:03}") for n in range(300)])
+    made = [outcome.sort_field for outcome in outcomes if outcome.ok]
+    assert {outcome.word for outcome in outcomes} == {"ok", "key_full"}
+    assert len(made) == 100
+    with pytest.raises(KeyFull):
+        await datastore.create("jobs", outcomes[-1].sort_field)
+    await datastore.delete("jobs", made[0])
+    await datastore.create("jobs", made[0])
+
+
+async def test_the_engines_own_keys_have_no_settings(datastore: Datastore) -> None:
+    with pytest.raises(ReservedKey):
+        await datastore.configure("hookline.orchestrations", paused=True)

@@ -1,0 +1,78 @@
+"""configure: a key's settings in every partition, their generation, and the wake message of a resumed key."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import redis.asyncio as aioredis
+
+from hookline import Datastore
+from scripts import KEY, Scripts, snapshot, unchanged
+
+
+async def change(datastore: Datastore, **request: Any) -> tuple[bytes, dict[bytes, bytes]]:
+    """One call of the script -> its word, and the settings that hold then."""
+    asked = {"key": KEY, "set": {}, "unset": [], **request}
+    word, fields = await datastore.connection.read("configure", 0, asked)
+    return word, dict(fields)
+
+
+async def stored(scripts: Scripts) -> dict[str, str]:
+    fields: dict[str, str] = (await snapshot(scripts.raw)).get(f"cfg:{KEY}", {})
+    return fields
+
+
+async def test_raw_keys(scripts: Scripts, datastore: Datastore) -> None:
+    word, fields = await change(datastore, set={"lock_ms": "5000", "paused": "1"})
+    assert (word, fields) == (b"ok", {b"lock_ms": b"5000", b"paused": b"1", b"generation": b"1"})
+    assert await snapshot(scripts.raw) == {
+        f"cfg:{KEY}": {"lock_ms": "5000", "paused": "1", "generation": "1"},
+    }
+    await change(datastore, set={"max_attempts": "3"}, unset=["paused"])
+    assert await stored(scripts) == {"lock_ms": "5000", "max_attempts": "3", "generation": "2"}
+    await change(datastore, unset=["lock_ms", "max_attempts"])
+    assert await stored(scripts) == {"generation": "3"}
+
+
+@pytest.mark.parametrize("request_", [{}, {"set": {"lock_ms": "5000"}}, {"unset": ["paused"]}])
+async def test_no_change_is_no_generation(scripts: Scripts, datastore: Datastore, request_: dict[str, Any]) -> None:
+    await change(datastore, set={"lock_ms": "5000"})
+    async with unchanged(scripts.raw):
+        assert (await change(datastore, **request_))[1] == {b"lock_ms": b"5000", b"generation": b"1"}
+
+
+async def test_the_whole_replaces_what_is_older(scripts: Scripts, datastore: Datastore) -> None:
+    await change(datastore, set={"lock_ms": "5000"})
+    await change(datastore, whole={"max_attempts": "3", "generation": "4"})
+    assert await stored(scripts) == {"max_attempts": "3", "generation": "4"}
+    for generation in ("3", "4"):
+        async with unchanged(scripts.raw):
+            await change(datastore, whole={"max_attempts": "9", "generation": generation})
+    async with unchanged(scripts.raw):
+        await change(datastore, whole={})
+
+
+async def test_resuming_wakes_who_waits(scripts: Scripts, datastore: Datastore) -> None:
+    await change(datastore, set={"paused": "1"})
+    async with datastore.wakes.listening(f"ready:{KEY}") as woken:
+        await change(datastore, set={"lock_ms": "1"})
+        await change(datastore, unset=["paused"])
+        await asyncio.wait_for(woken.wait(), 10)
+
+
+async def test_at_the_memory_limit(scripts: Scripts, datastore: Datastore, raw: aioredis.Redis) -> None:
+    await raw.config_set("maxmemory", "1")
+    try:
+        await change(datastore, set={"paused": "1"})
+    finally:
+        await raw.config_set("maxmemory", "0")
+    assert (await stored(scripts))["paused"] == "1"
+
+
+@pytest.mark.spoils
+async def test_corrupt(scripts: Scripts, datastore: Datastore, raw: aioredis.Redis) -> None:
+    await scripts.spoil(f"cfg:{KEY}")
+    async with unchanged(raw):
+        assert (await change(datastore, set={"paused": "1"}))[0] == b"corrupt"
