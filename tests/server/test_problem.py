@@ -34,6 +34,9 @@ def test_every_error_has_a_code_of_its_own(kind: type[HooklineError]) -> None:
         assert kind.code in KINDS
 
 
+CONFLICTS = ("exists", "version_conflict", "locked", "stale_token", "not_claimable", "cancelled", "paused")
+
+
 def test_statuses_are_as_designed() -> None:
     assert {code: status for code, (status, _) in KINDS.items() if status != 400} == {
         "invalid": 422,
@@ -44,10 +47,10 @@ def test_statuses_are_as_designed() -> None:
         "method_not_allowed": 405,
         "cross_site": 403,
         "not_found": 404,
-        **dict.fromkeys(("exists", "version_conflict", "locked", "stale_token", "not_claimable", "cancelled"), 409),
+        **dict.fromkeys(CONFLICTS, 409),
         "precondition_failed": 412,
         "reserved_key": 403,
-        **dict.fromkeys(("outbox_full", "unavailable", "store_full", "outcome_unknown"), 503),
+        **dict.fromkeys(("key_full", "outbox_full", "unavailable", "store_full", "outcome_unknown"), 503),
         "corrupt": 500,
         "internal": 500,
     }
@@ -61,7 +64,9 @@ def break_with(datastore: Datastore, monkeypatch: pytest.MonkeyPatch, error: Exc
         monkeypatch.setattr(datastore, verb, broken)
 
 
-@pytest.mark.parametrize("kind", [errors.Unavailable, errors.StoreFull, errors.OutcomeUnknown, errors.OutboxFull])
+@pytest.mark.parametrize(
+    "kind", [errors.Unavailable, errors.StoreFull, errors.OutcomeUnknown, errors.OutboxFull, errors.KeyFull]
+)
 async def test_what_may_be_repeated_says_when(
     kind: type[HooklineError], api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
