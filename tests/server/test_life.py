@@ -91,8 +91,9 @@ def guides_port() -> int:
 
 async def test_the_guides_commands(tmp_path: Path) -> None:
     port = guides_port()
+    create = CREATE.replace("9000", str(port))
     async with receiving(port) as receiver, serving(tmp_path / "data") as server, aiohttp.ClientSession() as session:
-        status, answer = await command(session, server.url, CREATE.replace("9000", str(port)))
+        status, answer = await command(session, server.url, create)
         assert status == 200, answer
         created = answer["results"][0]["item"]
         assert created["version"] == created["metadata"]["version"] == 1
@@ -136,7 +137,7 @@ async def test_the_guides_commands(tmp_path: Path) -> None:
         assert completed["metadata"]["result"] == {"success": True, "records_processed": 1000}
         assert "locked_until" not in completed["metadata"]
 
-        _, answer = await command(session, server.url, CREATE.replace("001", "002") + CLAIM.replace("001", "002"))
+        _, answer = await command(session, server.url, create.replace("001", "002") + CLAIM.replace("001", "002"))
         assert len(answer["results"]) == 2
         await receiver.wait_for(2)
         assert len(receiver.posts) == 2, "completing with triggers off has fired nothing"
