@@ -290,4 +290,4 @@ def _check_policy(info: dict[str, str]) -> None:
             " CONFIG SET maxmemory-policy noeviction"
         )
     if info.get("maxmemory") == "0":
-        log.warning("the store has no maxmemory: it may use all memory of its machine")
+        log.info("the store has no maxmemory: it may use all memory of its machine")

@@ -13,7 +13,7 @@ from hookline import codec
 from hookline.batcher import Batcher
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, QUERY_MAX, Call, Calls
 from hookline.connection import Connection
-from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, OutcomeUnknown, Refused, ReservedKey, Unavailable
+from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, Refused, ReservedKey, Unavailable
 from hookline.item import RESERVED_PREFIX, Item, check_key, check_sort_field
 from hookline.keysettings import KeySettings, decode_settings, encode_settings
 from hookline.outcome import Claimed, Outcome
@@ -95,8 +95,10 @@ class Datastore:
         outcomes: dict[int, Any] = {}
         for wave in _waves(calls):
             if any(outcome.failure for outcome in outcomes.values()):
-                unsent = Unavailable("an operation before this one failed")
-                outcomes |= {place: _failed(calls[place], unsent) for place in wave}
+                unavailable = Unavailable("an operation before this one failed")
+                names = [(calls[place].key, calls[place].sort_field) for place in wave]
+                unsent = [Outcome(unavailable.code, *name, failure=unavailable) for name in names]
+                outcomes |= dict(zip(wave, unsent, strict=True))
             else:
                 done = await asyncio.gather(*(self._attempt(calls[place]) for place in wave))
                 outcomes |= dict(zip(wave, done, strict=True))
@@ -109,8 +111,8 @@ class Datastore:
         """One operation -> what became of it, a failure of the store included."""
         try:
             return await self._perform(call)
-        except (Unavailable, OutcomeUnknown) as failure:
-            return _failed(call, failure)
+        except HooklineError as failure:
+            return Outcome(failure.code, call.key, call.sort_field, failure=failure)
 
     async def _perform(self, call: Call) -> Outcome | Claimed:
         """One operation -> what became of it; planned again when the key's settings have changed meanwhile."""
@@ -244,7 +246,7 @@ class Datastore:
                 failure = error
                 break
             items += claimed.items
-            after, fruitless = claimed.after, fruitless + (not claimed.items)
+            after, fruitless = claimed.after, 0 if claimed.items else fruitless + 1
             if claimed.next_ms is not None:
                 next_ms = min(next_ms or claimed.next_ms, claimed.next_ms)
             if len(claimed.items) < most and not (claimed.more and fruitless < _CLAIM_ROUNDS):
@@ -401,10 +403,6 @@ def _check_limit(limit: int) -> int:
     if type(limit) is not int or not 1 <= limit <= CLAIM_MAX:
         raise Invalid.at("/limit", f"expected a whole number from 1 to {CLAIM_MAX}")
     return limit
-
-
-def _failed(call: Call, failure: Unavailable | OutcomeUnknown) -> Outcome:
-    return Outcome(failure.code, call.key, call.sort_field, failure=failure)
 
 
 def _settled(outcome: Outcome | Claimed) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hookline.errors import REFUSALS, HooklineError, OutcomeUnknown, Unavailable
+from hookline.errors import REFUSALS, HooklineError
 from hookline.item import Item
 
 WARNINGS = {
@@ -31,7 +31,7 @@ class Outcome:
     version: int | None = None
     status: str | None = None
     locked_until_ms: int | None = None
-    failure: Unavailable | OutcomeUnknown | None = None
+    failure: HooklineError | None = None
 
     @property
     def ok(self) -> bool:

@@ -23,6 +23,8 @@ from hookline.errors import HooklineError, Invalid
 
 KEY_BYTES = 32
 """AES-256."""
+SECRET_FILE = "secret"  # noqa: S105 - a file's name
+"""Where the key is, in the directory of the data."""
 
 _VERSION = b"\x01"
 _KEY_ID_BYTES = 4
@@ -116,7 +118,7 @@ def load_key(text: str | None, data: Path) -> bytes:
         Invalid: the text or the file holds no key, or others may use the file. The value is never shown.
         OSError: the file cannot be read or made.
     """
-    return _parse("HOOKLINE_SECRET_KEY", text) if text is not None else _read(data / "secret")
+    return _parse("HOOKLINE_SECRET_KEY", text) if text is not None else _read(data / SECRET_FILE)
 
 
 def _parse(where: str, text: str) -> bytes:

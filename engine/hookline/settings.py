@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -14,6 +15,7 @@ from hookline.item import check_namespace
 from hookline.keys import PARTITIONS_MAX
 
 PREFIX = "HOOKLINE_"
+STORE_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 def _setting(
@@ -48,7 +50,10 @@ class Settings:
         (1, 5, 30, 120, 600, 3600, 10_800, 28_800, 86_400),
         "waits between delivery attempts, in order, jittered by 20 %",
     )
-    egress_allow: tuple[str, ...] = _setting((), "networks (CIDR) beyond the public ones that webhooks may reach")
+    egress_allow: tuple[str, ...] = _setting(
+        (),
+        "networks (CIDR) that webhooks may reach beyond the public ones, and loopback if the server listens there",
+    )
     tick: float = _setting(1.0, "how often due items are promoted, and orchestrations and retries looked for", 0.01)
 
     def __post_init__(self) -> None:
@@ -88,7 +93,11 @@ def _variable(setting: Field[Any]) -> str:
 def _flaws(setting: Field[Any], value: Any) -> Iterator[Flaw]:
     """Whether the value of a setting is out of its bounds."""
     least, most, text = (setting.metadata[name] for name in ("least", "most", "help"))
-    if setting.name == "namespace":
+    if setting.name == "store_url" and value is not None and not value.startswith(STORE_SCHEMES):
+        yield Flaw(f"/{_variable(setting)}", f"expected a URL that begins with one of {', '.join(STORE_SCHEMES)}")
+    elif setting.name == "egress_allow" and not all(map(_is_network, value)):
+        yield Flaw(f"/{_variable(setting)}", "expected networks such as 10.1.0.0/16, separated by commas")
+    elif setting.name == "namespace":
         try:
             check_namespace(value)
         except Invalid as invalid:
@@ -96,6 +105,14 @@ def _flaws(setting: Field[Any], value: Any) -> Iterator[Flaw]:
     elif (least is not None and value < least) or (most is not None and value > most):
         bounds = f"from {least} on" if most is None else f"from {least} to {most}"
         yield Flaw(f"/{_variable(setting)}", f"expected a number {bounds}: {text}")
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _read(setting: Field[Any], text: str) -> Any:

@@ -113,9 +113,9 @@ def _operand(name: str, value: object, pointer: str) -> dict[str, Any]:
     if kind in ("time", "later"):
         return {"time": encode_time(value, pointer, relative=True)}
     if kind == "number" or name == "version":
-        if type(value) not in (int, float):
+        if not isinstance(value, int | float) or isinstance(value, bool):
             raise Invalid.at(pointer, "expected a number")
-        return {"value": value}
+        return {"value": float(value) if abs(value) >= 2**63 else value}
     if kind in ("word", "text"):
         if not isinstance(value, str):
             raise Invalid.at(pointer, "expected text")

@@ -47,6 +47,10 @@ if differs(wanted, current) or differs(current, wanted) then
     end
     redis.call('DEL', name)
     redis.call('HSET', name, unpack(flat))
+    if current.max_attempts ~= wanted.max_attempts then
+      -- A lock that has expired may be one to bury now: the sweep must look again.
+      redis.pcall('ZADD', partition .. ':due', 'LT', 0, key)
+    end
     if current.paused and not wanted.paused then
       wake.say('ready:' .. key)
     end

@@ -10,16 +10,6 @@ local name = partition .. ':due'
 local work = request.work
 local answer = { more = false, corrupt = {}, places = {} }
 
--- An item whose lock has expired stays as it is, for whoever claims next, unless that would be once too often.
-local function bury_exhausted(key, sort)
-  local raws = redis.pcall('HMGET', partition .. ':i:' .. key .. ':' .. sort, 's', 'lu', 'a', 'ma')
-  local fields = { s = raws[1], lu = raws[2], a = raws[3], ma = raws[4] }
-  if fields.s == 'started' and not lock.live(fields) and lock.exhausted({ key = key, fields = fields }) then
-    due.bury(item.load(key, sort))
-    work = work - BURIAL
-  end
-end
-
 -- From the score on, or from the place where the caller's last sweep ended. Returns the place where this one ends
 -- early, or nil.
 local function bury(key, from)
@@ -38,8 +28,8 @@ local function bury(key, from)
       elseif work <= 0 then
         return place
       end
-      bury_exhausted(key, page[i])
-      work, place = work - 1, { page[i + 1], page[i] }
+      work = work - (due.bury_exhausted(key, page[i]) and BURIAL or 1)
+      place = { page[i + 1], page[i] }
     end
     if #page < 200 then
       return nil

@@ -1,4 +1,4 @@
-"""The command line: ``hookline serve | run | orchestrate | demo | signing-secret``.
+"""The command line: ``hookline serve | run | orchestrate | receive | demo | signing-secret``.
 
 Each command imports what it runs by itself: a short one should not wait for the server's modules to load.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import Coroutine
 from dataclasses import fields
@@ -19,10 +20,10 @@ import click
 from hookline import Settings
 from hookline.clock import parse_duration
 from hookline.errors import HooklineError, Invalid
-from hookline.secret import SecretBox, load_key
+from hookline.secret import SECRET_FILE, SecretBox, load_key
 from hookline.settings import PREFIX
 
-DEFAULT_URL = "http://127.0.0.1:8080"
+DEFAULT_URL = f"http://127.0.0.1:{os.environ.get('HOOKLINE_PORT') or 8080}"
 _url_option = click.option(
     "--url", default=DEFAULT_URL, envvar="HOOKLINE_URL", show_default=True, help="Address of the server."
 )
@@ -111,6 +112,19 @@ def orchestrate(**options: Any) -> None:
 
 
 @main.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=9000, show_default=True, help="Port, 0 for a free one.")
+def receive(port: int) -> None:
+    """Show the webhooks that arrive on this machine, each answered with 204, until Ctrl-C.
+
+    \b
+    hookline receive --port 9000
+    """
+    from hookline_server import receiver
+
+    _run(receiver.receive(port, click.echo))
+
+
+@main.command()
 def demo() -> None:
     """Play a job's whole life: server, worker and webhooks, all real and all on this machine. Ends within 30 s."""
     from hookline_server.demo import play
@@ -125,6 +139,11 @@ def signing_secret(**given: Any) -> None:
     from hookline_server.signature import format_secret
 
     settings = _checked(lambda: Settings.from_env(**given))
+    if settings.secret_key is None and not (settings.data / SECRET_FILE).exists():
+        click.echo(
+            f"hookline: there is no secret in {settings.data} yet: name the server's --data, or start it", err=True
+        )
+        sys.exit(1)
     box = _checked(lambda: SecretBox(load_key(settings.secret_key, settings.data)))
     click.echo(format_secret(box.derive(f"webhook-signing:{settings.namespace}")))
 

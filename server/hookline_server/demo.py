@@ -11,14 +11,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 from rich.console import Console
 from rich.table import Table
+
+from hookline_server.receiver import Receiver, receiving
 
 API_KEY = "demo-api-key"
 TIME_MAX = 30.0
@@ -38,28 +38,6 @@ key: jobs
 sortField: {name}
 metadata: {{ "status": "completed", "result": {{ "success": true, "records_processed": 1000 }} }}
 """
-
-
-@dataclass
-class Receiver:
-    """The webhook's other end: notes what arrives."""
-
-    url: str = ""
-    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
-
-    async def take(self, request: web.Request) -> web.Response:
-        """Note one call."""
-        body = await request.json()
-        async with self.arrived:
-            self.calls.append((request.headers.get("X-API-KEY", ""), body))
-            self.arrived.notify_all()
-        return web.Response(status=204)
-
-    async def wait_for(self, count: int) -> None:
-        """Wait until so many calls have arrived."""
-        async with self.arrived:
-            await self.arrived.wait_for(lambda: len(self.calls) >= count)
 
 
 class Demo:
@@ -185,7 +163,7 @@ async def play(console: Console | None = None) -> bool:
     try:
         async with (
             asyncio.timeout(TIME_MAX),
-            _receiver() as receiver,
+            receiving() as receiver,
             _server(console) as base,
             aiohttp.ClientSession() as session,
         ):
@@ -199,22 +177,6 @@ async def play(console: Console | None = None) -> bool:
     except (RuntimeError, aiohttp.ClientError) as error:
         console.print(f"[red]{error}[/]")
     return False
-
-
-@contextlib.asynccontextmanager
-async def _receiver() -> AsyncIterator[Receiver]:
-    receiver = Receiver()
-    app = web.Application()
-    app.router.add_post("/run", receiver.take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/run"
-        yield receiver
-    finally:
-        await runner.cleanup()
 
 
 @contextlib.asynccontextmanager

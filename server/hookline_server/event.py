@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from yarl import URL
 
 from hookline import codec
 from hookline.clock import format_time
@@ -22,6 +23,12 @@ class Target:
 
     url: str
     sealed_key: bytes
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port: what of a URL may be logged, for path and query may hold secrets."""
+        url = URL(self.url)
+        return f"{url.scheme}://{url.host}:{url.port}"
 
     @property
     def lane(self) -> str:

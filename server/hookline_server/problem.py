@@ -37,7 +37,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "stale_token": (409, "The claim has ended"),
     "not_claimable": (409, "The item cannot be claimed"),
     "cancelled": (409, "The item was cancelled"),
-    "precondition_failed": (412, "The item has another version"),
+    "precondition_failed": (412, "The item is not as the request wants it"),
     "reserved_key": (403, "The key is reserved"),
     "paused": (409, "The key is paused"),
     "key_full": (503, "The key is full"),

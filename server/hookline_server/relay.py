@@ -48,6 +48,7 @@ class Relay:
         self._slots = asyncio.Semaphore(self._settings.relay_concurrency)
         self._busy: defaultdict[str, int] = defaultdict(int)
         self._draining: set[str] = set()
+        self._failing: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -97,7 +98,7 @@ class Relay:
             request = {"consumer": self._consumer, "limit": room, "idle_ms": self._idle_ms, "own": own}
             answer = await self._datastore.connection.read("relay_take", partition, request)
             if answer[b"created"]:
-                log.info("the outbox of partition %d had no consumer group: made one that begins at 0", partition)
+                log.debug("the outbox of partition %d had no consumer group: made one that begins at 0", partition)
             if answer[b"corrupt"]:
                 log.error("the outbox of partition %d is not a stream", partition)
             taken = [(entry[0], entry[1]) for entry in answer[b"events"]]
@@ -125,6 +126,7 @@ class Relay:
             return
         answer = await self._post(delivery)
         if not answer.ok:
+            self._note_failing(delivery.target, answer)
             await self._keep(
                 delivery, attempts=1, delay=self._delay(1), error=_explain(answer), final=_is_final(answer)
             )
@@ -190,9 +192,11 @@ class Relay:
         self._draining.discard(lane)
 
     async def _again(self, item: Item) -> None:
-        answer = await self._post(from_lane(item.content, item.sealed_triggers))
+        delivery = from_lane(item.content, item.sealed_triggers)
+        answer = await self._post(delivery)
         calls, token = self._datastore.calls, item.token or ""
         if answer.ok:
+            self._failing.discard(delivery.target.lane)
             call = calls.delete(item.key, item.sort_field, token=token, triggers=False, reserved=True)
         elif _is_final(answer):
             metadata = {"status": "failed", "last_error": _explain(answer)}
@@ -227,6 +231,13 @@ class Relay:
             self._busy[lane] -= 1
             if not self._busy[lane]:
                 del self._busy[lane]
+
+    def _note_failing(self, target: Target, answer: Answer) -> None:
+        """Say once that an endpoint fails: what could not be delivered is not lost, but somebody waits for it."""
+        if target.lane not in self._failing:
+            self._failing.add(target.lane)
+            reason = answer.error or f"HTTP {answer.status}"
+            log.warning("webhooks to %s fail (%s): kept in %s, to be retried", target.origin, reason, target.lane)
 
     def _headers(self, delivery: Delivery, body: bytes) -> dict[str, str]:
         timestamp = int(time.time())

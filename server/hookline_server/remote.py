@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 
@@ -27,7 +28,8 @@ async def run_text(url: str, text: str, say: Say) -> None:
     for result in answer.get("results", ()):
         say(json.dumps(result, indent=2, ensure_ascii=False))
     if status != 200:
-        raise HooklineError(_explain(answer))
+        where = f"command {answer['index'] + 1}, line {answer['line']}: " if "index" in answer else ""
+        raise HooklineError(where + _explain(answer))
 
 
 async def orchestrate(
@@ -49,7 +51,7 @@ async def orchestrate(
     ).encode()
     while True:
         try:
-            status, answer = await _post(url, f"/v1/jobs/{key}/claim", claim, "application/json")
+            status, answer = await _post(url, f"/v1/jobs/{quote(key, safe='')}/claim", claim, "application/json")
             if status != 200:
                 raise HooklineError(_explain(answer))
             names = " ".join(item["sortField"] for item in answer["items"])
@@ -79,6 +81,7 @@ async def _post(url: str, path: str, body: bytes, content_type: str) -> tuple[in
 
 def _explain(problem: dict[str, Any]) -> str:
     """A problem document as text, each bad field on a line."""
-    lines = [str(problem.get("detail") or problem.get("title"))]
-    lines += [f"  {flaw['pointer']}: {flaw['detail']}" for flaw in problem.get("errors", ())]
-    return "\n".join(lines)
+    flaws = [f"{flaw['pointer']}: {flaw['detail']}" for flaw in problem.get("errors", ())]
+    if len(flaws) == 1:
+        return flaws[0]
+    return "\n  ".join([str((flaws and problem.get("title")) or problem.get("detail") or problem.get("title")), *flaws])

@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings
-from hookline.errors import Invalid, Unavailable
+from hookline.errors import Unavailable
 from hookline.secret import load_key
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
@@ -30,7 +30,6 @@ async def serve(settings: Settings, say: Say) -> None:
 
     Raises:
         Incompatible, Unavailable: the store cannot be used; the text says what to do.
-        Invalid: a setting cannot be used.
     """
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(_listen(settings))
@@ -83,18 +82,15 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         raise Unavailable(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another with --port"
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): "
+            "choose another port with --port or HOOKLINE_PORT"
         ) from error
     return listener
 
 
 def _egress(settings: Settings, port: int) -> Egress:
-    try:
-        allow = [ipaddress.ip_network(network) for network in settings.egress_allow]
-    except ValueError:
-        raise Invalid.at("/egress_allow", "expected networks such as 10.1.0.0/16, separated by commas") from None
     return Egress(
-        allow=allow,
+        allow=[ipaddress.ip_network(network) for network in settings.egress_allow],
         allow_loopback=_is_loopback(settings.host),
         deadline=settings.delivery_timeout,
         forbidden=[("0.0.0.0", port)],  # noqa: S104 - our own API on every loopback address, as a ban

@@ -108,11 +108,11 @@ async def test_limits_of_one_call(slow: Slow, batcher: Batcher, operations: list
     [
         ([1] * 250, [100, 100, 50]),
         ([60, 40, 1, 99, 100], [2, 2, 1]),
-        ([0] * 100 + [99, 1] + [0], [102, 1]),
-        ([60, 0, 41, 0], [2, 2]),
+        ([0] * 90 + [10, 1] + [0], [91, 2]),
+        ([60, 0, 40, 0], [2, 2]),
     ],
 )
-async def test_claims_of_one_call_give_a_hundred_items(
+async def test_a_claim_counts_as_what_it_may_give(
     slow: Slow, batcher: Batcher, gives: list[int], sizes: list[int]
 ) -> None:
     waiting = [batcher.submit("settle", 0, b"x", number) for number in gives]
@@ -186,8 +186,8 @@ async def test_script_calls_of_the_store(datastore: Datastore, raw: aioredis.Red
     calls, claimed = await evalshas(raw, lambda: datastore.claim("jobs", worker_id="w", limit=250))
     assert (calls, len(claimed.items)) == (3, 250)
 
-    done = [datastore.calls.complete("jobs", item.sort_field, item.token) for item in claimed.items[:100]]
-    calls, _ = await evalshas(raw, lambda: datastore.exchange(done, "jobs", worker_id="w", limit=100))
+    done = [datastore.calls.complete("jobs", item.sort_field, item.token) for item in claimed.items[:50]]
+    calls, _ = await evalshas(raw, lambda: datastore.exchange(done, "jobs", worker_id="w", limit=50))
     assert calls == 1
 
     calls, _ = await evalshas(raw, lambda: asyncio.gather(*(datastore.delete("jobs", f"{n:03}") for n in range(60))))

@@ -93,6 +93,7 @@ async def test_a_store_that_may_drop_items(
 async def test_no_limit_of_memory_is_said(
     store: EmbeddedStore, raw: aioredis.Redis, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     async with datastore_at(store.url, settings):
         assert "the store has no maxmemory" in caplog.text
     caplog.clear()

@@ -642,6 +642,24 @@ async def test_what_a_claim_filters_for_may_stand_far_back(datastore: Datastore)
     assert (await datastore.claim("jobs", worker_id="w", where={"rare": True})).items == []
 
 
+async def test_many_who_claim_what_stands_far_back_at_once(datastore: Datastore) -> None:
+    calls = [datastore.calls.create("jobs", f"{n:04}", metadata={**WAITING, "rare": n >= 3000}) for n in range(3050)]
+    await datastore.run(calls)
+    claims = [datastore.claim("jobs", worker_id=f"w{n}", where={"rare": True}) for n in range(50)]
+    claimed = await asyncio.gather(*claims)
+    assert sorted(item.sort_field for each in claimed for item in each.items) == [f"{n:04}" for n in range(3000, 3050)]
+
+
+async def test_a_claim_of_many_goes_on_behind_those_it_got(
+    datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.datastore._CLAIM_ROUNDS", 3)
+    calls = [datastore.calls.create("jobs", f"{n:04}", metadata={**WAITING, "rare": n >= 2500}) for n in range(3000)]
+    await datastore.run(calls)
+    claimed = await datastore.claim("jobs", worker_id="w", limit=500, where={"rare": True})
+    assert len(claimed.items) == 500
+
+
 async def test_a_claim_that_would_fire_into_a_full_outbox(store: EmbeddedStore, datastore: Datastore) -> None:
     await datastore.create("jobs", "a", metadata=WAITING, trigger_urls={"http://127.0.0.1:1/": ""})
     async with Datastore(store.url, replace(datastore.settings, outbox_max=0), datastore.secrets) as full:

@@ -51,6 +51,8 @@ def test_from_the_environment(environ: dict[str, str], given: dict[str, Any], na
         ("HOOKLINE_BODY_MAX", ["0", "1MB"]),
         ("HOOKLINE_CALL_TIMEOUT", [CANARY, "-1", "0", "5 parsecs", "²", "1.2.3", "nan"]),
         ("HOOKLINE_TICK", ["0", "0ms"]),
+        ("HOOKLINE_STORE_URL", [f"http://{CANARY}", "localhost:6379"]),
+        ("HOOKLINE_EGRESS_ALLOW", [CANARY, "10.0.0.0/8,10.0.0.1/8"]),
         ("HOOKLINE_DELIVERY_SCHEDULE", [f"1,{CANARY}", "1;2", "1,-2"]),
     ],
 )

@@ -118,6 +118,16 @@ async def test_a_replay_tells_the_version_that_was_made(scripts: Scripts) -> Non
     assert gone.item == made.item
 
 
+@pytest.mark.parametrize("name", ["scheduled_at", "started_at", "completed_at"])
+async def test_a_replay_tells_the_times_of_what_is_gone(scripts: Scripts, name: str) -> None:
+    time = "+5s" if name == "scheduled_at" else "CURRENT_TIMESTAMP"
+    create = scripts.calls.create(KEY, "a", metadata={name: time})
+    (made,) = await scripts.run(create, call_id="lost")
+    await scripts.one(scripts.calls.delete(KEY, "a"))
+    (again,) = await scripts.run(create, call_id="lost")
+    assert again.item.metadata[name] == made.item.metadata[name] == at(5 if name == "scheduled_at" else 0)
+
+
 async def test_a_replay_of_an_update_of_what_is_gone(scripts: Scripts) -> None:
     await scripts.create("a", content={"n": 1})
     update = [scripts.calls.update(KEY, "a", metadata={"size": n}) for n in (1, 2)]

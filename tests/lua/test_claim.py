@@ -110,6 +110,16 @@ async def test_lock(scripts: Scripts, setting: dict[str, int], lock_for: object,
     assert (await scripts.fields())["lu"] == until
 
 
+async def test_a_token_fits_its_own_item_only(scripts: Scripts) -> None:
+    await put(scripts, a=WAITING, b=WAITING)
+    a, b = (await scripts.claim(limit=2)).items
+    assert a.token != b.token
+    assert [(await scripts.fields(name))["tk"] for name in "ab"] == [a.token, b.token]
+    async with unchanged(scripts.raw):
+        assert (await scripts.complete("b", token=a.token or "")).word == "stale_token"
+    assert (await scripts.complete("b", token=b.token or "")).word == "ok"
+
+
 # Order
 
 
@@ -237,6 +247,8 @@ async def test_who_waits_is_woken_by_a_promotion(scripts: Scripts, datastore: Da
         ({"a": LATER, "b": {**HELD, "locked_until": at(30)}}, NOW_MS + 30_000),
         ({"a": {**LATER, "scheduled_at": at(20)}, "b": HELD}, NOW_MS + 20_000),
         ({"a": EXPIRED, "b": LATER}, NOW_MS + 60_000),
+        ({"a": EXPIRED}, NOW_MS + 610_000),
+        ({"a": WAITING, "b": {**HELD, "locked_until": at(700)}}, NOW_MS + 610_000),
     ],
 )
 async def test_when_there_may_be_more(scripts: Scripts, items: dict[str, Any], next_ms: int | None) -> None:
@@ -312,6 +324,27 @@ async def test_claims_of_a_call_share_its_work(scripts: Scripts) -> None:
     assert [each.more for each in claimed] == [True, True, True, False]
     ends = [int(each.after[2][1:]) for each in claimed if each.after]
     assert [round(end, -1) for end in ends] == [250, 490, 740]
+
+
+async def test_a_heavy_filter_does_not_starve_the_claims_after_it(scripts: Scripts) -> None:
+    await put(scripts, **{f"b{n}": {**WAITING, "blob": "x" * 140_000} for n in range(3)})
+    await scripts.run(*(scripts.calls.create("other", f"n{n}", metadata=WAITING) for n in range(9)))
+    heavy = [scripts.calls.claim(KEY, worker_id="w", where={"blob": {"gt": "y"}}) for _ in range(5)]
+    light = [scripts.calls.claim("other", worker_id="w") for _ in range(9)]
+    claimed = await scripts.run(*heavy, *light)
+    assert [len(each.items) for each in claimed] == [0] * 5 + [1] * 9
+
+
+async def test_claims_that_go_on_share_the_furthest_place(scripts: Scripts) -> None:
+    await fill(scripts, 2500)
+    where, found = {"n": {"gte": 2490}}, list[str]()
+    after: list[Any] = [None, None, None]
+    for _ in range(4):
+        calls = [scripts.calls.claim(KEY, worker_id="w", where=where, after=place) for place in after]
+        claimed = await scripts.run(*calls)
+        found += [item.sort_field for each in claimed for item in each.items]
+        after = [each.after for each in claimed if not each.items]
+    assert (found, after) == (["n2490", "n2491", "n2492"], [])
 
 
 async def test_many_conditions_cost_more(scripts: Scripts) -> None:

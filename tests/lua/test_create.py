@@ -133,10 +133,10 @@ async def test_upsert_creates_then_replaces(scripts: Scripts) -> None:
     scripts.clock.advance(1)
     outcome = await scripts.create(content=2, metadata={"owner": "me"}, upsert=True)
     assert outcome.item is not None
-    assert outcome.item.metadata == {"owner": "me", "attempts": 0, "version": 2}
+    assert outcome.item.metadata == {"owner": "me", "version": 2}
     fields = await scripts.fields()
     assert fields == {
-        "v": "2", "c": pack(2), "ca": NOW, "ua": ms(1), "m:owner": pack("me"), "a": "0", "at": NOW,
+        "v": "2", "c": pack(2), "ca": NOW, "ua": ms(1), "m:owner": pack("me"), "at": NOW,
     }  # fmt: skip
     assert "s:jobs:not_started" not in await snapshot(scripts.raw)
 

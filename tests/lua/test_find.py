@@ -154,6 +154,15 @@ async def test_a_budget_of_work(scripts: Scripts, datastore: Datastore) -> None:
     assert {len(names) for names in await pages(datastore, where=[], budget=100)} == {50}
 
 
+async def test_lists_cost_more_than_text(scripts: Scripts, datastore: Datastore) -> None:
+    for name, value in (("text", "x" * 1000), ("list", [[]] * 997)):
+        calls = [scripts.calls.create(name, f"{n:02}", metadata={"value": value}) for n in range(20)]
+        await scripts.run(*calls)
+    where = [{"test": "exists", "field": "m:value", "native": False, "path": ["a"], "wanted": True}]
+    examined = {name: (await page(datastore, key=name, where=where, budget=40))[2] for name in ("text", "list")}
+    assert examined == {"text": 5, "list": 1}
+
+
 async def test_an_end_that_has_gone_among_many_of_equal_score(scripts: Scripts, datastore: Datastore) -> None:
     """The place is found by halving: not by passing over all that stand before it."""
     await put(scripts, NAMES)

@@ -94,6 +94,22 @@ async def test_an_extended_lock_is_looked_at_when_it_ends(scripts: Scripts, data
     assert (await scripts.fields())["s"] == "failed"
 
 
+@pytest.mark.parametrize("limit", ["of the item", "of the key", "attempts"])
+async def test_a_lock_that_was_looked_at_and_has_another_limit_since(
+    scripts: Scripts, datastore: Datastore, limit: str
+) -> None:
+    await put(scripts, a=EXPIRED)
+    scripts.clock.advance(10)
+    await datastore.sweep()
+    assert "due" not in await snapshot(scripts.raw)
+    if limit == "of the key":
+        await datastore.configure(KEY, maxAttempts=1)
+    else:
+        await scripts.update(metadata={"max_attempts": 1} if limit == "of the item" else {"attempts": 10})
+    await datastore.sweep()
+    assert (await scripts.fields())["s"] == "failed"
+
+
 async def test_who_waits_is_woken(scripts: Scripts, datastore: Datastore) -> None:
     await put(scripts, a=DUE)
     scripts.clock.advance(10)
@@ -193,6 +209,16 @@ async def test_a_corrupt_key_is_told_and_put_off(
     assert after["due"] == {"bad": NOW_MS + 70_000}
     assert {name for name in after if ":bad" in name and after[name] != before[name]} == set()
     assert (await scripts.fields())["s"] == "not_started"
+
+
+@pytest.mark.spoils
+async def test_an_item_that_lacks_its_time_holds_up_nobody(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, a=DUE)
+    await put(scripts, "other", a=DUE)
+    await scripts.raw.hdel(f"{TAG}:i:jobs:a", "at")
+    scripts.clock.advance(10)
+    await datastore.sweep()
+    assert await size(scripts, "s:other:not_started") == 1
 
 
 @pytest.mark.spoils

@@ -143,6 +143,20 @@ async def _failed(datastore: Datastore, lane: str) -> object:
     return items[0] if items else None
 
 
+async def test_an_endpoint_that_begins_to_fail_is_told_of_once_and_without_its_path(
+    datastore: Datastore, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.statuses = [500] * 4
+    async with relaying(datastore):
+        for name in ("a", "b"):
+            await create_job(datastore, f"{receiver.url}?key=in-the-query", name)
+            await start(datastore, name)
+        await receiver.wait_for(6)
+    (told,) = [record.getMessage() for record in caplog.records if "fail" in record.getMessage()]
+    assert f"webhooks to {receiver.url.removesuffix('/run')} fail (HTTP 500)" in told
+    assert "in-the-query" not in caplog.text
+
+
 async def test_gone_is_final(datastore: Datastore, receiver: Receiver) -> None:
     receiver.statuses = [410]
     async with relaying(datastore):

@@ -16,6 +16,7 @@ import redis.asyncio as aioredis
 
 from conftest import wait_until
 from hookline import EmbeddedStore
+from hookline.secret import load_key
 from hookline_server.serve import _is_loopback
 from process import free_port, serving
 from receiver import receiving
@@ -176,10 +177,42 @@ async def test_orchestrate_claims_with_triggers_on(tmp_path: Path) -> None:
 
 
 async def test_signing_secret_is_the_one_that_receivers_verify_with(tmp_path: Path) -> None:
+    code, said = await hookline("signing-secret", "--data", str(tmp_path))
+    assert (code, "no secret" in said, list(tmp_path.iterdir())) == (1, True, [])
+    load_key(None, tmp_path)
     code, first = await hookline("signing-secret", "--data", str(tmp_path))
     assert code == 0
     assert first.startswith("whsec_")
     assert (await hookline("signing-secret", "--data", str(tmp_path)))[1] == first
+
+
+async def test_receive_shows_what_arrives() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "hookline_server", "receive", "--port", "0", stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        url = (await process.stdout.readline()).decode().split()[4]
+        async with aiohttp.ClientSession() as session:
+            async with session.post(url, data=b"no JSON") as response:
+                assert response.status == 400
+            async with session.post(f"{url}/a", json={"event": "updated"}, headers={"webhook-id": "w-1"}) as response:
+                assert response.status == 204
+        assert b"/run/a  webhook-id w-1" in await process.stdout.readline()
+        code, said = await hookline("receive", "--port", url.rsplit(":", 1)[1].split("/")[0])
+        assert (code, "choose another --port" in said) == (1, True)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_the_refused_command_is_named(tmp_path: Path) -> None:
+    text = "create item with:\nkey: jobs\nsortField: a\n\n" * 2
+    async with serving(tmp_path / "data") as server:
+        (tmp_path / "commands").write_text(text)
+        code, said = await hookline("run", "--url", server.url, str(tmp_path / "commands"))
+    assert code == 1
+    assert "command 2, line 5: an item with this key and sortField exists" in said
 
 
 async def test_the_demo_holds() -> None:

@@ -21,13 +21,13 @@ function call.show(record, operation)
     end
   end
   local token, nonce = record.fields.tk, operation.nonce
-  if not (token and nonce and string.sub(token, -#nonce) == nonce) then
+  if not (token and nonce and string.sub(token, -16) == lock.mark(record, nonce)) then
     shown.tk = nil
   end
   return shown
 end
 
-local STATE = { 'v', 's', 'lu', 'ca', 'ua', 'at', 'a' }
+local STATE = { 'v', 's', 'lu', 'ca', 'ua', 'at', 'a', 'sd', 'sa', 'da' }
 
 local function state_of(fields)
   local state = {}

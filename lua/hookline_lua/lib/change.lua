@@ -7,7 +7,8 @@ local NONE = {}
 local TERMINAL = { completed = true, failed = true, cancelled = true }
 local TIMES = { lu = true, sd = true, sa = true, da = true }
 -- What a replacement removes besides the user's own fields, unless it names them.
-local REPLACED = { s = true, w = true, sa = true, da = true, ma = true, p = true, le = true, sd = true, t = true }
+local REPLACED = { s = true, w = true, sa = true, da = true, ma = true, p = true, le = true, sd = true, t = true,
+  a = true, cr = true, fa = true, re = true }
 
 -- Triggers as written, with the stored API key where an entry brings none.
 local function merge_triggers(written, stored)

@@ -1,12 +1,35 @@
 -- Claims: up to `limit` items of one key to one worker: those whose lock has expired, then those in line.
--- use: outcome clock settings index item lock outbox call where due
+-- use: outcome clock text settings index item lock outbox call where due
 
 -- What all claims of one call may do together: work in filters and burials (an entry is about 3 us), bytes shown, and
 -- promotions. `places` is how far each kind of claim has come in each set, `promoted` the keys already looked at.
-local claim = { work = 1000, bytes = 4194304, promotions = 100, left = 0, places = {}, promoted = {} }
+local claim = { work = 1000, bytes = 4194304, promotions = 100, left = 0, places = {}, furthest = {}, promoted = {} }
+
+-- However much the claims before it took, each may look at a few entries: else one heavy filter would starve the rest.
+local LEAST_WORK = 10
+
+local PHASES = { started = 1, not_started = 2 }
+
+local function further(one, other)
+  if one[1] ~= other[1] then
+    return PHASES[one[1]] > PHASES[other[1]]
+  elseif one[2] ~= other[2] then
+    return tonumber(one[2]) > tonumber(other[2])
+  end
+  return text.compare(one[3], other[3]) > 0
+end
+
+-- Claims of one kind (key and filters) share how far they have come: also those that go on from an earlier call, all
+-- from the furthest place that one of them has reached, since what lies before it was looked at by one of them.
 for _, operation in ipairs(request[3]) do
   if operation.verb == 'claim' then
     claim.left = claim.left + 1
+    operation.where = operation.where or {}
+    operation.kind = operation.key .. ' ' .. cmsgpack.pack(operation.where) .. (operation.after and ' on' or '')
+    local reached = claim.furthest[operation.kind]
+    if operation.after and (not reached or further(operation.after, reached)) then
+      claim.furthest[operation.kind] = operation.after
+    end
   end
 end
 
@@ -54,6 +77,7 @@ local function give(record, operation, state)
   for field, value in pairs(shown) do
     claim.bytes = claim.bytes - #field - #value
   end
+  state.until_ms = math.min(state.until_ms, tonumber(record.fields.lu))
   table.insert(state.items, { record.sort, shown })
 end
 
@@ -75,14 +99,13 @@ local function visit(status, sort, operation, state)
   end
 end
 
--- Claims of one call see each other: what one has passed, the next of its kind skips. One that goes on from an
--- earlier call begins where that ended.
-local function first_rank(name, status, operation, kind)
-  local after = operation.after
-  if after then
-    return after[1] == status and index.rank_after(name, after[2], after[3]) or 0
+-- Claims of one call see each other: what one has passed, the next of its kind skips.
+local function first_rank(name, status, operation)
+  local place, reached = claim.places[status .. operation.kind], claim.furthest[operation.kind]
+  if place then
+    return place
   end
-  return claim.places[kind] or 0
+  return reached and reached[1] == status and index.rank_after(name, reached[2], reached[3]) or 0
 end
 
 local function goes_on(operation, state)
@@ -92,8 +115,7 @@ end
 -- Visit the entries of a status up to a score, while the claim goes on. Returns whether to the end.
 local function walk(status, latest, operation, state)
   local name = index.name(operation.key, status)
-  local kind = name .. state.filter
-  local rank, ended = first_rank(name, status, operation, kind), false
+  local rank, ended = first_rank(name, status, operation), false
   while not ended and goes_on(operation, state) do
     local count = #operation.where > 0 and 100 or math.min(100, operation.limit - #state.items)
     local page = redis.call('ZRANGE', name, rank, rank + count - 1, 'WITHSCORES')
@@ -112,21 +134,26 @@ local function walk(status, latest, operation, state)
       end
     end
   end
-  if not operation.after then
-    claim.places[kind] = rank
-  end
+  claim.places[status .. operation.kind] = rank
   return ended
 end
 
 -- What is left of the call's work is shared evenly among the claims still to come.
 local function take(operation, state)
-  local share = claim.work / claim.left
+  local share = math.max(LEAST_WORK, claim.work / claim.left)
   state.work = share
-  local after = operation.after
-  local ended = (after and after[1] == 'not_started') or walk('started', clock.ms, operation, state)
+  local reached = claim.furthest[operation.kind]
+  local ended = (reached and reached[1] == 'not_started') or walk('started', clock.ms, operation, state)
   ended = ended and walk('not_started', math.huge, operation, state)
   claim.work, claim.left = claim.work - (share - state.work), claim.left - 1
   return ended
+end
+
+-- When there may be more for a claim that got less than it asked for.
+local function next_ms(operation, state)
+  local next_due = due.next_ms(operation.key) or math.huge
+  local first = math.min(next_due, state.until_ms)
+  return first < math.huge and first or nil
 end
 
 function claim.run(operation)
@@ -138,18 +165,20 @@ function claim.run(operation)
   if settings.of(operation.key).paused then
     return { outcome.ok, false, { items = {} } }
   end
-  operation.where = operation.where or {}
-  local state = { items = {}, after = operation.after, filter = cmsgpack.pack(operation.where) }
+  local state = { items = {}, after = operation.after, until_ms = math.huge }
   local promotable = promote(operation.key)
   local ended = take(operation, state)
   if state.refusal and #state.items == 0 then
     return { state.refusal, false, false }
   end
+  local full = #state.items == operation.limit
   local extra = { items = state.items }
-  if #state.items < operation.limit and not state.refusal then
+  if not full and not state.refusal then
     extra.more = promotable or not ended
-    extra.after = not ended and state.after or nil
-    extra.next_ms = due.next_ms(operation.key)
+    extra.next_ms = next_ms(operation, state)
+  end
+  if not ended and (not full or #operation.where > 0) then
+    extra.after = state.after
   end
   return { outcome.ok, false, extra }
 end

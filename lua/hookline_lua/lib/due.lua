@@ -3,14 +3,17 @@
 
 local due = {}
 
+-- What promotion and burial read and change: not the content, which may be large.
+local CHANGED = { 'v', 's', 'at', 'p', 'ua', 'lu', 'tk', 'a', 'ma', 'cr', 'le' }
+
 -- Promote at most so many items of a key -> how many were looked at, and the score of the last; as many as asked for,
 -- there may be more from that score on.
 function due.promote(key, most)
   local now, name = clock.text(clock.ms), index.name(key, 'scheduled')
   local found = redis.call('ZRANGEBYSCORE', name, '-inf', now, 'WITHSCORES', 'LIMIT', 0, most)
   for i = 1, #found, 2 do
-    local record = item.load(key, found[i])
-    if record.exists and record.fields.s == 'scheduled' and tonumber(record.fields.at) <= clock.ms then
+    local record = item.peek(key, found[i], CHANGED)
+    if record.exists and record.fields.s == 'scheduled' and tonumber(record.fields.at or 0) <= clock.ms then
       item.open(record)
       item.set(record, 's', 'not_started')
       lock.advance(record)
@@ -20,7 +23,18 @@ function due.promote(key, most)
   return #found / 2, found[#found]
 end
 
--- Expired once too often: kept as a dead letter. No event either.
+-- An item whose lock has expired stays as it is, for whoever claims next, unless that would be once too often: then it
+-- is buried. Returns whether.
+function due.bury_exhausted(key, sort)
+  local record = item.peek(key, sort, CHANGED)
+  local ends = record.fields.s == 'started' and not lock.live(record.fields) and lock.exhausted(record)
+  if ends then
+    due.bury(record)
+  end
+  return ends
+end
+
+-- Keep it as a dead letter. No event either.
 function due.bury(record)
   lock.count(record.key, 'expired_locks')
   item.open(record)

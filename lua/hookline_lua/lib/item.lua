@@ -25,6 +25,22 @@ function item.load(key, sort)
   return record
 end
 
+-- An item by some of its fields, for a change that concerns no more than these and is flushed before anybody else looks.
+function item.peek(key, sort, names)
+  local known = item.view[key .. ':' .. sort]
+  if known then
+    return known
+  end
+  local id = partition .. ':i:' .. key .. ':' .. sort
+  local raws, fields = redis.pcall('HMGET', id, unpack(names)), {}
+  for i, name in ipairs(names) do
+    fields[name] = raws[i] or nil
+  end
+  local record = { key = key, sort = sort, id = id, fields = fields, kept = {}, delta = {}, exists = fields.v ~= nil }
+  record.stored, record.stored_status = record.exists, fields.s
+  return record
+end
+
 -- Begin an operation on a record: from here `delta` holds the old value (or false) of each field that it changes.
 function item.open(record)
   record.delta = {}
@@ -113,7 +129,8 @@ local function moved(record, status)
   elseif status == 'scheduled' then
     return differs(record, 'at')
   elseif status == 'started' then
-    return differs(record, 'lu')
+    -- With other limits a lock that has expired may be one to bury: the sweep must look again.
+    return differs(record, 'lu') or differs(record, 'a') or differs(record, 'ma')
   end
   return differs(record, 'ua')
 end

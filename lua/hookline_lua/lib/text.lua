@@ -2,10 +2,16 @@
 
 local text = {}
 
+local CHUNK = 256
+
 -- -1, 0 or 1.
 function text.compare(a, b)
-  for place = 1, math.min(#a, #b) do
-    local left, right = string.byte(a, place), string.byte(b, place)
+  local place, shorter = 1, math.min(#a, #b)
+  while place <= shorter and string.sub(a, place, place + CHUNK - 1) == string.sub(b, place, place + CHUNK - 1) do
+    place = place + CHUNK
+  end
+  for i = place, math.min(shorter, place + CHUNK - 1) do
+    local left, right = string.byte(a, i), string.byte(b, i)
     if left ~= right then
       return left < right and -1 or 1
     end
