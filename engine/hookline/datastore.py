@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from hookline import codec
 from hookline.batcher import Batcher
-from hookline.calls import CLAIM_MAX, GIVEN_MAX, QUERY_MAX, Call, Calls
+from hookline.calls import CLAIM_MAX, GIVEN_MAX, QUERY_MAX, UNSET, Call, Calls
 from hookline.connection import Connection
 from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, Refused, ReservedKey, Unavailable
 from hookline.item import RESERVED_PREFIX, Item, check_key, check_sort_field
@@ -281,12 +281,21 @@ class Datastore:
 
     # Settings of a key
 
-    async def configure(self, key: str, **changes: Any) -> KeySettings:
+    async def configure(
+        self,
+        key: str,
+        *,
+        max_attempts: object = UNSET,
+        lock_for: object = UNSET,
+        backoff: object = UNSET,
+        paused: object = UNSET,
+        max_length: object = UNSET,
+    ) -> KeySettings:
         """Change settings of a key -> what holds then. None brings a default back, what is not named stays.
 
-        ``maxAttempts``: claims before an item becomes a dead letter, 0 is no limit. ``lockFor``: how long a claim
+        ``max_attempts``: claims before an item becomes a dead letter, 0 is no limit. ``lock_for``: how long a claim
         holds. ``backoff``: before a failed item is claimed again: a duration, a list of them, one for each attempt, or
-        ``{"first", "longest"}``, doubling and jittered. ``paused``: no claims until it is resumed. ``maxLength``: as
+        ``{"first", "longest"}``, doubling and jittered. ``paused``: no claims until it is resumed. ``max_length``: as
         many items the key may hold, shared evenly by its partitions.
 
         Raises:
@@ -296,6 +305,14 @@ class Datastore:
         check_key(key)
         if key.startswith(RESERVED_PREFIX):
             raise ReservedKey
+        given = {
+            "max_attempts": max_attempts,
+            "lock_for": lock_for,
+            "backoff": backoff,
+            "paused": paused,
+            "max_length": max_length,
+        }
+        changes = {name: value for name, value in given.items() if value is not UNSET}
         values, gone = encode_settings(changes, self.settings.partitions)
         whole = await self._configure(0, {"key": key, "set": values, "unset": gone})
         # The first partition counts the generations: where two race, the later of them stays everywhere.

@@ -8,7 +8,7 @@ from typing import Any
 
 from hookline.clock import format_duration, parse_duration
 from hookline.codec import encode_lock
-from hookline.errors import Flaw, Invalid, below
+from hookline.errors import Flaw, Invalid
 
 ATTEMPTS_MAX = 1_000_000
 LENGTH_MAX = 1_000_000_000
@@ -60,22 +60,18 @@ def decode_settings(fields: Mapping[bytes, bytes], partitions: int) -> KeySettin
 
 
 def encode_settings(changes: Mapping[str, Any], partitions: int) -> tuple[dict[str, str], list[str]]:
-    """Changes as users write them -> what to set and what to remove; null brings the default back.
+    """Changes by name -> what to set and what to remove; None brings the default back.
 
     Raises:
-        Invalid: an unknown setting, or a value that it cannot have; every flaw is named.
+        Invalid: a setting cannot have the value given for it; every flaw is named.
     """
     values: dict[str, str] = {}
     gone: list[str] = []
     flaws: list[Flaw] = []
     for name, value in changes.items():
-        pointer = below("", name)
-        if name not in _ENCODERS:
-            flaws.append(Flaw(pointer, f"expected one of {', '.join(_ENCODERS)}"))
-            continue
-        stored, encode = _ENCODERS[name]
+        shown, stored, encode = _ENCODERS[name]
         try:
-            text = None if value is None else encode(value, pointer, partitions)
+            text = None if value is None else encode(value, f"/{shown}", partitions)
         except Invalid as invalid:
             flaws += invalid.flaws
             continue
@@ -151,10 +147,11 @@ def _encode_length(value: object, pointer: str, partitions: int) -> str:
     return str(-(-value // partitions))
 
 
-_ENCODERS: dict[str, tuple[str, Any]] = {
-    "maxAttempts": ("max_attempts", _encode_attempts),
-    "lockFor": ("lock_ms", _encode_lock),
-    "backoff": ("backoff", lambda value, pointer, _: encode_backoff(value, pointer)),
-    "paused": ("paused", _encode_pause),
-    "maxLength": ("length_max", _encode_length),
+_ENCODERS: dict[str, tuple[str, str, Any]] = {
+    "max_attempts": ("maxAttempts", "max_attempts", _encode_attempts),
+    "lock_for": ("lockFor", "lock_ms", _encode_lock),
+    "backoff": ("backoff", "backoff", lambda value, pointer, _: encode_backoff(value, pointer)),
+    "paused": ("paused", "paused", _encode_pause),
+    "max_length": ("maxLength", "length_max", _encode_length),
 }
+"""Argument -> how the setting is called outside, its field in the store, and how its value is written there."""

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from hookline import Datastore
 from hookline_server.edge import Edge
 from hookline_server.problem import respond
-from hookline_server.routes import commands, health, item, items, jobs, orchestrations
+from hookline_server.routes import commands, health, item, items, jobs, keys, orchestrations
 
 ROUTES: list[Route] = [
     *items.routes,
@@ -21,6 +21,7 @@ ROUTES: list[Route] = [
     *jobs.routes,
     *commands.routes,
     *orchestrations.routes,
+    *keys.routes,
     *health.routes,
 ]
 """Every route. The first that matches wins, so what is called most comes first."""

@@ -26,18 +26,26 @@ def settings(tmp_path: Path) -> Settings:
     return replace(Settings(), data=tmp_path, call_timeout=2.0, partitions=PARTITIONS)
 
 
+SHOWN = {"max_attempts": "maxAttempts", "lock_for": "lockFor", "max_length": "maxLength"}
+
+
+def outside(changes: dict[str, Any]) -> dict[str, Any]:
+    """The same by the names that settings have outside."""
+    return {SHOWN.get(name, name): value for name, value in changes.items()}
+
+
 @pytest.mark.parametrize(
     ("changes", "shown"),
     [
         ({}, {}),
-        ({"maxAttempts": 0}, {}),
-        ({"maxAttempts": 3, "lockFor": "90s", "paused": True}, {}),
-        ({"lockFor": 30}, {"lockFor": "30s"}),
+        ({"max_attempts": 0}, {}),
+        ({"max_attempts": 3, "lock_for": "90s", "paused": True}, {}),
+        ({"lock_for": 30}, {"lock_for": "30s"}),
         ({"backoff": "30s"}, {}),
         ({"backoff": ["1s", "10s", 60]}, {"backoff": ["1s", "10s", "1m"]}),
         ({"backoff": {"first": "1s", "longest": "2h"}}, {}),
-        ({"maxLength": 8}, {}),
-        ({"maxLength": 9}, {"maxLength": 12}),
+        ({"max_length": 8}, {}),
+        ({"max_length": 9}, {"max_length": 12}),
     ],
 )
 def test_round_trip(changes: dict[str, Any], shown: dict[str, Any]) -> None:
@@ -47,12 +55,12 @@ def test_round_trip(changes: dict[str, Any], shown: dict[str, Any]) -> None:
         "maxAttempts": 10, "lockFor": "10m", "backoff": {"first": "5s", "longest": "1h"}, "paused": False,
         "maxLength": None, "generation": 0,
     }  # fmt: skip
-    assert decode_settings(fields, PARTITIONS).to_dict() == defaults | changes | shown
+    assert decode_settings(fields, PARTITIONS).to_dict() == defaults | outside(changes | shown)
     assert gone == []
 
 
-def test_null_brings_the_default_back() -> None:
-    names = ("maxAttempts", "lockFor", "backoff", "paused", "maxLength")
+def test_none_brings_the_default_back() -> None:
+    names = ("max_attempts", "lock_for", "backoff", "paused", "max_length")
     gone = ["max_attempts", "lock_ms", "backoff", "paused", "length_max"]
     assert encode_settings(dict.fromkeys(names), PARTITIONS) == ({}, gone)
     assert encode_settings({"paused": False}, PARTITIONS) == ({}, ["paused"])
@@ -61,15 +69,14 @@ def test_null_brings_the_default_back() -> None:
 @pytest.mark.parametrize(
     ("changes", "pointer"),
     [
-        ({"maxAttempt": 1}, "/maxAttempt"),
-        ({"maxAttempts": -1}, "/maxAttempts"),
-        ({"maxAttempts": True}, "/maxAttempts"),
-        ({"maxAttempts": "3"}, "/maxAttempts"),
-        ({"lockFor": 0}, "/lockFor"),
-        ({"lockFor": "soon"}, "/lockFor"),
+        ({"max_attempts": -1}, "/maxAttempts"),
+        ({"max_attempts": True}, "/maxAttempts"),
+        ({"max_attempts": "3"}, "/maxAttempts"),
+        ({"lock_for": 0}, "/lockFor"),
+        ({"lock_for": "soon"}, "/lockFor"),
         ({"paused": 1}, "/paused"),
-        ({"maxLength": 0}, "/maxLength"),
-        ({"maxLength": 1.5}, "/maxLength"),
+        ({"max_length": 0}, "/maxLength"),
+        ({"max_length": 1.5}, "/maxLength"),
         ({"backoff": []}, "/backoff"),
         ({"backoff": ["1s"] * 65}, "/backoff"),
         ({"backoff": "soon"}, "/backoff"),
@@ -79,10 +86,14 @@ def test_null_brings_the_default_back() -> None:
         ({"backoff": {"first": None, "longest": "1s"}}, "/backoff/first"),
     ],
 )
-def test_flaws(changes: dict[str, Any], pointer: str) -> None:
+async def test_every_flaw_is_named_and_nothing_changed(
+    datastore: Datastore, changes: dict[str, Any], pointer: str
+) -> None:
+    other = {"max_attempts": -2} if pointer != "/maxAttempts" else {"lock_for": -1}
     with pytest.raises(Invalid) as refused:
-        encode_settings({**changes, "lockForever": 1}, PARTITIONS)
-    assert [flaw.pointer for flaw in refused.value.flaws] == [pointer, "/lockForever"]
+        await datastore.configure("jobs", **changes, **other)
+    assert {flaw.pointer for flaw in refused.value.flaws} == {pointer, *(f"/{name}" for name in outside(other))}
+    assert (await datastore.key_settings("jobs")).generation == 0
 
 
 @pytest.mark.parametrize(
@@ -100,13 +111,13 @@ def test_backoff(backoff: Any, text: str) -> None:
 
 async def test_settings_hold_in_every_partition(datastore: Datastore, clock: Clock) -> None:
     clock.ms = 1_800_000_000_000
-    held = await datastore.configure("jobs", lockFor="30s", maxAttempts=2)
+    held = await datastore.configure("jobs", lock_for="30s", max_attempts=2)
     assert (held.lock_ms, held.max_attempts, held.generation) == (30_000, 2, 1)
     await datastore.run([datastore.calls.create("jobs", f"{n}", metadata=WAITING) for n in range(40)])
     items = (await datastore.claim("jobs", worker_id="w", limit=40)).items
     assert {item.locked_until_ms for item in items} == {clock.ms + 30_000}
     assert len({datastore.calls.partition("jobs", item.sort_field) for item in items}) == PARTITIONS
-    assert await datastore.configure("jobs", lockFor=None) == replace(held, lock_ms=600_000, generation=2)
+    assert await datastore.configure("jobs", lock_for=None) == replace(held, lock_ms=600_000, generation=2)
     assert (await datastore.key_settings("other")).generation == 0
 
 
@@ -114,7 +125,7 @@ async def test_a_change_that_was_cut_off_is_finished_by_the_next_look(
     datastore: Datastore, raw: aioredis.Redis
 ) -> None:
     tags = [partition_tag("default", partition, PARTITIONS) for partition in range(PARTITIONS)]
-    await datastore.configure("jobs", lockFor="30s")
+    await datastore.configure("jobs", lock_for="30s")
     await raw.hset(f"{tags[0]}:cfg:jobs", mapping={"lock_ms": "1000", "generation": "2"})
     await raw.delete(f"{tags[2]}:cfg:jobs")
     assert (await datastore.key_settings("jobs")).lock_ms == 1000
@@ -123,7 +134,7 @@ async def test_a_change_that_was_cut_off_is_finished_by_the_next_look(
 
 
 async def test_many_change_settings_at_once(datastore: Datastore, raw: aioredis.Redis) -> None:
-    await asyncio.gather(*(datastore.configure("jobs", maxAttempts=n, lockFor=n) for n in range(1, 30)))
+    await asyncio.gather(*(datastore.configure("jobs", max_attempts=n, lock_for=n) for n in range(1, 30)))
     tags = [partition_tag("default", partition, PARTITIONS) for partition in range(PARTITIONS)]
     first, *others = [await raw.hgetall(f"{tag}:cfg:jobs") for tag in tags]
     assert others == [first] * (PARTITIONS - 1)
@@ -147,7 +158,7 @@ async def test_pause_and_resume(datastore: Datastore) -> None:
 
 async def test_a_full_key(datastore: Datastore) -> None:
     """The partitions fill about evenly, so it is full at about its length."""
-    await datastore.configure("jobs", maxLength=100)
+    await datastore.configure("jobs", max_length=100)
     outcomes = await datastore.run([datastore.calls.create("jobs", f"{n:03}") for n in range(300)])
     made = [outcome.sort_field for outcome in outcomes if outcome.ok]
     assert {outcome.word for outcome in outcomes} == {"ok", "key_full"}

@@ -103,7 +103,7 @@ async def test_a_lock_that_was_looked_at_and_has_another_limit_since(
     await datastore.sweep()
     assert "due" not in await snapshot(scripts.raw)
     if limit == "of the key":
-        await datastore.configure(KEY, maxAttempts=1)
+        await datastore.configure(KEY, max_attempts=1)
     else:
         await scripts.update(metadata={"max_attempts": 1} if limit == "of the item" else {"attempts": 10})
     await datastore.sweep()

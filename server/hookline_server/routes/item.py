@@ -40,6 +40,7 @@ class Patch(Body):
     trigger_urls: Any = UNSET
     token: str | UnsetType = UNSET
     version: Version | UnsetType = UNSET
+    only_if: Any = msgspec.field(default=UNSET, name="if")
 
 
 async def get(request: Request) -> Response:

@@ -65,6 +65,7 @@ class Fail(Settlement):
 
     error: str | UnsetType = UNSET
     retry_after: Duration | UnsetType = UNSET
+    backoff: Any = UNSET
     metadata: dict[str, Any] | UnsetType = UNSET
 
 

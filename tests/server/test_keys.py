@@ -1,0 +1,88 @@
+"""Settings of a key, pause and resume, and conditional updates, over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api import Api
+
+SETTINGS = "/v1/keys/jobs/settings"
+DEFAULTS = {
+    "maxAttempts": 10,
+    "lockFor": "10m",
+    "backoff": {"first": "5s", "longest": "1h"},
+    "paused": False,
+    "maxLength": None,
+}
+
+
+async def create(api: Api, name: str = "a", **metadata: Any) -> None:
+    item = {"key": "jobs", "sortField": name, "metadata": {"status": "not_started", **metadata}}
+    assert (await api("POST", "/v1/items", item)).status == 201
+
+
+async def test_settings_are_replaced_whole(api: Api) -> None:
+    assert (await api("GET", SETTINGS)).data == {**DEFAULTS, "generation": 0}
+    answer = await api("PUT", SETTINGS, {"maxAttempts": 3, "backoff": ["1s", "5m"]})
+    expected = {**DEFAULTS, "maxAttempts": 3, "backoff": ["1s", "5m"], "generation": 1}
+    assert (answer.status, answer.data) == (200, expected)
+    assert (await api("GET", SETTINGS)).data == expected
+    answer = await api("PUT", SETTINGS, {"lockFor": "30s"})
+    assert answer.data == {**DEFAULTS, "lockFor": "30s", "generation": 2}
+    again = await api("PUT", SETTINGS, {name: value for name, value in answer.data.items() if name != "generation"})
+    assert again.data == {**answer.data, "generation": 3}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "pointer"),
+    [({"maxAttempts": "3"}, "/maxAttempts"), ({"backoff": {}}, "/backoff"), ({"lockfor": 1}, "/lockfor"), ([], "")],
+)
+async def test_bad_settings(api: Api, wanted: Any, pointer: str) -> None:
+    answer = await api("PUT", SETTINGS, wanted)
+    assert answer.status == 422
+    assert [error["pointer"] for error in answer.data["errors"]] == [pointer]
+    assert "expected" in answer.data["detail"]
+    assert (await api("GET", SETTINGS)).data["generation"] == 0
+
+
+async def test_pause_and_resume(api: Api) -> None:
+    await create(api)
+    assert (await api("POST", "/v1/jobs/jobs/pause")).data["paused"] is True
+    assert (await api("POST", "/v1/jobs/jobs/claim", {"workerId": "w"})).data["items"] == []
+    answer = await api("PATCH", "/v1/items/jobs/a", {"metadata": {"status": "started"}})
+    assert (answer.status, answer.data["code"]) == (409, "paused")
+    assert (await api("POST", "/v1/jobs/jobs/resume")).data["paused"] is False
+    assert len((await api("POST", "/v1/jobs/jobs/claim", {"workerId": "w"})).data["items"]) == 1
+
+
+async def test_a_full_key(api: Api) -> None:
+    await api("PUT", SETTINGS, {"maxLength": 1})
+    await create(api)
+    answer = await api("POST", "/v1/items", {"key": "jobs", "sortField": "b"})
+    assert (answer.status, answer.data["code"], answer.headers["retry-after"]) == (503, "key_full", "1")
+
+
+async def test_an_update_with_a_condition(api: Api) -> None:
+    await create(api, size=3)
+    answer = await api("PATCH", "/v1/items/jobs/a", {"metadata": {"n": 1}, "if": {"size": {"lt": 3}}})
+    assert (answer.status, answer.data["code"], answer.data["item"]["version"]) == (412, "precondition_failed", 1)
+    assert (await api("PATCH", "/v1/items/jobs/a", {"metadata": {"n": 1}, "if": {"size": 3}})).status == 200
+    answer = await api("PATCH", "/v1/items/jobs/a", {"metadata": {"n": 1}, "if": {"size": {"about": 3}}})
+    assert (answer.status, answer.data["errors"][0]["pointer"]) == (422, "/if/size")
+
+
+async def test_a_failure_with_a_backoff_of_its_own(api: Api) -> None:
+    await create(api)
+    (item,) = (await api("POST", "/v1/jobs/jobs/claim", {"workerId": "w"})).data["items"]
+    failed = {"sortField": "a", "token": item["token"], "error": "no", "backoff": ["1h"]}
+    answer = await api("POST", "/v1/jobs/jobs/settle", {"fail": [failed]})
+    assert answer.data["fail"][0]["status"] == "scheduled"
+    metadata = (await api("GET", "/v1/items/jobs/a")).data["metadata"]
+    assert (metadata["failed_attempts"], metadata["attempts"]) == (1, 1)
+
+
+async def test_the_engines_own_keys(api: Api) -> None:
+    answer = await api("PUT", "/v1/keys/hookline.orchestrations/settings", {"paused": True})
+    assert (answer.status, answer.data["code"]) == (403, "reserved_key")
