@@ -16,12 +16,13 @@ from hookline.connection import Connection
 from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, Refused, ReservedKey, Unavailable
 from hookline.item import RESERVED_PREFIX, Item, check_key, check_sort_field
 from hookline.keysettings import KeySettings, decode_settings, encode_settings
+from hookline.line import Lines
 from hookline.outcome import Claimed, Outcome
 from hookline.query import Page, Query, read_page
 from hookline.secret import SecretBox
 from hookline.settings import Settings
 from hookline.stats import Stats, read_stats
-from hookline.wake import Wakes, pause
+from hookline.wake import Wakes
 from hookline.where import compile_where
 
 POLL = 1.0
@@ -50,6 +51,7 @@ class Datastore:
         self.connection = Connection(url, settings, now_ms=now_ms)
         self.calls = Calls(settings.namespace, settings.partitions, secrets)
         self.wakes = Wakes(self.connection)
+        self.lines = Lines(self.wakes)
         self._batcher = Batcher(self.connection)
         self._generations: dict[tuple[str, int], int] = {}
         self._rotation: dict[str, int] = {}
@@ -215,14 +217,16 @@ class Datastore:
         if wait <= 0:
             return await self._claim_now(key, limit, options)
         deadline = time.monotonic() + wait
-        async with self.wakes.listening(f"ready:{key}") as woken:
+        filters = codec.pack_request(list(options["where"].conditions))
+        async with self.lines.place(key, filters) as place:
             while True:
                 claimed = await self._claim_now(key, limit, options)
                 left = deadline - time.monotonic()
-                if claimed.items or left <= 0 or self.wakes.released:
+                place.found = bool(claimed.items)
+                if place.found or left <= 0 or self.wakes.released:
                     return claimed
                 due = POLL if claimed.next_ms is None else claimed.next_ms / 1000 - time.time()
-                await pause(woken, max(0.001, min(left, POLL, max(due, 0.01))))
+                await place.pause(left, min(POLL, max(due, 0.01)))
 
     async def _claim_now(self, key: str, limit: int, options: dict[str, Any], *, given: bool = False) -> Claimed:
         """Stay on one partition while that has work, then rotate; the limit is split, never exceeded.

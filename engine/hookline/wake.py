@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncGenerator
+from typing import Protocol
 
 from hookline.connection import Connection
 from hookline.errors import Unavailable
@@ -13,12 +14,19 @@ from hookline.errors import Unavailable
 _RECONNECT = 0.5
 
 
+class Listener(Protocol):
+    """What is told of a message, such as an event."""
+
+    def set(self) -> None:
+        """A message has come."""
+
+
 class Wakes:
     """Turns wake messages into events. A lost message is covered by the poll interval of whoever waits."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
         self.released = False
@@ -26,25 +34,37 @@ class Wakes:
     @contextlib.asynccontextmanager
     async def listening(self, topic: str) -> AsyncGenerator[asyncio.Event, None]:
         """An event that is set at each message of the topic: ``ready:<key>`` or ``outbox``. Listen, look, then wait."""
+        await self.subscribe()
+        event = asyncio.Event()
+        self.add(topic, event)
+        try:
+            yield event
+        finally:
+            self.discard(topic, event)
+
+    async def subscribe(self) -> None:
+        """Wait until messages arrive, but not for long: without them everybody still looks now and then."""
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._subscribed.wait(), _RECONNECT)
-        event = asyncio.Event()
-        self._waiters[topic].add(event)
-        try:
-            yield event
-        finally:
-            self._waiters[topic].discard(event)
-            if not self._waiters[topic]:
-                del self._waiters[topic]
+
+    def add(self, topic: str, listener: Listener) -> None:
+        """Set the listener at each message of the topic from now on."""
+        self._listeners[topic].add(listener)
+
+    def discard(self, topic: str, listener: Listener) -> None:
+        """End what :meth:`add` began."""
+        self._listeners[topic].discard(listener)
+        if not self._listeners[topic]:
+            del self._listeners[topic]
 
     def release(self) -> None:
         """Let everybody who waits go, for the process is about to stop; from now on nobody waits."""
         self.released = True
-        for events in self._waiters.values():
-            for event in events:
-                event.set()
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.set()
 
     async def close(self) -> None:
         """End the subscription."""
@@ -59,8 +79,8 @@ class Wakes:
                 async with self._connection.wakes() as messages:
                     self._subscribed.set()
                     async for topic in messages:
-                        for event in self._waiters.get(topic, ()):
-                            event.set()
+                        for listener in self._listeners.get(topic, ()):
+                            listener.set()
             except Unavailable:
                 self._subscribed.clear()
                 await asyncio.sleep(_RECONNECT)

@@ -143,7 +143,7 @@ async def test_a_waiting_claim_is_woken_from_any_partition(
     assert len(by_partition) == PARTITIONS
     for name in by_partition.values():
         waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
-        await wait_until(lambda: "ready:jobs" in datastore.wakes._waiters)
+        await wait_until(lambda: datastore.lines.waiting("jobs"))
         await datastore.create("jobs", name, metadata={"status": "not_started"})
         assert [item.sort_field for item in (await asyncio.wait_for(waiting, 5)).items] == [name]
 

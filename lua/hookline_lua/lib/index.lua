@@ -115,16 +115,17 @@ local function list(key, status, before, after)
   end
 end
 
--- Note for the servers' sweep when something of the key becomes due or expires, at the earliest.
+-- Note for the servers' sweep when something of the key becomes due or expires, at the earliest. Returns whether that is
+-- earlier than what was noted before.
 local function note_due(key, added)
   local earliest = math.huge
   for i = 1, #added, 2 do
     earliest = math.min(earliest, added[i])
   end
-  redis.pcall('ZADD', partition .. ':due', 'LT', earliest, key)
+  return redis.pcall('ZADD', partition .. ':due', 'LT', 'CH', earliest, key) == 1
 end
 
--- Make the moves. `index.ready` gathers the keys whose `not_started` set was empty and is not any more.
+-- Make the moves. `index.ready` gathers the keys whose waiters are to be woken.
 function index.flush()
   for key, sets in pairs(index.sets) do
     for status, set in pairs(sets) do
@@ -134,9 +135,9 @@ function index.flush()
       end
       if set.added then
         size = size + index.write('ZADD', set.name, set.added)
-        if status == 'scheduled' or status == 'started' then
-          note_due(key, set.added)
-        elseif status == 'not_started' and set.size == 0 then
+        local earlier = (status == 'scheduled' or status == 'started') and note_due(key, set.added)
+        -- Who waits must look: for what is ready, or to learn when the first will be due.
+        if (status == 'not_started' and set.size == 0) or (status == 'scheduled' and earlier) then
           index.ready[#index.ready + 1] = key
         end
       end

@@ -1,0 +1,89 @@
+"""Lines of those who wait for items of a key: one of each line looks, on behalf of all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+from hookline.wake import Wakes, pause
+
+_PASSED_ON = 2
+"""Waiters that look next when one has found something: twice as many each time, so that many items reach many soon."""
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """One waiter's place in a line."""
+
+    _line: _Line
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+    found: bool = False
+
+    async def pause(self, left: float, look_after: float) -> None:
+        """Wait until it is time to look: at most ``left`` seconds, the first in line ``look_after``."""
+        await pause(self.event, min(left, look_after) if self._line.is_first(self) else left)
+
+
+class _Line:
+    """The waiters of one line, in order. As a listener of the wake messages it wakes the first."""
+
+    def __init__(self) -> None:
+        self._places: dict[Place, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def is_first(self, place: Place) -> bool:
+        return next(iter(self._places)) is place
+
+    def join(self) -> Place:
+        place = Place(self)
+        self._places[place] = None
+        return place
+
+    def leave(self, place: Place) -> None:
+        """Somebody else looks in its stead: more than one where it has found something."""
+        watched = self.is_first(place) or place.event.is_set()
+        del self._places[place]
+        if place.found or watched:
+            self.set(_PASSED_ON if place.found else 1)
+
+    def set(self, count: int = 1) -> None:
+        """Let so many look that are not about to."""
+        for place in self._places:
+            if count == 0:
+                break
+            if not place.event.is_set():
+                place.event.set()
+                count -= 1
+
+
+class Lines:
+    """All lines of one process, by key and filters. However many wait, the store is asked by one of each line."""
+
+    def __init__(self, wakes: Wakes) -> None:
+        self._wakes = wakes
+        self._lines: dict[tuple[str, bytes], _Line] = {}
+
+    def waiting(self, key: str) -> int:
+        """How many wait for items of a key."""
+        return sum(len(line) for (name, _), line in self._lines.items() if name == key)
+
+    @contextlib.asynccontextmanager
+    async def place(self, key: str, filters: bytes) -> AsyncGenerator[Place, None]:
+        """A place in the line of those who want the same. Look first, then wait; say if something was found."""
+        await self._wakes.subscribe()
+        line = self._lines.get((key, filters))
+        if line is None:
+            line = self._lines[key, filters] = _Line()
+            self._wakes.add(f"ready:{key}", line)
+        place = line.join()
+        try:
+            yield place
+        finally:
+            line.leave(place)
+            if not line:
+                self._wakes.discard(f"ready:{key}", line)
+                del self._lines[key, filters]
