@@ -15,7 +15,19 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"hookline_lua": ROOT / "lua", "hookline": ROOT / "engine", "hookline_server": ROOT / "server"}
 MODULES = sorted(path for root in PACKAGES.values() for path in root.rglob("*.py"))
 LUA = sorted((ROOT / "lua").rglob("*.lua"))
-LAYERS = ["errors", "outcome", "calls", "connection", "wake", "line", "batcher", "query", "stats", "datastore"]
+LAYERS = [
+    "errors",
+    "outcome",
+    "calls",
+    "connection",
+    "wake",
+    "line",
+    "claims",
+    "batcher",
+    "query",
+    "stats",
+    "datastore",
+]
 """Inside the engine each imports only what stands before it (and values, which import none of these)."""
 
 

@@ -12,11 +12,11 @@ from typing import Any, Self
 from hookline import codec
 from hookline.batcher import Batcher
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, QUERY_MAX, UNSET, Call, Calls
+from hookline.claims import Claims
 from hookline.connection import Connection
-from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, Refused, ReservedKey, Unavailable
+from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, ReservedKey, Unavailable
 from hookline.item import RESERVED_PREFIX, Item, check_key, check_sort_field
 from hookline.keysettings import KeySettings, decode_settings, encode_settings
-from hookline.line import Lines
 from hookline.outcome import Claimed, Outcome
 from hookline.query import Page, Query, read_page
 from hookline.secret import SecretBox
@@ -25,14 +25,10 @@ from hookline.stats import Stats, read_stats
 from hookline.wake import Wakes
 from hookline.where import compile_where
 
-POLL = 1.0
-"""Seconds after which a waiter looks again by itself: it covers lost wake messages and filtered claims."""
 SWEEP_WORK = 1000
 """Work of one step of a sweep, in items that are looked at: about 3 ms of the store."""
 _SWEEP_ROUNDS = 20
 """Steps of one sweep in one partition."""
-_CLAIM_ROUNDS = 20
-"""Steps of one claim that may find nothing: with filters it looks at about 20,000 items."""
 
 
 class Datastore:
@@ -51,10 +47,9 @@ class Datastore:
         self.connection = Connection(url, settings, now_ms=now_ms)
         self.calls = Calls(settings.namespace, settings.partitions, secrets)
         self.wakes = Wakes(self.connection)
-        self.lines = Lines(self.wakes)
+        self.claims = Claims(self.calls, self.wakes, self._perform)
         self._batcher = Batcher(self.connection)
         self._generations: dict[tuple[str, int], int] = {}
-        self._rotation: dict[str, int] = {}
         self._places: dict[int, dict[bytes, list[bytes]]] = {}
 
     async def open(self) -> None:
@@ -182,7 +177,7 @@ class Datastore:
             Unavailable, OutcomeUnknown: that became of everything.
         """
         options |= {"worker_id": worker_id, "where": compile_where(options.get("where"))}
-        partition = calls[0].partition if calls else self._rotation.get(key, 0)
+        partition = calls[0].partition if calls else self.claims.partition(key)
         first = self.calls.claim(key, limit=min(_check_limit(limit), GIVEN_MAX), partition=partition, **options)
         following = replace(first, script="settle")
         *outcomes, claimed = await asyncio.gather(*(self._attempt(call) for call in (*calls, following)))
@@ -190,7 +185,7 @@ class Datastore:
         if isinstance(claimed, Outcome):
             claimed = Claimed([], more=not claimed.failure, failure=claimed.error())
         if len(claimed.items) < limit and (claimed.more or limit > GIVEN_MAX or self.settings.partitions > 1):
-            rest = await self._claim_now(key, limit - len(claimed.items), options, given=True)
+            rest = await self.claims.take(key, limit - len(claimed.items), options, given=True)
             claimed = replace(rest, items=claimed.items + rest.items, failure=claimed.failure or rest.failure)
         if claimed.failure and not claimed.items and all(outcome.failure for outcome in settled):
             raise claimed.failure
@@ -214,51 +209,9 @@ class Datastore:
         """
         _check_limit(limit)
         options |= {"worker_id": worker_id, "where": compile_where(options.get("where"))}
-        if wait <= 0:
-            return await self._claim_now(key, limit, options)
-        deadline = time.monotonic() + wait
-        filters = codec.pack_request(list(options["where"].conditions))
-        async with self.lines.place(key, filters) as place:
-            while True:
-                claimed = await self._claim_now(key, limit, options)
-                left = deadline - time.monotonic()
-                place.found = bool(claimed.items)
-                if place.found or left <= 0 or self.wakes.released:
-                    return claimed
-                due = POLL if claimed.next_ms is None else claimed.next_ms / 1000 - time.time()
-                await place.pause(left, min(POLL, max(due, 0.01)))
-
-    async def _claim_now(self, key: str, limit: int, options: dict[str, Any], *, given: bool = False) -> Claimed:
-        """Stay on one partition while that has work, then rotate; the limit is split, never exceeded.
-
-        What was taken is locked already, so the caller must have it: a failure after that, or when something was
-        ``given`` to it before, is told along with the items.
-        """
-        items: list[Item] = []
-        next_ms: int | None = None
-        failure: HooklineError | None = None
-        after: list[str] | None = None
-        partition, tried, fruitless = self._rotation.get(key, 0), 0, 0
-        while len(items) < limit and tried < self.settings.partitions:
-            most = min(limit - len(items), GIVEN_MAX)
-            call = self.calls.claim(key, limit=most, partition=partition, after=after, **options)
-            try:
-                claimed = _claimed(await self._perform(call))
-            except Refused as error:
-                failure, claimed = error, Claimed([])
-            except HooklineError as error:
-                failure = error
-                break
-            items += claimed.items
-            after, fruitless = claimed.after, 0 if claimed.items else fruitless + 1
-            if claimed.next_ms is not None:
-                next_ms = min(next_ms or claimed.next_ms, claimed.next_ms)
-            if len(claimed.items) < most and not (claimed.more and fruitless < _CLAIM_ROUNDS):
-                partition, tried, after = (partition + 1) % self.settings.partitions, tried + 1, None
-        self._rotation[key] = partition
-        if failure and not (items or given):
-            raise failure
-        return Claimed(items, next_ms, failure=failure)
+        return await (
+            self.claims.wait(key, limit, wait, options) if wait > 0 else self.claims.take(key, limit, options)
+        )
 
     async def sweep(self) -> list[str]:
         """Promote due items and bury exhausted locks of every key, in bounded steps -> the keys that are corrupt.
@@ -429,12 +382,6 @@ def _check_limit(limit: int) -> int:
 def _settled(outcome: Outcome | Claimed) -> Outcome:
     if isinstance(outcome, Claimed):
         raise TypeError("a claim has items, not an outcome")
-    return outcome
-
-
-def _claimed(outcome: Outcome | Claimed) -> Claimed:
-    if isinstance(outcome, Outcome):
-        raise outcome.error()
     return outcome
 
 

@@ -391,10 +391,10 @@ async def within(seconds: float, claim: Awaitable[Claimed]) -> Claimed:
 
 
 async def test_a_waiting_claim_is_woken(datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hookline.datastore.POLL", 60.0)
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
     for name in ("a", "b", "c"):
         waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
-        await wait_until(lambda: datastore.lines.waiting("jobs"))
+        await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
         assert not waiting.done()
         await datastore.create("other", name, metadata=WAITING)
         await datastore.create("jobs", name, metadata=WAITING)
@@ -405,7 +405,7 @@ async def test_a_waiting_claim_is_woken(datastore: Datastore, monkeypatch: pytes
 async def test_waits_outlive_a_lost_subscription(
     datastore: Datastore, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hookline.datastore.POLL", 60.0)
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
     monkeypatch.setattr("hookline.wake._RECONNECT", 0.05)
 
     async def subscribers() -> int:
@@ -427,9 +427,9 @@ async def _other_subscriber(raw: aioredis.Redis, than: str) -> bool:
 async def test_a_waiting_claim_looks_by_itself_too(
     datastore: Datastore, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hookline.datastore.POLL", 0.05)
+    monkeypatch.setattr("hookline.claims.POLL", 0.05)
     waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60, where={"x": 1}))
-    await wait_until(lambda: datastore.lines.waiting("jobs"))
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
     await datastore.create("jobs", "a", metadata=WAITING)
     await datastore.update("jobs", "a", metadata={"x": 1})  # wakes nobody: it was ready before
     assert (await within(5, waiting)).items[0].sort_field == "a"
@@ -439,7 +439,7 @@ async def test_a_waiting_claim_looks_by_itself_too(
 async def test_a_waiting_claim_knows_when_to_look(
     datastore: Datastore, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr("hookline.datastore.POLL", 60.0)
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
     if what == "due":
         await datastore.create("jobs", "a", metadata={**WAITING, "scheduled_at": "+300ms"})
     else:
@@ -454,7 +454,7 @@ async def test_a_waiting_claim_knows_when_to_look(
 async def test_a_claim_waits_no_longer_than_it_may(datastore: Datastore) -> None:
     assert (await within(10, datastore.claim("jobs", worker_id="w", wait=0.1))).items == []
     waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
-    await wait_until(lambda: datastore.lines.waiting("jobs"))
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert not datastore.wakes._listeners
@@ -463,10 +463,10 @@ async def test_a_claim_waits_no_longer_than_it_may(datastore: Datastore) -> None
 async def test_a_waiting_claim_learns_of_what_is_due_before_it_looks_again(
     datastore: Datastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hookline.datastore.POLL", 60.0)
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
     await datastore.create("jobs", "later", metadata={**WAITING, "scheduled_at": "+1h"})
     waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
-    await wait_until(lambda: datastore.lines.waiting("jobs"))
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
     await asyncio.sleep(0.05)
     await datastore.create("jobs", "sooner", metadata={**WAITING, "scheduled_at": "+300ms"})
     assert [item.sort_field for item in (await within(10, waiting)).items] == ["sooner"]
@@ -474,7 +474,7 @@ async def test_a_waiting_claim_learns_of_what_is_due_before_it_looks_again(
 
 async def test_a_thousand_who_wait_ask_the_store_as_one(datastore: Datastore, raw: aioredis.Redis) -> None:
     waiting = [asyncio.create_task(datastore.claim("jobs", worker_id=f"w{n}", wait=60)) for n in range(1000)]
-    await wait_until(lambda: datastore.lines.waiting("jobs") == 1000)
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1000)
     await asyncio.sleep(0.5)
     await raw.config_resetstat()
     began = time.monotonic()
@@ -491,12 +491,12 @@ async def test_a_thousand_who_wait_ask_the_store_as_one(datastore: Datastore, ra
 async def test_who_waits_with_other_filters_has_a_line_of_their_own(
     datastore: Datastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hookline.datastore.POLL", 60.0)
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
     waiting = {
         kind: asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60, where={"kind": kind}))
         for kind in ("a", "b", "c")
     }
-    await wait_until(lambda: datastore.lines.waiting("jobs") == 3)
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 3)
     for kind in ("c", "a", "b"):
         await datastore.create("jobs", kind, metadata={**WAITING, "kind": kind})
         assert [item.sort_field for item in (await within(5, waiting[kind])).items] == [kind]
@@ -505,11 +505,11 @@ async def test_who_waits_with_other_filters_has_a_line_of_their_own(
 async def test_when_the_first_in_line_leaves_the_next_looks(
     datastore: Datastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hookline.datastore.POLL", 60.0)
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
     first = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
-    await wait_until(lambda: datastore.lines.waiting("jobs") == 1)
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1)
     second = asyncio.create_task(datastore.claim("jobs", worker_id="v", wait=60))
-    await wait_until(lambda: datastore.lines.waiting("jobs") == 2)
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 2)
     await asyncio.sleep(0.05)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
@@ -519,7 +519,7 @@ async def test_when_the_first_in_line_leaves_the_next_looks(
 
 async def test_waiting_claims_share_what_comes(datastore: Datastore) -> None:
     waiting = [asyncio.create_task(datastore.claim("jobs", worker_id=f"w{n}", wait=60)) for n in range(20)]
-    await wait_until(lambda: datastore.lines.waiting("jobs") == 20)
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 20)
     await datastore.run([datastore.calls.create("jobs", f"{n:02}", metadata=WAITING) for n in range(20)])
     found = await within(20, asyncio.gather(*waiting))  # type: ignore[arg-type]
     assert sorted(item.sort_field for claimed in found for item in claimed.items) == [f"{n:02}" for n in range(20)]  # type: ignore[attr-defined]
@@ -710,7 +710,7 @@ async def test_many_who_claim_what_stands_far_back_at_once(datastore: Datastore)
 async def test_a_claim_of_many_goes_on_behind_those_it_got(
     datastore: Datastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hookline.datastore._CLAIM_ROUNDS", 3)
+    monkeypatch.setattr("hookline.claims._ROUNDS", 3)
     calls = [datastore.calls.create("jobs", f"{n:04}", metadata={**WAITING, "rare": n >= 2500}) for n in range(3000)]
     await datastore.run(calls)
     claimed = await datastore.claim("jobs", worker_id="w", limit=500, where={"rare": True})

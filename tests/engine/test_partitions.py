@@ -138,12 +138,12 @@ async def test_the_earliest_of_all_partitions(datastore: Datastore, clock: Clock
 async def test_a_waiting_claim_is_woken_from_any_partition(
     datastore: Datastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hookline.datastore.POLL", 60.0)
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
     by_partition = {keys.partition_of("jobs", f"{n}", PARTITIONS): f"{n}" for n in range(100)}
     assert len(by_partition) == PARTITIONS
     for name in by_partition.values():
         waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
-        await wait_until(lambda: datastore.lines.waiting("jobs"))
+        await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
         await datastore.create("jobs", name, metadata={"status": "not_started"})
         assert [item.sort_field for item in (await asyncio.wait_for(waiting, 5)).items] == [name]
 

@@ -1,0 +1,93 @@
+"""Claims over the partitions of a namespace, at once or waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from hookline import codec
+from hookline.calls import GIVEN_MAX, Call, Calls
+from hookline.errors import HooklineError, Refused
+from hookline.item import Item
+from hookline.line import Lines
+from hookline.outcome import Claimed, Outcome
+from hookline.wake import Wakes
+
+POLL = 1.0
+"""Seconds after which the first in line looks again by itself: it covers lost wake messages and filtered claims."""
+_ROUNDS = 20
+"""Steps of one claim that may find nothing: with filters it looks at about 20,000 items."""
+
+Perform = Callable[[Call], Awaitable[Outcome | Claimed]]
+
+
+class Claims:
+    """Takes items of a key, partition after partition. ``options`` are the arguments of :meth:`Calls.claim`."""
+
+    def __init__(self, calls: Calls, wakes: Wakes, perform: Perform) -> None:
+        self.lines = Lines(wakes)
+        self._calls = calls
+        self._wakes = wakes
+        self._perform = perform
+        self._rotation: dict[str, int] = {}
+
+    def partition(self, key: str) -> int:
+        """The partition that the next claim begins with."""
+        return self._rotation.get(key, 0)
+
+    async def wait(self, key: str, limit: int, seconds: float, options: dict[str, Any]) -> Claimed:
+        """Take items; none there, wait so long for one.
+
+        Raises:
+            Refused, Unavailable, OutcomeUnknown
+        """
+        deadline = time.monotonic() + seconds
+        filters = codec.pack_request(list(options["where"].conditions))
+        async with self.lines.place(key, filters) as place:
+            while True:
+                claimed = await self.take(key, limit, options)
+                left = deadline - time.monotonic()
+                place.found = bool(claimed.items)
+                if place.found or left <= 0 or self._wakes.released:
+                    return claimed
+                due = POLL if claimed.next_ms is None else claimed.next_ms / 1000 - time.time()
+                await place.pause(left, min(POLL, max(due, 0.01)))
+
+    async def take(self, key: str, limit: int, options: dict[str, Any], *, given: bool = False) -> Claimed:
+        """Stay on one partition while that has work, then rotate; the limit is split, never exceeded.
+
+        What was taken is locked already, so the caller must have it: a failure after that, or when something was
+        ``given`` to it before, is told along with the items.
+        """
+        items: list[Item] = []
+        next_ms: int | None = None
+        failure: HooklineError | None = None
+        after: list[str] | None = None
+        partition, tried, fruitless = self.partition(key), 0, 0
+        while len(items) < limit and tried < self._calls.partitions:
+            most = min(limit - len(items), GIVEN_MAX)
+            call = self._calls.claim(key, limit=most, partition=partition, after=after, **options)
+            try:
+                claimed = _claimed(await self._perform(call))
+            except Refused as error:
+                failure, claimed = error, Claimed([])
+            except HooklineError as error:
+                failure = error
+                break
+            items += claimed.items
+            after, fruitless = claimed.after, 0 if claimed.items else fruitless + 1
+            if claimed.next_ms is not None:
+                next_ms = min(next_ms or claimed.next_ms, claimed.next_ms)
+            if len(claimed.items) < most and not (claimed.more and fruitless < _ROUNDS):
+                partition, tried, after = (partition + 1) % self._calls.partitions, tried + 1, None
+        self._rotation[key] = partition
+        if failure and not (items or given):
+            raise failure
+        return Claimed(items, next_ms, failure=failure)
+
+
+def _claimed(outcome: Outcome | Claimed) -> Claimed:
+    if isinstance(outcome, Outcome):
+        raise outcome.error()
+    return outcome
