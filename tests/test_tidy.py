@@ -16,17 +16,8 @@ PACKAGES = {"hookline_lua": ROOT / "lua", "hookline": ROOT / "engine", "hookline
 MODULES = sorted(path for root in PACKAGES.values() for path in root.rglob("*.py"))
 LUA = sorted((ROOT / "lua").rglob("*.lua"))
 LAYERS = [
-    "errors",
-    "outcome",
-    "calls",
-    "connection",
-    "wake",
-    "line",
-    "claims",
-    "batcher",
-    "query",
-    "stats",
-    "datastore",
+    *("errors", "outcome", "calls", "connection"),
+    *("wake", "line", "claims", "batcher", "query", "stats", "datastore", "bulk"),
 ]
 """Inside the engine each imports only what stands before it (and values, which import none of these)."""
 

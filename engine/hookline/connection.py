@@ -224,8 +224,8 @@ class Connection:
             await self._pool.release(connection)
 
     @asynccontextmanager
-    async def wakes(self) -> AsyncIterator[AsyncIterator[str]]:
-        """Subscribe to the wake channels of all partitions: messages such as ``ready:<key>`` and ``outbox``.
+    async def messages(self, channel: Callable[[str], str]) -> AsyncIterator[AsyncIterator[str]]:
+        """Subscribe to a channel of every partition -> the topics of its messages.
 
         Raises:
             Unavailable: the store cannot be reached, or the subscription was lost.
@@ -233,20 +233,33 @@ class Connection:
         client = aioredis.Redis.from_url(self._url, **{**self._options, "socket_timeout": None})
         pubsub = client.pubsub(ignore_subscribe_messages=True)
         try:
-            await pubsub.ssubscribe(*(keys.wake_channel(tag) for tag in self._tags))
+            await pubsub.ssubscribe(*map(channel, self._tags))
 
-            async def messages() -> AsyncIterator[str]:
+            async def topics() -> AsyncIterator[str]:
                 while True:
                     message = await pubsub.get_message(timeout=None)
                     if message and message["type"] in ("smessage", "message"):
-                        yield message["data"].decode()
+                        for topic in message["data"].decode().split("\0"):
+                            yield topic
 
-            yield messages()
+            yield topics()
         except _LOST as error:
             raise Unavailable(f"the store gave no answer: {error}") from error
         finally:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
             await client.aclose()
+
+    async def now_ms(self) -> int:
+        """The store's clock (on a cluster that of one of its nodes), or the one that a test has set.
+
+        Raises:
+            Unavailable: no answer.
+        """
+        fixed = self._now_ms()
+        if fixed is not None:
+            return fixed
+        seconds, micros = await self.command("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
 
     def _now_text(self) -> str:
         now_ms = self._now_ms()

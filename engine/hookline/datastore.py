@@ -9,22 +9,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
-from hookline import codec
+from hookline import codec, keys
 from hookline.batcher import Batcher
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, QUERY_MAX, UNSET, Call, Calls
 from hookline.claims import Claims
 from hookline.connection import Connection
 from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, ReservedKey, Unavailable
-from hookline.item import RESERVED_PREFIX, Item, check_key, check_sort_field
+from hookline.item import RESERVED_PREFIX, TERMINAL, Item, check_key, check_sort_field
 from hookline.keysettings import KeySettings, decode_settings, encode_settings
 from hookline.outcome import Claimed, Outcome
-from hookline.query import Page, Query, read_page
+from hookline.query import Page, Query, get_many, read_page
 from hookline.secret import SecretBox
 from hookline.settings import Settings
 from hookline.stats import Stats, read_stats
-from hookline.wake import Wakes
+from hookline.wake import Wakes, pause
 from hookline.where import compile_where
 
+CHANGE_POLL = 10.0
+"""Seconds after which who waits for an item looks by itself: it covers lost messages."""
+ENDED = {"status": {"in": sorted(TERMINAL)}}
 SWEEP_WORK = 1000
 """Work of one step of a sweep, in items that are looked at: about 3 ms of the store."""
 _SWEEP_ROUNDS = 20
@@ -46,7 +49,8 @@ class Datastore:
         self.secrets = secrets
         self.connection = Connection(url, settings, now_ms=now_ms)
         self.calls = Calls(settings.namespace, settings.partitions, secrets)
-        self.wakes = Wakes(self.connection)
+        self.wakes = Wakes(self.connection, keys.wake_channel)
+        self._changes = Wakes(self.connection, keys.changed_channel, idle_ends=True)
         self.claims = Claims(self.calls, self.wakes, self._perform)
         self._batcher = Batcher(self.connection)
         self._generations: dict[tuple[str, int], int] = {}
@@ -69,6 +73,7 @@ class Datastore:
         """Wait for what is under way, then close."""
         await self._batcher.close()
         await self.wakes.close()
+        await self._changes.close()
         await self.connection.close()
 
     async def __aenter__(self) -> Self:
@@ -316,14 +321,51 @@ class Datastore:
             NotFound: there is no such item.
             Invalid, Corrupt, Unavailable
         """
+        item = await self._get(key, sort_field, ())
+        if item is None:
+            raise TypeError("without filters an item that is there is shown")
+        return item
+
+    async def _get(self, key: str, sort_field: str, conditions: Sequence[dict[str, Any]]) -> Item | None:
+        """One item, or None where it does not meet the conditions."""
         check_key(key)
         check_sort_field(sort_field)
+        request: dict[str, Any] = {"verb": "get", "key": key, "sort": sort_field}
+        if conditions:
+            request["where"] = list(conditions)
         partition = self.calls.partition(key, sort_field)
-        request = [{"verb": "get", "key": key, "sort": sort_field}]
-        ((word, fields, _),) = await self.connection.read("find", partition, request)
-        if word == b"ok":
-            return codec.decode_item(key, sort_field, codec.decode_fields(fields))
-        raise Corrupt if word == b"corrupt" else NotFound
+        ((word, fields, _),) = await self.connection.read("find", partition, [request])
+        if word != b"ok":
+            raise Corrupt if word == b"corrupt" else NotFound
+        return codec.decode_item(key, sort_field, codec.decode_fields(fields)) if fields else None
+
+    async def get_many(self, names: Sequence[tuple[str, str]]) -> list[Item | None]:
+        """Items by key and sortField, in order; None where there is none.
+
+        Raises:
+            Invalid, Corrupt, Unavailable
+        """
+        return await get_many(self.connection, self.calls.partition, names)
+
+    async def wait_for(self, key: str, sort_field: str, *, until: object = None, timeout: float = 30) -> Item | None:
+        """The item once it meets the filters ``until``, or has ended if there are none; None if that takes longer.
+
+        Raises:
+            NotFound: there is no such item, or not any more.
+            Invalid, Corrupt, Unavailable
+        """
+        conditions = compile_where(ENDED if until is None else until, "/until").conditions
+        deadline = time.monotonic() + timeout
+        tag = keys.partition_tag(
+            self.settings.namespace, self.calls.partition(key, sort_field), self.settings.partitions
+        )
+        async with self._changes.listening(keys.item_name(tag, key, sort_field)) as changed:
+            while True:
+                item = await self._get(key, sort_field, conditions)
+                left = deadline - time.monotonic()
+                if item or left <= 0:
+                    return item
+                await pause(changed, min(left, CHANGE_POLL))
 
     async def query(
         self,

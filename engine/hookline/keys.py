@@ -50,5 +50,15 @@ def meta(namespace: str) -> str:
 
 
 def wake_channel(tag: str) -> str:
-    """The sharded channel that tells of ready items and new events of a partition."""
+    """The sharded channel that tells of ready items and new events of a partition: ``ready:<key>``, ``outbox``."""
     return f"{tag}:wake"
+
+
+def changed_channel(tag: str) -> str:
+    """The sharded channel that names the items of a partition that have changed, by :func:`item_name`."""
+    return f"{tag}:changed"
+
+
+def item_name(tag: str, key: str, sort_field: str) -> str:
+    """The name of an item's hash."""
+    return f"{tag}:i:{key}:{sort_field}"

@@ -1,8 +1,9 @@
-"""Queries: one page of a key's items, merged over the partitions, each read in bounded steps."""
+"""Reads of many: a page of a key's items, merged over the partitions, and items by their names; in bounded steps."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,13 @@ from hookline import codec, cursor
 from hookline.connection import Connection
 from hookline.cursor import Position
 from hookline.errors import Corrupt
-from hookline.item import Item
+from hookline.item import Item, check_key, check_sort_field
 from hookline.where import Where
 
 BUDGET = 1000
 """Work of one bounded read, in entries that are examined: about 3 ms of the store."""
+GET_MAX = 100
+"""Items that one call reads by their names."""
 _ROUNDS = 50
 """Bounded reads of one query before it answers a short page with a cursor."""
 
@@ -124,3 +127,36 @@ async def _round(
             entries.append(_Entry(partition, score.decode(), item))
     entries.sort(key=query.order_of, reverse=query.descending)
     return entries, ends, examined
+
+
+async def get_many(
+    connection: Connection, partition_of: Callable[[str, str], int], names: Sequence[tuple[str, str]]
+) -> list[Item | None]:
+    """Items by their names, :data:`GET_MAX` a call; what a call had no room for is asked for again.
+
+    Raises:
+        Invalid, Corrupt, Unavailable
+    """
+    found: dict[tuple[str, str], Item | None] = {}
+    waiting: dict[int, list[tuple[str, str]]] = {}
+    for key, sort_field in dict.fromkeys(names):
+        check_key(key)
+        check_sort_field(sort_field)
+        waiting.setdefault(partition_of(key, sort_field), []).append((key, sort_field))
+
+    async def read(partition: int, left: list[tuple[str, str]]) -> None:
+        while left:
+            asked, left = left[:GET_MAX], left[GET_MAX:]
+            request = [{"verb": "get", "key": key, "sort": sort_field} for key, sort_field in asked]
+            answers = await connection.read("find", partition, request)
+            for (key, sort_field), (word, fields, extra) in zip(asked, answers, strict=True):
+                if word == b"corrupt":
+                    raise Corrupt
+                if extra and extra.get(b"again"):
+                    left.append((key, sort_field))
+                else:
+                    shown = codec.decode_item(key, sort_field, codec.decode_fields(fields)) if fields else None
+                    found[key, sort_field] = shown
+
+    await asyncio.gather(*(read(partition, asked) for partition, asked in waiting.items()))
+    return [found[name] for name in names]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
 from hookline.connection import Connection
@@ -22,10 +22,15 @@ class Listener(Protocol):
 
 
 class Wakes:
-    """Turns wake messages into events. A lost message is covered by the poll interval of whoever waits."""
+    """Turns messages of a channel into events. A lost one is covered by the poll interval of whoever waits.
 
-    def __init__(self, connection: Connection) -> None:
+    With ``idle_ends`` the subscription ends when nobody listens any more: there are many messages on that channel.
+    """
+
+    def __init__(self, connection: Connection, channel: Callable[[str], str], *, idle_ends: bool = False) -> None:
         self._connection = connection
+        self._channel = channel
+        self._idle_ends = idle_ends
         self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
@@ -58,6 +63,10 @@ class Wakes:
         self._listeners[topic].discard(listener)
         if not self._listeners[topic]:
             del self._listeners[topic]
+        if self._idle_ends and not self._listeners and self._task:
+            self._task.cancel()
+            self._task = None
+            self._subscribed.clear()
 
     def release(self) -> None:
         """Let everybody who waits go, for the process is about to stop; from now on nobody waits."""
@@ -76,9 +85,9 @@ class Wakes:
     async def _run(self) -> None:
         while True:
             try:
-                async with self._connection.wakes() as messages:
+                async with self._connection.messages(self._channel) as topics:
                     self._subscribed.set()
-                    async for topic in messages:
+                    async for topic in topics:
                         for listener in self._listeners.get(topic, ()):
                             listener.set()
             except Unavailable:

@@ -4,7 +4,7 @@
 -- args: now_ms:int request:msgpack
 -- use: outcome clock index where
 
-local find = {}
+local find = { bytes = 4194304 }
 
 -- The fields of an item, and how many bytes they are; or the word that says why there are none.
 local function read(id)
@@ -23,9 +23,20 @@ local function read(id)
   return fields, bytes
 end
 
+-- One item; nothing of it where it does not meet the filters, or when this call has given so much that it must be asked
+-- for `again`.
 function find.get(operation)
-  local fields, word = read(partition .. ':i:' .. operation.key .. ':' .. operation.sort)
-  return { fields and outcome.ok or word, fields or false, false }
+  if find.bytes <= 0 then
+    return { outcome.ok, false, { again = true } }
+  end
+  local fields, bytes = read(partition .. ':i:' .. operation.key .. ':' .. operation.sort)
+  if not fields then
+    return { bytes, false, false }
+  elseif operation.where and not where.matches(fields, operation.where) then
+    return { outcome.ok, false, false }
+  end
+  find.bytes = find.bytes - bytes
+  return { outcome.ok, fields, false }
 end
 
 -- The rank to begin at: behind the entry where the last page ended, even if that has moved since.

@@ -75,4 +75,5 @@ end
 item.flush()
 lock.flush()
 wake.ready(index.ready)
+wake.changed(item.changed)
 return cmsgpack.pack(answer)

@@ -525,6 +525,87 @@ async def test_waiting_claims_share_what_comes(datastore: Datastore) -> None:
     assert sorted(item.sort_field for claimed in found for item in claimed.items) == [f"{n:02}" for n in range(20)]  # type: ignore[attr-defined]
 
 
+# Waiting for an item
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
+async def test_wait_for_the_end_of_an_item(datastore: Datastore, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    monkeypatch.setattr("hookline.datastore.CHANGE_POLL", 60.0)
+    await datastore.create("jobs", "a", metadata=WAITING)
+    waiting = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
+    await wait_until(lambda: datastore._changes._subscribed.is_set())
+    await datastore.create("jobs", "b", metadata={"status": end})
+    await datastore.update("jobs", "a", metadata={"step": 1})
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await datastore.update("jobs", "a", metadata={"status": end, "result": {"rows": 3}})
+    item = await asyncio.wait_for(waiting, 5)
+    assert item == await datastore.get("jobs", "a")
+    assert await datastore.wait_for("jobs", "a", timeout=60) == item
+    assert datastore._changes._task is None
+
+
+async def test_wait_for_a_change(datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata={"step": 1})
+    waiting = asyncio.create_task(datastore.wait_for("jobs", "a", until={"version": {"gt": 1}}, timeout=60))
+    stepping = asyncio.create_task(datastore.wait_for("jobs", "a", until={"step": 3}, timeout=60))
+    await wait_until(lambda: datastore._changes._subscribed.is_set())
+    await datastore.update("jobs", "a", metadata={"step": 2})
+    assert [item and item.version for item in (await asyncio.wait_for(waiting, 5),)] == [2]
+    await datastore.update("jobs", "a", metadata={"step": 3})
+    assert [item and item.version for item in (await asyncio.wait_for(stepping, 5),)] == [3]
+
+
+async def test_wait_for_what_does_not_come(datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata=WAITING)
+    assert await datastore.wait_for("jobs", "a", timeout=0.05) is None
+    assert await datastore.wait_for("jobs", "a", timeout=0) is None
+    with pytest.raises(NotFound):
+        await datastore.wait_for("jobs", "nobody", timeout=60)
+    with pytest.raises(Invalid):
+        await datastore.wait_for("jobs", "a", until={"x": {"about": 1}})
+    waiting = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
+    await wait_until(lambda: datastore._changes._subscribed.is_set())
+    await datastore.delete("jobs", "a")
+    with pytest.raises(NotFound):
+        await asyncio.wait_for(waiting, 5)
+
+
+async def test_wait_for_what_a_sweep_ends(datastore: Datastore, clock: Clock) -> None:
+    clock.ms = NOW_MS
+    await datastore.create("jobs", "a", metadata={**WAITING, "max_attempts": 1})
+    await claim_one(datastore, lock_for=1)
+    waiting = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
+    await wait_until(lambda: datastore._changes._subscribed.is_set())
+    clock.advance(2)
+    await datastore.sweep()
+    item = await asyncio.wait_for(waiting, 5)
+    assert item is not None
+    assert item.status == "failed"
+
+
+# Items by their names
+
+
+async def test_get_many(datastore: Datastore) -> None:
+    await datastore.run([datastore.calls.create("jobs", f"{n:03}", content=n) for n in range(0, 250, 2)])
+    found = await datastore.get_many([("jobs", f"{n:03}") for n in range(250)] + [("jobs", "000"), ("other", "000")])
+    assert [item and item.content for item in found] == [n if n % 2 == 0 else None for n in range(250)] + [0, None]
+    assert await datastore.get_many([]) == []
+    with pytest.raises(Invalid):
+        await datastore.get_many([("jobs", "a"), ("no key", "a")])
+
+
+async def test_get_many_large_ones(datastore: Datastore, raw: aioredis.Redis) -> None:
+    """A call gives about 4 MiB, and the rest is asked for again."""
+    text = "x" * 1_000_000
+    await datastore.run([datastore.calls.create("jobs", f"{n}", content=text) for n in range(9)])
+    await raw.config_resetstat()
+    found = await datastore.get_many([("jobs", f"{n}") for n in range(10)])
+    assert [item and len(item.content) for item in found] == [1_000_000] * 9 + [None]
+    assert (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"] == 2
+
+
 # Queries
 
 

@@ -152,6 +152,7 @@ function call.run(handle)
   lock.flush()
   keep(id, outcomes)
   wake.ready(index.ready)
+  wake.changed(item.changed)
   if fired then
     wake.say('outbox')
   end

@@ -1,7 +1,7 @@
 -- The view: items as the operations of this call see them, before anything is written.
 -- use: index
 
-local item = { view = {}, touched = {}, growth = {} }
+local item = { view = {}, touched = {}, changed = {}, growth = {} }
 
 -- The record of an item: `fields` as they stand in the view, `stored` whether the store has it.
 function item.load(key, sort)
@@ -162,6 +162,7 @@ function item.flush()
     elseif record.stored then
       redis.call('DEL', record.id)
     end
+    item.changed[#item.changed + 1] = record.id
     record.stored, record.stored_status = record.exists, record.exists and record.fields.s or nil
     record.kept, record.listed = {}, nil
   end

@@ -1,0 +1,96 @@
+"""Changes to all items that match: delete, redrive, cancel. In bounded steps that say how far they are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hookline.calls import Call
+from hookline.clock import parse_time
+from hookline.datastore import Datastore
+from hookline.item import Item
+
+STEP = 100
+"""Items of one step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a change of many has come. With ``cursor`` it can be gone on with; None: it is through.
+
+    ``passed_over`` counts the items that changed, or went, between being found and being changed.
+    """
+
+    done: int
+    passed_over: int
+    cursor: str | None
+
+
+def delete(
+    datastore: Datastore, key: str, where: object = None, *, triggers: bool = True, cursor: str | None = None
+) -> AsyncIterator[Progress]:
+    """Delete the items of a key that match.
+
+    Raises:
+        Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
+    """
+
+    def call(item: Item) -> Call:
+        return datastore.calls.delete(key, item.sort_field, version=item.version, triggers=triggers)
+
+    return _change(datastore, key, where, call, cursor)
+
+
+def redrive(
+    datastore: Datastore, key: str, where: dict[str, Any] | None = None, *, cursor: str | None = None
+) -> AsyncIterator[Progress]:
+    """Put the dead letters of a key that match back in line, with all their attempts before them.
+
+    Raises:
+        Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
+    """
+    return _set_status(datastore, key, {**(where or {}), "status": "failed"}, "not_started", cursor)
+
+
+def cancel(
+    datastore: Datastore, key: str, where: dict[str, Any] | None = None, *, cursor: str | None = None
+) -> AsyncIterator[Progress]:
+    """Cancel the items of a key that match: by default those that wait. Who holds one learns of it by its next extend.
+
+    Raises:
+        Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
+    """
+    return _set_status(datastore, key, {"status": "not_started", **(where or {})}, "cancelled", cursor)
+
+
+def _set_status(
+    datastore: Datastore, key: str, where: dict[str, Any], status: str, cursor: str | None
+) -> AsyncIterator[Progress]:
+    def call(item: Item) -> Call:
+        return datastore.calls.update(key, item.sort_field, metadata={"status": status}, version=item.version)
+
+    return _change(datastore, key, where, call, cursor)
+
+
+async def _change(
+    datastore: Datastore, key: str, where: object, call: Callable[[Item], Call], cursor: str | None
+) -> AsyncIterator[Progress]:
+    """Walk the items that match and change each at the version that was found.
+
+    What changes while it runs comes by again at the end of its index: that is passed over, so the walk has an end.
+    """
+    begun = await datastore.connection.now_ms()
+    done = passed_over = 0
+    while True:
+        page = await datastore.query(key, where=where, limit=STEP, cursor=cursor)
+        wanted = [item for item in page.items if parse_time(item.updated_at) <= begun]
+        outcomes = await datastore.run([call(item) for item in wanted])
+        for outcome in outcomes:
+            if outcome.failure:
+                raise outcome.failure
+        made = sum(outcome.ok for outcome in outcomes)
+        done, passed_over, cursor = done + made, passed_over + len(page.items) - made, page.cursor
+        yield Progress(done, passed_over, cursor)
+        if cursor is None:
+            return
