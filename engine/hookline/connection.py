@@ -1,5 +1,6 @@
-"""The connection to the store: the only module that speaks redis-py.
+"""The connection to the store: it runs scripts, and says what became of a call whose answer was lost.
 
+With ``nodes`` the only module that speaks redis-py.
 redis-py's own retries are off: after a timeout they would run a write twice. Instead every writing call carries a
 call id under which the store keeps its outcomes; an answer that was lost is asked for again with the same id.
 """
@@ -9,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgpack
-import redis.asyncio as aioredis
 from redis import exceptions as redis_errors
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from hookline import keys
 from hookline.codec import pack_request, unpack_answer
-from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, StoreFull, Unavailable
+from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, Unavailable
+from hookline.nodes import LOST, LostError, Nodes, NotSentError
 from hookline.settings import Settings
 from hookline_lua import SCRIPTS, load
 
@@ -31,17 +31,7 @@ REDIS_MIN, VALKEY_MIN = (7, 0), (7, 2)
 """Script flags and sharded pub/sub begin here."""
 _RETRY_PAUSE = 0.05
 
-# Python 3.12 to 3.14.0 raise the last two on a socket that the peer closed (redis-py #4287).
-_LOST = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError, TypeError, AttributeError)
 _NOT_NOW = ("MISCONF", "LOADING", "BUSY", "READONLY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN")
-
-
-class _NotSentError(Exception):
-    """No byte of the call left this process."""
-
-
-class _LostError(Exception):
-    """The call may have reached the store; its answer did not come."""
 
 
 class Connection:
@@ -50,21 +40,9 @@ class Connection:
     def __init__(self, url: str, settings: Settings, *, now_ms: Callable[[], int | None] = lambda: None) -> None:
         self._settings = settings
         self._now_ms = now_ms
-        self._options: dict[str, Any] = {
-            "socket_timeout": settings.call_timeout,
-            "socket_connect_timeout": settings.call_timeout,
-            "retry": Retry(NoBackoff(), 0),
-            "retry_on_error": [],
-            "decode_responses": False,
-            "protocol": 2,
-            "health_check_interval": 0,
-            "client_name": "hookline",
-        }
-        self._url = url
-        self._pool = aioredis.BlockingConnectionPool.from_url(
-            url, max_connections=settings.connections, timeout=settings.call_timeout, **self._options
-        )
+        self._nodes = Nodes(url, settings)
         self._tags: list[str] = []
+        self._slots: list[int] = []
         self.partitions = settings.partitions
         self.cursor_secret = b""
 
@@ -75,18 +53,23 @@ class Connection:
             Incompatible: the store is too old, may evict keys, or holds the namespace in another form.
             Unavailable: the store cannot be reached.
         """
-        _check_server(_read_info(await self.command("INFO", "server")))
-        _check_policy(_read_info(await self.command("INFO", "memory")))
+        await self._translated(self._nodes.open())
+        for answer in await self._translated(self._nodes.run_everywhere("INFO", "everything")):
+            info = _read_info(answer)
+            _check_server(info)
+            _check_policy(info)
         await self._open_namespace()
+        if self._nodes.clustered and self.partitions == 1:
+            log.warning("the store is a cluster, of which a namespace with one partition uses one node only")
         for name in SCRIPTS:
-            await self.command("SCRIPT", "LOAD", load(name).source)
+            await self._translated(self._nodes.run_everywhere("SCRIPT", "LOAD", load(name).source))
 
     async def _open_namespace(self) -> None:
         settings, name = self._settings, keys.meta(self._settings.namespace)
         wanted = {"partitions": settings.partitions, "cursor_secret": secrets.token_bytes(32), "schema": keys.SCHEMA}
         for field, value in wanted.items():
-            await self.command("HSETNX", name, field, value)
-        flat = await self.command("HGETALL", name)
+            await self._command(keys.slot(name), "HSETNX", name, field, value)
+        flat = await self._command(keys.slot(name), "HGETALL", name)
         meta = dict(zip(flat[::2], flat[1::2], strict=True))
         if int(meta[b"schema"]) != keys.SCHEMA:
             raise Incompatible(
@@ -103,10 +86,11 @@ class Connection:
             keys.partition_tag(settings.namespace, partition, settings.partitions)
             for partition in range(settings.partitions)
         ]
+        self._slots = [keys.slot(tag) for tag in self._tags]
 
     async def close(self) -> None:
         """Close every connection to the store."""
-        await self._pool.disconnect()
+        await self._nodes.close()
 
     async def write(self, script: str, partition: int, operations: Sequence[bytes]) -> list[Any]:
         """Run packed operations in one call -> one outcome each, ``[word, fields | false, extra | false]``.
@@ -129,20 +113,20 @@ class Connection:
         )
         call_id = secrets.token_hex(12)
         args = (self._tags[partition], self._now_text(), call_id, request)
-        answer: list[Any] = unpack_answer(await self._resolved(script, args))
+        answer: list[Any] = unpack_answer(await self._resolved(script, partition, args))
         return answer
 
-    async def _resolved(self, script: str, args: tuple[Any, ...]) -> bytes:
+    async def _resolved(self, script: str, partition: int, args: tuple[Any, ...]) -> bytes:
         # Outcomes are kept for as long: what is sent after the deadline could take effect a second time.
         deadline = asyncio.get_running_loop().time() + self._settings.call_timeout * 2
         sent = False
         while True:
             try:
-                answer: bytes = await self._evaluate(script, args, deadline if sent else None)
-            except _NotSentError as error:
+                answer: bytes = await self._evaluate(script, partition, args, deadline if sent else None)
+            except NotSentError as error:
                 if not sent:
                     raise Unavailable(f"the store cannot be reached: {error}") from error
-            except _LostError:
+            except LostError:
                 sent = True
             except Unavailable:
                 # Once a call was sent, a store that takes none now says nothing about that one.
@@ -162,66 +146,44 @@ class Connection:
             StoreFull: the store is at its memory limit.
         """
         args = (self._tags[partition], self._now_text(), pack_request(request))
-        try:
-            answer = await self._evaluate(script, args)
-        except (_NotSentError, _LostError) as error:
-            raise Unavailable(f"the store gave no answer: {error}") from error
+        answer = await self._translated(self._evaluate(script, partition, args))
         return unpack_answer(answer) if isinstance(answer, bytes) else answer
 
     async def command(self, *args: Any) -> Any:
-        """Run one bare command of which a repeat does no harm -> its answer.
+        """Run one bare command without a key, of which a repeat does no harm -> the first node's answer.
 
         Raises:
             Unavailable: no answer.
         """
+        return await self._command(None, *args)
+
+    async def _command(self, slot: int | None, *args: Any) -> Any:
+        return await self._translated(self._nodes.run(slot, *args))
+
+    async def _translated(self, work: Awaitable[Any]) -> Any:
         try:
-            return await self._roundtrip(*args)
-        except (_NotSentError, _LostError) as error:
+            return await work
+        except (NotSentError, LostError) as error:
             raise Unavailable(f"the store gave no answer: {error}") from error
-
-    async def _evaluate(self, name: str, args: tuple[Any, ...], send_by: float | None = None) -> Any:
-        script = load(name)
-        try:
-            return await self._roundtrip("EVALSHA", script.sha, len(script.keys), *args, send_by=send_by)
-        except redis_errors.NoScriptError:
-            # Nothing ran: the store was restarted, or its scripts were flushed.
-            await self._roundtrip("SCRIPT", "LOAD", script.source, send_by=send_by)
-        try:
-            return await self._roundtrip("EVALSHA", script.sha, len(script.keys), *args, send_by=send_by)
-        except redis_errors.NoScriptError:
-            # Flushed again in between: sent with its text it cannot be missing.
-            return await self._roundtrip("EVAL", script.source, len(script.keys), *args, send_by=send_by)
-
-    async def _roundtrip(self, *args: Any, send_by: float | None = None) -> Any:
-        try:
-            async with asyncio.timeout_at(send_by):
-                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
-        except redis_errors.AuthenticationError as error:
-            raise Incompatible(f"the store refuses the user or password of its URL: {error}") from error
-        except _LOST as error:
-            raise _NotSentError(str(error)) from error
-        try:
-            await connection.send_command(*args)
-            return await connection.read_response()
-        except redis_errors.AuthenticationError as error:
-            raise Incompatible(f"the store asks for a user or password: {error}") from error
-        except redis_errors.BusyLoadingError as error:
-            raise Unavailable("the store is loading its data") from error
-        except redis_errors.NoScriptError:
-            raise
-        except redis_errors.OutOfMemoryError as error:
-            raise StoreFull("the store is at its memory limit: raise maxmemory, or delete items") from error
         except redis_errors.ResponseError as error:
             raise _translate(error) from error
-        except _LOST as error:
-            await connection.disconnect(nowait=True)
-            raise _LostError(str(error)) from error
-        except BaseException:
-            # Cancelled between sending and answer: the connection is out of step.
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            await self._pool.release(connection)
+
+    async def _evaluate(self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None = None) -> Any:
+        script, slot = load(name), self._slots[partition]
+        run = partial(self._nodes.run, slot, send_by=send_by)
+        try:
+            try:
+                return await run("EVALSHA", script.sha, len(script.keys), *args)
+            except redis_errors.NoScriptError:
+                # Nothing ran: the store was restarted, or its scripts were flushed.
+                await run("SCRIPT", "LOAD", script.source)
+            try:
+                return await run("EVALSHA", script.sha, len(script.keys), *args)
+            except redis_errors.NoScriptError:
+                # Flushed again in between: sent with its text it cannot be missing.
+                return await run("EVAL", script.source, len(script.keys), *args)
+        except redis_errors.ResponseError as error:
+            raise _translate(error) from error
 
     @asynccontextmanager
     async def messages(self, channel: Callable[[str], str]) -> AsyncIterator[AsyncIterator[str]]:
@@ -230,10 +192,31 @@ class Connection:
         Raises:
             Unavailable: the store cannot be reached, or the subscription was lost.
         """
-        client = aioredis.Redis.from_url(self._url, **{**self._options, "socket_timeout": None})
-        pubsub = client.pubsub(ignore_subscribe_messages=True)
+        if self._nodes.clustered:
+            await self._translated(self._nodes.refresh())
+        by_node: dict[object, list[int]] = {}
+        for partition, slot in enumerate(self._slots):
+            by_node.setdefault(self._nodes.node_of(slot), []).append(partition)
+        topics: asyncio.Queue[str | Exception] = asyncio.Queue()
+        async with AsyncExitStack() as stack:
+            try:
+                for partitions in by_node.values():
+                    channels = [channel(self._tags[partition]) for partition in partitions]
+                    subscription = self._subscription(self._slots[partitions[0]], channels)
+                    reader = asyncio.create_task(_read(await stack.enter_async_context(subscription), topics))
+                    stack.push_async_callback(_end, reader)
+                yield _topics(topics)
+            except (*LOST, redis_errors.ResponseError) as error:
+                raise Unavailable(f"the store gave no answer: {error}") from error
+
+    @asynccontextmanager
+    async def _subscription(self, slot: int, channels: list[str]) -> AsyncIterator[AsyncIterator[str]]:
+        """Subscribe to channels of one node; the iterator ends with an error when the node gives one of them up."""
+        client = self._nodes.client(slot)
+        pubsub = client.pubsub()
         try:
-            await pubsub.ssubscribe(*map(channel, self._tags))
+            for each in channels:  # A cluster takes only channels of one slot at a time.
+                await pubsub.ssubscribe(each)
 
             async def topics() -> AsyncIterator[str]:
                 while True:
@@ -241,10 +224,10 @@ class Connection:
                     if message and message["type"] in ("smessage", "message"):
                         for topic in message["data"].decode().split("\0"):
                             yield topic
+                    elif message and message["type"] == "sunsubscribe":
+                        raise Unavailable("a slot went to another node, and its channel with it")
 
             yield topics()
-        except _LOST as error:
-            raise Unavailable(f"the store gave no answer: {error}") from error
         finally:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
             await client.aclose()
@@ -264,6 +247,29 @@ class Connection:
     def _now_text(self) -> str:
         now_ms = self._now_ms()
         return "" if now_ms is None else str(now_ms)
+
+
+async def _read(messages: AsyncIterator[str], topics: asyncio.Queue[str | Exception]) -> None:
+    """Pass one node's messages on, and at last what ended them."""
+    try:
+        async for topic in messages:
+            topics.put_nowait(topic)
+    except Exception as error:
+        topics.put_nowait(error)
+
+
+async def _topics(topics: asyncio.Queue[str | Exception]) -> AsyncIterator[str]:
+    """What arrives from all nodes, until the subscription of one is lost."""
+    while True:
+        topic = await topics.get()
+        if isinstance(topic, Exception):
+            raise topic
+        yield topic
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _translate(error: redis_errors.ResponseError) -> HooklineError:

@@ -17,9 +17,11 @@ SLOTS = 16384
 PARTITIONS_MAX = 256
 
 
-def slot(tag: str) -> int:
-    """The cluster slot of a hash tag: CRC16 (XMODEM) modulo 16384, by the cluster specification."""
-    return binascii.crc_hqx(tag.encode(), 0) % SLOTS
+def slot(name: str) -> int:
+    """The cluster slot of a name, or of its hash tag: CRC16 (XMODEM) modulo 16384, by the cluster specification."""
+    _, opened, rest = name.partition("{")
+    tag, closed, _ = rest.partition("}")
+    return binascii.crc_hqx((tag if opened and closed and tag else name).encode(), 0) % SLOTS
 
 
 @lru_cache(maxsize=4096)

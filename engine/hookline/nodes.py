@@ -1,0 +1,220 @@
+"""The nodes of the store, one or a cluster's: which has a slot, and how a command gets there and back.
+
+Of redis-py this uses pools, connections and errors, not its cluster client: that repeats by its own rules what may have
+run. ASK is not followed: while a slot moves key by key, a partition is on two nodes, and a script that ran on one of
+them would not see what is on the other. A cluster that moves slots as a whole (Valkey from 9.0, Redis from 8.4) never
+asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import redis.asyncio as aioredis
+from redis import exceptions as redis_errors
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from hookline.errors import Incompatible, StoreFull, Unavailable
+from hookline.keys import SLOTS
+from hookline.settings import Settings
+
+Address = tuple[str, int]
+
+_REDIRECTS = 5
+"""How often one command follows where a cluster sends it, before it is given up."""
+
+# Python 3.12 to 3.14.0 raise the last two on a socket that the peer closed (redis-py #4287).
+LOST = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError, TypeError, AttributeError)
+
+
+class NotSentError(Exception):
+    """No byte of the call left this process."""
+
+
+class LostError(Exception):
+    """The call may have reached the store; its answer did not come."""
+
+
+class Nodes:
+    """Pools of connections to the primaries of a store. Without a cluster there is one, that of the URL."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self._settings = settings
+        self._options: dict[str, Any] = {
+            "socket_timeout": settings.call_timeout,
+            "socket_connect_timeout": settings.call_timeout,
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_error": [],
+            "decode_responses": False,
+            "protocol": 2,
+            "health_check_interval": 0,
+            "client_name": "hookline",
+        }
+        self._url_options: dict[str, Any] = dict(parse_url(url))
+        self._first = self._make_pool(self._url_options)
+        self._pools: dict[Address, aioredis.BlockingConnectionPool] = {}
+        self._ranges: list[tuple[int, int, Address]] = []
+        self._refreshing: asyncio.Task[None] | None = None
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the store is a cluster."""
+        return bool(self._ranges)
+
+    async def open(self) -> None:
+        """Learn whether the store is a cluster, and who has what of it.
+
+        Raises:
+            NotSentError, LostError
+        """
+        info = await self._exchange(self._first, ("INFO", "cluster"))
+        if b"cluster_enabled:1" in info:
+            await self.refresh()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._refreshing:
+            self._refreshing.cancel()
+        for pool in (self._first, *self._pools.values()):
+            await pool.disconnect()
+
+    async def run(self, slot: int | None, *args: Any, send_by: float | None = None) -> Any:
+        """One command on the node that has the slot (None: on the first node) -> its answer.
+
+        Raises:
+            NotSentError, LostError
+            Unavailable, StoreFull, Incompatible
+            redis.exceptions.ResponseError: the command was refused in another way.
+        """
+        pool = self._pool_of(slot)
+        for _ in range(_REDIRECTS):
+            try:
+                return await self._exchange(pool, args, send_by=send_by)
+            except redis_errors.AskError:
+                raise Unavailable("the cluster moves a slot key by key: let it move slots as a whole") from None
+            except redis_errors.MovedError as error:
+                # Nothing ran, so it may be sent again.
+                pool = self._pool_at((error.host or self._url_options.get("host", "localhost"), error.port))
+                self._refresh_soon()
+            except NotSentError:
+                self._refresh_soon()
+                raise
+        raise Unavailable("the cluster sends the call from node to node: its slots are being moved")
+
+    async def run_everywhere(self, *args: Any) -> list[Any]:
+        """One command on every primary -> their answers.
+
+        Raises:
+            NotSentError, LostError, Unavailable, StoreFull, Incompatible
+        """
+        pools = [self._pool_at(address) for address in self._primaries()] if self.clustered else [self._first]
+        return [await self._exchange(pool, args) for pool in pools]
+
+    async def refresh(self) -> None:
+        """Ask one node after the other who has which slots, until one answers.
+
+        Raises:
+            NotSentError, LostError, Unavailable: none did, or not all slots are served.
+        """
+        failure: Exception = Unavailable("no node of the cluster answers")
+        for pool in (*[self._pool_at(address) for address in self._primaries()], self._first):
+            try:
+                table = await self._exchange(pool, ("CLUSTER", "SLOTS"))
+            except (NotSentError, LostError, Unavailable, redis_errors.ResponseError) as error:
+                failure = error
+                continue
+            ranges = [(first, last, self._address(primary)) for first, last, primary, *_ in table]
+            if sum(last - first + 1 for first, last, _ in ranges) == SLOTS:
+                self._ranges = ranges
+                return
+            failure = Unavailable("not every slot of the cluster is served")
+        raise failure
+
+    def client(self, slot: int) -> aioredis.Redis:
+        """A client of its own for the node that has the slot, to subscribe with; the caller closes it."""
+        options = self._url_options if not self.clustered else self._options_at(self._address_of(slot))
+        kind = options.get("connection_class", aioredis.Connection)
+        rest = {name: value for name, value in options.items() if name != "connection_class"}
+        pool = aioredis.ConnectionPool(connection_class=kind, **{**rest, **self._options, "socket_timeout": None})
+        return aioredis.Redis.from_pool(pool)
+
+    def node_of(self, slot: int) -> Address | None:
+        """The address of the node that has a slot; None without a cluster."""
+        return self._address_of(slot) if self.clustered else None
+
+    def _primaries(self) -> list[Address]:
+        return list(dict.fromkeys(address for _, _, address in self._ranges))
+
+    def _address(self, primary: list[Any]) -> Address:
+        host = primary[0].decode() if primary[0] else ""
+        return host or self._url_options.get("host", "localhost"), int(primary[1])
+
+    def _address_of(self, slot: int) -> Address:
+        for first, last, address in self._ranges:
+            if first <= slot <= last:
+                return address
+        raise Unavailable(f"no node of the cluster has slot {slot}")
+
+    def _pool_of(self, slot: int | None) -> aioredis.BlockingConnectionPool:
+        if slot is None or not self.clustered:
+            return self._first
+        return self._pool_at(self._address_of(slot))
+
+    def _pool_at(self, address: Address) -> aioredis.BlockingConnectionPool:
+        pool = self._pools.get(address)
+        if pool is None:
+            pool = self._pools[address] = self._make_pool(self._options_at(address))
+        return pool
+
+    def _options_at(self, address: Address) -> dict[str, Any]:
+        return {**self._url_options, "host": address[0], "port": address[1]}
+
+    def _make_pool(self, options: dict[str, Any]) -> aioredis.BlockingConnectionPool:
+        timeout, most = self._settings.call_timeout, self._settings.connections
+        return aioredis.BlockingConnectionPool(max_connections=most, timeout=timeout, **{**options, **self._options})
+
+    def _refresh_soon(self) -> None:
+        """Learn anew who has what, once however many ask for it."""
+        if self.clustered and (self._refreshing is None or self._refreshing.done()):
+            self._refreshing = asyncio.create_task(self._refresh_quietly())
+
+    async def _refresh_quietly(self) -> None:
+        # Who needs a slot that nobody serves is told so by its own call.
+        with contextlib.suppress(NotSentError, LostError, Unavailable, redis_errors.ResponseError):
+            await self.refresh()
+
+    async def _exchange(
+        self, pool: aioredis.BlockingConnectionPool, args: tuple[Any, ...], *, send_by: float | None = None
+    ) -> Any:
+        """One command and its answer on one connection."""
+        try:
+            async with asyncio.timeout_at(send_by):
+                connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        except redis_errors.AuthenticationError as error:
+            raise Incompatible(f"the store refuses the user or password of its URL: {error}") from error
+        except LOST as error:
+            raise NotSentError(str(error)) from error
+        try:
+            await connection.send_command(*args)
+            return await connection.read_response()
+        except redis_errors.AuthenticationError as error:
+            raise Incompatible(f"the store asks for a user or password: {error}") from error
+        except redis_errors.BusyLoadingError as error:
+            raise Unavailable("the store is loading its data") from error
+        except redis_errors.OutOfMemoryError as error:
+            raise StoreFull("the store is at its memory limit: raise maxmemory, or delete items") from error
+        except redis_errors.ResponseError:
+            raise
+        except LOST as error:
+            await connection.disconnect(nowait=True)
+            raise LostError(str(error)) from error
+        except BaseException:
+            # Cancelled between sending and answer: the connection is out of step.
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)

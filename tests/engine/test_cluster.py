@@ -1,0 +1,205 @@
+"""The engine over a real cluster of three nodes: every verb, slots that move, and nodes that are gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from cluster import NODES, Cluster, clustering
+from conftest import Clock, wait_until
+from hookline import Datastore, SecretBox, Settings, bulk, keys
+from hookline.errors import Unavailable
+from hookline.keys import SLOTS
+
+PARTITIONS = 6
+WAITING = {"status": "not_started"}
+NAMES = [f"{n:03}" for n in range(240)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+    async with clustering(tmp_path_factory.mktemp("cluster")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return replace(Settings(), data=tmp_path, call_timeout=2.0, partitions=PARTITIONS)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def datastore(cluster: Cluster, settings: Settings, clock: Clock) -> AsyncIterator[Datastore]:
+    await cluster.flush()
+    async with Datastore(cluster.url, settings, SecretBox(bytes(range(32))), now_ms=clock) as opened:
+        yield opened
+
+
+async def fill(datastore: Datastore) -> None:
+    outcomes = await datastore.run([datastore.calls.create("jobs", name, metadata=WAITING) for name in NAMES])
+    assert all(outcome.ok for outcome in outcomes)
+
+
+async def test_partitions_spread_over_the_nodes(datastore: Datastore, cluster: Cluster) -> None:
+    before = await cluster.calls()
+    await fill(datastore)
+    made = [after - earlier for after, earlier in zip(await cluster.calls(), before, strict=True)]
+    assert made == [PARTITIONS // NODES] * NODES
+
+
+async def test_every_verb(datastore: Datastore, clock: Clock) -> None:
+    await fill(datastore)
+    assert [item and item.sort_field for item in await datastore.get_many([("jobs", name) for name in NAMES])] == NAMES
+    assert [item.sort_field for item in (await datastore.query("jobs", order="sortField", limit=240)).items] == NAMES
+    claimed = await datastore.claim("jobs", worker_id="w", limit=240, lock_for=60)
+    assert sorted(item.sort_field for item in claimed.items) == NAMES
+    settled, more = await datastore.exchange(
+        [datastore.calls.complete("jobs", item.sort_field, item.token or "") for item in claimed.items[:200]],
+        "jobs",
+        worker_id="w",
+    )
+    assert ({outcome.word for outcome in settled}, more.items) == ({"ok"}, [])
+    clock.advance(120)
+    await datastore.sweep()
+    assert len((await datastore.claim("jobs", worker_id="v", limit=240)).items) == 40
+    await datastore.update("jobs", "000", metadata={"x": 1})
+    await datastore.delete("jobs", "001")
+    assert (await datastore.configure("jobs", lock_for="30s")).generation == 1
+    counts = {row.status: 0 for row in (await datastore.stats()).rows}
+    for row in (await datastore.stats()).rows:
+        counts[row.status] += row.count
+    assert counts == {"": 239, "completed": 199, "started": 40}
+    assert [step.done async for step in bulk.delete(datastore, "jobs", {"status": "completed"})][-1] == 199
+
+
+async def test_waiting_claims_are_woken_from_every_node(datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
+    by_partition = {keys.partition_of("jobs", name, PARTITIONS): name for name in NAMES}
+    assert len(by_partition) == PARTITIONS
+    for name in by_partition.values():
+        waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
+        await wait_until(lambda: datastore.claims.lines.waiting("jobs") and datastore.wakes._subscribed.is_set())
+        await asyncio.sleep(0.05)
+        await datastore.create("jobs", name, metadata=WAITING)
+        assert [item.sort_field for item in (await asyncio.wait_for(waiting, 5)).items] == [name]
+
+
+async def test_flushed_scripts_are_loaded_on_their_node(datastore: Datastore, cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        await node.client.script_flush()
+    await fill(datastore)
+
+
+async def test_slots_that_move_under_load(
+    datastore: Datastore, cluster: Cluster, settings: Settings, clock: Clock
+) -> None:
+    """Each acknowledged item is there once, and what was refused is not there."""
+    source, target = cluster.nodes[0], cluster.nodes[1]
+    last = SLOTS // NODES - 1
+    acknowledged: list[str] = []
+    refused: list[str] = []
+    stop = asyncio.Event()
+
+    async def write(worker: int) -> None:
+        number = 0
+        while not stop.is_set():
+            name, number = f"{worker}-{number:05}", number + 1
+            try:
+                await datastore.create("jobs", name, metadata=WAITING)
+            except Unavailable:
+                refused.append(name)
+                await asyncio.sleep(0.01)
+            else:
+                acknowledged.append(name)
+
+    writers = [asyncio.create_task(write(worker)) for worker in range(8)]
+    await asyncio.sleep(0.3)
+    try:
+        await cluster.move(0, last, source, target)
+        await asyncio.sleep(0.3)
+    finally:
+        stop.set()
+        await asyncio.gather(*writers)
+        await wait_until(lambda: _agree(cluster))
+        await cluster.move(0, last, target, source)
+    await wait_until(lambda: _agree(cluster))
+    found = await datastore.get_many([("jobs", name) for name in (*acknowledged, *refused)])
+    assert len(acknowledged) > 100
+    assert [item and item.version for item in found] == [1] * len(acknowledged) + [None] * len(refused)
+    assert len((await datastore.claim("jobs", worker_id="w", limit=500)).items) == min(500, len(acknowledged))
+
+
+async def _agree(cluster: Cluster) -> bool:
+    tables = [await node.client.execute_command("CLUSTER SLOTS") for node in cluster.nodes]  # type: ignore[no-untyped-call]
+    return all(sorted(table) == sorted(tables[0]) for table in tables)
+
+
+async def test_a_waiter_outlives_a_move(
+    datastore: Datastore, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
+    monkeypatch.setattr("hookline.wake._RECONNECT", 0.05)
+    source, target, last = cluster.nodes[0], cluster.nodes[2], SLOTS // NODES - 1
+    name = next(name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == 0)
+    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") and datastore.wakes._subscribed.is_set())
+    await cluster.move(0, last, source, target)
+    try:
+        channel = keys.wake_channel(keys.partition_tag("default", 0, PARTITIONS))
+
+        async def subscribed() -> bool:
+            return bool((await target.client.pubsub_shardnumsub(channel))[0][1])
+
+        await wait_until(subscribed)
+        await datastore.create("jobs", name, metadata=WAITING)
+        assert len((await asyncio.wait_for(waiting, 5)).items) == 1
+    finally:
+        await wait_until(lambda: _agree(cluster))
+        await cluster.move(0, last, target, source)
+        await wait_until(lambda: _agree(cluster))
+
+
+async def test_while_a_slot_moves_key_by_key_nothing_is_written(datastore: Datastore, cluster: Cluster) -> None:
+    await fill(datastore)
+    slot = keys.slot(keys.partition_tag("default", 0, PARTITIONS))
+    source, target = cluster.nodes[0], cluster.nodes[1]
+    name = next(name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == 0)
+    await target.cluster("SETSLOT", slot, "IMPORTING", source.id)
+    await source.cluster("SETSLOT", slot, "MIGRATING", target.id)
+    try:
+        with pytest.raises(Unavailable, match="as a whole"):
+            await datastore.update("jobs", name, metadata={"x": 1})
+        other = next(name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == PARTITIONS - 1)
+        await datastore.update("jobs", other, metadata={"x": 1})
+    finally:
+        for node in (source, target):
+            await node.cluster("SETSLOT", slot, "STABLE")
+    assert (await datastore.update("jobs", name, metadata={"x": 1})).version == 2
+    tag = keys.partition_tag("default", 0, PARTITIONS)
+    assert [key async for key in target.client.scan_iter(f"{tag}:*")] == []
+
+
+async def test_a_node_that_is_gone(settings: Settings, tmp_path: Path) -> None:
+    """Its partitions are unavailable, the others go on, also for those who are started anew."""
+    async with (
+        clustering(tmp_path / "nodes") as cluster,
+        Datastore(cluster.url, settings, SecretBox(bytes(range(32)))) as datastore,
+    ):
+        await fill(datastore)
+        cluster.nodes[2].process.kill()
+        await cluster.nodes[2].process.wait()
+        gone = {4, 5}
+        for name in NAMES[:40]:
+            work = datastore.update("jobs", name, metadata={"x": 1})
+            if keys.partition_of("jobs", name, PARTITIONS) in gone:
+                with pytest.raises(Unavailable):
+                    await work
+            else:
+                assert (await work).version == 2
+        outcomes = await datastore.run([datastore.calls.update("jobs", name, metadata={"y": 1}) for name in NAMES[:40]])
+        words = {name: outcome.word for name, outcome in zip(NAMES, outcomes, strict=False)}
+        assert set(words.values()) == {"ok", "unavailable"}
