@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test lint format bench clean
+.PHONY: help serve demo test lint format bench costs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,9 @@ format: .venv/dev ## Format the code
 
 bench: .venv/dev ## Measure store calls, store CPU and HTTP throughput
 	$(BIN)/python loadtests/bench.py
+
+costs: .venv/dev ## Write docs/performance.md: what each verb costs, also with a million items (about 10 minutes)
+	$(BIN)/python loadtests/costs.py
 
 clean: ## Remove .venv and caches; data stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

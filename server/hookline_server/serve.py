@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import signal
 import socket
@@ -59,9 +60,17 @@ async def serve(settings: Settings, say: Say) -> None:
             ),
         )
         await stack.enter_async_context(_background(server, *roles, relay.run(), orchestrator.run()))
+        _tune_garbage_collection()
         _greet(say, settings, f"http://{_bracketed(host)}:{port}")
         await server.serve(sockets=[listener])
         say("Stopping: finishing what is under way")
+
+
+def _tune_garbage_collection() -> None:
+    """Collect less often, and not what lives as long as the process: 5 to 10 % of a request's time (loadtests)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 def _greet(say: Say, settings: Settings, base: str) -> None:
