@@ -197,7 +197,8 @@ def page(results: dict[int, tuple[dict[int, dict[str, Cost]], float]]) -> str:
     lines = [
         "# What it costs",
         "",
-        f"Made by `make costs` on {time.strftime('%Y-%m-%d')}: Python {platform.python_version()}, {os.cpu_count()} cores,",
+        f"Made by `make costs` on {time.strftime('%Y-%m-%d')}: Python {platform.python_version()},",
+        f"{os.cpu_count()} cores,",
         "embedded Valkey, fsync `always`; the median of three turns. Machines differ and are shared: read the ratios.",
         "",
         "Store CPU in microseconds for each operation / store commands for each, those inside scripts included.",
