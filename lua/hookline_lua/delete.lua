@@ -5,15 +5,10 @@
 -- use: outcome item call change
 
 return call.run(function(operation)
-  local record, missing = call.find(operation)
+  local record, refusal = change.find(operation)
   if not record then
-    return missing
+    return refusal
   end
-  local refusal = change.refusal(record, operation)
-  if refusal then
-    return call.refuse(refusal, record)
-  end
-  item.open(record)
   local refused = call.commit(record, operation, 'deleted')
   if refused then
     return refused

@@ -74,15 +74,10 @@ return call.run(function(operation, place)
     end
     return claim.run(operation)
   end
-  local record, missing = call.find(operation)
+  local record, refusal = change.find(operation)
   if not record then
-    return missing
+    return refusal
   end
-  local refusal = change.refusal(record, operation)
-  if refusal then
-    return call.refuse(refusal, record)
-  end
-  item.open(record)
   settle[operation.verb](record, operation, place)
   settled = true
   return call.commit(record, operation, 'updated') or { outcome.ok, call.show_state(record), false }

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guide import CLAIM, COMPLETE, CREATE, QUERY_EXPIRED, QUERY_WAITING
 from hookline.item import INTEGER_MAX, INTEGER_MIN
 from hookline_server.command import (
     EXCLUSIVE,
@@ -24,58 +25,8 @@ from hookline_server.command import (
     parse,
 )
 
-LIFE = """\
-/datastore create item with:
-key: jobs
-sortField: job-2024-03-15-001
-content: {
-    "report_type": "monthly",
-    "department": "sales"
-}
-metadata: {
-    "status": "not_started",
-    "type": "report_generation",
-    "created_at": "2024-03-15T09:00:00Z",
-}
-triggerUrls: {
-    "http://127.0.0.1:9000/run": "your-api-key"
-}
-
-/datastore query items where:
-key: jobs
-metadata: {
-    "status": "not_started"
-}
-limit: 10
-
-/datastore update item with:
-key: jobs
-sortField: job-2024-03-15-001
-metadata: {
-    "status": "started",
-    "worker_id": "worker-123",
-    "started_at": "2024-03-15T10:00:00Z",
-    "version": 1,
-    "locked_until": "2024-03-15T10:10:00Z"
-}
-
-/datastore query items where:
-key: jobs
-metadata: {
-    "status": "started",
-    "locked_until": { "lt": "CURRENT_TIMESTAMP" }
-}
-limit: 10
-
-/datastore update item with triggers off:
-key: jobs
-sortField: job-2024-03-15-001
-metadata: {
-    "status": "completed",
-    "completed_at": "2024-03-15T10:05:00Z",
-    "result": { "success": true, "records_processed": 1000 }
-}
-"""
+COMMANDS = [CREATE, QUERY_WAITING, CLAIM, QUERY_EXPIRED, COMPLETE]
+LIFE = "\n".join(COMMANDS)
 JOB = {"key": "jobs", "sortField": "job-2024-03-15-001"}
 LIFE_MEANS = [
     Command(
@@ -146,7 +97,7 @@ def test_the_life_of_a_job_as_one_text() -> None:
 
 @pytest.mark.parametrize("place", range(5))
 def test_the_life_of_a_job_command_by_command(place: int) -> None:
-    [command] = parse(LIFE.split("\n\n")[place])
+    [command] = parse(COMMANDS[place])
     meant = LIFE_MEANS[place]
     assert (command.verb, command.fields, command.triggers_off) == (
         meant.verb,

@@ -66,6 +66,20 @@ function change.refusal(record, operation)
   return nil
 end
 
+-- The item of an operation, opened for it; or the outcome that says why it is not to be touched.
+function change.find(operation)
+  local record, missing = call.find(operation)
+  if not record then
+    return nil, missing
+  end
+  local refusal = change.refusal(record, operation)
+  if refusal then
+    return nil, call.refuse(refusal, record)
+  end
+  item.open(record)
+  return record
+end
+
 -- The refusal of a claim by update, or nil.
 local function claim_refusal(record, operation)
   local fields = record.fields

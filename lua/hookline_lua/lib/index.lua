@@ -55,24 +55,25 @@ function index.score(fields, place)
   return tonumber(fields.ua)
 end
 
-function index.add(key, status, score, sort)
+-- The moves of one kind that wait for a set: `added` score by member, or `removed`.
+local function moves(key, status, kind)
   local set = index.set(key, status)
-  local added = set.added
-  if not added then
-    added = {}
-    set.added = added
+  local list = set[kind]
+  if not list then
+    list = {}
+    set[kind] = list
   end
+  return list
+end
+
+function index.add(key, status, score, sort)
+  local added = moves(key, status, 'added')
   added[#added + 1] = score
   added[#added + 1] = sort
 end
 
 function index.remove(key, status, sort)
-  local set = index.set(key, status)
-  local removed = set.removed
-  if not removed then
-    removed = {}
-    set.removed = removed
-  end
+  local removed = moves(key, status, 'removed')
   removed[#removed + 1] = sort
 end
 
