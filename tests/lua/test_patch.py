@@ -324,6 +324,14 @@ async def test_a_live_lock_is_changed_only_by_who_shows_token_or_version(
     assert (await scripts.update(metadata={**metadata, "version": 2})).word == "ok"
 
 
+@pytest.mark.parametrize("state", ["not_started", "due"])
+async def test_what_waits_takes_no_worker(scripts: Scripts, state: str) -> None:
+    await prepare(scripts, state)
+    outcome = await scripts.update(metadata={"worker_id": "w", "started_at": at(3), "n": 1})
+    assert outcome.word == "ok"
+    assert {"w", "sa", "lu"}.isdisjoint(await scripts.fields())
+
+
 @pytest.mark.parametrize("metadata", MEDDLING)
 async def test_an_expired_lock_is_changed_by_anybody(scripts: Scripts, metadata: dict[str, Any]) -> None:
     await prepare(scripts, "expired")

@@ -166,7 +166,7 @@ local function arrive(record, operation, from, place)
     if from ~= to or sent.sd then
       lock.wait(record, tonumber(fields.sd or 0), place)
     else
-      lock.leave(record)
+      lock.idle(record)
     end
   elseif to ~= 'started' then
     lock.leave(record)

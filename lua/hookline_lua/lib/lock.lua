@@ -43,11 +43,16 @@ function lock.leave(record)
   item.set(record, 'lu', nil)
 end
 
--- Put the item in line: now, or when it is ready.
-function lock.wait(record, ready_ms, place)
+-- Nobody has an item that waits, whatever an update says.
+function lock.idle(record)
   lock.leave(record)
   item.set(record, 'w', nil)
   item.set(record, 'sa', nil)
+end
+
+-- Put the item in line: now, or when it is ready.
+function lock.wait(record, ready_ms, place)
+  lock.idle(record)
   local later = ready_ms > clock.ms
   item.set(record, 's', later and 'scheduled' or 'not_started')
   item.set(record, 'at', clock.text(later and ready_ms or clock.ms))
