@@ -194,12 +194,12 @@ def median(turns: list[Cost]) -> Cost:
 
 def page(results: dict[int, tuple[dict[int, dict[str, Cost]], float]]) -> str:
     """The results as Markdown."""
+    cores = os.cpu_count()
     lines = [
         "# What it costs",
         "",
-        f"Made by `make costs` on {time.strftime('%Y-%m-%d')}: Python {platform.python_version()},",
-        f"{os.cpu_count()} cores,",
-        "embedded Valkey, fsync `always`; the median of three turns. Machines differ and are shared: read the ratios.",
+        f"Made by `make costs` on {time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, {cores} cores.",
+        "Embedded Valkey, fsync `always`; the median of three turns. Machines differ and are shared: read the ratios.",
         "",
         "Store CPU in microseconds for each operation / store commands for each, those inside scripts included.",
         "*Bare* is a script with the same reads and writes in the same batch and no logic.",

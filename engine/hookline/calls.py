@@ -237,6 +237,9 @@ class Calls:
             raise Invalid.at("/limit", f"expected a whole number from 1 to {GIVEN_MAX}")
         if triggers not in TRIGGER_MODES:
             raise Invalid.at("/triggers", f"expected one of {', '.join(TRIGGER_MODES)}")
+        lock_ms = codec.encode_lock(lock_for, "/lockFor")
+        if lock_ms == 0:
+            raise Invalid.at("/lockFor", "expected a duration above 0")
         compiled = where if isinstance(where, Where) else compile_where(where)
         request = {
             "verb": "claim",
@@ -244,7 +247,7 @@ class Calls:
             "worker": codec.encode_native("worker_id", "word", worker_id, "/workerId"),
             "limit": limit,
             "after": after,
-            "lock_ms": codec.encode_lock(lock_for, "/lockFor"),
+            "lock_ms": lock_ms,
             "where": list(compiled.conditions),
             "triggers": triggers,
             "nonce": nonces.token_hex(8),
@@ -352,7 +355,7 @@ class Calls:
 
     def _results(self, metadata: object) -> Change:
         change = codec.encode_metadata(metadata)
-        owned = [name for name in metadata or () if name in _SETTLE_OWNS]  # type: ignore[attr-defined]
+        owned = [name for name in metadata if name in _SETTLE_OWNS] if isinstance(metadata, Mapping) else []
         if owned:
             raise Invalid(*(Flaw(f"/metadata/{name}", "set by the engine when a claim ends") for name in owned))
         return change

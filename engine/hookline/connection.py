@@ -217,6 +217,10 @@ class Connection:
         try:
             for each in channels:  # A cluster takes only channels of one slot at a time.
                 await pubsub.ssubscribe(each)
+            confirmed = 0
+            while confirmed < len(channels):
+                message = await pubsub.get_message(timeout=None)
+                confirmed += bool(message and message["type"] == "ssubscribe")
 
             async def topics() -> AsyncIterator[str]:
                 while True:

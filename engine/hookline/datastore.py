@@ -14,7 +14,7 @@ from hookline.batcher import Batcher
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, QUERY_MAX, UNSET, Call, Calls
 from hookline.claims import Claims
 from hookline.connection import Connection
-from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, ReservedKey, Unavailable
+from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, Refused, ReservedKey, Unavailable
 from hookline.item import RESERVED_PREFIX, TERMINAL, Item, check_key, check_sort_field
 from hookline.keysettings import KeySettings, decode_settings, encode_settings
 from hookline.outcome import Claimed, Outcome
@@ -188,8 +188,9 @@ class Datastore:
         *outcomes, claimed = await asyncio.gather(*(self._attempt(call) for call in (*calls, following)))
         settled = [_settled(outcome) for outcome in outcomes]
         if isinstance(claimed, Outcome):
-            claimed = Claimed([], more=not claimed.failure, failure=claimed.error())
-        if len(claimed.items) < limit and (claimed.more or limit > GIVEN_MAX or self.settings.partitions > 1):
+            claimed = Claimed([], failure=claimed.error())
+        goes_on = claimed.more or limit > GIVEN_MAX or self.settings.partitions > 1
+        if len(claimed.items) < limit and goes_on and (not claimed.failure or isinstance(claimed.failure, Refused)):
             rest = await self.claims.take(key, limit - len(claimed.items), options, given=True)
             claimed = replace(rest, items=claimed.items + rest.items, failure=claimed.failure or rest.failure)
         if claimed.failure and not claimed.items and all(outcome.failure for outcome in settled):

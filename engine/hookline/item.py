@@ -143,21 +143,20 @@ def check_value(value: object, pointer: str) -> None:
 
 def _is_sound(value: object, depth: int) -> bool:
     """Whether :func:`_flaws` would find nothing: the same rules without the words, since most values are sound."""
-    kind = type(value)
-    if kind is str:
-        return value.isascii() or _is_utf8(value)  # type: ignore[attr-defined, arg-type]
-    if kind is dict:
+    if type(value) is str:
+        return value.isascii() or _is_utf8(value)
+    if type(value) is dict:
         return depth < DEPTH_MAX and all(
             type(name) is str and (name.isascii() or _is_utf8(name)) and _is_sound(member, depth + 1)
-            for name, member in value.items()  # type: ignore[attr-defined]
+            for name, member in value.items()
         )
-    if kind is list:
-        return depth < DEPTH_MAX and all(_is_sound(member, depth + 1) for member in value)  # type: ignore[attr-defined]
-    if kind is int:
-        return INTEGER_MIN <= value <= INTEGER_MAX  # type: ignore[operator]
-    if kind is float:
-        return math.isfinite(value)  # type: ignore[arg-type]
-    return value is None or kind is bool
+    if type(value) is list:
+        return depth < DEPTH_MAX and all(_is_sound(member, depth + 1) for member in value)
+    if type(value) is int:
+        return INTEGER_MIN <= value <= INTEGER_MAX
+    if type(value) is float:
+        return math.isfinite(value)
+    return value is None or type(value) is bool
 
 
 def _is_utf8(text: str) -> bool:
@@ -169,34 +168,33 @@ def _is_utf8(text: str) -> bool:
 
 
 def _flaws(value: object, pointer: str, depth: int) -> Iterator[Flaw]:
-    kind = type(value)
-    if kind is str:
-        if not _is_utf8(value):  # type: ignore[arg-type]
+    if type(value) is str:
+        if not _is_utf8(value):
             yield Flaw(pointer, "expected text without unpaired surrogates")
-    elif kind is dict:
+    elif type(value) is dict:
         if depth == DEPTH_MAX:
             yield Flaw(pointer, f"expected at most {DEPTH_MAX} levels of nesting")
             return
-        for name, member in value.items():  # type: ignore[attr-defined]
+        for name, member in value.items():
             if type(name) is not str:
                 yield Flaw(pointer, "expected text as names of an object")
                 return
             yield from _flaws(name, pointer, depth + 1)
             yield from _flaws(member, below(pointer, name), depth + 1)
-    elif kind is list:
+    elif type(value) is list:
         if depth == DEPTH_MAX:
             yield Flaw(pointer, f"expected at most {DEPTH_MAX} levels of nesting")
             return
-        for place, member in enumerate(value):  # type: ignore[arg-type]
+        for place, member in enumerate(value):
             yield from _flaws(member, f"{pointer}/{place}", depth + 1)
-    elif kind is int:
-        if not INTEGER_MIN <= value <= INTEGER_MAX:  # type: ignore[operator]
+    elif type(value) is int:
+        if not INTEGER_MIN <= value <= INTEGER_MAX:
             yield Flaw(pointer, "expected an integer of at most 64 bits")
-    elif kind is float:
-        if not math.isfinite(value):  # type: ignore[arg-type]
+    elif type(value) is float:
+        if not math.isfinite(value):
             yield Flaw(pointer, "expected a finite number")
-    elif value is not None and kind is not bool:
-        yield Flaw(pointer, f"expected a JSON value, not {kind.__name__}")
+    elif value is not None and type(value) is not bool:
+        yield Flaw(pointer, f"expected a JSON value, not {type(value).__name__}")
 
 
 @dataclass(frozen=True, slots=True)

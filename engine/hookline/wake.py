@@ -33,6 +33,7 @@ class Wakes:
         self._idle_ends = idle_ends
         self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
+        self._ended: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
         self.released = False
 
@@ -65,28 +66,32 @@ class Wakes:
             del self._listeners[topic]
         if self._idle_ends and not self._listeners and self._task:
             self._task.cancel()
-            self._task = None
+            self._task, self._ended = None, self._task
             self._subscribed.clear()
 
     def release(self) -> None:
         """Let everybody who waits go, for the process is about to stop; from now on nobody waits."""
         self.released = True
+        self._set_all()
+
+    def _set_all(self) -> None:
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.set()
 
     async def close(self) -> None:
         """End the subscription."""
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        for task in (self._task, self._ended):
+            if task:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
             try:
                 async with self._connection.messages(self._channel) as topics:
                     self._subscribed.set()
+                    self._set_all()  # Something may have happened while nobody was told.
                     async for topic in topics:
                         for listener in self._listeners.get(topic, ()):
                             listener.set()

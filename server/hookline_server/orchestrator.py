@@ -7,14 +7,16 @@ another server runs it once the lock has passed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from hookline import Claimed, Datastore, Item
 from hookline.clock import format_time, parse_duration
-from hookline.errors import HooklineError, Invalid, ReservedKey
+from hookline.errors import HooklineError, Invalid, NotFound, ReservedKey
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.wake import pause
 from hookline.where import compile_where
@@ -92,7 +94,17 @@ class Orchestrator:
         Raises:
             NotFound: there is none of this name.
         """
-        await self._datastore.delete(ORCHESTRATIONS, name, reserved=True)
+        with _named():
+            await self._datastore.delete(ORCHESTRATIONS, name, reserved=True)
+
+    async def get(self, name: str) -> Item:
+        """A rule as it is stored.
+
+        Raises:
+            NotFound: there is none of this name.
+        """
+        with _named():
+            return await self._datastore.get(ORCHESTRATIONS, name)
 
     async def run_once(self, name: str) -> Claimed:
         """Run a rule by hand.
@@ -100,7 +112,7 @@ class Orchestrator:
         Raises:
             NotFound: there is none of this name.
         """
-        return await self._claim(await self._datastore.get(ORCHESTRATIONS, name))
+        return await self._claim(await self.get(name))
 
     async def _claim(self, item: Item) -> Claimed:
         rule = msgspec.convert(item.content, Orchestration)
@@ -155,6 +167,14 @@ class Orchestrator:
         (outcome,) = await self._datastore.run([call])
         if not outcome.ok:
             log.info("orchestration %s was changed while it ran: %s", item.sort_field, outcome.word)
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except NotFound:
+        raise NotFound("no orchestration has this name") from None
 
 
 def describe(item: Item) -> dict[str, Any]:

@@ -125,8 +125,8 @@ class Relay:
             await self._keep(delivery, attempts=0, delay=0.0, error=None)
             return
         answer = await self._post(delivery)
+        self._note(delivery.target, answer)
         if not answer.ok:
-            self._note_failing(delivery.target, answer)
             await self._keep(
                 delivery, attempts=1, delay=self._delay(1), error=_explain(answer), final=_is_final(answer)
             )
@@ -195,8 +195,8 @@ class Relay:
         delivery = from_lane(item.content, item.sealed_triggers)
         answer = await self._post(delivery)
         calls, token = self._datastore.calls, item.token or ""
+        self._note(delivery.target, answer)
         if answer.ok:
-            self._failing.discard(delivery.target.lane)
             call = calls.delete(item.key, item.sort_field, token=token, triggers=False, reserved=True)
         elif _is_final(answer):
             metadata = {"status": "failed", "last_error": _explain(answer)}
@@ -232,12 +232,15 @@ class Relay:
             if not self._busy[lane]:
                 del self._busy[lane]
 
-    def _note_failing(self, target: Target, answer: Answer) -> None:
-        """Say once that an endpoint fails: what could not be delivered is not lost, but somebody waits for it."""
-        if target.lane not in self._failing:
+    def _note(self, target: Target, answer: Answer) -> None:
+        """Say once that an endpoint fails, for somebody waits for what is kept; and once that it answers again."""
+        if not answer.ok and target.lane not in self._failing:
             self._failing.add(target.lane)
             reason = answer.error or f"HTTP {answer.status}"
             log.warning("webhooks to %s fail (%s): kept in %s, to be retried", target.origin, reason, target.lane)
+        elif answer.ok and target.lane in self._failing:
+            self._failing.discard(target.lane)
+            log.info("webhooks to %s are taken again", target.origin)
 
     def _headers(self, delivery: Delivery, body: bytes) -> dict[str, str]:
         timestamp = int(time.time())

@@ -780,6 +780,13 @@ async def test_what_a_claim_filters_for_may_stand_far_back(datastore: Datastore)
     assert (await datastore.claim("jobs", worker_id="w", where={"rare": True})).items == []
 
 
+@pytest.mark.parametrize("lock_for", [0, "0s"])
+async def test_a_claim_holds_for_some_time(datastore: Datastore, lock_for: object) -> None:
+    """Else one claim of many could be given an item twice."""
+    with pytest.raises(Invalid, match="above 0"):
+        await datastore.claim("jobs", worker_id="w", lock_for=lock_for)
+
+
 async def test_many_who_claim_what_stands_far_back_at_once(datastore: Datastore) -> None:
     calls = [datastore.calls.create("jobs", f"{n:04}", metadata={**WAITING, "rare": n >= 3000}) for n in range(3050)]
     await datastore.run(calls)

@@ -324,6 +324,16 @@ async def test_a_live_lock_is_changed_only_by_who_shows_token_or_version(
     assert (await scripts.update(metadata={**metadata, "version": 2})).word == "ok"
 
 
+async def test_a_claim_by_update_of_an_expired_lock_is_counted(scripts: Scripts) -> None:
+    await prepare(scripts, "expired", trigger_urls={URL: "secret"})
+    scripts.outbox_max = 0
+    claim = {"status": "started", "worker_id": "v"}
+    assert (await scripts.update(metadata=claim)).word == "outbox_full"
+    assert await scripts.counts() == {}
+    assert (await scripts.update(metadata=claim, triggers=False)).word == "ok"
+    assert await scripts.counts() == {"expired_locks": "1"}
+
+
 @pytest.mark.parametrize("state", ["not_started", "due"])
 async def test_what_waits_takes_no_worker(scripts: Scripts, state: str) -> None:
     await prepare(scripts, state)

@@ -299,6 +299,7 @@ class Model:
     def _start(self, item: Item, change: Change) -> None:
         """A claim by update."""
         if item.status == "started":
+            self.counts[item.key, "expired_locks"] += 1
             item.tally("crashed_attempts")
         for name in ("worker_id", "started_at", *(("completed_at",) if item.status in TERMINAL else ())):
             item.put(name, None)

@@ -202,7 +202,7 @@ class Machine(RuleBasedStateMachine):
 
     # Claims
 
-    @rule(key=KEY, worker=WORKER, limit=st.integers(1, 4), lock_for=st.sampled_from((None, "0s", "5s")), where=WHERE)
+    @rule(key=KEY, worker=WORKER, limit=st.integers(1, 4), lock_for=st.sampled_from((None, "1s", "5s")), where=WHERE)
     def claim(self, key: str, worker: str, limit: int, lock_for: str | None, where: dict[str, Any] | None) -> None:
         self.world.run(self.world.claim(key, worker, limit, lock_for, where))
 

@@ -103,8 +103,9 @@ async def test_deleted_it_is_gone(datastore: Datastore) -> None:
     orchestrator = Orchestrator(datastore)
     await orchestrator.put("rule", Orchestration(key="jobs"))
     await orchestrator.delete("rule")
-    with pytest.raises(NotFound):
-        await orchestrator.run_once("rule")
+    for gone in (orchestrator.run_once, orchestrator.get, orchestrator.delete):
+        with pytest.raises(NotFound, match="no orchestration"):
+            await gone("rule")
 
 
 @pytest.mark.parametrize(

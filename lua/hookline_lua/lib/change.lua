@@ -232,8 +232,13 @@ function change.update(record, operation, place)
     arrive(record, operation, from, place)
     lock.advance(record)
   end
-  return call.commit(record, operation, 'updated', token)
-    or { outcome.ok, call.show(record, operation), warnings(record, operation) }
+  local refused = call.commit(record, operation, 'updated', token)
+  if refused then
+    return refused
+  elseif token and from == 'started' then
+    lock.count(record.key, 'expired_locks')
+  end
+  return { outcome.ok, call.show(record, operation), warnings(record, operation) }
 end
 
 -- Whether a key may hold one more item, those made before in this call counted.

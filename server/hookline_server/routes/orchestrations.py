@@ -31,7 +31,8 @@ async def put(request: Request) -> Response:
 async def get(request: Request) -> Response:
     """One rule, with its last and next run."""
     head.read_query(request)
-    return Json(describe(await request.app.state.datastore.get(ORCHESTRATIONS, _name(request))))
+    orchestrator: Orchestrator = request.app.state.orchestrations
+    return Json(describe(await orchestrator.get(_name(request))))
 
 
 async def index(request: Request) -> Response:
