@@ -14,6 +14,7 @@ from typing import Any
 
 import redis.asyncio as aioredis
 
+import declared
 from hookline.keys import partition_of, partition_tag
 
 EPOCH_MS = 1_704_067_200_000
@@ -23,7 +24,7 @@ RAN_OUT = -2
 PLACES = 1000
 """Places in line within one millisecond."""
 
-_NAME = re.compile(rb"(hl:\{([a-z0-9_-]+)/(\d+)[.\d]*\}):(i|s|k|n|cfg|x|o|r|due|outbox)(?::(.*))?", re.DOTALL)
+_NAME = re.compile(rb"(hl:\{([a-z0-9_-]+)/(\d+)[.\d]*\}):(i|s|k|n|cfg|x|o|r|due|builds|outbox)(?::(.*))?", re.DOTALL)
 _META = re.compile(rb"hl:([a-z0-9_-]+):meta")
 _TOKEN = re.compile(r"(\d+)\.[0-9a-f]+")
 _WAITING = ("not_started", "scheduled")
@@ -78,6 +79,9 @@ class Partition:
     sort_fields: dict[str, dict[str, float]] = field(default_factory=dict)
     registry: set[tuple[str, str, bool]] = field(default_factory=set)
     due: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+    declared: defaultdict[str, dict[str, dict[bytes, float]]] = field(default_factory=lambda: defaultdict(dict))
+    builds: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def put(self, family: str, name: str, value: Any) -> None:
         """Take in one key of this partition."""
@@ -91,6 +95,14 @@ class Partition:
                 self.sort_fields[key] = {member.decode(): score for member, score in value.items()}
             case "r":
                 self.registry |= {(*_split(member), bool(name)) for member in value}
+            case "cfg":
+                self.settings[key] = value
+            case "x":
+                self.declared[key][rest] = value
+            case "builds":
+                for member in value:
+                    key, rest = _split(member)
+                    self.builds[key].add(rest)
             case "due":
                 self.due = {key.decode(): score for key, score in value.items()}
 
@@ -104,7 +116,8 @@ async def check_invariants(raw: aioredis.Redis) -> None:
     """Fail, naming every violation, unless items and indexes of the whole store fit together.
 
     Each item is in the set of its status and in no other, with the right score, and among the sortFields of its
-    key; no index names an item that is not there; the registry lists just the sets that there are, and what becomes
+    key; no index names an item that is not there, and the declared ones hold just what they must; the registry lists
+    just the sets that there are, and what becomes
     due is noted; a token belongs to a claim; no key has an unknown name, and just
     the outcomes of calls (``o:``) run out.
     """
@@ -156,6 +169,10 @@ def _flaws(partition: Partition, partitions: int) -> Iterator[str]:
     for (key, status), members in partition.statuses.items():
         if status == "scheduled" and partition.due.get(key, math.inf) > min(members.values()):
             yield f"{key}: is not noted to be due at {min(members.values())}"
+    for key in {*partition.settings, *partition.declared, *partition.builds}:
+        items = {name: fields for (of, name), fields in partition.items.items() if of == key}
+        sets, builds = partition.declared.get(key, {}), partition.builds.get(key, set())
+        yield from declared.flaws(key, partition.settings.get(key, {}), sets, builds, items)
 
 
 def _item_flaws(fields: dict[str, bytes], places: list[tuple[str, float]]) -> Iterator[str]:

@@ -13,8 +13,9 @@ from hookline.codec import Change, Fields
 from hookline.errors import Flaw, Invalid, ReservedKey
 from hookline.item import RESERVED_PREFIX, STARTED, TERMINAL, check_key, check_sort_field, read_triggers
 from hookline.keys import partition_of
-from hookline.keysettings import encode_backoff
+from hookline.keysettings import Known, encode_backoff
 from hookline.outcome import WARNINGS, Claimed, Outcome
+from hookline.plan import declared
 from hookline.secret import SecretBox
 from hookline.where import Where, compile_where
 
@@ -39,13 +40,17 @@ UNSET = Unset()
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operation for one partition. ``request`` is what the script gets, but for the settings generation."""
+    """One operation for one partition. ``request`` is what the script gets, but for what depends on the key's settings.
+
+    ``where`` are the filters of a claim, which indexes may answer.
+    """
 
     script: str
     partition: int
     key: str
     sort_field: str
     request: dict[str, Any] = field(repr=False)
+    where: Where | None = None
 
     @property
     def gives(self) -> int:
@@ -53,9 +58,12 @@ class Call:
         limit: int = self.request.get("limit", 0)
         return limit
 
-    def pack(self, generation: int) -> bytes:
-        """The request as the script reads it, naming the generation of the key's settings that the caller knows."""
-        return codec.pack_request({**self.request, "generation": generation})
+    def pack(self, known: Known) -> bytes:
+        """The request as the script reads it, for a partition whose settings of the key are as known."""
+        request = {**self.request, "generation": known.generation}
+        if self.where and known.indexes:
+            request["walks"] = [walk.request() for walk in declared(self.where, known.indexes)]
+        return codec.pack_request(request)
 
     def decode(self, answer: list[Any]) -> Outcome | Claimed:
         """A script's answer ``[word, fields | false, extra | false]`` -> what became of the operation."""
@@ -99,7 +107,7 @@ class Call:
             items,
             int(due) if due is not None else None,
             bool(extra.get(b"more")),
-            [part.decode() for part in after] if after else None,
+            list(after) if after else None,
         )
 
 
@@ -222,7 +230,7 @@ class Calls:
         where: object = None,
         triggers: str = "key",
         partition: int = 0,
-        after: list[str] | None = None,
+        after: list[bytes] | None = None,
         reserved: bool = False,
     ) -> Call:
         """Claim up to ``limit`` items on one partition; ``after`` is where a claim of the same filters ended early.
@@ -252,7 +260,7 @@ class Calls:
             "triggers": triggers,
             "nonce": nonces.token_hex(8),
         }
-        return Call("claim", partition, key, "", _present(request))
+        return Call("claim", partition, key, "", _present(request), compiled)
 
     def complete(
         self,

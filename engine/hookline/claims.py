@@ -63,7 +63,7 @@ class Claims:
         items: list[Item] = []
         next_ms: int | None = None
         failure: HooklineError | None = None
-        after: list[str] | None = None
+        after: list[bytes] | None = None
         partition, tried, fruitless = self.partition(key), 0, 0
         while len(items) < limit and tried < self._calls.partitions:
             most = min(limit - len(items), GIVEN_MAX)

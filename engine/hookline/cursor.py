@@ -16,14 +16,14 @@ Position = list[Any] | bool | None
 _MAC = 16
 
 
-def write(secret: bytes, query: object, positions: list[Position]) -> str:
-    """The cursor of a query (any JSON value that tells queries apart) that stands at these positions."""
-    body = pack([_digest(query), positions])
+def write(secret: bytes, query: object, state: object) -> str:
+    """The cursor of a query (any JSON value that tells queries apart) in this state: what goes on, and from where."""
+    body = pack([_digest(query), state])
     return _encode(_mac(secret, body) + body)
 
 
-def read(secret: bytes, query: object, cursor: object) -> list[Position]:
-    """The positions of a cursor.
+def read(secret: bytes, query: object, cursor: object) -> Any:
+    """The state of a cursor.
 
     Raises:
         Invalid: it is not a cursor of this query and this namespace.
@@ -38,11 +38,10 @@ def read(secret: bytes, query: object, cursor: object) -> list[Position]:
     body = sealed[_MAC:]
     if not hmac.compare_digest(sealed[:_MAC], _mac(secret, body)) or cursor != _encode(sealed):
         raise flaw
-    digest, positions = unpack(body)
+    digest, state = unpack(body)
     if digest != _digest(query):
         raise flaw
-    read_positions: list[Position] = positions
-    return read_positions
+    return state
 
 
 def _encode(sealed: bytes) -> str:

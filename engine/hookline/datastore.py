@@ -7,6 +7,7 @@ import secrets as randomness
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 from hookline import codec, keys
@@ -16,22 +17,19 @@ from hookline.claims import Claims
 from hookline.connection import Connection
 from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, Refused, ReservedKey, Unavailable
 from hookline.item import RESERVED_PREFIX, TERMINAL, Item, check_key, check_sort_field
-from hookline.keysettings import KeySettings, decode_settings, encode_settings
+from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
 from hookline.outcome import Claimed, Outcome
-from hookline.query import Page, Query, get_many, read_page
+from hookline.query import Count, Page, Queries, Query, get_many
 from hookline.secret import SecretBox
 from hookline.settings import Settings
 from hookline.stats import Stats, read_stats
+from hookline.upkeep import Build, Upkeep
 from hookline.wake import Wakes, pause
 from hookline.where import compile_where
 
 CHANGE_POLL = 10.0
 """Seconds after which who waits for an item looks by itself: it covers lost messages."""
 ENDED = {"status": {"in": sorted(TERMINAL)}}
-SWEEP_WORK = 1000
-"""Work of one step of a sweep, in items that are looked at: about 3 ms of the store."""
-_SWEEP_ROUNDS = 20
-"""Steps of one sweep in one partition."""
 
 
 class Datastore:
@@ -53,8 +51,9 @@ class Datastore:
         self._changes = Wakes(self.connection, keys.changed_channel, idle_ends=True)
         self.claims = Claims(self.calls, self.wakes, self._perform)
         self._batcher = Batcher(self.connection)
-        self._generations: dict[tuple[str, int], int] = {}
-        self._places: dict[int, dict[bytes, list[bytes]]] = {}
+        self._known: dict[tuple[str, int], Known] = {}
+        self._queries = Queries(self.connection, settings.partitions, {})
+        self.upkeep = Upkeep(self.connection, settings.partitions)
 
     async def open(self) -> None:
         """Check the store and open the namespace.
@@ -119,12 +118,12 @@ class Datastore:
     async def _perform(self, call: Call) -> Outcome | Claimed:
         """One operation -> what became of it; planned again when the key's settings have changed meanwhile."""
         while True:
-            generation = self._generations.get((call.key, call.partition), 0)
-            answer = await self._batcher.submit(call.script, call.partition, call.pack(generation), call.gives)
+            known = self._known.get((call.key, call.partition), Known())
+            answer = await self._batcher.submit(call.script, call.partition, call.pack(known), call.gives)
             if answer[0] != b"settings_changed":
                 return call.decode(answer)
             settings = dict(answer[2][b"settings"] or {})  # an empty table comes as a list
-            self._generations[call.key, call.partition] = int(settings.get(b"generation", 0))
+            self._known[call.key, call.partition] = Known.decode(settings)
 
     async def _accept(self, call: Call) -> Outcome:
         outcome = await self._perform(call)
@@ -220,27 +219,13 @@ class Datastore:
         )
 
     async def sweep(self) -> list[str]:
-        """Promote due items and bury exhausted locks of every key, in bounded steps -> the keys that are corrupt.
+        """Promote what is due, bury, remove and build, as :class:`Upkeep` does -> the keys that are corrupt.
 
         Raises:
             Corrupt: the list of what is due is.
             Unavailable
         """
-        found = await asyncio.gather(*(self._sweep(partition) for partition in range(self.settings.partitions)))
-        return [key for corrupt in found for key in corrupt]
-
-    async def _sweep(self, partition: int) -> list[str]:
-        corrupt: list[str] = []
-        for _ in range(_SWEEP_ROUNDS):
-            request = {"work": SWEEP_WORK, "places": self._places.get(partition, {})}
-            answer = await self.connection.read("sweep", partition, request)
-            if answer.get(b"unreadable"):
-                raise Corrupt
-            corrupt += [key.decode() for key in answer[b"corrupt"]]
-            self._places[partition] = dict(answer[b"places"])  # an empty table comes as a list
-            if not answer[b"more"]:
-                break
-        return corrupt
+        return await self.upkeep.sweep()
 
     # Settings of a key
 
@@ -253,13 +238,19 @@ class Datastore:
         backoff: object = UNSET,
         paused: object = UNSET,
         max_length: object = UNSET,
+        indexes: object = UNSET,
+        retention: object = UNSET,
+        trigger_urls: object = UNSET,
     ) -> KeySettings:
         """Change settings of a key -> what holds then. None brings a default back, what is not named stays.
 
         ``max_attempts``: claims before an item becomes a dead letter, 0 is no limit. ``lock_for``: how long a claim
         holds. ``backoff``: before a failed item is claimed again: a duration, a list of them, one for each attempt, or
         ``{"first", "longest"}``, doubling and jittered. ``paused``: no claims until it is resumed. ``max_length``: as
-        many items the key may hold, shared evenly by its partitions.
+        many items the key may hold, shared evenly by its partitions. ``indexes``: ``{field: number | string | time}``,
+        see :mod:`hookline.index`; a new one is built by the servers, or by :meth:`build_indexes`. ``retention``:
+        ``{completed | failed | cancelled: {"age", "count"}}``, beyond which items are removed, the oldest first.
+        ``trigger_urls``: called for the items of the key, in the forms of an item's own; by default for every event.
 
         Raises:
             Invalid: a flaw for each bad setting.
@@ -274,9 +265,15 @@ class Datastore:
             "backoff": backoff,
             "paused": paused,
             "max_length": max_length,
+            "indexes": indexes,
+            "retention": retention,
+            "trigger_urls": trigger_urls,
         }
         changes = {name: value for name, value in given.items() if value is not UNSET}
-        values, gone = encode_settings(changes, self.settings.partitions)
+        seal = partial(
+            codec.encode_triggers, secrets=self.secrets, owner=codec.identity(self.settings.namespace, key, "")
+        )
+        values, gone = encode_settings(changes, self.settings.partitions, seal)
         whole = await self._configure(0, {"key": key, "set": values, "unset": gone})
         # The first partition counts the generations: where two race, the later of them stays everywhere.
         rest = range(1, self.settings.partitions)
@@ -377,22 +374,42 @@ class Datastore:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page:
-        """Items of a key that match, in the order of the status index if one status is asked for, else by sortField.
+        """Items of a key that match.
 
+        ``order`` is ``sortField`` or a field that has an index (only items that have it are found then), and ``:desc``
+        behind it to reverse it. Without one, the items come in the order of the index that has the fewest entries
+        within the filters: a declared one, that of a status asked for, or that of the sortFields.
         A page is shorter than ``limit`` only at the end, or when the budget of entries examined is spent; then it
-        carries a cursor all the same. ``order`` is ``sortField`` or ``sortField:desc``.
+        carries a cursor all the same.
+
+        Raises:
+            Invalid: an argument has the wrong form, or the order has no index.
+            Corrupt, Unavailable
+        """
+        check_key(key)
+        if type(limit) is not int or not 1 <= limit <= QUERY_MAX:
+            raise Invalid.at("/limit", f"expected a whole number from 1 to {QUERY_MAX}")
+        return await self._queries.page(Query(key, compile_where(where), order, [key, where, order]), limit, cursor)
+
+    async def count(self, key: str, *, where: object = None, cursor: str | None = None) -> Count:
+        """How many items of a key match: at once where an index knows, else as far as the budget reaches.
+
+        With a ``cursor`` in it the count is to be gone on with there, and added up.
 
         Raises:
             Invalid: an argument has the wrong form.
             Corrupt, Unavailable
         """
         check_key(key)
-        if type(limit) is not int or not 1 <= limit <= QUERY_MAX:
-            raise Invalid.at("/limit", f"expected a whole number from 1 to {QUERY_MAX}")
-        if order not in (None, "sortField", "sortField:asc", "sortField:desc"):
-            raise Invalid.at("/order", "expected sortField or sortField:desc: no other order has an index")
-        query = Query(key, compile_where(where), order, [key, where, order])
-        return await read_page(self.connection, self.settings.partitions, query, limit, cursor)
+        return await self._queries.count(Query(key, compile_where(where), None, [key, where, "count"]), cursor)
+
+    async def builds(self, key: str) -> dict[str, Build]:
+        """How far the indexes of a key are that are not complete yet, by their fields.
+
+        Raises:
+            Invalid, Corrupt, Unavailable
+        """
+        return await self.upkeep.build(check_key(key), work=0)
 
     async def stats(self, prefix: str = "") -> Stats:
         """What the store holds of the keys that begin with ``prefix``; of the engine's own only if that names them.

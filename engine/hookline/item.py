@@ -206,10 +206,13 @@ class TriggerChange:
     events: tuple[str, ...]
 
 
-def read_triggers(value: object, pointer: str = "/triggerUrls") -> list[TriggerChange]:
+def read_triggers(
+    value: object, pointer: str = "/triggerUrls", events: tuple[str, ...] = ("updated",)
+) -> list[TriggerChange]:
     """Read triggerUrls as a map ``url -> API key`` or a list ``[{url, apiKey, events}]``.
 
-    The map fires on updates only: a worker behind it takes every call as a job.
+    ``events`` are those of an entry that names none: on an item updates alone, for a worker behind it takes every call
+    as a job.
 
     Raises:
         Invalid: the value has neither form; each bad entry is named.
@@ -228,7 +231,7 @@ def read_triggers(value: object, pointer: str = "/triggerUrls") -> list[TriggerC
     changes: list[TriggerChange] = []
     for entry, place in entries:
         try:
-            changes.append(_read_trigger(entry, place))
+            changes.append(_read_trigger(entry, place, events))
         except Invalid as invalid:
             flaws.extend(invalid.flaws)
     if len({change.url for change in changes}) != len(changes):
@@ -238,7 +241,7 @@ def read_triggers(value: object, pointer: str = "/triggerUrls") -> list[TriggerC
     return changes
 
 
-def _read_trigger(entry: object, pointer: str) -> TriggerChange:
+def _read_trigger(entry: object, pointer: str, default: tuple[str, ...]) -> TriggerChange:
     if not isinstance(entry, Mapping):
         raise Invalid.at(pointer, 'expected an object {"url", "apiKey", "events"}')
     unknown = sorted(set(entry) - {"url", "apiKey", "events", "hasApiKey"}, key=str)
@@ -253,7 +256,7 @@ def _read_trigger(entry: object, pointer: str) -> TriggerChange:
         raise Invalid.at(pointer, str(error)) from None
     if api_key is not None and (not isinstance(api_key, str) or not _is_header_value(api_key)):
         raise Invalid.at(pointer, "expected the API key as up to 4096 visible ASCII characters")
-    events = entry.get("events", ["updated"])
+    events = entry.get("events", default)
     if not isinstance(events, list | tuple) or not events or not all(event in EVENTS for event in events):
         raise Invalid.at(f"{pointer}/events", f"expected a list of {', '.join(EVENTS)}")
     return TriggerChange(url, api_key, tuple(dict.fromkeys(events)))

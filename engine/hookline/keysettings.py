@@ -1,14 +1,16 @@
-"""The settings of a key: how its items are claimed, retried and bounded."""
+"""The settings of a key: how its items are claimed, retried, indexed, bounded and kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hookline.clock import format_duration, parse_duration
-from hookline.codec import encode_lock
-from hookline.errors import Flaw, Invalid
+from hookline.codec import decode_triggers, encode_lock, unpack_answer
+from hookline.errors import Flaw, Invalid, below
+from hookline.index import Index, read_indexes
+from hookline.item import EVENTS, TERMINAL, Trigger, TriggerChange, read_triggers
 
 ATTEMPTS_MAX = 1_000_000
 LENGTH_MAX = 1_000_000_000
@@ -17,6 +19,21 @@ _EXPECTED_BACKOFF = 'expected a duration, a list of 1 to 64 of them, or {"first"
 
 DEFAULTS = {"max_attempts": "10", "lock_ms": "600000", "backoff": "exponential 5000 3600000"}
 """What holds where a key has no setting of its own; ``lib/settings.lua`` says the same."""
+_INDEX, _KEEP = "x:", "keep:"
+"""What the fields of indexes and of retention begin with; the field's name, or the status, follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long items of a status are kept, and how many: None is no bound."""
+
+    age_ms: int | None = None
+    count: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As users write it."""
+        age = None if self.age_ms is None else format_duration(self.age_ms)
+        return {name: value for name, value in (("age", age), ("count", self.count)) if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +49,9 @@ class KeySettings:
     backoff: str
     paused: bool
     max_length: int | None
+    indexes: tuple[Index, ...]
+    retention: Mapping[str, Retention]
+    triggers: tuple[Trigger, ...]
     generation: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -42,43 +62,81 @@ class KeySettings:
             "backoff": _describe_backoff(self.backoff),
             "paused": self.paused,
             "maxLength": self.max_length,
+            "indexes": {index.name: index.kind for index in self.indexes},
+            "retention": {status: kept.to_dict() for status, kept in self.retention.items()},
+            "triggerUrls": [trigger.to_dict() for trigger in self.triggers],
             "generation": self.generation,
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What whoever plans a call must know of a key's settings; a partition that knows better says so."""
+
+    generation: int = 0
+    indexes: tuple[Index, ...] = ()
+
+    @classmethod
+    def decode(cls, fields: Mapping[bytes, bytes]) -> Known:
+        """The fields of a key's settings hash -> what of them plans depend on."""
+        return cls(int(fields.get(b"generation", 0)), decode_indexes(fields))
+
+
 def decode_settings(fields: Mapping[bytes, bytes], partitions: int) -> KeySettings:
     """The fields of a key's settings hash -> the settings."""
-    stored = DEFAULTS | {name.decode(): value.decode() for name, value in fields.items()}
+    stored = {name.decode(): value for name, value in fields.items()}
+    texts = DEFAULTS | {name: value.decode() for name, value in stored.items() if ":" not in name and name != "t"}
+    kept = {name.removeprefix(_KEEP): value.decode() for name, value in stored.items() if name.startswith(_KEEP)}
     return KeySettings(
-        max_attempts=int(stored["max_attempts"]),
-        lock_ms=int(stored["lock_ms"]),
-        backoff=stored["backoff"],
-        paused="paused" in stored,
-        max_length=int(stored["length_max"]) * partitions if "length_max" in stored else None,
-        generation=int(stored.get("generation", 0)),
+        max_attempts=int(texts["max_attempts"]),
+        lock_ms=int(texts["lock_ms"]),
+        backoff=texts["backoff"],
+        paused="paused" in texts,
+        max_length=int(texts["length_max"]) * partitions if "length_max" in texts else None,
+        indexes=decode_indexes(fields),
+        retention={status: _decode_retention(kept[status], partitions) for status in sorted(kept)},
+        triggers=decode_triggers(stored.get("t")),
+        generation=int(texts.get("generation", 0)),
     )
 
 
-def encode_settings(changes: Mapping[str, Any], partitions: int) -> tuple[dict[str, str], list[str]]:
-    """Changes by name -> what to set and what to remove; None brings the default back.
+def decode_indexes(fields: Mapping[bytes, bytes]) -> tuple[Index, ...]:
+    """The declared indexes that the fields of a key's settings hash name."""
+    prefix = _INDEX.encode()
+    return tuple(
+        Index(name.removeprefix(prefix).decode(), unpack_answer(fields[name])[b"kind"].decode())
+        for name in sorted(fields)
+        if name.startswith(prefix)
+    )
+
+
+def encode_settings(
+    changes: Mapping[str, Any], partitions: int, seal: Callable[[list[TriggerChange]], bytes]
+) -> tuple[dict[str, str | bytes], list[str]]:
+    """Changes by name -> what to set, and what to remove before that; None brings the default back.
+
+    ``seal`` turns triggers as they are written into the form in which they are stored.
 
     Raises:
         Invalid: a setting cannot have the value given for it; every flaw is named.
     """
-    values: dict[str, str] = {}
+    values: dict[str, str | bytes] = {}
     gone: list[str] = []
     flaws: list[Flaw] = []
     for name, value in changes.items():
         shown, stored, encode = _ENCODERS[name]
+        gone.append(stored)
         try:
-            text = None if value is None else encode(value, f"/{shown}", partitions)
+            found = None if value is None else encode(value, f"/{shown}", partitions)
         except Invalid as invalid:
             flaws += invalid.flaws
             continue
-        if text is None:
-            gone.append(stored)
-        else:
-            values[stored] = text
+        if isinstance(found, dict):
+            values |= found
+        elif isinstance(found, list):
+            values[stored] = seal(found)
+        elif found is not None:
+            values[stored] = found
     if flaws:
         raise Invalid(*flaws)
     return values, gone
@@ -147,11 +205,56 @@ def _encode_length(value: object, pointer: str, partitions: int) -> str:
     return str(-(-value // partitions))
 
 
+def _encode_indexes(value: object, pointer: str, _: int) -> dict[str, bytes]:
+    return {_INDEX + index.name: index.pack() for index in read_indexes(value, pointer)}
+
+
+def _encode_retention(value: object, pointer: str, partitions: int) -> dict[str, str]:
+    """``<age ms, or nothing> <count, or nothing>``; of the count each partition has its share, rounded up."""
+    if not isinstance(value, Mapping):
+        raise Invalid.at(pointer, 'expected an object such as {"completed": {"age": "7d", "count": 100000}}')
+    flaws: list[Flaw] = []
+    fields: dict[str, str] = {}
+    for status, bounds in value.items():
+        place = below(pointer, status)
+        if status not in TERMINAL:
+            flaws.append(Flaw(place, f"expected one of {', '.join(sorted(TERMINAL))}: other items are not removed"))
+            continue
+        try:
+            kept = _read_retention(bounds, place)
+        except Invalid as invalid:
+            flaws += invalid.flaws
+            continue
+        share = "" if kept.count is None else -(-kept.count // partitions)
+        fields[_KEEP + status] = f"{'' if kept.age_ms is None else kept.age_ms} {share}"
+    if flaws:
+        raise Invalid(*flaws)
+    return fields
+
+
+def _read_retention(value: object, pointer: str) -> Retention:
+    if not isinstance(value, Mapping) or not value or not set(value) <= {"age", "count"}:
+        raise Invalid.at(pointer, 'expected an object of age and count, or one of the two: {"age": "7d"}')
+    age, count = value.get("age"), value.get("count")
+    if count is not None and (type(count) is not int or not 0 <= count <= LENGTH_MAX):
+        raise Invalid.at(f"{pointer}/count", f"expected a whole number from 0 to {LENGTH_MAX}")
+    return Retention(encode_lock(age, f"{pointer}/age"), count)
+
+
+def _decode_retention(text: str, partitions: int) -> Retention:
+    age, _, share = text.partition(" ")
+    return Retention(int(age) if age else None, int(share) * partitions if share else None)
+
+
 _ENCODERS: dict[str, tuple[str, str, Any]] = {
     "max_attempts": ("maxAttempts", "max_attempts", _encode_attempts),
     "lock_for": ("lockFor", "lock_ms", _encode_lock),
     "backoff": ("backoff", "backoff", lambda value, pointer, _: encode_backoff(value, pointer)),
     "paused": ("paused", "paused", _encode_pause),
     "max_length": ("maxLength", "length_max", _encode_length),
+    "indexes": ("indexes", f"{_INDEX}*", _encode_indexes),
+    "retention": ("retention", f"{_KEEP}*", _encode_retention),
+    "trigger_urls": ("triggerUrls", "t", lambda value, pointer, _: read_triggers(value, pointer, EVENTS)),
 }
-"""Argument -> how the setting is called outside, its field in the store, and how its value is written there."""
+"""Argument -> how the setting is called outside, its field in the store (or what its fields begin with, and ``*``), and
+how its value is written there: text, fields, or triggers still to be sealed."""

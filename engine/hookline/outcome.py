@@ -54,5 +54,5 @@ class Claimed:
     items: list[Item]
     next_ms: int | None = None
     more: bool = False
-    after: list[str] | None = None
+    after: list[bytes] | None = None
     failure: HooklineError | None = None

@@ -1,17 +1,19 @@
-"""Reads of many: a page of a key's items, merged over the partitions, and items by their names; in bounded steps."""
+"""Reads of many: a page of a key's items, merged over the partitions; how many match; items by their names."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from hookline import codec, cursor
 from hookline.connection import Connection
 from hookline.cursor import Position
-from hookline.errors import Corrupt
+from hookline.errors import Corrupt, Invalid
 from hookline.item import Item, check_key, check_sort_field
+from hookline.keysettings import Known
+from hookline.plan import SORT_FIELD, Walk, ordered, walks
 from hookline.where import Where
 
 BUDGET = 1000
@@ -20,6 +22,24 @@ GET_MAX = 100
 """Items that one call reads by their names."""
 _ROUNDS = 50
 """Bounded reads of one query before it answers a short page with a cursor."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How a query was answered.
+
+    ``index`` is what was walked (sortField, status, or a declared field), ``examined`` how many of its entries were
+    looked at; ``candidates`` is how many entries each index had within the filters, where there was a choice.
+    """
+
+    index: str
+    examined: int
+    candidates: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it reads over HTTP."""
+        return {"index": self.index, "examined": self.examined, "candidates": dict(self.candidates)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,105 +48,226 @@ class Page:
 
     items: list[Item]
     cursor: str | None
-    examined: int = 0
+    explanation: Explanation
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """An item found, and where it stands in the index."""
+class Count:
+    """How many match; with a ``cursor`` only so far, and the count that goes on there is to be added."""
 
-    partition: int
-    score: str
-    item: Item
+    count: int
+    cursor: str | None
+    explanation: Explanation
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query of one key, ready to be asked of each partition."""
+    """A query of one key. ``identity`` tells it from others, for its cursors."""
 
     key: str
     where: Where
     order: str | None
     identity: list[Any]
 
+
+class _ReplanError(Exception):
+    """A partition can't walk as planned: it has newer settings of the key, or an index that is not complete."""
+
+    def __init__(self, known: Known | None, unusable: str) -> None:
+        self.known = known
+        self.unusable = unusable
+        super().__init__()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An item found, and where it stands in the set that is walked."""
+
+    partition: int
+    score: str
+    member: bytes
+    item: Item
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What one request walks, from where on in each partition."""
+
+    walk: Walk
+    positions: list[Position]
+    sizes: dict[str, int] = field(default_factory=dict)
+    examined: int = 0
+
     @property
-    def descending(self) -> bool:
-        """Whether the order is reversed."""
-        return self.order == "sortField:desc"
+    def ended(self) -> bool:
+        """Whether nothing is left in any partition."""
+        return all(position is False for position in self.positions)
 
-    def order_of(self, entry: _Entry) -> tuple[float, bytes]:
-        """Where an entry stands among those of all partitions."""
-        return (float(entry.score), entry.item.sort_field.encode())
+    def explain(self) -> Explanation:
+        return Explanation(self.walk.name, self.examined, self.sizes)
 
-    def request(self, limit: int, position: Position) -> dict[str, Any]:
-        """What the find script is asked."""
-        by_status = self.where.status if self.order is None else None
-        request = {
-            "verb": "query",
-            "key": self.key,
-            "status": by_status,
-            "max": self.where.locked_before if by_status else None,
-            "after": position or None,
-            "descending": self.descending or None,
-            "where": list(self.where.conditions),
+
+class Queries:
+    """Reads the pages of queries. ``known`` has what was learnt of each key's settings, the newest."""
+
+    def __init__(self, connection: Connection, partitions: int, known: dict[str, Known]) -> None:
+        self._connection = connection
+        self._partitions = partitions
+        self._known = known
+
+    async def page(self, query: Query, limit: int, sealed: str | None) -> Page:
+        """One page, from where the sealed cursor says on: every partition is read, and their entries are merged.
+
+        Raises:
+            Invalid: the cursor is not one of this query, or no index has its order.
+            Corrupt, Unavailable
+        """
+
+        async def read(plan: _Plan) -> Page:
+            items = await self._merge(query, plan, limit)
+            return Page(items, self._seal(query, plan), plan.explain())
+
+        return await self._planned(query, sealed, read)
+
+    async def count(self, query: Query, sealed: str | None) -> Count:
+        """How many match, in as many steps as a page may take.
+
+        Raises:
+            Invalid: the cursor is not one of this query.
+            Corrupt, Unavailable
+        """
+
+        async def read(plan: _Plan) -> Count:
+            count = 0
+            for _ in range(_ROUNDS):
+                for partition, extra in await self._round(query, plan, "count"):
+                    count += extra[b"count"]
+                    plan.positions[partition] = _end(extra)
+                if plan.ended:
+                    break
+            return Count(count, self._seal(query, plan), plan.explain())
+
+        return await self._planned(query, sealed, read)
+
+    async def _planned(self, query: Query, sealed: str | None, read: Callable[[_Plan], Awaitable[T]]) -> T:
+        """Plan and read; again where it turns out that the plan was made for other settings."""
+        unusable: set[str] = set()
+        while True:
+            try:
+                return await read(await self._plan(query, sealed, unusable))
+            except _ReplanError as replan:
+                if replan.known:
+                    self._known[query.key] = replan.known
+                elif sealed is None and query.order is None:
+                    unusable.add(replan.unusable)
+                else:
+                    raise Invalid.at(
+                        "/order" if sealed is None else "/cursor",
+                        f"the index on {replan.unusable} is not complete: the settings of the key tell how far it is",
+                    ) from None
+
+    async def _plan(self, query: Query, sealed: str | None, unusable: set[str]) -> _Plan:
+        whole = ordered(query.where, (), SORT_FIELD)
+        try:
+            candidates = self._candidates(query, whole)
+            if sealed is not None:
+                name, positions = cursor.read(self._connection.cursor_secret, query.identity, sealed)
+                return _Plan(candidates.get(name) or _dropped(name), positions)
+        except Invalid:
+            # Not before it is sure that the settings known here are the newest.
+            await self._size(query, whole)
+            raise
+        begin: list[Position] = [None] * self._partitions
+        usable = [walk for name, walk in candidates.items() if name not in unusable and walk is not whole]
+        if len(usable) < 2:
+            return _Plan(usable[0] if usable else whole, begin)
+        sizes = {walk.name: await self._size(query, walk) for walk in usable}
+        return _Plan(min(usable, key=lambda walk: sizes[walk.name]), begin, sizes)
+
+    def _candidates(self, query: Query, whole: Walk) -> dict[str, Walk]:
+        """The walks that would do, by name; the last, of the whole key, always does."""
+        indexes = self._known.get(query.key, Known()).indexes
+        if query.order is not None:
+            walk = ordered(query.where, indexes, query.order)
+            return {walk.name: walk}
+        return {walk.name: walk for walk in (whole, *walks(query.where, indexes))}
+
+    async def _size(self, query: Query, walk: Walk) -> int:
+        """How many entries a walk has before it."""
+        answers = await self._round(query, _Plan(walk, [None] * self._partitions), "size")
+        return sum(extra[b"size"] for _, extra in answers)
+
+    async def _merge(self, query: Query, plan: _Plan, limit: int) -> list[Item]:
+        """The next entries of all partitions, in order."""
+        items: list[Item] = []
+        for _ in range(_ROUNDS):
+            left = limit - len(items)
+            ends: dict[int, Position] = {}
+            entries: list[_Entry] = []
+            for partition, extra in await self._round(query, plan, "query", left):
+                ends[partition] = _end(extra)
+                entries += [_entry(query.key, partition, *row) for row in extra[b"items"]]
+            entries.sort(key=lambda entry: (float(entry.score), entry.member), reverse=plan.walk.descending)
+            for entry in entries[:left]:
+                items.append(entry.item)
+                plan.positions[entry.partition] = [entry.score, entry.member]
+            left_over = {entry.partition for entry in entries[left:]}
+            for partition, end in ends.items():
+                if partition not in left_over:
+                    plan.positions[partition] = end
+            if len(items) >= limit or plan.ended:
+                break
+        return items
+
+    async def _round(self, query: Query, plan: _Plan, verb: str, limit: int | None = None) -> list[tuple[int, Any]]:
+        """One bounded read of every partition that is not yet at its end -> what each answered."""
+        asked = [partition for partition, position in enumerate(plan.positions) if position is not False]
+        request: dict[str, Any] = {
+            "verb": verb,
+            "key": query.key,
+            "where": list(query.where.conditions),
             "limit": limit,
             "budget": BUDGET,
+            "generation": self._known.get(query.key, Known()).generation,
+            **plan.walk.request(),
         }
-        return {name: value for name, value in request.items() if value is not None}
+        answers = await asyncio.gather(
+            *(
+                self._connection.read("find", partition, [request | {"after": plan.positions[partition] or None}])
+                for partition in asked
+            )
+        )
+        found: list[tuple[int, Any]] = []
+        for partition, ((word, _, extra),) in zip(asked, answers, strict=True):
+            if word == b"corrupt":
+                raise Corrupt
+            if word == b"settings_changed":
+                raise _ReplanError(Known.decode(dict(extra[b"settings"])), plan.walk.name)
+            if extra.get(b"unusable"):
+                raise _ReplanError(None, plan.walk.name)
+            plan.examined += extra.get(b"examined", 0)
+            found.append((partition, extra))
+        return found
+
+    def _seal(self, query: Query, plan: _Plan) -> str | None:
+        """The cursor that goes on with this plan, or None at its end."""
+        if plan.ended:
+            return None
+        return cursor.write(self._connection.cursor_secret, query.identity, [plan.walk.name, plan.positions])
 
 
-async def read_page(connection: Connection, partitions: int, query: Query, limit: int, sealed: str | None) -> Page:
-    """One page, from where the sealed cursor says on: every partition is read, and their entries are merged.
-
-    Raises:
-        Invalid: the cursor is not one of this query.
-        Corrupt, Unavailable
-    """
-    secret = connection.cursor_secret
-    positions: list[Position] = (
-        cursor.read(secret, query.identity, sealed) if sealed is not None else [None] * partitions
-    )
-    items: list[Item] = []
-    examined = 0
-    for _ in range(_ROUNDS):
-        found, ends, spent = await _round(connection, query, limit - len(items), positions)
-        examined += spent
-        taken = found[: limit - len(items)]
-        items += [entry.item for entry in taken]
-        for entry in taken:
-            positions[entry.partition] = [entry.score, entry.item.sort_field]
-        left_over = {entry.partition for entry in found[len(taken) :]}
-        for partition, end in ends.items():
-            if partition not in left_over:
-                positions[partition] = end
-        if len(items) >= limit or all(position is False for position in positions):
-            break
-    open_end = any(position is not False for position in positions)
-    return Page(items, cursor.write(secret, query.identity, positions) if open_end else None, examined)
+def _dropped(name: str) -> Walk:
+    raise Invalid.at("/cursor", f"the index on {name}, along which the pages before were read, is gone: begin anew")
 
 
-async def _round(
-    connection: Connection, query: Query, limit: int, positions: list[Position]
-) -> tuple[list[_Entry], dict[int, Position], int]:
-    """One bounded read of every partition not yet at its end -> entries in order, where each ended, examined."""
-    asked = [partition for partition, position in enumerate(positions) if position is not False]
-    answers = await asyncio.gather(
-        *(connection.read("find", partition, [query.request(limit, positions[partition])]) for partition in asked)
-    )
-    entries: list[_Entry] = []
-    ends: dict[int, Position] = {}
-    examined = 0
-    for partition, ((word, _, extra),) in zip(asked, answers, strict=True):
-        if word == b"corrupt":
-            raise Corrupt
-        examined += extra[b"examined"]
-        after = extra.get(b"after")
-        ends[partition] = [part.decode() for part in after] if after else False
-        for sort, fields, score in extra[b"items"]:
-            item = codec.decode_item(query.key, sort.decode(), codec.decode_fields(fields))
-            entries.append(_Entry(partition, score.decode(), item))
-    entries.sort(key=query.order_of, reverse=query.descending)
-    return entries, ends, examined
+def _end(extra: Mapping[bytes, Any]) -> Position:
+    after = extra.get(b"after")
+    return list(after) if after else False
+
+
+def _entry(key: str, partition: int, sort: bytes, fields: Any, score: bytes, member: bytes | None) -> _Entry:
+    item = codec.decode_item(key, sort.decode(), codec.decode_fields(fields))
+    return _Entry(partition, score.decode(), member or sort, item)
 
 
 async def get_many(

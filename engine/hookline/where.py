@@ -1,7 +1,8 @@
 """Filters: ``{"status": "not_started", "size": {"gt": 3}}`` -> conditions that the scripts test.
 
-A field is a metadata name, or a dotted path into a nested object. Its wanted value stands for equality; an object of
-operators (``eq ne lt lte gt gte in exists prefix``) stands for itself. All conditions must hold.
+A field is a metadata name, or a dotted path into a nested object; ``sortField``, ``createdAt`` and ``updatedAt`` are
+the item's own. Its wanted value stands for equality; an object of operators (``eq ne lt lte gt gte in exists prefix``)
+stands for itself. All conditions must hold. An operand that is an RFC 3339 time compares with times alone, as instants.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ from hookline.item import check_value
 OPERATORS = ("eq", "ne", "lt", "lte", "gt", "gte", "in", "exists", "prefix")
 CONDITIONS_MAX = 32
 IN_MAX = 100
+OWN = {"version": ("v", "number"), "createdAt": ("ca", "time"), "updatedAt": ("ua", "time"), "sortField": ("v", "word")}
+"""What can be filtered beside metadata -> (hash field, kind), as in :data:`hookline.codec.NATIVE`. The sortField is not
+in the hash: its condition says so by ``sort``."""
+
 _NUMERIC = {"number", "time", "later"}
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Compiled filters. ``status`` is the one status they ask for, if they ask for one; the index to walk."""
+    """Compiled filters. ``status`` is the one status they ask for, if they ask for one."""
 
     conditions: tuple[dict[str, Any], ...] = ()
     status: str | None = None
-    locked_before: str | None = None
-    """With status ``started``: the latest locked_until asked for, as a bound on that index."""
 
 
 def compile_where(where: object, pointer: str = "/where") -> Where:
@@ -54,13 +57,7 @@ def compile_where(where: object, pointer: str = "/where") -> Where:
     if flaws:
         raise Invalid(*flaws)
     statuses = [c["operand"]["value"] for c in conditions if c["field"] == "s" and c["test"] == "eq"]
-    status = statuses[0] if statuses else None
-    return Where(tuple(conditions), status, _locked_before(conditions) if status == "started" else None)
-
-
-def _locked_before(conditions: list[dict[str, Any]]) -> str | None:
-    bounds = [str(c["operand"]["time"]) for c in conditions if c["field"] == "lu" and c["test"] in ("lt", "lte")]
-    return bounds[0] if len(bounds) == 1 else None
+    return Where(tuple(conditions), statuses[0] if statuses else None)
 
 
 def _compile_field(name: object, wanted: object, pointer: str) -> list[dict[str, Any]]:
@@ -75,7 +72,7 @@ def _compile_field(name: object, wanted: object, pointer: str) -> list[dict[str,
 
 
 def _condition(name: str, test: str, operand: object, pointer: str) -> dict[str, Any]:
-    condition = {"test": test, **_locate(name)}
+    condition = {"test": test, **locate(name)}
     if test == "exists":
         if not isinstance(operand, bool):
             raise Invalid.at(pointer, "expected true or false")
@@ -96,23 +93,28 @@ def _condition(name: str, test: str, operand: object, pointer: str) -> dict[str,
     return condition
 
 
-def _locate(name: str) -> dict[str, Any]:
-    """Where the field's value is: one of the engine's own fields, or a path into a user's."""
-    if name == "version":
-        return {"field": "v", "native": "number", "path": []}
-    if name in NATIVE:
-        stored, kind = NATIVE[name]
-        return {"field": stored, "native": "number" if kind in _NUMERIC else "word", "path": []}
+def kind_of(name: str) -> str:
+    """The kind of one of the engine's own fields (``number time later word text``), or "" for a user's."""
+    return (OWN.get(name) or NATIVE.get(name) or ("", ""))[1]
+
+
+def locate(name: str) -> dict[str, Any]:
+    """Where the scripts find a field's value: one of the engine's own fields, or a path into a user's."""
+    kind = kind_of(name)
+    if kind:
+        stored = (OWN.get(name) or NATIVE[name])[0]
+        place: dict[str, Any] = {"field": stored, "native": "number" if kind in _NUMERIC else "word", "path": []}
+        return place | {"sort": True} if name == "sortField" else place
     first, *path = name.split(".")
     return {"field": f"m:{first}", "native": False, "path": path}
 
 
 def _operand(name: str, value: object, pointer: str) -> dict[str, Any]:
     check_value(value, pointer)
-    kind = NATIVE.get(name, ("", ""))[1]
+    kind = kind_of(name)
     if kind in ("time", "later"):
         return {"time": encode_time(value, pointer, relative=True)}
-    if kind == "number" or name == "version":
+    if kind == "number":
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise Invalid.at(pointer, "expected a number")
         return {"value": float(value) if abs(value) >= 2**63 else value}

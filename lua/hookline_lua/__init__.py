@@ -23,6 +23,7 @@ from functools import cache
 from importlib import resources
 
 SCRIPTS = (
+    "backfill",
     "claim",
     "configure",
     "create",

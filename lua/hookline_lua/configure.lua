@@ -1,59 +1,117 @@
 #!lua flags=allow-oom
--- Write the settings of a key: `set` and `unset` in the partition that counts their generation, and the whole of what
--- came of it in the others, unless they have it already. A repeat does no harm.
+-- Write the settings of a key: `set` and `unset` (names, or beginnings of names followed by `*`) in the partition that
+-- counts their generation, and the whole of what came of it in the others, unless they have it already. A repeat does
+-- no harm.
 -- keys: partition
 -- args: now_ms:int request:msgpack
--- use: outcome settings wake
+-- use: outcome settings index triggers wake
 
 local key = request.key
-local name = partition .. ':cfg:' .. key
+local name, builds = partition .. ':cfg:' .. key, partition .. ':builds'
 local current = settings.of(key)
-if not current then
+if not (current and index.probe('HLEN', builds) and index.probe('ZCARD', index.name(key, ''))) then
   return cmsgpack.pack({ outcome.corrupt, {} })
 end
 
-local wanted = {}
-for field, value in pairs(request.whole or current) do
-  wanted[field] = value
+local function unset(wanted, field)
+  if string.sub(field, -1) ~= '*' then
+    wanted[field] = nil
+    return
+  end
+  local start = string.sub(field, 1, -2)
+  for each in pairs(current) do
+    if string.sub(each, 1, #start) == start then
+      wanted[each] = nil
+    end
+  end
 end
-if not request.whole then
-  for field, value in pairs(request.set) do
+
+local function merge()
+  if request.whole then
+    return request.whole
+  end
+  local wanted = {}
+  for field, value in pairs(current) do
     wanted[field] = value
   end
   for _, field in ipairs(request.unset) do
-    wanted[field] = nil
+    unset(wanted, field)
   end
+  for field, value in pairs(request.set) do
+    wanted[field] = field == 't' and triggers.merge(value, current.t) or value
+  end
+  return wanted
 end
 
-local function differs(one, other)
+-- Call `act` with each field that `one` has otherwise than `other`. Returns whether there was one.
+local function each_change(one, other, act)
+  local found = false
   for field, value in pairs(one) do
     if other[field] ~= value then
-      return true
+      found = true
+      act(field)
     end
   end
-  return false
+  return found
 end
 
-if differs(wanted, current) or differs(current, wanted) then
+local function indexed(field)
+  return string.sub(field, 1, 2) == 'x:' and string.sub(field, 3)
+end
+
+-- An index that is gone, or of another kind now, loses its set.
+local function drop(field)
+  local index_name = indexed(field)
+  if index_name then
+    redis.call('UNLINK', index.name(key, '\0' .. index_name))
+    redis.call('HDEL', builds, key .. '\0' .. index_name)
+  end
+end
+
+-- A new one is built by and by.
+local function begin(field)
+  local index_name = indexed(field)
+  if index_name and redis.call('ZCARD', index.name(key, '')) > 0 then
+    redis.call('HSET', builds, key .. '\0' .. index_name, '')
+  end
+end
+
+-- With other limits a lock that has expired may be one to bury now, and an item one to remove: the sweep must look again.
+local function look_again(field)
+  if field == 'max_attempts' or string.sub(field, 1, 5) == 'keep:' then
+    redis.pcall('ZADD', partition .. ':due', 'LT', 0, key)
+  end
+end
+
+local function write(wanted)
+  local flat = {}
+  for field, value in pairs(wanted) do
+    flat[#flat + 1] = field
+    flat[#flat + 1] = value
+  end
+  redis.call('DEL', name)
+  redis.call('HSET', name, unpack(flat))
+  for _, act in ipairs({ drop, look_again }) do
+    each_change(current, wanted, act)
+  end
+  for _, act in ipairs({ begin, look_again }) do
+    each_change(wanted, current, act)
+  end
+  if current.paused and not wanted.paused then
+    wake.say('ready:' .. key)
+  end
+end
+
+local function ignore() end
+
+local wanted = merge()
+if each_change(wanted, current, ignore) or each_change(current, wanted, ignore) then
   local generation = tonumber(current.generation) or 0
   if not request.whole then
     wanted.generation = string.format('%.0f', generation + 1)
   end
   if (tonumber(wanted.generation) or 0) > generation then
-    local flat = {}
-    for field, value in pairs(wanted) do
-      flat[#flat + 1] = field
-      flat[#flat + 1] = value
-    end
-    redis.call('DEL', name)
-    redis.call('HSET', name, unpack(flat))
-    if current.max_attempts ~= wanted.max_attempts then
-      -- A lock that has expired may be one to bury now: the sweep must look again.
-      redis.pcall('ZADD', partition .. ':due', 'LT', 0, key)
-    end
-    if current.paused and not wanted.paused then
-      wake.say('ready:' .. key)
-    end
+    write(wanted)
   end
 end
 return cmsgpack.pack({ outcome.ok, wanted })

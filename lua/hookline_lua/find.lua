@@ -1,10 +1,13 @@
 #!lua flags=no-writes
--- Read items: one by its name, or a page of a key in the order of an index, within a budget of work.
+-- Read items: one by its name, or a page of a key in the order of one of its sets, within a budget of work; and count.
 -- keys: partition
 -- args: now_ms:int request:msgpack
--- use: outcome clock index where
+-- use: outcome settings index declared where range
 
 local find = { bytes = 4194304 }
+
+-- What an entry costs that nothing is asked of, in work.
+local LEAST_WORK = 0.3
 
 -- The fields of an item, and how many bytes they are; or the word that says why there are none.
 local function read(id)
@@ -32,72 +35,91 @@ function find.get(operation)
   local fields, bytes = read(partition .. ':i:' .. operation.key .. ':' .. operation.sort)
   if not fields then
     return { bytes, false, false }
-  elseif operation.where and not where.matches(fields, operation.where) then
+  elseif operation.where and not where.matches(fields, operation.sort, operation.where) then
     return { outcome.ok, false, false }
   end
   find.bytes = find.bytes - bytes
   return { outcome.ok, fields, false }
 end
 
--- The rank to begin at: behind the entry where the last page ended, even if that has moved since.
-local function first_rank(name, operation)
-  local after = operation.after
-  if after then
-    return index.rank_after(name, after[1], after[2], operation.descending)
-  elseif operation.min and not operation.descending then
-    return redis.call('ZCOUNT', name, '-inf', '(' .. clock.resolve(operation.min))
-  end
-  return 0
-end
-
-local function entries(name, rank, descending)
-  if descending then
-    return redis.call('ZRANGE', name, rank, rank + 99, 'REV', 'WITHSCORES')
-  end
-  return redis.call('ZRANGE', name, rank, rank + 99, 'WITHSCORES')
-end
-
--- The budget is counted in entries of about 3 us: an item shown costs two and one for each 4 KiB of it, so that a
--- page stays below 4 MiB.
-function find.query(operation)
-  local name = index.name(operation.key, operation.status or '')
-  if not index.probe('ZCARD', name) then
+-- Why the set of a walk can't be read here as the caller planned, as an answer; or nil. What the caller knows may be
+-- newer than this partition, if a change of settings is under way.
+local function obstacle(operation)
+  local own = settings.of(operation.key)
+  if not (own and index.probe('ZCARD', index.name(operation.key, operation.label))) then
     return { outcome.corrupt, false, false }
+  elseif (tonumber(own.generation) or 0) > operation.generation then
+    return { outcome.settings_changed, false, { settings = own } }
+  elseif string.byte(operation.label) == 0 and not declared.complete(operation.key, operation.label) then
+    return { outcome.ok, false, { unusable = true } }
   end
-  local rank = first_rank(name, operation)
-  local max = operation.max and tonumber(clock.resolve(operation.max)) or math.huge
-  local budget, items, examined, after = operation.budget, {}, 0, false
-  while true do
-    local page = entries(name, rank, operation.descending)
-    for i = 1, #page, 2 do
-      local member, score = page[i], page[i + 1]
-      if tonumber(score) > max then
-        return { outcome.ok, false, { items = items, examined = examined } }
-      elseif #items >= operation.limit or budget <= 0 then
-        return { outcome.ok, false, { items = items, after = after, examined = examined } }
+  return nil
+end
+
+-- Walk the entries of the set in the order asked for, and have each item that meets the filters taken by
+-- `take(sort, score, member, id)`, which answers with the work that it did: up to `limit` of them, as far as the budget
+-- reaches. Returns how many were looked at and, if not all were, the last of them.
+local function walk(operation, take)
+  local name, budget = index.name(operation.key, operation.label), operation.budget
+  local examined, taken, after = 0, 0, operation.after
+  for first, last in range.parts(name, operation) do
+    for score, member in range.entries(name, first, last, operation.descending) do
+      if budget <= 0 or taken == operation.limit then
+        return examined, after
       end
-      local id = partition .. ':i:' .. operation.key .. ':' .. member
-      local held, work = where.holds(id, operation.where)
+      local sort = declared.sort_of(member)
+      local id = partition .. ':i:' .. operation.key .. ':' .. sort
+      local held, work = where.holds(id, sort, operation.where)
       if held then
-        local fields, bytes = read(id)
-        if fields then
-          table.insert(items, { member, fields, score })
-          work = work + bytes / 4096
-        end
-        work = work + 2
+        taken = taken + 1
+        work = work + take(sort, score, member, id)
       end
-      budget, examined = budget - work, examined + 1
+      budget, examined = budget - math.max(work, LEAST_WORK), examined + 1
       after = { score, member }
     end
-    if #page < 200 then
-      return { outcome.ok, false, { items = items, examined = examined } }
-    end
-    rank = rank + 100
   end
+  return examined, nil
+end
+
+-- A page. The budget is counted in entries of about 3 us: an item shown costs two and one for each 4 KiB of it, so that a
+-- page stays below 4 MiB.
+function find.query(operation)
+  local items = {}
+  local examined, after = walk(operation, function(sort, score, member, id)
+    local fields, bytes = read(id)
+    if not fields then
+      return 2
+    end
+    table.insert(items, { sort, fields, score, member ~= sort and member or false })
+    return 2 + bytes / 4096
+  end)
+  return { outcome.ok, false, { items = items, after = after or false, examined = examined } }
+end
+
+local function size_of(operation)
+  return range.size(index.name(operation.key, operation.label), operation)
+end
+
+-- How many match: where the range says all that the filters do, by its ends alone.
+function find.count(operation)
+  if operation.exact then
+    return { outcome.ok, false, { count = size_of(operation), examined = 0 } }
+  end
+  local count = 0
+  local examined, after = walk(operation, function()
+    count = count + 1
+    return 0
+  end)
+  return { outcome.ok, false, { count = count, after = after or false, examined = examined } }
+end
+
+-- How many entries a walk would have before it.
+function find.size(operation)
+  return { outcome.ok, false, { size = size_of(operation) } }
 end
 
 local outcomes = {}
 for place, operation in ipairs(request) do
-  outcomes[place] = find[operation.verb](operation)
+  outcomes[place] = operation.label and obstacle(operation) or find[operation.verb](operation)
 end
 return cmsgpack.pack(outcomes)

@@ -1,14 +1,15 @@
 #!lua flags=allow-oom
--- Promote what is due and bury what has expired once too often, of the keys whose time has come.
+-- Promote what is due, bury what has expired once too often and remove what need not be kept, of the keys whose time has
+-- come.
 -- keys: partition
 -- args: now_ms:int request:msgpack
--- use: clock settings index item lock due wake
+-- use: clock settings index declared item lock due wake
 
-local KEYS_MAX, PROMOTION, BURIAL, CORRUPT_FOR_MS = 100, 10, 10, 60000
+local KEYS_MAX, PROMOTION, BURIAL, REMOVAL, CORRUPT_FOR_MS = 100, 10, 10, 10, 60000
 
 local name = partition .. ':due'
 local work = request.work
-local answer = { more = false, corrupt = {}, places = {} }
+local answer = { more = false, corrupt = {}, places = {}, builds = index.probe('HLEN', partition .. ':builds') or 0 }
 
 -- From the score on, or from the place where the caller's last sweep ended. Returns the place where this one ends
 -- early, or nil.
@@ -16,7 +17,7 @@ local function bury(key, from)
   local started, place = index.name(key, 'started'), request.places[key]
   local rank
   if place and place[1] == from then
-    rank = index.rank_after(started, place[1], place[2])
+    rank = index.rank(started, place[1], place[2])
   else
     rank, place = redis.call('ZCOUNT', started, '-inf', '(' .. from), { from, '' }
   end
@@ -39,7 +40,36 @@ local function bury(key, from)
 end
 
 local function sound(key)
-  return settings.of(key) and index.sound(key, 'scheduled', 'not_started') and index.sound(key, 'started', 'failed')
+  return settings.of(key)
+    and index.sound(key, 'scheduled', 'not_started')
+    and index.sound(key, 'started', 'failed')
+    and index.sound(key, 'completed', 'cancelled')
+    and declared.sound(key)
+end
+
+-- How many items the rest of the work suffices for.
+local function room(cost)
+  return math.max(1, math.floor(work / cost))
+end
+
+-- Returns when something becomes due next; or nil.
+local function promote(key)
+  local most = room(PROMOTION)
+  local promoted, last = due.promote(key, most)
+  work = work - promoted * PROMOTION
+  return promoted == most and tonumber(last) or due.next_ms(key)
+end
+
+-- The same of what is to be removed.
+local function purge(key)
+  local most = room(REMOVAL)
+  local removed, next_ms = due.purge(key, most)
+  work = work - removed * REMOVAL
+  return removed == most and clock.ms or next_ms
+end
+
+local function first_of(one, other)
+  return one and other and math.min(one, other) or one or other
 end
 
 -- `from` is the time up to which the key has been swept before.
@@ -53,10 +83,7 @@ local function sweep(key, from)
     answer.places[key] = place
     return redis.call('ZADD', name, place[1], key)
   end
-  local most = math.max(1, math.floor(work / PROMOTION))
-  local promoted, last = due.promote(key, most)
-  work = work - promoted * PROMOTION
-  local next_ms = promoted == most and last or due.next_ms(key)
+  local next_ms = first_of(promote(key), purge(key))
   return next_ms and redis.call('ZADD', name, next_ms, key) or redis.call('ZREM', name, key)
 end
 

@@ -19,10 +19,11 @@ DELIVERIES = "hookline.deliveries."
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One trigger of an event: where to post, and the API key, sealed for the item that the trigger is on."""
+    """One trigger of an event: where to post, and the API key, sealed for the item, or the key, that it is on."""
 
     url: str
     sealed_key: bytes
+    of_key: bool = False
 
     @property
     def origin(self) -> str:
@@ -62,19 +63,19 @@ class Delivery:
 
     def sealed(self) -> bytes:
         """The trigger as the lane's item keeps it: no events, so it never fires by itself."""
-        return codec.pack_request([[self.target.url, self.target.sealed_key, [], self.token]])
+        return codec.pack_request([[self.target.url, self.target.sealed_key, [], self.token, self.target.of_key]])
 
 
 def from_lane(content: dict[str, Any], sealed_triggers: bytes) -> Delivery:
     """The delivery that a lane's item holds."""
-    url, sealed_key, _, token = codec.unpack_answer(sealed_triggers)[0]
+    url, sealed_key, _, token, *of_key = codec.unpack_answer(sealed_triggers)[0]
     source = content["source"]
     return Delivery(
         content["webhookId"],
         source["key"],
         source["sortField"],
         content["payload"],
-        Target(url.decode(), sealed_key),
+        Target(url.decode(), sealed_key, any(of_key)),
         token.decode(),
     )
 
@@ -84,9 +85,10 @@ def from_outbox(namespace: str, partition: int, stream_id: str, entry: dict[str,
     key, sort_field = entry["key"].decode(), entry["sort"].decode()
     payload = _payload(entry, key, sort_field)
     token = entry["token"].decode()
+    webhook_id = f"{namespace}-{partition}-{stream_id}"
     return [
-        Delivery(f"{namespace}-{partition}-{stream_id}", key, sort_field, payload, Target(url.decode(), sealed), token)
-        for url, sealed, *_ in codec.unpack_answer(entry["triggers"])
+        Delivery(webhook_id, key, sort_field, payload, Target(url.decode(), sealed, any(of_key)), token)
+        for url, sealed, _, *of_key in codec.unpack_answer(entry["triggers"])
     ]
 
 

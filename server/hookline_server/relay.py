@@ -258,7 +258,7 @@ class Relay:
     def _api_key(self, target: Target, key: str, sort_field: str) -> str:
         if not target.sealed_key:
             return ""
-        owner = codec.identity(self._settings.namespace, key, sort_field)
+        owner = codec.identity(self._settings.namespace, key, "" if target.of_key else sort_field)
         return self._datastore.secrets.open(target.sealed_key, owner)
 
     def _delay(self, attempts: int) -> float:

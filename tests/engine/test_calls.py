@@ -10,6 +10,7 @@ from hookline import UNSET, Calls, SecretBox
 from hookline.calls import Call
 from hookline.codec import unpack_answer
 from hookline.errors import REFUSALS, Invalid, ReservedKey
+from hookline.keysettings import Known
 from hookline.outcome import Outcome
 
 
@@ -49,7 +50,7 @@ def test_what_drains_may_run_at_the_memory_limit(calls: Calls, metadata: dict[st
 
 def test_what_is_sent(calls: Calls) -> None:
     update = calls.update("jobs", "a", metadata={"x": None, "at": "CURRENT_TIMESTAMP"}, version=2, triggers=False)
-    assert unpack_answer(update.pack(7)) == {
+    assert unpack_answer(update.pack(Known(7))) == {
         b"set": {}, b"unset": [b"m:x"], b"now": [b"m:at"], b"expect": 2, b"triggers": b"off", b"key": b"jobs",
         b"sort": b"a", b"generation": 7,
     }  # fmt: skip

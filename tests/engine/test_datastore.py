@@ -679,7 +679,7 @@ async def test_a_page_is_short_when_its_budget_is_spent(datastore: Datastore, mo
     monkeypatch.setattr("hookline.query._ROUNDS", 2)
     await fill(datastore, 95)
     page = await datastore.query("jobs", where={"n": 7})
-    assert (page.items, page.examined, page.cursor is None) == ([], 20, False)
+    assert (page.items, page.explanation.examined, page.cursor is None) == ([], 20, False)
     found = await pages(datastore, where={"n": 1}, limit=50)
     assert [name for page in found for name in page] == [f"{n:03}" for n in range(1, 95, 3)]
     assert len(found) == 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 import redis.asyncio as aioredis
 
 from conftest import Clock
-from hookline import Datastore, Settings
+from hookline import Datastore, SecretBox, Settings
+from hookline.codec import encode_triggers
 from hookline.errors import Invalid, KeyFull, Paused, ReservedKey
 from hookline.keys import partition_tag
 from hookline.keysettings import decode_settings, encode_backoff, encode_settings
@@ -26,7 +28,8 @@ def settings(tmp_path: Path) -> Settings:
     return replace(Settings(), data=tmp_path, call_timeout=2.0, partitions=PARTITIONS)
 
 
-SHOWN = {"max_attempts": "maxAttempts", "lock_for": "lockFor", "max_length": "maxLength"}
+SHOWN = {"max_attempts": "maxAttempts", "lock_for": "lockFor", "max_length": "maxLength", "trigger_urls": "triggerUrls"}
+seal = partial(encode_triggers, secrets=SecretBox(bytes(32)), owner=b"")
 
 
 def outside(changes: dict[str, Any]) -> dict[str, Any]:
@@ -46,24 +49,37 @@ def outside(changes: dict[str, Any]) -> dict[str, Any]:
         ({"backoff": {"first": "1s", "longest": "2h"}}, {}),
         ({"max_length": 8}, {}),
         ({"max_length": 9}, {"max_length": 12}),
+        ({"indexes": {}}, {}),
+        ({"indexes": {"createdAt": "time", "customer.id": "string", "size": "number"}}, {}),
+        ({"retention": {"completed": {"age": "7d", "count": 100}, "failed": {"age": "90s"}}}, {}),
+        ({"retention": {"completed": {"count": 2}}}, {"retention": {"completed": {"count": 4}}}),
+        (
+            {"trigger_urls": {"http://w.example/": "k"}},
+            {
+                "trigger_urls": [
+                    {"url": "http://w.example/", "events": ["created", "updated", "deleted"], "hasApiKey": True}
+                ]
+            },
+        ),
+        ({"trigger_urls": [{"url": "http://w.example/", "events": ["deleted"], "hasApiKey": False}]}, {}),
     ],
 )
 def test_round_trip(changes: dict[str, Any], shown: dict[str, Any]) -> None:
-    values, gone = encode_settings(changes, PARTITIONS)
-    fields = {name.encode(): value.encode() for name, value in values.items()}
+    values, gone = encode_settings(changes, PARTITIONS, seal)
+    fields = {name.encode(): value if isinstance(value, bytes) else value.encode() for name, value in values.items()}
     defaults = {
         "maxAttempts": 10, "lockFor": "10m", "backoff": {"first": "5s", "longest": "1h"}, "paused": False,
-        "maxLength": None, "generation": 0,
+        "maxLength": None, "indexes": {}, "retention": {}, "triggerUrls": [], "generation": 0,
     }  # fmt: skip
     assert decode_settings(fields, PARTITIONS).to_dict() == defaults | outside(changes | shown)
-    assert gone == []
+    assert len(gone) == len(changes)
 
 
 def test_none_brings_the_default_back() -> None:
-    names = ("max_attempts", "lock_for", "backoff", "paused", "max_length")
-    gone = ["max_attempts", "lock_ms", "backoff", "paused", "length_max"]
-    assert encode_settings(dict.fromkeys(names), PARTITIONS) == ({}, gone)
-    assert encode_settings({"paused": False}, PARTITIONS) == ({}, ["paused"])
+    names = ("max_attempts", "lock_for", "backoff", "paused", "max_length", "indexes", "retention", "trigger_urls")
+    gone = ["max_attempts", "lock_ms", "backoff", "paused", "length_max", "x:*", "keep:*", "t"]
+    assert encode_settings(dict.fromkeys(names), PARTITIONS, seal) == ({}, gone)
+    assert encode_settings({"paused": False}, PARTITIONS, seal) == ({}, ["paused"])
 
 
 @pytest.mark.parametrize(
@@ -84,6 +100,23 @@ def test_none_brings_the_default_back() -> None:
         ({"backoff": {"first": "2s", "longest": "1s"}}, "/backoff"),
         ({"backoff": {"first": 0, "longest": "1s"}}, "/backoff"),
         ({"backoff": {"first": None, "longest": "1s"}}, "/backoff/first"),
+        ({"indexes": ["size"]}, "/indexes"),
+        ({"indexes": {f"f{n}": "number" for n in range(9)}}, "/indexes"),
+        ({"indexes": {"size": "float"}}, "/indexes/size"),
+        ({"indexes": {"a/b": None}}, "/indexes/a~1b"),
+        ({"indexes": {"": "string"}}, "/indexes/"),
+        ({"indexes": {"status": "string"}}, "/indexes/status"),
+        ({"indexes": {"sortField": "string"}}, "/indexes/sortField"),
+        ({"indexes": {"createdAt": "number"}}, "/indexes/createdAt"),
+        ({"indexes": {"worker_id": "time"}}, "/indexes/worker_id"),
+        ({"retention": "7d"}, "/retention"),
+        ({"retention": {"started": {"age": "7d"}}}, "/retention/started"),
+        ({"retention": {"failed": "7d"}}, "/retention/failed"),
+        ({"retention": {"failed": {}}}, "/retention/failed"),
+        ({"retention": {"failed": {"ages": "7d"}}}, "/retention/failed"),
+        ({"retention": {"failed": {"age": "soon"}}}, "/retention/failed/age"),
+        ({"retention": {"failed": {"count": -1}}}, "/retention/failed/count"),
+        ({"trigger_urls": ["http://w.example/"]}, "/triggerUrls/0"),
     ],
 )
 async def test_every_flaw_is_named_and_nothing_changed(

@@ -67,27 +67,6 @@ def test_integers_beyond_63_bits_are_compared_as_doubles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "status", "locked_before"),
-    [
-        ({"status": "not_started"}, "not_started", None),
-        ({"status": {"eq": "a", "ne": "b"}}, "a", None),
-        ({"status": {"in": ["a"]}}, None, None),
-        ({"status": {"ne": "a"}}, None, None),
-        ({"x": "started"}, None, None),
-        ({"status": "started", "locked_until": {"lt": "CURRENT_TIMESTAMP"}}, "started", "+0"),
-        ({"status": "started", "locked_until": {"lte": T}}, "started", T_MS),
-        ({"status": "started", "locked_until": {"gt": T}}, "started", None),
-        ({"status": "started", "locked_until": {"lt": T, "lte": T}}, "started", None),
-        ({"status": "completed", "locked_until": {"lt": T}}, "completed", None),
-        ({"locked_until": {"lt": T}}, None, None),
-    ],
-)
-def test_which_index(where: object, status: str | None, locked_before: str | None) -> None:
-    compiled = compile_where(where)
-    assert (compiled.status, compiled.locked_before) == (status, locked_before)
-
-
-@pytest.mark.parametrize(
     ("where", "at"),
     [
         ([], ["/where"]),

@@ -305,8 +305,8 @@ async def test_the_place_where_a_claim_ended_may_be_gone(scripts: Scripts) -> No
     where = {"n": {"gte": 1150}}
     after = (await scripts.claim(where=where)).after
     assert after is not None
-    assert after[0] == "not_started"
-    for name in (after[2], f"n{int(after[2][1:]) + 1:04}"):
+    assert after[0] == b"not_started"
+    for name in (after[2].decode(), f"n{int(after[2][1:]) + 1:04}"):
         assert "n0950" < name < "n1000"
         await scripts.delete(name)
     assert await names(scripts, where=where, after=after) == ["n1150"]
@@ -352,7 +352,7 @@ async def test_many_conditions_cost_more(scripts: Scripts) -> None:
     claimed = await scripts.claim(where={"pad": {"prefix": "x", "ne": ""}, "n": {"gte": 1150}})
     assert claimed.more
     assert claimed.after is not None
-    assert "n0200" < claimed.after[2] < "n0500"
+    assert b"n0200" < claimed.after[2] < b"n0500"
 
 
 @pytest.mark.parametrize("fits", [False, True])

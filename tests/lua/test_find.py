@@ -21,12 +21,17 @@ async def find(datastore: Datastore, *requests: dict[str, Any]) -> list[Any]:
     return answer
 
 
+def walking(label: str = "", **request: Any) -> dict[str, Any]:
+    """A query along the set of this label."""
+    asked = {"verb": "query", "label": label, "where": [], "limit": 1000, "budget": 1000, "generation": 0}
+    return {**asked, "lex": label == "", **request}
+
+
 async def page(datastore: Datastore, **request: Any) -> tuple[list[str], Any, int]:
     """One query -> the sortFields found, where it ended (None: nothing is left), and how many it examined."""
-    asked = {"verb": "query", "where": [], "limit": 1000, "budget": 1000, **request}
-    ((word, _, extra),) = await find(datastore, asked)
+    ((word, _, extra),) = await find(datastore, walking(**request))
     assert word == b"ok"
-    return [sort.decode() for sort, _, _ in extra[b"items"]], extra.get(b"after") or None, extra[b"examined"]
+    return [sort.decode() for sort, *_ in extra[b"items"]], extra.get(b"after") or None, extra[b"examined"]
 
 
 async def pages(datastore: Datastore, **request: Any) -> list[list[str]]:
@@ -66,7 +71,7 @@ async def test_get(scripts: Scripts, datastore: Datastore) -> None:
 async def test_corrupt(scripts: Scripts, datastore: Datastore, raw: aioredis.Redis) -> None:
     await put(scripts, ["a", "b"], status="review")
     await scripts.spoil("i:jobs:a")
-    get, query = {"verb": "get", "sort": "a"}, {"verb": "query", "where": [], "limit": 9, "budget": 9}
+    get, query = {"verb": "get", "sort": "a"}, walking()
     corrupt, _, good = await find(datastore, get, query, {**get, "sort": "b"})
     assert (corrupt, good[0]) == ([b"corrupt", False, False], b"ok")
     assert (await page(datastore))[0] == ["b"]
@@ -74,7 +79,7 @@ async def test_corrupt(scripts: Scripts, datastore: Datastore, raw: aioredis.Red
     await scripts.spoil("k:jobs")
     await scripts.spoil("s:jobs:review")
     before = await snapshot(raw)
-    answers = await find(datastore, query, {**query, "status": "review"}, {**query, "status": "other"})
+    answers = await find(datastore, query, walking("review"), walking("other"))
     assert [answer[0] for answer in answers] == [b"corrupt", b"corrupt", b"ok"]
     assert await snapshot(raw) == before
 
@@ -96,26 +101,28 @@ async def test_pages_by_sort_field(scripts: Scripts, datastore: Datastore, desce
 async def test_pages_of_a_status_with_equal_scores(scripts: Scripts, datastore: Datastore, descending: bool) -> None:
     await put(scripts, NAMES, status="review")
     await put(scripts, ["other"], status="done")
-    found = await pages(datastore, status="review", limit=7, descending=descending)
+    found = await pages(datastore, label="review", limit=7, descending=descending)
     assert [name for names in found for name in names] == (NAMES[::-1] if descending else NAMES)
 
 
 async def test_a_status_is_walked_in_its_order(scripts: Scripts, datastore: Datastore) -> None:
     for name, seconds in (("a", 30), ("b", 10), ("c", 20)):
         await scripts.create(name, metadata={"status": "started", "locked_until": at(seconds)})
-    assert (await page(datastore, status="started"))[0] == ["b", "c", "a"]
-    assert (await page(datastore, status="started", max=str(NOW_MS + 20_000)))[0] == ["b", "c"]
+    until: list[tuple[str, list[str]]] = [(str(NOW_MS + 20_000), ["b", "c"]), (f"({NOW_MS + 20_000}", ["b"])]
+    assert (await page(datastore, label="started"))[0] == ["b", "c", "a"]
+    for end, names in until:
+        assert (await page(datastore, label="started", all=[["-inf", end]]))[0] == names
     scripts.clock.advance(15)
-    assert (await page(datastore, status="started", max="+0")) == (["b"], None, 1)
-    assert (await page(datastore, status="started", max="+6000"))[0] == ["b", "c"]
+    assert (await page(datastore, label="started", all=[["-inf", "(+0"]])) == (["b"], None, 1)
+    assert (await page(datastore, label="started", all=[["-inf", "+6000"]]))[0] == ["b", "c"]
+    assert (await page(datastore, label="started", all=[["(+0", "inf"]]))[0] == ["c", "a"]
 
 
 async def test_an_item_found_carries_its_score_and_no_token(scripts: Scripts, datastore: Datastore) -> None:
     await scripts.create(content=1, metadata={"status": "started", "locked_until": at(30)})
-    ((_, _, extra),) = await find(
-        datastore, {"verb": "query", "status": "started", "where": [], "limit": 9, "budget": 9}
-    )
-    ((sort, fields, score),) = extra[b"items"]
+    ((_, _, extra),) = await find(datastore, walking("started"))
+    ((sort, fields, score, member),) = extra[b"items"]
+    assert (sort, member) == (b"a", False)
     assert (sort, score, fields[b"c"], fields[b"ca"]) == (b"a", str(NOW_MS + 30_000).encode(), pack(1), NOW.encode())
     assert b"tk" not in fields
 
@@ -128,7 +135,7 @@ async def test_a_page_goes_on_where_its_last_entry_was(
     """The entry where the page ended is gone, or has another score: no other is skipped or seen twice."""
     names = list("abcdefgh")
     await put(scripts, names, status="review")
-    request: dict[str, Any] = {"status": "review", "descending": descending}
+    request: dict[str, Any] = {"label": "review", "descending": descending}
     first, after, _ = await page(datastore, limit=3, **request)
     scripts.clock.advance(-1 if descending else 1)
     if moves == "deleted":
@@ -180,7 +187,7 @@ async def test_a_budget_of_bytes(scripts: Scripts, datastore: Datastore) -> None
 
 async def test_nothing_there(scripts: Scripts, datastore: Datastore) -> None:
     assert await page(datastore) == ([], None, 0)
-    assert await page(datastore, status="review") == ([], None, 0)
+    assert await page(datastore, label="review") == ([], None, 0)
     assert await snapshot(scripts.raw) == {}
 
 
@@ -192,5 +199,5 @@ async def test_an_entry_without_item_is_passed_over(
     await put(scripts, ["a", "c"], status="review")
     score = NOW_MS if family.startswith("s") else 0
     await raw.zadd(f"hl:{{default/0}}:{family}", {"b": score})
-    assert (await page(datastore, status="review"))[0] == ["a", "c"]
+    assert (await page(datastore, label="review"))[0] == ["a", "c"]
     assert (await page(datastore))[0] == ["a", "c"]

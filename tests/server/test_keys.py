@@ -15,6 +15,9 @@ DEFAULTS = {
     "backoff": {"first": "5s", "longest": "1h"},
     "paused": False,
     "maxLength": None,
+    "indexes": {},
+    "retention": {},
+    "triggerUrls": [],
 }
 
 
@@ -45,6 +48,47 @@ async def test_bad_settings(api: Api, wanted: Any, pointer: str) -> None:
     assert [error["pointer"] for error in answer.data["errors"]] == [pointer]
     assert "expected" in answer.data["detail"]
     assert (await api("GET", SETTINGS)).data["generation"] == 0
+
+
+async def test_indexes_are_declared_and_built(api: Api) -> None:
+    for name, size in (("a", 2), ("b", 1), ("c", 3)):
+        await create(api, name, size=size)
+    path = "/v1/items/jobs/query"
+    answer = await api("POST", path, {"order": "size"})
+    assert (answer.status, answer.data["errors"][0]["pointer"]) == (422, "/order")
+    assert "size has no index: declare it" in answer.data["errors"][0]["detail"]
+    settings = (await api("PUT", SETTINGS, {"indexes": {"size": "number", "createdAt": "time"}})).data
+    assert settings["indexes"] == {"createdAt": "time", "size": "number"}
+    assert settings["building"] == {name: {"done": 0, "total": 3} for name in ("createdAt", "size")}
+    assert (await api("POST", path, {"order": "size"})).status == 422
+    await api.app.state.datastore.sweep()
+    assert "building" not in (await api("GET", SETTINGS)).data
+    answer = await api("POST", path, {"order": "size:desc", "where": {"size": {"gt": 1}}, "explain": True})
+    assert [item["sortField"] for item in answer.data["items"]] == ["c", "a"]
+    assert answer.data["explain"] == {"index": "size", "examined": 2, "candidates": {}}
+    listed = await api("GET", "/v1/items/jobs?order=size&limit=2")
+    assert [item["sortField"] for item in listed.data["items"]] == ["b", "a"]
+
+
+async def test_counting(api: Api) -> None:
+    for name in "abc":
+        await create(api, name, size=1 if name == "b" else 2)
+    path = "/v1/items/jobs/query"
+    assert (await api("POST", path, {"count": True})).data == {"count": 3, "cursor": None}
+    answer = await api("POST", path, {"count": True, "explain": True, "where": {"size": 2}})
+    assert (answer.data["count"], answer.data["explain"]["examined"]) == (2, 3)
+    answer = await api("POST", path, {"count": True, "order": "sortField", "limit": 5})
+    assert (answer.status, [error["pointer"] for error in answer.data["errors"]]) == (422, ["/order", "/limit"])
+
+
+async def test_triggers_of_a_key_never_show_their_api_keys(api: Api) -> None:
+    answer = await api("PUT", SETTINGS, {"triggerUrls": {"https://worker.example/": "its-api-key"}})
+    events = ["created", "updated", "deleted"]
+    shown = [{"url": "https://worker.example/", "events": events, "hasApiKey": True}]
+    assert answer.data["triggerUrls"] == shown
+    assert b"its-api-key" not in (await api("GET", SETTINGS)).body
+    again = await api("PUT", SETTINGS, {"triggerUrls": shown})
+    assert again.data["generation"] == 1
 
 
 async def test_pause_and_resume(api: Api) -> None:

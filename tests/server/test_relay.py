@@ -94,6 +94,43 @@ async def _is_empty(raw: aioredis.Redis) -> bool:
     return await outbox_length(raw) == 0
 
 
+async def test_a_keys_triggers_are_called_for_its_items(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    """Also after a retry: their API key is sealed for the key, not for the item."""
+    receiver.statuses = [500]
+    own = f"{receiver.url}?own"
+    await datastore.configure("jobs", trigger_urls={receiver.url: "of-the-key"})
+    async with relaying(datastore):
+        await create_job(datastore, own)
+        (_, post) = await receiver.wait_for(2)
+        assert (post.data["event"], post.headers["x-api-key"]) == ("created", "of-the-key")
+        (item,) = (await datastore.claim("jobs", worker_id="w")).items
+        post = (await receiver.wait_for(3))[2]
+        assert (post.data["token"], post.headers["x-api-key"]) == (item.token, "of-the-key")
+        await datastore.settle([datastore.calls.complete("jobs", "a", item.token or "", triggers="off")])
+        await datastore.update("jobs", "a", metadata={"x": 1}, triggers=False)
+        await datastore.update("jobs", "a", metadata={"x": 2})
+        both = (await receiver.wait_for(5))[3:]
+        assert {post.headers["x-api-key"] for post in both} == {"api-key", "of-the-key"}
+        await datastore.delete("jobs", "a")
+        post = (await receiver.wait_for(6))[5]
+        assert (post.data["event"], post.headers["x-api-key"]) == ("deleted", "of-the-key")
+        await wait_until(lambda: _is_empty(raw))
+    assert len(receiver.posts) == 6
+
+
+async def test_an_url_of_both_is_called_once(datastore: Datastore, receiver: Receiver) -> None:
+    await datastore.configure("jobs", trigger_urls=[{"url": receiver.url, "events": ["updated"]}])
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        await datastore.configure("jobs", trigger_urls=None)
+        await datastore.update("jobs", "a", metadata={"status": "completed"})
+        posts = await receiver.wait_for(2)
+        assert [post.headers["x-api-key"] for post in posts] == ["api-key"] * 2
+
+
 async def test_create_and_triggers_off_fire_nothing(
     datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
 ) -> None:

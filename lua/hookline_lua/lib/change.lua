@@ -1,5 +1,5 @@
 -- How an update changes an item, the update that claims included.
--- use: outcome clock settings item lock call where
+-- use: outcome clock settings item lock call triggers where
 
 local change = {}
 
@@ -9,20 +9,6 @@ local TIMES = { lu = true, sd = true, sa = true, da = true }
 -- What a replacement removes besides the user's own fields, unless it names them.
 local REPLACED = { s = true, w = true, sa = true, da = true, ma = true, p = true, le = true, sd = true, t = true,
   a = true, cr = true, fa = true, re = true }
-
--- Triggers as written, with the stored API key where an entry brings none.
-local function merge_triggers(written, stored)
-  local keys, triggers = {}, cmsgpack.unpack(written)
-  for _, trigger in ipairs(stored and cmsgpack.unpack(stored) or {}) do
-    keys[trigger[1]] = trigger[2]
-  end
-  for _, trigger in ipairs(triggers) do
-    if trigger[2] == false then
-      trigger[2] = keys[trigger[1]] or ''
-    end
-  end
-  return #triggers > 0 and cmsgpack.pack(triggers) or nil
-end
 
 -- Put what the operation names into the view.
 function change.write(record, operation)
@@ -35,7 +21,7 @@ function change.write(record, operation)
   end
   for field, value in pairs(operation.set) do
     if field == 't' then
-      value = merge_triggers(value, record.fields.t)
+      value = triggers.merge(value, record.fields.t)
     elseif TIMES[field] then
       value = clock.resolve(value)
     end
@@ -57,7 +43,7 @@ function change.refusal(record, operation)
     return outcome.precondition_failed
   elseif operation.expect and operation.expect ~= version then
     return outcome.version_conflict
-  elseif operation.only_if and not where.matches(fields, operation.only_if) then
+  elseif operation.only_if and not where.matches(fields, record.sort, operation.only_if) then
     return outcome.precondition_failed
   elseif operation.token and operation.token ~= fields.tk then
     lock.count(record.key, 'lost_locks')

@@ -1,5 +1,5 @@
 -- Claims: up to `limit` items of one key to one worker: those whose lock has expired, then those in line.
--- use: outcome clock text settings index item lock outbox call where due
+-- use: outcome clock text settings index declared range item lock outbox call where due
 
 -- What all claims of one call may do together: work in filters and burials (an entry is about 3 us), bytes shown, and
 -- promotions. `places` is how far each kind of claim has come in each set, `promoted` the keys already looked at.
@@ -20,14 +20,16 @@ local function further(one, other)
 end
 
 -- Claims of one kind (key and filters) share how far they have come: also those that go on from an earlier call, all
--- from the furthest place that one of them has reached, since what lies before it was looked at by one of them.
+-- from the furthest place that one of them has reached, since what lies before it was looked at by one of them. A place
+-- begins with the status; in a declared index it begins with the label of that.
 for _, operation in ipairs(request[3]) do
   if operation.verb == 'claim' then
     claim.left = claim.left + 1
     operation.where = operation.where or {}
     operation.kind = operation.key .. ' ' .. cmsgpack.pack(operation.where) .. (operation.after and ' on' or '')
     local reached = claim.furthest[operation.kind]
-    if operation.after and (not reached or further(operation.after, reached)) then
+    local after = operation.after
+    if after and PHASES[after[1]] and (not reached or further(after, reached)) then
       claim.furthest[operation.kind] = operation.after
     end
   end
@@ -83,7 +85,7 @@ end
 
 -- One entry of a set: given, buried, or passed over.
 local function visit(status, sort, operation, state)
-  local held, work = where.holds(partition .. ':i:' .. operation.key .. ':' .. sort, operation.where)
+  local held, work = where.holds(partition .. ':i:' .. operation.key .. ':' .. sort, sort, operation.where)
   state.work = state.work - work
   if not held then
     return
@@ -105,7 +107,7 @@ local function first_rank(name, status, operation)
   if place then
     return place
   end
-  return reached and reached[1] == status and index.rank_after(name, reached[2], reached[3]) or 0
+  return reached and reached[1] == status and index.rank(name, reached[2], reached[3]) or 0
 end
 
 local function goes_on(operation, state)
@@ -113,7 +115,7 @@ local function goes_on(operation, state)
 end
 
 -- Visit the entries of a status up to a score, while the claim goes on. Returns whether to the end.
-local function walk(status, latest, operation, state)
+local function pass_along(status, latest, operation, state)
   local name = index.name(operation.key, status)
   local rank, ended = first_rank(name, status, operation), false
   while not ended and goes_on(operation, state) do
@@ -138,13 +140,101 @@ local function walk(status, latest, operation, state)
   return ended
 end
 
+-- The declared index by which a claim finds its items: the one with the fewest within the filters, if those are fewer than
+-- there are in line; or the one that it goes on with.
+local function index_for(operation)
+  local chosen, least = nil, redis.call('ZCARD', index.name(operation.key, 'not_started'))
+  for _, walk in ipairs(operation.walks or {}) do
+    if operation.after and operation.after[1] == walk.label then
+      return walk
+    elseif declared.complete(operation.key, walk.label) then
+      local size = range.size(index.name(operation.key, walk.label), walk)
+      if size < least then
+        chosen, least = walk, size
+      end
+    end
+  end
+  return not (operation.after and PHASES[operation.after[1]]) and chosen
+end
+
+-- Where an item stands among those to be claimed: phase and score; nil if it can't be.
+local function standing(key, sort)
+  local id = key .. ':' .. sort
+  local fields = item.view[id] and item.view[id].fields
+  if not fields then
+    local raws = redis.pcall('HMGET', partition .. ':i:' .. id, 's', 'lu')
+    fields = { s = raws[1], lu = raws[2] }
+  end
+  if fields.s == 'started' and not lock.live(fields) then
+    return PHASES.started, tonumber(fields.lu or 0)
+  elseif fields.s == 'not_started' then
+    return PHASES.not_started, tonumber(redis.call('ZSCORE', index.name(key, 'not_started'), sort) or 0)
+  end
+  return nil
+end
+
+local function stands_before(one, other)
+  if one.phase ~= other.phase then
+    return one.phase < other.phase
+  elseif one.score ~= other.score then
+    return one.score < other.score
+  end
+  return text.compare(one.sort, other.sort) < 0
+end
+
+-- Those behind a place in an index that can be claimed, as far as the work reaches. Returns where it ended early, or nil.
+local function gather(walk, after, operation, state)
+  local name, found, place = index.name(operation.key, walk.label), {}, after
+  local bounds = { lex = walk.lex, all = walk.all, any = walk.any, after = after and { after[2], after[3] } }
+  for first, last in range.parts(name, bounds) do
+    for score, member in range.entries(name, first, last) do
+      if state.work <= 0 then
+        return found, place
+      end
+      local sort = declared.sort_of(member)
+      local phase, order = standing(operation.key, sort)
+      if phase then
+        table.insert(found, { phase = phase, score = order, sort = sort })
+      end
+      state.work, place = state.work - 1, { walk.label, score, member }
+    end
+  end
+  return found, nil
+end
+
+-- By an index the items come in the order of the line, among as many as one step looks at.
+local function take_by_index(walk, operation, state)
+  local after = operation.after and operation.after[1] == walk.label and operation.after or nil
+  local found, place = gather(walk, after, operation, state)
+  table.sort(found, stands_before)
+  for _, each in ipairs(found) do
+    if #state.items == operation.limit or state.refusal or claim.bytes <= 0 then
+      state.after = after or { walk.label, '-inf', '' }
+      return false
+    end
+    visit(each.phase == PHASES.started and 'started' or 'not_started', each.sort, operation, state)
+  end
+  state.after = place
+  return not place
+end
+
+local function take_in_line(operation, state)
+  local reached = claim.furthest[operation.kind]
+  local ended = (reached and reached[1] == 'not_started') or pass_along('started', clock.ms, operation, state)
+  return ended and pass_along('not_started', math.huge, operation, state)
+end
+
 -- What is left of the call's work is shared evenly among the claims still to come.
 local function take(operation, state)
   local share = math.max(LEAST_WORK, claim.work / claim.left)
   state.work = share
-  local reached = claim.furthest[operation.kind]
-  local ended = (reached and reached[1] == 'not_started') or walk('started', clock.ms, operation, state)
-  ended = ended and walk('not_started', math.huge, operation, state)
+  local by = index_for(operation)
+  local ended
+  if by then
+    ended = take_by_index(by, operation, state)
+  else
+    ended = take_in_line(operation, state)
+  end
   claim.work, claim.left = claim.work - (share - state.work), claim.left - 1
   return ended
 end

@@ -1,10 +1,13 @@
--- What becomes due: scheduled items join the line, a new version and no event.
--- use: clock index item lock
+-- What becomes due, by time alone: scheduled items join the line, exhausted locks are buried, what need not be kept is
+-- removed. No events.
+-- use: clock settings index declared item lock
 
 local due = {}
 
 -- What promotion and burial read and change: not the content, which may be large.
 local CHANGED = { 'v', 's', 'at', 'p', 'ua', 'lu', 'tk', 'a', 'ma', 'cr', 'le' }
+
+local TERMINAL = { 'completed', 'failed', 'cancelled' }
 
 -- Promote at most so many items of a key -> how many were looked at, and the score of the last; as many as asked for,
 -- there may be more from that score on.
@@ -52,4 +55,51 @@ function due.next_ms(key)
   local now = '(' .. clock.text(clock.ms)
   local scheduled, started = first_score(key, 'scheduled', now), first_score(key, 'started', now)
   return scheduled and started and math.min(scheduled, started) or scheduled or started
+end
+
+-- Remove an item that is still in this status.
+local function remove(key, sort, status)
+  local names = { 'v', 's', 'tk' }
+  for _, place in ipairs(declared.of(key)) do
+    names[#names + 1] = place.field
+  end
+  local record = item.peek(key, sort, names)
+  if record.fields.s ~= status then
+    return false
+  end
+  item.open(record)
+  item.clear(record)
+  return item.close(record)
+end
+
+-- The oldest of a status that need not be kept, at most so many; and when the next one need not.
+local function outdated(key, status, most)
+  local age, count = settings.kept(key, status)
+  local name, found = index.name(key, status), {}
+  local excess = count and redis.call('ZCARD', name) - count or 0
+  if excess > 0 then
+    found = redis.call('ZRANGE', name, 0, math.min(excess, most) - 1)
+  end
+  if age and #found < most then
+    local old = redis.call('ZRANGEBYSCORE', name, '-inf', clock.text(clock.ms - age), 'LIMIT', 0, most)
+    found = #old > #found and old or found
+  end
+  local first = age and redis.call('ZRANGE', name, #found, #found, 'WITHSCORES') or {}
+  return found, first[2] and tonumber(first[2]) + age
+end
+
+-- Remove at most so many items of a key that need not be kept -> how many, and when the next one need not.
+function due.purge(key, most)
+  local removed, next_ms = 0, nil
+  for _, status in ipairs(TERMINAL) do
+    local age, count = settings.kept(key, status)
+    if age or count then
+      local sorts, at = outdated(key, status, most - removed)
+      for _, sort in ipairs(sorts) do
+        removed = removed + (remove(key, sort, status) and 1 or 0)
+      end
+      next_ms = at and math.min(at, next_ms or at) or next_ms
+    end
+  end
+  return removed, next_ms
 end

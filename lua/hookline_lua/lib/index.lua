@@ -1,5 +1,6 @@
--- The sorted sets that follow the items: one per status of a key, and one of all its sortFields (status '').
--- use: clock text
+-- The sorted sets that follow the items. Within a key each has a label: a status, '' for the set of all sortFields, or NUL
+-- and the name of a declared index.
+-- use: clock settings text
 
 local index = { sets = {}, listed = {}, ready = {}, epoch_ms = 1704067200000 }
 
@@ -9,27 +10,32 @@ function index.probe(command, name)
   return type(size) == 'number' and size or nil
 end
 
-function index.name(key, status)
-  return status == '' and partition .. ':k:' .. key or partition .. ':s:' .. key .. ':' .. status
+function index.name(key, label)
+  if label == '' then
+    return partition .. ':k:' .. key
+  elseif string.byte(label) == 0 then
+    return partition .. ':x:' .. key .. ':' .. string.sub(label, 2)
+  end
+  return partition .. ':s:' .. key .. ':' .. label
 end
 
 -- A set with the moves that wait for it, probed once a call; `size` is nil where something else has its name.
-function index.set(key, status)
+function index.set(key, label)
   local sets = index.sets[key]
   if not sets then
     sets = {}
     index.sets[key] = sets
   end
-  local set = sets[status]
+  local set = sets[label]
   if not set then
-    local name = index.name(key, status)
+    local name = index.name(key, label)
     set = { name = name, size = index.probe('ZCARD', name) }
-    sets[status] = set
+    sets[label] = set
   end
   return set
 end
 
--- Whether all sets that hold, or will hold, an item can be written.
+-- Whether the sets of all sortFields, and of the statuses that hold, or will hold, an item can be written.
 function index.sound(key, before, after)
   local registry = index.registry(key)
   if index.listed[registry] == nil then
@@ -56,8 +62,8 @@ function index.score(fields, place)
 end
 
 -- The moves of one kind that wait for a set: `added` score by member, or `removed`.
-local function moves(key, status, kind)
-  local set = index.set(key, status)
+local function moves(key, label, kind)
+  local set = index.set(key, label)
   local list = set[kind]
   if not list then
     list = {}
@@ -66,15 +72,15 @@ local function moves(key, status, kind)
   return list
 end
 
-function index.add(key, status, score, sort)
-  local added = moves(key, status, 'added')
+function index.add(key, label, score, member)
+  local added = moves(key, label, 'added')
   added[#added + 1] = score
-  added[#added + 1] = sort
+  added[#added + 1] = member
 end
 
-function index.remove(key, status, sort)
-  local removed = moves(key, status, 'removed')
-  removed[#removed + 1] = sort
+function index.remove(key, label, member)
+  local removed = moves(key, label, 'removed')
+  removed[#removed + 1] = member
 end
 
 -- Lua passes at most 8,000 values at once, and a batch may bring more. The sum of what the store answers.
@@ -86,20 +92,21 @@ function index.write(command, name, values)
   return sum
 end
 
--- The rank of the first entry behind a place, whether or not anything still stands there.
-function index.rank_after(name, score, member, descending)
+-- How many entries stand before a place, those at the place itself counted unless `before`, whether or not anything still
+-- stands there.
+function index.rank(name, score, member, before)
   local first = redis.call('ZCOUNT', name, '-inf', '(' .. score)
   local last = redis.call('ZCOUNT', name, '-inf', score)
   while first < last do
     local middle = math.floor((first + last) / 2)
     local order = text.compare(redis.call('ZRANGE', name, middle, middle)[1], member)
-    if order < 0 or (order == 0 and not descending) then
+    if order < 0 or (order == 0 and not before) then
       first = middle + 1
     else
       last = middle
     end
   end
-  return descending and redis.call('ZCARD', name) - first or first
+  return first
 end
 
 -- The set of a partition that lists its sets by `key NUL status`; the engine's own keys have one of their own.
@@ -107,43 +114,61 @@ function index.registry(key)
   return partition .. (string.sub(key, 1, 9) == 'hookline.' and ':r:hookline' or ':r')
 end
 
--- Keep the registry: a set is listed as long as it has members.
-local function list(key, status, before, after)
-  if before == 0 and after > 0 then
-    redis.call('SADD', index.registry(key), key .. '\0' .. status)
+-- Keep the registry: a set is listed as long as it has members. The declared ones are listed by the key's settings.
+local function list(key, label, before, after)
+  if string.byte(label) == 0 then
+    return
+  elseif before == 0 and after > 0 then
+    redis.call('SADD', index.registry(key), key .. '\0' .. label)
   elseif before > 0 and after == 0 then
-    redis.call('SREM', index.registry(key), key .. '\0' .. status)
+    redis.call('SREM', index.registry(key), key .. '\0' .. label)
   end
 end
 
--- Note for the servers' sweep when something of the key becomes due or expires, at the earliest. Returns whether that is
--- earlier than what was noted before.
-local function note_due(key, added)
-  local earliest = math.huge
-  for i = 1, #added, 2 do
-    earliest = math.min(earliest, added[i])
+-- Note for the servers' sweep when it must look at the key, at the latest. Returns whether that is earlier than what was
+-- noted before.
+local function note_due(key, at)
+  return redis.pcall('ZADD', partition .. ':due', 'LT', 'CH', at, key) == 1
+end
+
+-- When something that was added to a set of a key becomes due, expires, or need not be kept any more; or nil.
+local function due_at(key, label, set, size)
+  local after = 0
+  if label ~= 'scheduled' and label ~= 'started' then
+    local age, count = settings.kept(key, label)
+    if count and size > count then
+      return clock.ms
+    elseif not age then
+      return nil
+    end
+    after = age
   end
-  return redis.pcall('ZADD', partition .. ':due', 'LT', 'CH', earliest, key) == 1
+  local earliest = math.huge
+  for i = 1, #set.added, 2 do
+    earliest = math.min(earliest, set.added[i])
+  end
+  return earliest + after
 end
 
 -- Make the moves. `index.ready` gathers the keys whose waiters are to be woken.
 function index.flush()
   for key, sets in pairs(index.sets) do
-    for status, set in pairs(sets) do
+    for label, set in pairs(sets) do
       local size = set.size
       if set.removed then
         size = size - index.write('ZREM', set.name, set.removed)
       end
       if set.added then
         size = size + index.write('ZADD', set.name, set.added)
-        local earlier = (status == 'scheduled' or status == 'started') and note_due(key, set.added)
+        local at = due_at(key, label, set, size)
+        local earlier = at and note_due(key, at)
         -- Who waits must look: for what is ready, or to learn when the first will be due.
-        if (status == 'not_started' and set.size == 0) or (status == 'scheduled' and earlier) then
+        if (label == 'not_started' and set.size == 0) or (label == 'scheduled' and earlier) then
           index.ready[#index.ready + 1] = key
         end
       end
       if size ~= set.size then
-        list(key, status, set.size, size)
+        list(key, label, set.size, size)
       end
     end
   end

@@ -1,5 +1,5 @@
 -- The view: items as the operations of this call see them, before anything is written.
--- use: index
+-- use: index declared
 
 local item = { view = {}, touched = {}, changed = {}, growth = {} }
 
@@ -89,7 +89,7 @@ end
 
 -- End an operation: false (and undone) where an index that it needs has a wrong type.
 function item.close(record)
-  if not index.sound(record.key, record.stored_status, record.fields.s) then
+  if not (index.sound(record.key, record.stored_status, record.fields.s) and declared.sound(record.key)) then
     item.undo(record)
     return false
   end
@@ -151,6 +151,7 @@ local function move(record)
   if after and (before ~= after or moved(record, after)) then
     index.add(key, after, index.score(record.fields, record.place), sort)
   end
+  declared.move(record)
 end
 
 -- Write what the view has changed: one HSET per item, index moves grouped by set.

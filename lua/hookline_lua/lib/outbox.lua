@@ -1,5 +1,5 @@
 -- The outbox: events written in the same step as the change that they tell of.
--- use: outcome clock index
+-- use: outcome clock settings index triggers
 
 local outbox = { events = {}, name = partition .. ':outbox', events_max = request[2] }
 
@@ -9,48 +9,24 @@ local UNTOLD = { v = true, ua = true, ca = true, tk = true, at = true }
 -- An empty map: cmsgpack takes an empty table for a list.
 local EMPTY = '\128'
 
--- The item's triggers that want this event, packed; nil where there are none.
-local function matching(packed, event)
-  if not packed then
-    return nil
-  end
-  local wanted = {}
-  for _, trigger in ipairs(cmsgpack.unpack(packed)) do
-    for _, name in ipairs(trigger[3]) do
-      if name == event then
-        wanted[#wanted + 1] = trigger
-      end
-    end
-  end
-  return #wanted > 0 and cmsgpack.pack(wanted) or nil
-end
-
--- What a reader sees of triggers: a key is sealed differently each time that it is written.
-local function visible(packed)
-  local triggers = packed and cmsgpack.unpack(packed) or {}
-  for _, trigger in ipairs(triggers) do
-    trigger[2] = trigger[2] ~= ''
-  end
-  return cmsgpack.pack(triggers)
-end
-
 -- Whether an event tells of a field that had the value `old` (or false).
 local function tells(field, old, value)
   if UNTOLD[field] or old == (value or false) then
     return false
   end
-  return field ~= 't' or visible(old) ~= visible(value)
+  return field ~= 't' or triggers.visible(old) ~= triggers.visible(value)
 end
 
 -- Note an event of what the operation changed. Returns the word of a refusal, or nil.
 function outbox.add(record, event, operation, token)
-  if (operation.triggers or 'on') ~= 'on' then
+  if operation.triggers == 'off' then
     return nil
   elseif event == 'updated' and not record.delta.v then
     return nil -- a lock was prolonged: no new version, no event
   end
-  local triggers = matching(record.fields.t, event)
-  if not triggers then
+  local own = operation.triggers ~= 'key' and record.fields.t
+  local wanted = triggers.matching(own, settings.of(record.key).t, event)
+  if not wanted then
     return nil
   end
   local before, told = {}, event == 'deleted'
@@ -79,7 +55,7 @@ function outbox.add(record, event, operation, token)
   end
   table.insert(outbox.events, {
     'event', event, 'key', record.key, 'sort', record.sort, 'at', clock.text(clock.ms), 'after', cmsgpack.pack(after),
-    'before', next(before) and cmsgpack.pack(before) or EMPTY, 'triggers', triggers, 'token', token or '',
+    'before', next(before) and cmsgpack.pack(before) or EMPTY, 'triggers', wanted, 'token', token or '',
   })
   return nil
 end

@@ -33,3 +33,13 @@ end
 function settings.changed(operation)
   return (tonumber(settings.of(operation.key).generation) or 0) ~= (operation.generation or 0)
 end
+
+-- How long and how many items of a status are kept: ms and a count, each nil where there is no bound.
+function settings.kept(key, status)
+  local text = (settings.of(key) or {})['keep:' .. status]
+  if not text then
+    return nil, nil
+  end
+  local age, count = string.match(text, '^(%d*) (%d*)$')
+  return tonumber(age), tonumber(count)
+end

@@ -1,10 +1,8 @@
 -- Filters: whether the fields that they name hold. hookline/where.py writes the conditions.
--- use: clock text
+-- use: clock text value
 
 local where = {}
 
--- cmsgpack reads the upper half of this type as negative numbers.
-local UINT64 = 207
 -- To a filter null and absent are the same, as they are to an update.
 local NULL = '\192'
 -- From here on doubles run together, so there equality is that of the packed bytes alone.
@@ -41,107 +39,82 @@ local function prepare(conditions)
   end
 end
 
-local function unpack_value(raw)
-  local value = cmsgpack.unpack(raw)
-  if string.byte(raw) == UINT64 and value < 0 then
-    value = value + 2 ^ 64
-  end
-  return value
-end
-
--- The value that a condition speaks of: an engine's own as it is kept, a user's field by its path. `decoded` holds the
--- fields of this item that were decoded already: many conditions may ask for one.
+-- The value that a condition speaks of. `decoded` holds the fields of this item that were decoded already: many
+-- conditions may ask for one.
 local function actual(raw, condition, decoded)
-  if condition.native == 'number' then
-    return tonumber(raw)
-  elseif condition.native then
-    return raw
-  end
-  local value = decoded[condition.field]
-  if value == nil then
-    value = unpack_value(raw)
-    decoded[condition.field] = value
-  end
-  for _, name in ipairs(condition.path) do
-    if type(value) ~= 'table' then
-      return nil
-    end
-    value = value[name]
-  end
-  return value
-end
-
--- The moment that a value stands for, or nil.
-local function instant_of(value, condition)
   if condition.native then
-    return type(value) == 'number' and value or nil
+    return value.of(condition, raw)
   end
-  return type(value) == 'string' and clock.parse(value) or nil
+  local whole = decoded[condition.field]
+  if whole == nil then
+    whole = value.unpack(raw)
+    decoded[condition.field] = whole
+  end
+  return value.follow(condition.path, whole)
 end
 
-local function equal(raw, value, condition)
+local function equal(raw, found, condition)
   local sought = condition.sought
-  if value == nil then
+  if found == nil then
     return sought.null
   elseif not condition.native and #condition.path == 0 and sought.packed[raw] then
     return true
-  elseif type(value) == 'table' or (type(value) == 'number' and math.abs(value) >= EXACT) then
+  elseif type(found) == 'table' or (type(found) == 'number' and math.abs(found) >= EXACT) then
     return false
-  elseif sought.values[value] then
+  elseif sought.values[found] then
     return true
   end
-  local instant = next(sought.instants) and instant_of(value, condition)
+  local instant = next(sought.instants) and value.instant(condition, found)
   return instant and sought.instants[instant] or false
 end
 
--- -1, 0 or 1; nil where the two are of different kinds. Two times compare as instants.
-local function compare(value, condition)
+-- -1, 0 or 1; nil where the two are of different kinds. A time compares with times, as instants.
+local function compare(found, condition)
   local other = condition.operand.value
-  local instant = condition.instant and instant_of(value, condition)
-  if instant then
-    value, other = instant, condition.instant
+  if condition.instant then
+    found, other = value.instant(condition, found), condition.instant
   end
-  if type(value) == 'number' and type(other) == 'number' then
-    return value < other and -1 or value > other and 1 or 0
-  elseif type(value) == 'string' and type(other) == 'string' then
-    return text.compare(value, other)
+  if type(found) == 'number' and type(other) == 'number' then
+    return found < other and -1 or found > other and 1 or 0
+  elseif type(found) == 'string' and type(other) == 'string' then
+    return text.compare(found, other)
   end
   return nil
 end
 
 local TESTS = {
   eq = equal,
-  ne = function(raw, value, condition)
-    return not equal(raw, value, condition)
+  ne = function(raw, found, condition)
+    return not equal(raw, found, condition)
   end,
-  lt = function(_, value, condition)
-    return compare(value, condition) == -1
+  lt = function(_, found, condition)
+    return compare(found, condition) == -1
   end,
-  lte = function(_, value, condition)
-    return (compare(value, condition) or 1) <= 0
+  lte = function(_, found, condition)
+    return (compare(found, condition) or 1) <= 0
   end,
-  gt = function(_, value, condition)
-    return compare(value, condition) == 1
+  gt = function(_, found, condition)
+    return compare(found, condition) == 1
   end,
-  gte = function(_, value, condition)
-    return (compare(value, condition) or -1) >= 0
+  gte = function(_, found, condition)
+    return (compare(found, condition) or -1) >= 0
   end,
-  exists = function(_, value, condition)
-    return (value ~= nil) == condition.wanted
+  exists = function(_, found, condition)
+    return (found ~= nil) == condition.wanted
   end,
-  prefix = function(_, value, condition)
+  prefix = function(_, found, condition)
     local start = condition.operand.value
-    return type(value) == 'string' and string.sub(value, 1, #start) == start
+    return type(found) == 'string' and string.sub(found, 1, #start) == start
   end,
 }
 TESTS['in'] = equal
 
 local function test(raw, condition, decoded)
-  local value = nil
+  local found = nil
   if raw then
-    value = actual(raw, condition, decoded)
+    found = actual(raw, condition, decoded)
   end
-  return TESTS[condition.test](raw, value, condition)
+  return TESTS[condition.test](raw, found, condition)
 end
 
 -- What it costs to decode a value, in entries: lists and maps are made of many parts.
@@ -152,7 +125,7 @@ local function cost_of(raw)
 end
 
 -- Whether all conditions hold for the item kept at `id`, and the work that it took to say so: about 3 us each.
-function where.holds(id, conditions)
+function where.holds(id, sort, conditions)
   if #conditions == 0 then
     return true, 0
   elseif not conditions.names then
@@ -166,21 +139,21 @@ function where.holds(id, conditions)
   for i, condition in ipairs(conditions) do
     local raw = raws[i]
     work = work + 0.5 + (raw and cost_of(raw) or 0)
-    if not test(raw, condition, decoded) then
+    if not test(condition.sort and sort or raw, condition, decoded) then
       return false, work
     end
   end
   return true, work
 end
 
--- Whether all conditions hold for these fields.
-function where.matches(fields, conditions)
+-- Whether all conditions hold for an item of these fields and this sortField.
+function where.matches(fields, sort, conditions)
   if not conditions.names then
     prepare(conditions)
   end
   local decoded = {}
   for _, condition in ipairs(conditions) do
-    if not test(fields[condition.field], condition, decoded) then
+    if not test(condition.sort and sort or fields[condition.field], condition, decoded) then
       return false
     end
   end

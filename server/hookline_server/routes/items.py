@@ -16,6 +16,7 @@ from hookline.codec import NATIVE
 from hookline.datastore import new_sort_field
 from hookline.errors import Flaw, Invalid
 from hookline.item import check_value
+from hookline.query import Count, Page
 from hookline_server import body, head
 from hookline_server.answer import Json
 from hookline_server.body import Body
@@ -52,6 +53,7 @@ class Query(Body):
     limit: int | UnsetType = UNSET
     cursor: str | UnsetType | None = UNSET
     explain: bool = False
+    count: bool = False
 
 
 async def create(request: Request) -> Response:
@@ -125,14 +127,26 @@ def _read_literal(name: str, text: str) -> Any:
 
 
 async def query(request: Request) -> Response:
-    """Items of a key, filtered by a body."""
+    """Items of a key, or with ``count`` how many there are, filtered by a body."""
     head.read_query(request)
     given = (await body.read_json(request, Query)).given()
-    explain = given.pop("explain")
+    explain, count = given.pop("explain"), given.pop("count")
     datastore: Datastore = request.app.state.datastore
-    page = await datastore.query(head.read_key(request), **given)
-    shown = describe_page(page)
-    return Json(shown | {"explain": {"examined": page.examined}} if explain else shown)
+    found: Page | Count
+    if count:
+        found = await datastore.count(head.read_key(request), **_countable(given))
+        shown = {"count": found.count, "cursor": found.cursor}
+    else:
+        found = await datastore.query(head.read_key(request), **given)
+        shown = describe_page(found)
+    return Json(shown | {"explain": found.explanation.to_dict()} if explain else shown)
+
+
+def _countable(given: dict[str, Any]) -> dict[str, Any]:
+    flaws = [Flaw(f"/{name}", "not together with count") for name in ("order", "limit") if name in given]
+    if flaws:
+        raise Invalid(*flaws)
+    return given
 
 
 routes = [

@@ -1,4 +1,4 @@
-"""``/v1/keys/{key}/settings``: how a key's items are claimed, retried and bounded; and its pause."""
+"""``/v1/keys/{key}/settings``: how a key's items are claimed, retried, indexed, bounded and kept; and its pause."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hookline import Datastore
+from hookline.keysettings import KeySettings
 from hookline_server import body, head
 from hookline_server.answer import Json
 from hookline_server.body import Body
@@ -23,19 +24,22 @@ class NewSettings(Body):
     backoff: Any = None
     paused: Any = None
     max_length: Any = None
+    indexes: Any = None
+    retention: Any = None
+    trigger_urls: Any = None
 
 
 async def get(request: Request) -> Response:
-    """The settings as they hold, defaults included."""
+    """The settings as they hold, defaults included, and how far the indexes are that are being built."""
     head.read_query(request)
-    return Json((await _datastore(request).key_settings(head.read_key(request))).to_dict())
+    return await _describe(request, await _datastore(request).key_settings(head.read_key(request)))
 
 
 async def put(request: Request) -> Response:
     """Replace the settings."""
     head.read_query(request)
     given = (await body.read_json(request, NewSettings)).given()
-    return Json((await _datastore(request).configure(head.read_key(request), **given)).to_dict())
+    return await _describe(request, await _datastore(request).configure(head.read_key(request), **given))
 
 
 async def pause(request: Request) -> Response:
@@ -50,7 +54,13 @@ async def resume(request: Request) -> Response:
 
 async def _set_paused(request: Request, *, paused: bool | None) -> Response:
     head.read_query(request)
-    return Json((await _datastore(request).configure(head.read_key(request), paused=paused)).to_dict())
+    return await _describe(request, await _datastore(request).configure(head.read_key(request), paused=paused))
+
+
+async def _describe(request: Request, settings: KeySettings) -> Response:
+    builds = await _datastore(request).builds(head.read_key(request))
+    building = {name: {"done": build.done, "total": build.total} for name, build in builds.items()}
+    return Json(settings.to_dict() | ({"building": building} if building else {}))
 
 
 def _datastore(request: Request) -> Datastore:

@@ -1,0 +1,97 @@
+"""What any server does for all keys, in bounded steps and without a leader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from hookline.connection import Connection
+from hookline.errors import Corrupt
+
+WORK = 1000
+"""Work of one step, in items that are looked at: about 3 ms of the store."""
+_ROUNDS = 20
+"""Steps of one sweep in one partition."""
+_BUILD_WORK = 300
+"""Items that one step of building indexes looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """How far an index is: so many items of the key are in it, or need not be, of so many."""
+
+    done: int
+    total: int
+
+
+class Upkeep:
+    """Sweeps the partitions of a namespace.
+
+    What is due is promoted, what has expired too often buried, what need not be kept removed; and indexes are built.
+    """
+
+    def __init__(self, connection: Connection, partitions: int) -> None:
+        self._connection = connection
+        self._partitions = partitions
+        self._places: dict[int, dict[bytes, list[bytes]]] = {}
+
+    async def sweep(self) -> list[str]:
+        """One sweep, in bounded steps -> the keys that are corrupt.
+
+        Raises:
+            Corrupt: the list of what is due is.
+            Unavailable
+        """
+        found = await asyncio.gather(*(self._sweep(partition) for partition in range(self._partitions)))
+        return [key for corrupt in found for key in corrupt]
+
+    async def _sweep(self, partition: int) -> list[str]:
+        corrupt: list[str] = []
+        for _ in range(_ROUNDS):
+            request = {"work": WORK, "places": self._places.get(partition, {})}
+            answer = await self._connection.read("sweep", partition, request)
+            if answer.get(b"unreadable"):
+                raise Corrupt
+            corrupt += [key.decode() for key in answer[b"corrupt"]]
+            self._places[partition] = dict(answer[b"places"])  # an empty table comes as a list
+            if answer[b"builds"]:
+                await self._step(partition, None, _BUILD_WORK)
+            if not (answer[b"more"] or answer[b"builds"]):
+                break
+        return corrupt
+
+    async def build(self, key: str, work: int) -> dict[str, Build]:
+        """Look at so many items of each partition for the indexes of a key that are not complete -> how far these are.
+
+        Raises:
+            Corrupt, Unavailable
+        """
+        steps = await asyncio.gather(*(self._step(partition, key, work) for partition in range(self._partitions)))
+        total = sum(size for _, size in steps)
+        left: Counter[str] = Counter()
+        for rows, _ in steps:
+            for name, rest in rows:
+                left[name.decode()] += rest
+        return {name: Build(total - rest, total) for name, rest in left.items()}
+
+    async def _step(self, partition: int, key: str | None, work: int) -> tuple[list[Any], int]:
+        """A step in one partition -> each index with how many items are left, and how many items the key has."""
+        request = {"work": work} if key is None else {"work": work, "key": key}
+        word, rows, size = await self._connection.read("backfill", partition, request)
+        if word == b"corrupt" or (key is not None and any(rest is False for _, rest in rows)):
+            raise Corrupt
+        return rows, size
+
+    async def build_all(self, key: str) -> AsyncIterator[dict[str, Build]]:
+        """Build the indexes of a key to their end, in steps that say how far they are.
+
+        Raises:
+            Corrupt, Unavailable
+        """
+        while builds := await self.build(key, _BUILD_WORK):
+            yield builds
+            if all(build.done == build.total for build in builds.values()):
+                return

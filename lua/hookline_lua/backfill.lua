@@ -1,0 +1,74 @@
+#!lua
+-- Go on building the declared indexes of a partition that are not complete yet: of one key, or of all, from the item
+-- where the last call ended, looking at so many.
+-- keys: partition
+-- args: now_ms:int request:msgpack
+-- use: outcome settings index declared
+
+local PAGE = 100
+
+local builds = partition .. ':builds'
+local left = request.work
+
+local function lex_count(name, after)
+  return redis.call('ZLEXCOUNT', name, after == '' and '-' or '(' .. after, '+')
+end
+
+local function place_of(key, name)
+  for _, place in ipairs(declared.of(key)) do
+    if place.label == '\0' .. name then
+      return place
+    end
+  end
+  return nil
+end
+
+-- Add a page of items behind a place to an index. Returns where it ends; nil where nothing is left.
+local function add(key, place, after)
+  local name = index.name(key, '')
+  local sorts = redis.call('ZRANGE', name, after == '' and '-' or '(' .. after, '+', 'BYLEX', 'LIMIT', 0, PAGE)
+  local entries = {}
+  for _, sort in ipairs(sorts) do
+    local raw = redis.pcall('HGET', partition .. ':i:' .. key .. ':' .. sort, place.field)
+    local score, member = declared.entry(place, type(raw) == 'string' and raw, sort)
+    if member then
+      entries[#entries + 1] = score
+      entries[#entries + 1] = member
+    end
+  end
+  index.write('ZADD', index.name(key, place.label), entries)
+  left = left - #sorts
+  return #sorts == PAGE and sorts[PAGE] or nil
+end
+
+-- Returns how many items are still to be looked at; false where something has a wrong type.
+local function build(key, name, after)
+  local place = place_of(key, name)
+  if not (place and index.probe('ZCARD', index.name(key, '')) and declared.sound(key)) then
+    return false
+  end
+  while after and left > 0 do
+    after = add(key, place, after)
+  end
+  local field = key .. '\0' .. name
+  if after then
+    redis.call('HSET', builds, field, after)
+  else
+    redis.call('HDEL', builds, field)
+  end
+  return after and lex_count(index.name(key, ''), after) or 0
+end
+
+local flat = redis.pcall('HGETALL', builds)
+if flat.err then
+  return cmsgpack.pack({ outcome.corrupt, {}, 0 })
+end
+local found = {}
+for i = 1, #flat, 2 do
+  local key, name = string.match(flat[i], '^(%Z*)%z(.*)$')
+  if not request.key or request.key == key then
+    table.insert(found, { name, build(key, name, flat[i + 1]) })
+  end
+end
+local size = request.key and index.probe('ZCARD', index.name(request.key, ''))
+return cmsgpack.pack({ outcome.ok, found, size or 0 })

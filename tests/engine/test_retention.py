@@ -1,0 +1,126 @@
+"""Retention: what has ended and need not be kept any more is removed by the sweep, the oldest first, without events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import redis.asyncio as aioredis
+
+from conftest import NOW_MS, Clock
+from hookline import Datastore
+from hookline.errors import NotFound
+from invariants import check_invariants
+
+
+@pytest_asyncio.fixture(loop_scope="session", autouse=True)
+async def standing(datastore: Datastore, clock: Clock) -> None:
+    clock.ms = NOW_MS
+
+
+async def end(datastore: Datastore, *names: str, status: str = "completed", **fields: Any) -> None:
+    """Items that have ended, one after the other."""
+    for name in names:
+        await datastore.create("jobs", name, metadata={"status": status}, **fields)
+
+
+async def left(datastore: Datastore) -> str:
+    """The names of the items that are left."""
+    return "".join(item.sort_field for item in (await datastore.query("jobs", order="sortField", limit=1000)).items)
+
+
+async def test_off_by_default(datastore: Datastore, clock: Clock, raw: aioredis.Redis) -> None:
+    await end(datastore, "a")
+    clock.advance(10_000_000)
+    await datastore.sweep()
+    assert await left(datastore) == "a"
+    assert not await raw.exists("hl:{default/0}:due")
+
+
+async def test_by_age(datastore: Datastore, clock: Clock, raw: aioredis.Redis) -> None:
+    await datastore.configure("jobs", retention={"completed": {"age": "1m"}, "failed": {"age": "2m"}})
+    await end(datastore, "a", "b")
+    await end(datastore, "c", status="failed", trigger_urls=[{"url": "http://w.example/", "events": ["deleted"]}])
+    await end(datastore, "d", status="cancelled")
+    await end(datastore, "e", status="review")
+    clock.advance(30)
+    await datastore.update("jobs", "b", metadata={"x": 1})
+    clock.advance(29.999)
+    await datastore.sweep()
+    assert await left(datastore) == "abcde"
+    clock.advance(0.001)
+    await datastore.sweep()
+    assert await left(datastore) == "bcde"
+    clock.advance(30)
+    await datastore.sweep()
+    assert await left(datastore) == "cde"
+    clock.advance(30)
+    await datastore.sweep()
+    assert await left(datastore) == "de"
+    await check_invariants(raw)
+    assert not await raw.exists("hl:{default/0}:due", "hl:{default/0}:outbox")
+    with pytest.raises(NotFound):
+        await datastore.get("jobs", "a")
+
+
+async def test_by_count(datastore: Datastore, clock: Clock, raw: aioredis.Redis) -> None:
+    await datastore.configure("jobs", retention={"completed": {"count": 2}}, indexes={"x": "string"})
+    for name in "abcd":
+        clock.advance(1)
+        await end(datastore, name)
+        await datastore.update("jobs", name, metadata={"x": name})
+    await datastore.update("jobs", "a", metadata={"y": 1})
+    await datastore.sweep()
+    assert await left(datastore) == "ad"
+    await check_invariants(raw)
+    await datastore.configure("jobs", retention={"completed": {"count": 0}})
+    await datastore.sweep()
+    assert await left(datastore) == ""
+    await check_invariants(raw)
+
+
+async def test_what_was_there_before_the_setting(datastore: Datastore, clock: Clock) -> None:
+    await end(datastore, "a", "b")
+    clock.advance(100)
+    await end(datastore, "c")
+    await datastore.configure("jobs", retention={"completed": {"age": 90, "count": 5}})
+    await datastore.sweep()
+    assert await left(datastore) == "c"
+    await datastore.configure("jobs", retention=None)
+    clock.advance(100)
+    await datastore.sweep()
+    assert await left(datastore) == "c"
+
+
+async def test_what_ends_by_a_claim_or_a_burial(datastore: Datastore, clock: Clock, raw: aioredis.Redis) -> None:
+    await datastore.configure("jobs", retention={"completed": {"age": 10}, "failed": {"count": 0}}, max_attempts=1)
+    for name in "ab":
+        await datastore.create("jobs", name, metadata={"status": "not_started"})
+    first, _ = (await datastore.claim("jobs", worker_id="w", limit=2, lock_for=5)).items
+    await datastore.settle([datastore.calls.complete("jobs", first.sort_field, first.token or "")])
+    clock.advance(6)
+    await datastore.sweep()  # buries b
+    await datastore.sweep()  # of failed items none is kept
+    assert await left(datastore) == "a"
+    clock.advance(4)
+    await datastore.sweep()
+    assert await left(datastore) == ""
+    await check_invariants(raw)
+
+
+async def test_many_in_bounded_steps(datastore: Datastore, clock: Clock, raw: aioredis.Redis) -> None:
+    await datastore.run([datastore.calls.create("jobs", f"{n}", metadata={"status": "completed"}) for n in range(3000)])
+    await datastore.create("other", "a", metadata={"status": "completed"})
+    await datastore.configure("jobs", retention={"completed": {"age": 10}})
+    await datastore.configure("other", retention={"completed": {"age": 10}})
+    clock.advance(11)
+    sweeps = 0
+    while (await datastore.count("jobs")).count:
+        await datastore.sweep()
+        sweeps += 1
+    assert 1 < sweeps < 9
+    await datastore.sweep()
+    assert (await datastore.count("other")).count == 0
+    await check_invariants(raw)
+    assert not await raw.exists("hl:{default/0}:due")
