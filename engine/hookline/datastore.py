@@ -376,9 +376,10 @@ class Datastore:
     ) -> Page:
         """Items of a key that match.
 
-        ``order`` is ``sortField`` or a field that has an index (only items that have it are found then), and ``:desc``
-        behind it to reverse it. Without one, the items come in the order of the index that has the fewest entries
-        within the filters: a declared one, that of a status asked for, or that of the sortFields.
+        ``order`` is ``sortField``, a field that has an index (only items that have it are found then), or ``status``
+        (the order within the one status asked for: for ``not_started`` that of claims), and ``:desc`` to reverse it.
+        Without one, the items come in the order of the index that has the fewest entries within the filters: a declared
+        one, that of a status asked for, or that of the sortFields.
         A page is shorter than ``limit`` only at the end, or when the budget of entries examined is spent; then it
         carries a cursor all the same.
 

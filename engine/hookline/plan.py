@@ -60,7 +60,9 @@ def declared(where: Where, indexes: Sequence[Index]) -> list[Walk]:
 
 
 def ordered(where: Where, indexes: Sequence[Index], order: object) -> Walk:
-    """The walk in the order asked for: ``sortField``, or a declared field, and ``:desc`` to reverse it.
+    """The walk in the order asked for: ``sortField``, ``status`` or a declared field, and ``:desc`` to reverse it.
+
+    ``status`` is the order within the one status that the filters ask for: for ``not_started`` that of claims.
 
     Raises:
         Invalid: no index has this order.
@@ -70,17 +72,21 @@ def ordered(where: Where, indexes: Sequence[Index], order: object) -> Walk:
         name, direction = str(order), "asc"
     if name == SORT_FIELD:
         return _by_sort_field(where, descending=direction == "desc")
+    if name == STATUS and where.status is not None:
+        return _by_status(where, descending=direction == "desc")
+    if name == STATUS:
+        raise Invalid.at("/order", "expected filters that ask for one status, with the order status")
     for index in indexes:
         if index.name == name:
             return _by_index(where, index, descending=direction == "desc")
     raise Invalid.at(
         "/order",
-        f"expected sortField, or a field with an index, and :desc to reverse it; {name} has no index: declare it in the"
-        " key's settings, as indexes",
+        f"expected sortField, status or a field with an index, and :desc to reverse it; {name} has no index: declare it"
+        " in the key's settings, as indexes",
     )
 
 
-def _by_status(where: Where) -> Walk:
+def _by_status(where: Where, *, descending: bool = False) -> Walk:
     status = where.status or ""
     score = _SCORE_OF_STATUS.get(status, "ua")
     spans: list[Span | None] = []
@@ -89,7 +95,7 @@ def _by_status(where: Where) -> Walk:
             spans.append(Span(()))
         else:
             spans.append(span(condition, "time") if condition["field"] == score else None)
-    return _walk(STATUS, status, False, spans, False)
+    return _walk(STATUS, status, False, spans, descending)
 
 
 def _by_sort_field(where: Where, *, descending: bool = False) -> Walk:

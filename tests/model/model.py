@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hookline.calls import UNSET
-from hookline.clock import CURRENT_TIMESTAMP, format_time, parse_duration
+from hookline.clock import CURRENT_TIMESTAMP, format_time, parse_duration, parse_time
 from hookline.keys import partition_of
 from model.item import TIMES, Answer, Change, Filters, Item, Settle, Shown, matches, resolve
 
@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "backoff": {"first": "5s", "longest": "1h"},
     "paused": None,
     "max_length": None,
+    "indexes": None,
 }
 """The settings of a key that has none of its own, as :meth:`hookline.Datastore.configure` takes them."""
 
@@ -54,6 +55,20 @@ class Model:
         return sorted(
             (i for i in found if partition is None or self.partition(key, i.sort_field) == partition), key=Item.order
         )
+
+    def of_key(self, key: str) -> list[Item]:
+        """The items of a key by their sortFields."""
+        found = [item for item in self.items.values() if item.key == key]
+        return sorted(found, key=lambda item: item.sort_field.encode())
+
+    def value(self, item: Item, name: str) -> Any:
+        """What a declared index goes by; None where the item has no value of its kind."""
+        if name == "updatedAt":
+            return item.updated
+        found, kind = item.metadata.get(name), self.setting(item.key, "indexes")[name]
+        if kind == "time" and name not in TIMES:
+            return parse_time(found) if isinstance(found, str) else None
+        return found
 
     def live(self, item: Item) -> bool:
         return item.status == "started" and item.metadata.get("locked_until", 0) > self.now

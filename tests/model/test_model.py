@@ -60,6 +60,12 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "backoff": (None, ["0s", "5s", "10s"], ["5s", "10s"], {"first": "1s", "longest": "3s"}),
     "max_length": (None, 2, 5),
 }
+INDEXES: tuple[dict[str, str] | None, ...] = (
+    {"n": "number", "kind": "string"},
+    {"kind": "string", "updatedAt": "time", "locked_until": "time"},
+    {"attempts": "number", "worker_id": "string", "seen": "time"},
+    None,
+)
 FILTERS: tuple[dict[str, Any], ...] = (
     {"kind": "x"},
     {"kind": {"ne": "x"}, "n": {"gte": 2}},
@@ -247,6 +253,15 @@ class Machine(RuleBasedStateMachine):
     )
     def configure(self, key: str, setting: tuple[str, Any]) -> None:
         self.world.run(self.world.configure(key, dict([setting])))
+
+    @rule(key=KEY, indexes=st.sampled_from(INDEXES))
+    def declare(self, key: str, indexes: dict[str, str] | None) -> None:
+        self.world.run(self.world.configure(key, {"indexes": indexes}))
+
+    @rule(key=KEY, place=st.integers(0, 4), limit=st.sampled_from((2, 50)), where=rarely(*FILTERS))
+    def query_by_index(self, key: str, place: int, limit: int, where: dict[str, Any] | None) -> None:
+        names = list(self.world.model.setting(key, "indexes") or {"n": ""})
+        self.world.run(self.world.query_by(key, names[place % len(names)], limit, where or {}))
 
     @rule(key=KEY, paused=st.sampled_from((True, None, None, None)))
     def pause_or_resume(self, key: str, paused: bool | None) -> None:

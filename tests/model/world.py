@@ -8,14 +8,16 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import pytest
 import redis.asyncio as aioredis
 
 from conftest import NOW_MS, Clock
 from hookline import Call, Claimed, Datastore, Item, Outcome, SecretBox, Settings, bulk
 from hookline.bulk import Progress
 from hookline.calls import Calls
+from hookline.errors import Invalid
 from hookline.keys import partition_tag
-from invariants import check_invariants
+from invariants import PLACES, check_invariants
 from model.item import Answer, Filters, Settle, Shown
 from model.model import Model
 from proxy import Proxy
@@ -42,6 +44,7 @@ class World:
     def __init__(self, url: str, partitions: int, runner: asyncio.Runner) -> None:
         self.partitions = partitions
         self._url, self._runner = url, runner
+        self._tags = [partition_tag("default", partition, partitions) for partition in range(partitions)]
         self._settings = replace(Settings(), partitions=partitions, call_timeout=2.0, connections=4)
         self._proxy = Proxy(url.removeprefix("unix://"))
         self._raw = aioredis.Redis.from_url(url, decode_responses=False, protocol=2)
@@ -149,7 +152,16 @@ class World:
         change, named = (bulk.redrive, {}) if status == "not_started" else (bulk.cancel, {"status": left})
         progress = [step async for step in change(self.direct, key, {**where, **named})]
         assert progress[-1] == Progress(changed, 0, None)
+        if self.model.setting(key, "indexes"):
+            await self._learn_places(key)
         await self.verify()
+
+    async def _learn_places(self, key: str) -> None:
+        """Along an index items are changed in an order of its own, and stand in line by it."""
+        for tag in self._tags:
+            line: list[Any] = await self._raw.zrange(f"{tag}:s:{key}:not_started", 0, -1, withscores=True)
+            for name, score in line:
+                self.model.items[key, name.decode()].place = int(score) % PLACES
 
     async def configure(self, key: str, settings: dict[str, Any]) -> None:
         """Change settings of a key."""
@@ -162,16 +174,34 @@ class World:
     async def query(self, key: str, status: str | None, limit: int, where: Filters) -> None:
         """Read all pages: the order is that of the line, or of another status, or of the sortFields."""
         model, asked = self.model, {**where, **({"status": status} if status else {})}
-        items = (
-            model.of_status(key, status) if status else [item for name, item in model.items.items() if name[0] == key]
-        )
-        if not status:
-            items.sort(key=lambda item: item.sort_field.encode())
-        pages, cursor = [await self.direct.query(key, where=asked, limit=limit)], None
+        items = model.of_status(key, status) if status else model.of_key(key)
+        matching = [(item.sort_field, item.show()) for item in items if model.meets(item, where)]
+        order = None if not model.setting(key, "indexes") else "status" if status else "sortField"
+        assert await self._read(key, asked, limit, order) == matching
+        count = await self.direct.count(key, where=asked)
+        assert (count.count, count.cursor) == (len(matching), None)
+        if order:
+            anyhow = await self._read(key, asked, limit, None)
+            assert sorted(anyhow, key=lambda row: row[0]) == sorted(matching, key=lambda row: row[0])
+
+    async def query_by(self, key: str, name: str, limit: int, where: Filters) -> None:
+        """Read all pages in the order of a declared index; refused, if it is not complete."""
+        if name not in (self.model.setting(key, "indexes") or {}) or name in await self.direct.builds(key):
+            with pytest.raises(Invalid, match=r"^/order: "):
+                await self.direct.query(key, order=name, limit=limit)
+            return
+        rows = [(self.model.value(item, name), item) for item in self.model.of_key(key)]
+        rows = sorted((row for row in rows if row[0] is not None), key=lambda row: row[0])
+        expected = [(item.sort_field, item.show()) for _, item in rows if self.model.meets(item, where)]
+        assert await self._read(key, where, limit, name) == expected
+        assert await self._read(key, where, limit, f"{name}:desc") == expected[::-1]
+
+    async def _read(self, key: str, where: Filters, limit: int, order: str | None) -> list[tuple[str, Shown]]:
+        """What all pages of a query have."""
+        pages = [await self.direct.query(key, where=where, limit=limit, order=order)]
         while cursor := pages[-1].cursor:
-            pages.append(await self.direct.query(key, where=asked, limit=limit, cursor=cursor))
-        found = [(item.sort_field, shown(item)) for page in pages for item in page.items]
-        assert found == [(item.sort_field, item.show()) for item in items if model.meets(item, where)]
+            pages.append(await self.direct.query(key, where=where, limit=limit, order=order, cursor=cursor))
+        return [(item.sort_field, shown(item)) for page in pages for item in page.items]
 
     # Checks
 
@@ -209,9 +239,8 @@ class World:
 
     async def _counts(self) -> Counter[Name]:
         """What the store has counted of each key, over all partitions."""
-        tags = [partition_tag("default", partition, self.partitions) for partition in range(self.partitions)]
         pipe = self._raw.pipeline(transaction=False)
-        asked = [(key, pipe.hgetall(f"{tag}:n:{key}"))[0] for tag in tags for key in KEYS]
+        asked = [(key, pipe.hgetall(f"{tag}:n:{key}"))[0] for tag in self._tags for key in KEYS]
         counts: Counter[Name] = Counter()
         for key, fields in zip(asked, await pipe.execute(), strict=True):
             for name, count in fields.items():
