@@ -2,10 +2,14 @@
 -- Create items; with upsert, replace those that exist.
 -- keys: partition
 -- args: now_ms:int call_id request:msgpack
--- use: outcome clock item lock call change
+-- use: outcome clock item lock call change plain
 -- drain: yes
 
 return call.run(function(operation, place)
+  local done = plain.create(operation, place)
+  if done then
+    return done
+  end
   local record = item.load(operation.key, operation.sort)
   if record.corrupt then
     return { outcome.corrupt, false, false }

@@ -11,7 +11,7 @@ function settle.complete(record, operation)
   lock.leave(record)
   item.set(record, 's', 'completed')
   if not record.fields.da then
-    item.set(record, 'da', clock.text(clock.ms))
+    item.set(record, 'da', clock.now)
   end
   lock.advance(record)
 end

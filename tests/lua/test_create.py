@@ -11,6 +11,7 @@ import redis.asyncio as aioredis
 from conftest import NOW_MS
 from hookline import Datastore
 from hookline.codec import pack
+from invariants import check_invariants
 from scripts import KEY, NOW, URL, Scripts, at, calling, line, ms, snapshot, unchanged
 
 FRESH = {"v": "1", "c": b"\xc0", "ca": NOW, "ua": NOW}
@@ -274,3 +275,28 @@ async def test_what_is_refused_takes_no_room(scripts: Scripts) -> None:
     scripts.outbox_max = 0
     refused = scripts.calls.create(KEY, "a", trigger_urls=calling("created"))
     assert await scripts.words(refused, scripts.calls.create(KEY, "b")) == ["outbox_full", "ok"]
+
+
+async def test_what_a_call_made_at_once_can_be_met_again_in_it(scripts: Scripts, raw: aioredis.Redis) -> None:
+    """A plain create is written ahead of its index moves, which whoever meets the item in the same call must not undo."""
+    create, waiting = scripts.calls.create, {"status": "not_started"}
+    calls = [
+        create(KEY, "a", metadata=waiting),
+        create(KEY, "b", metadata={**waiting, "priority": 9}),
+        create(KEY, "a", metadata=waiting),
+        create(KEY, "a", metadata={"status": "review"}, upsert=True),
+        create(KEY, "c"),
+        create(KEY, "c", metadata=waiting, upsert=True),
+        create("other", "a", metadata=waiting),
+        create(KEY, "b", metadata={**waiting, "priority": 1}, upsert=True),
+    ]
+    outcomes = await scripts.run(*calls)
+    assert [(outcome.word, outcome.version) for outcome in outcomes] == [
+        ("ok", 1), ("ok", 1), ("exists", 1), ("ok", 2), ("ok", 1), ("ok", 2), ("ok", 1), ("ok", 2),
+    ]  # fmt: skip
+    keyspace = await snapshot(scripts.raw)
+    assert {name: list(members) for name, members in keyspace.items() if name[:2] in ("s:", "k:")} == {
+        "k:jobs": ["a", "b", "c"], "k:other": ["a"], "s:jobs:review": ["a"], "s:jobs:not_started": ["c", "b"],
+        "s:other:not_started": ["a"],
+    }  # fmt: skip
+    await check_invariants(raw)

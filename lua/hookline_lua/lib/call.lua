@@ -1,7 +1,8 @@
 -- The frame of a call that writes: replay, operations one by one, then the writes, then the answer.
 -- use: outcome clock settings item index lock outbox wake
 
-local call = {}
+-- `states` are those of new items by the place of their operation: what is shown of them is all that a replay needs.
+local call = { states = {} }
 
 -- Fields of an item for the caller: without what it sent itself, `false` for what it sent and did not stay.
 -- The token goes only to the call that made the claim, known by its nonce.
@@ -37,9 +38,10 @@ local function state_of(fields)
   return state
 end
 
--- Only the state of an item: for settling, whose caller has the rest.
+-- What settling tells: its caller has the rest of the item.
 function call.show_state(record)
-  return state_of(record.fields)
+  local fields = record.fields
+  return { v = fields.v, s = fields.s, lu = fields.lu }
 end
 
 function call.refuse(word, record)
@@ -114,7 +116,9 @@ local function keep(id, outcomes)
   for place, answer in ipairs(outcomes) do
     local operation, word, shown, extra = request[3][place], answer[1], answer[2], answer[3]
     local state = nil
-    if shown and not (operation.verb and word == outcome.ok) then
+    if call.states[place] then
+      shown, state = false, call.states[place]
+    elseif shown and not (operation.verb and word == outcome.ok) then
       if item.load(operation.key, operation.sort).exists then
         shown, state = false, state_of(shown)
       end

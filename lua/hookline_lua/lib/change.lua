@@ -127,7 +127,7 @@ local function take(record, operation)
     item.set(record, 'da', nil)
   end
   write_claim(record, operation, { 'a', 'cr', 'fa', 're' })
-  item.set(record, 'sa', record.fields.sa or clock.text(clock.ms))
+  item.set(record, 'sa', record.fields.sa or clock.now)
   lock.take(record, operation.nonce)
   return record.fields.tk
 end
@@ -157,7 +157,7 @@ local function arrive(record, operation, from, place)
   elseif to ~= 'started' then
     lock.leave(record)
     if to == 'completed' and not fields.da then
-      item.set(record, 'da', clock.text(clock.ms))
+      item.set(record, 'da', clock.now)
     end
   end
 end
@@ -237,9 +237,8 @@ function change.create(record, operation, place)
   if not has_room(record.key) then
     return { outcome.key_full, false, false }
   end
-  item.open(record)
-  record.exists = true
-  local now = clock.text(clock.ms)
+  item.begin(record)
+  local now = clock.now
   item.set(record, 'c', '\192')
   change.write(record, operation)
   item.set(record, 'v', '1')
@@ -260,5 +259,7 @@ function change.create(record, operation, place)
     return refused
   end
   item.grow(record.key, 1)
-  return { outcome.ok, call.show(record, operation), warnings(record, operation) }
+  local shown = call.show(record, operation)
+  call.states[place] = shown
+  return { outcome.ok, shown, warnings(record, operation) }
 end

@@ -64,7 +64,7 @@ local function give(record, operation, state)
     lock.tally(record, 'cr')
   end
   item.set(record, 'w', operation.worker)
-  item.set(record, 'sa', clock.text(clock.ms))
+  item.set(record, 'sa', clock.now)
   item.set(record, 'lu', clock.text(clock.ms + (operation.lock_ms or settings.number(record.key, 'lock_ms'))))
   lock.take(record, operation.nonce)
   local refused = call.commit(record, operation, 'updated', record.fields.tk)
@@ -75,7 +75,8 @@ local function give(record, operation, state)
   if expired then
     lock.count(record.key, 'expired_locks')
   end
-  local shown = call.show(record, operation)
+  -- Nothing changes the item any more in this call: it is shown as it is.
+  local shown = record.fields
   for field, value in pairs(shown) do
     claim.bytes = claim.bytes - #field - #value
   end
@@ -143,8 +144,11 @@ end
 -- The declared index by which a claim finds its items: the one with the fewest within the filters, if those are fewer than
 -- there are in line; or the one that it goes on with.
 local function index_for(operation)
+  if not operation.walks then
+    return nil
+  end
   local chosen, least = nil, redis.call('ZCARD', index.name(operation.key, 'not_started'))
-  for _, walk in ipairs(operation.walks or {}) do
+  for _, walk in ipairs(operation.walks) do
     if operation.after and operation.after[1] == walk.label then
       return walk
     elseif declared.complete(operation.key, walk.label) then

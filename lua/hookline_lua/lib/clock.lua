@@ -13,6 +13,8 @@ function clock.text(ms)
   return string.format('%.0f', ms)
 end
 
+clock.now = clock.text(clock.ms)
+
 -- '+600000' is that long from now; anything else is a point in time already.
 function clock.resolve(text)
   if string.sub(text, 1, 1) == '+' then

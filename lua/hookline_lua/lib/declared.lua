@@ -66,16 +66,17 @@ function declared.sort_of(member)
   return string.match(member, '%z(.*)$') or member
 end
 
--- Note the moves of an item from what the store has of it to what the view has.
-function declared.move(record)
+-- Note the moves of an item from what the store has of it to what the view has; `before` holds what the store has (or
+-- false) of what has changed.
+function declared.move(record, before)
   for _, place in ipairs(declared.of(record.key)) do
     local after = record.exists and record.fields[place.field] or nil
-    local before = record.kept[place.field]
-    if before == nil then
-      before = record.stored and record.fields[place.field]
+    local old = before[place.field]
+    if old == nil then
+      old = record.stored and record.fields[place.field]
     end
-    if (before or nil) ~= after then
-      local old_score, old_member = declared.entry(place, before, record.sort)
+    if (old or nil) ~= after then
+      local old_score, old_member = declared.entry(place, old, record.sort)
       local score, member = declared.entry(place, after, record.sort)
       if old_member and old_member ~= member then
         index.remove(record.key, place.label, old_member)

@@ -12,7 +12,7 @@ local TERMINAL = { 'completed', 'failed', 'cancelled' }
 -- Promote at most so many items of a key -> how many were looked at, and the score of the last; as many as asked for,
 -- there may be more from that score on.
 function due.promote(key, most)
-  local now, name = clock.text(clock.ms), index.name(key, 'scheduled')
+  local now, name = clock.now, index.name(key, 'scheduled')
   local found = redis.call('ZRANGEBYSCORE', name, '-inf', now, 'WITHSCORES', 'LIMIT', 0, most)
   for i = 1, #found, 2 do
     local record = item.peek(key, found[i], CHANGED)
@@ -52,7 +52,7 @@ end
 
 -- When something of a key becomes due or expires next, after now; or nil.
 function due.next_ms(key)
-  local now = '(' .. clock.text(clock.ms)
+  local now = '(' .. clock.now
   local scheduled, started = first_score(key, 'scheduled', now), first_score(key, 'started', now)
   return scheduled and started and math.min(scheduled, started) or scheduled or started
 end

@@ -37,11 +37,10 @@ end
 
 -- Whether the sets of all sortFields, and of the statuses that hold, or will hold, an item can be written.
 function index.sound(key, before, after)
-  local registry = index.registry(key)
-  if index.listed[registry] == nil then
-    index.listed[registry] = index.probe('SCARD', registry) and true or false
+  if index.listed[key] == nil then
+    index.listed[key] = index.probe('SCARD', index.registry(key)) and true or false
   end
-  return index.listed[registry]
+  return index.listed[key]
     and index.set(key, '').size
     and (not before or index.set(key, before).size)
     and (not after or index.set(key, after).size)
@@ -85,6 +84,11 @@ end
 
 -- Lua passes at most 8,000 values at once, and a batch may bring more. The sum of what the store answers.
 function index.write(command, name, values)
+  if #values == 0 then
+    return 0
+  elseif #values <= 4000 then
+    return redis.call(command, name, unpack(values))
+  end
   local sum = 0
   for first = 1, #values, 4000 do
     sum = sum + redis.call(command, name, unpack(values, first, math.min(first + 3999, #values)))

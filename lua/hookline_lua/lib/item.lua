@@ -1,7 +1,7 @@
 -- The view: items as the operations of this call see them, before anything is written.
 -- use: index declared
 
-local item = { view = {}, touched = {}, changed = {}, growth = {} }
+local item = { view = {}, touched = {}, changed = {}, growth = {}, ahead = {}, prefix = partition .. ':i:' }
 
 -- The record of an item: `fields` as they stand in the view, `stored` whether the store has it.
 function item.load(key, sort)
@@ -9,18 +9,21 @@ function item.load(key, sort)
   local record = item.view[name]
   if record then
     return record
+  elseif item.ahead[name] then
+    -- Moves on top of those that wait would be made before them.
+    index.flush()
+    item.ahead = {}
   end
-  local id = partition .. ':i:' .. name
-  local flat = redis.pcall('HGETALL', id)
-  local fields = {}
-  record = { key = key, sort = sort, id = id, fields = fields, kept = {}, delta = {}, exists = #flat > 0 }
-  if flat.err then
-    record.corrupt = true
-  end
+  local id = item.prefix .. name
+  local flat, fields = redis.pcall('HGETALL', id), {}
   for i = 1, #flat, 2 do
     fields[flat[i]] = flat[i + 1]
   end
-  record.stored, record.stored_status = record.exists, fields.s
+  local there = #flat > 0
+  record = { key = key, sort = sort, id = id, fields = fields, exists = there, stored = there, stored_status = fields.s }
+  if flat.err then
+    record.corrupt = true
+  end
   item.view[name] = record
   return record
 end
@@ -31,46 +34,79 @@ function item.peek(key, sort, names)
   if known then
     return known
   end
-  local id = partition .. ':i:' .. key .. ':' .. sort
+  local id = item.prefix .. key .. ':' .. sort
   local raws, fields = redis.pcall('HMGET', id, unpack(names)), {}
   for i, name in ipairs(names) do
     fields[name] = raws[i] or nil
   end
-  local record = { key = key, sort = sort, id = id, fields = fields, kept = {}, delta = {}, exists = fields.v ~= nil }
-  record.stored, record.stored_status = record.exists, fields.s
-  return record
+  local there = fields.v ~= nil
+  return { key = key, sort = sort, id = id, fields = fields, exists = there, stored = there, stored_status = fields.s }
+end
+
+-- What the store has (or false) of each field that this call has changed: `kept` by the operations before, `delta` by the
+-- last.
+local function before_call(record)
+  local kept, delta = record.kept, record.delta or {}
+  if not kept then
+    return delta
+  end
+  for field, old in pairs(delta) do
+    if kept[field] == nil then
+      kept[field] = old
+    end
+  end
+  return kept
 end
 
 -- Begin an operation on a record: from here `delta` holds the old value (or false) of each field that it changes.
 function item.open(record)
+  if record.delta then
+    record.kept = before_call(record)
+  end
   record.delta = {}
   record.was = record.exists
 end
 
--- Set a field in the view; nil removes it. `kept` holds what the store has (or false) of each field ever touched.
+-- Begin to make an item. Of what the store does not have, no old values need be held.
+function item.begin(record)
+  if record.stored then
+    item.open(record)
+  else
+    record.delta, record.was = nil, false
+  end
+  record.exists = true
+end
+
+-- Set a field in the view; nil removes it.
 function item.set(record, field, value)
   local fields = record.fields
   local old = fields[field]
-  if old == value then
-    return
+  if old ~= value then
+    local delta = record.delta
+    if delta and delta[field] == nil then
+      delta[field] = old or false
+    end
+    fields[field] = value
   end
-  local delta, kept = record.delta, record.kept
-  if delta[field] == nil then
-    delta[field] = old or false
-  end
-  if kept[field] == nil then
-    kept[field] = old or false
-  end
-  fields[field] = value
 end
 
--- Undo what the operation since item.open did to the view.
+-- Undo what the operation since item.open or item.begin did to the view.
 function item.undo(record)
-  for field, old in pairs(record.delta) do
+  if not record.delta then
+    record.fields = {}
+  end
+  for field, old in pairs(record.delta or {}) do
     record.fields[field] = old or nil
   end
   record.exists = record.was
-  record.delta = {}
+  record.delta = record.delta and {}
+end
+
+-- Note that a new item was written already, ahead of the moves of its indexes.
+function item.written(key, name, id)
+  item.ahead[name] = true
+  item.changed[#item.changed + 1] = id
+  item.grow(key, 1)
 end
 
 -- Note that this call makes a key so much longer, or shorter.
@@ -100,44 +136,48 @@ function item.close(record)
   return true
 end
 
-local function write_hash(record)
-  local fields, set, gone = record.fields, {}, {}
-  local n = 0
-  for field, kept in pairs(record.kept) do
-    local value = fields[field]
-    if value and value ~= kept then
-      set[n + 1] = field
-      set[n + 2] = value
+-- All fields of an item that is new, those that differ of any other.
+local function write_hash(record, before)
+  local fields, set, gone, n = record.fields, {}, {}, 0
+  if not record.stored then
+    for field, value in pairs(fields) do
+      set[n + 1], set[n + 2] = field, value
       n = n + 2
-    elseif kept and not value then
-      gone[#gone + 1] = field
+    end
+  else
+    for field, old in pairs(before) do
+      local value = fields[field]
+      if not value then
+        gone[#gone + 1] = old and field or nil
+      elseif value ~= old then
+        set[n + 1], set[n + 2] = field, value
+        n = n + 2
+      end
     end
   end
   index.write('HSET', record.id, set)
   index.write('HDEL', record.id, gone)
 end
 
-local function differs(record, field)
-  local kept = record.kept[field]
-  return kept ~= nil and kept ~= (record.fields[field] or false)
-end
-
 -- Whether the item's place within the set of its status has changed; most statuses go by the time of update.
-local function moved(record, status)
+local function moved(record, status, before)
+  local function differs(field)
+    return before[field] ~= nil and before[field] ~= (record.fields[field] or false)
+  end
   if status == 'not_started' then
-    return differs(record, 'p') or differs(record, 'at')
+    return differs('p') or differs('at')
   elseif status == 'scheduled' then
-    return differs(record, 'at')
+    return differs('at')
   elseif status == 'started' then
     -- With other limits a lock that has expired may be one to bury: the sweep must look again.
-    return differs(record, 'lu') or differs(record, 'a') or differs(record, 'ma')
+    return differs('lu') or differs('a') or differs('ma')
   end
-  return differs(record, 'ua')
+  return differs('ua')
 end
 
-local function move(record)
-  local key, sort, before = record.key, record.sort, record.stored_status
-  local after = record.exists and record.fields.s or nil
+local function move(record, before)
+  local key, sort, from = record.key, record.sort, record.stored_status
+  local to = record.exists and record.fields.s or nil
   if record.exists ~= record.stored then
     if record.exists then
       index.add(key, '', 0, sort)
@@ -145,28 +185,29 @@ local function move(record)
       index.remove(key, '', sort)
     end
   end
-  if before and before ~= after then
-    index.remove(key, before, sort)
+  if from and from ~= to then
+    index.remove(key, from, sort)
   end
-  if after and (before ~= after or moved(record, after)) then
-    index.add(key, after, index.score(record.fields, record.place), sort)
+  if to and (from ~= to or moved(record, to, before)) then
+    index.add(key, to, index.score(record.fields, record.place), sort)
   end
-  declared.move(record)
+  declared.move(record, before)
 end
 
 -- Write what the view has changed: one HSET per item, index moves grouped by set.
 function item.flush()
-  for _, record in ipairs(item.touched) do
-    move(record)
+  for place, record in ipairs(item.touched) do
+    local before = before_call(record)
+    move(record, before)
     if record.exists then
-      write_hash(record)
+      write_hash(record, before)
     elseif record.stored then
       redis.call('DEL', record.id)
     end
     item.changed[#item.changed + 1] = record.id
     record.stored, record.stored_status = record.exists, record.exists and record.fields.s or nil
-    record.kept, record.listed = {}, nil
+    record.kept, record.delta, record.listed = nil, nil, nil
+    item.touched[place] = nil
   end
-  item.touched = {}
   index.flush()
 end

@@ -20,7 +20,7 @@ end
 -- One accepted change: version and time of update.
 function lock.advance(record)
   item.set(record, 'v', clock.text(tonumber(record.fields.v) + 1))
-  item.set(record, 'ua', clock.text(clock.ms))
+  item.set(record, 'ua', clock.now)
 end
 
 -- What follows the version in a token. Made of the nonce of the claim, it keeps tokens apart even where a failover issues
@@ -55,7 +55,7 @@ function lock.wait(record, ready_ms, place)
   lock.idle(record)
   local later = ready_ms > clock.ms
   item.set(record, 's', later and 'scheduled' or 'not_started')
-  item.set(record, 'at', clock.text(later and ready_ms or clock.ms))
+  item.set(record, 'at', later and clock.text(ready_ms) or clock.now)
   record.place = later and 0 or clock.micros + place
 end
 

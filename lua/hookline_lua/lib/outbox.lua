@@ -21,7 +21,7 @@ end
 function outbox.add(record, event, operation, token)
   if operation.triggers == 'off' then
     return nil
-  elseif event == 'updated' and not record.delta.v then
+  elseif event == 'updated' and not (record.delta and record.delta.v) then
     return nil -- a lock was prolonged: no new version, no event
   end
   local own = operation.triggers ~= 'key' and record.fields.t
@@ -30,7 +30,15 @@ function outbox.add(record, event, operation, token)
     return nil
   end
   local before, told = {}, event == 'deleted'
-  for field, old in pairs(record.delta) do
+  if event == 'created' and not record.delta then
+    told = true
+    for field in pairs(record.fields) do
+      if not UNTOLD[field] then
+        before[field] = false
+      end
+    end
+  end
+  for field, old in pairs(record.delta or {}) do
     if tells(field, old, record.fields[field]) then
       before[field] = old
       told = true
@@ -54,7 +62,7 @@ function outbox.add(record, event, operation, token)
     end
   end
   table.insert(outbox.events, {
-    'event', event, 'key', record.key, 'sort', record.sort, 'at', clock.text(clock.ms), 'after', cmsgpack.pack(after),
+    'event', event, 'key', record.key, 'sort', record.sort, 'at', clock.now, 'after', cmsgpack.pack(after),
     'before', next(before) and cmsgpack.pack(before) or EMPTY, 'triggers', wanted, 'token', token or '',
   })
   return nil
