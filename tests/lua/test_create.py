@@ -278,7 +278,7 @@ async def test_what_is_refused_takes_no_room(scripts: Scripts) -> None:
 
 
 async def test_what_a_call_made_at_once_can_be_met_again_in_it(scripts: Scripts, raw: aioredis.Redis) -> None:
-    """A plain create is written ahead of its index moves, which whoever meets the item in the same call must not undo."""
+    """A plain create is written ahead of its index moves: who meets the item in the same call must not undo them."""
     create, waiting = scripts.calls.create, {"status": "not_started"}
     calls = [
         create(KEY, "a", metadata=waiting),
