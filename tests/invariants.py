@@ -113,7 +113,12 @@ def _split(member: bytes) -> tuple[str, str]:
 
 
 async def check_invariants(raw: aioredis.Redis) -> None:
-    """Fail, naming every violation, unless items and indexes of the whole store fit together.
+    """Fail, naming every violation, unless items and indexes of the whole store fit together."""
+    check_keyspace(await read_keyspace(raw))
+
+
+def check_keyspace(keyspace: dict[bytes, Entry]) -> None:
+    """The same of a store that was read already.
 
     Each item is in the set of its status and in no other, with the right score, and among the sortFields of its
     key; no index names an item that is not there, and the declared ones hold just what they must; the registry lists
@@ -124,7 +129,7 @@ async def check_invariants(raw: aioredis.Redis) -> None:
     partitions: dict[str, Partition] = {}
     sizes: dict[str, int] = {}
     flaws: list[str] = []
-    for name, entry in (await read_keyspace(raw)).items():
+    for name, entry in keyspace.items():
         meta, match = _META.fullmatch(name), _NAME.fullmatch(name)
         if meta:
             sizes[meta[1].decode()] = int(entry.value[b"partitions"])

@@ -1,4 +1,4 @@
-"""A proxy between the engine and the store that mistreats the script calls it is told to."""
+"""A proxy between the engine and the store that mistreats the calls it is told to."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ KEEP_REPLY = b"keep reply"
 """The store runs the call; its reply never comes and the connection stays open."""
 CALL_LATE = b"call late"
 """The store gets the call only when :attr:`Proxy.late` is set; nobody is there for the reply."""
+TWICE_FIRST = b"twice, first reply"
+"""The store runs the call twice, as if it had been sent again blindly; the reply to the first is passed on."""
+TWICE_LAST = b"twice, last reply"
+"""The same; the reply to the second is passed on."""
+LOSE_STORE = b"lose store"
+"""The store runs the call; its reply is lost, and so is every connection from then on."""
 
 
 @dataclass
@@ -24,19 +30,23 @@ class Proxy:
     """Passes commands on, one by one. ``url`` is where the engine finds it.
 
     ``faults`` are for the next EVALSHAs, one each: one of those above, or the raw answer to give in place of the
-    store's. ``answers`` are raw answers by command. ``calls`` are the arguments of each EVALSHA that came.
-    ``pauses`` are seconds before the next CLIENTs, which begin a connection. ``links_max`` is the most connections
-    that there were at once.
+    store's. ``fault_at`` are for commands of any kind, by their place in ``commands``: the names of all that came,
+    those included that begin a connection. ``answers`` are raw answers by command. ``calls`` are the arguments of each
+    EVALSHA that came. ``pauses`` are seconds before the next CLIENTs, which begin a connection. ``links_max`` is the
+    most connections that there were at once. ``store_lost`` is what LOSE_STORE sets.
     """
 
     socket: str
     url: str = ""
     faults: deque[bytes] = field(default_factory=deque)
+    fault_at: dict[int, bytes] = field(default_factory=dict)
+    commands: list[bytes] = field(default_factory=list)
     answers: dict[bytes, bytes] = field(default_factory=dict)
     pauses: deque[float] = field(default_factory=deque)
     calls: list[list[bytes]] = field(default_factory=list)
     late: asyncio.Event = field(default_factory=asyncio.Event)
     links_max: int = 0
+    store_lost: bool = False
     _server: asyncio.Server | None = None
     _links: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -78,6 +88,7 @@ class Proxy:
         finally:
             for end in (writer, store_writer):
                 end.close()
+            for end in (writer, store_writer):
                 with contextlib.suppress(ConnectionError):
                     await end.wait_closed()
 
@@ -91,27 +102,38 @@ class Proxy:
         """One command and its reply -> whether the connection goes on."""
         packed, arguments = await _read_command(reader)
         name = arguments[0].upper()
-        fault = b""
-        if name == b"EVALSHA":
-            self.calls.append(arguments)
-            fault = self.faults.popleft() if self.faults else b""
-        elif name == b"CLIENT" and self.pauses:
+        fault = self._fault_of(name, arguments)
+        if name == b"CLIENT" and self.pauses:
             await asyncio.sleep(self.pauses.popleft())
         answer = (fault[:1] in (b"-", b"$", b"+", b"*") and fault) or self.answers.get(name)
-        if fault == LOSE_CALL:
+        if fault == LOSE_CALL or self.store_lost:
             return False
         if fault == CALL_LATE:
             await self.late.wait()
         if not answer:
             store_writer.write(packed)
             answer = await _read_reply(store_reader)
+        if fault in (TWICE_FIRST, TWICE_LAST):
+            store_writer.write(packed)
+            again = await _read_reply(store_reader)
+            answer = again if fault == TWICE_LAST else answer
         if fault == KEEP_REPLY:
             await reader.read()
-        if fault in (LOSE_REPLY, KEEP_REPLY):
+        self.store_lost |= fault == LOSE_STORE
+        if fault in (LOSE_REPLY, KEEP_REPLY, LOSE_STORE):
             return False
         writer.write(answer)
         await writer.drain()
         return True
+
+    def _fault_of(self, name: bytes, arguments: list[bytes]) -> bytes:
+        """Note a command -> what is to befall it."""
+        fault = self.fault_at.pop(len(self.commands), b"")
+        self.commands.append(name)
+        if name == b"EVALSHA":
+            self.calls.append(arguments)
+            fault = fault or (self.faults.popleft() if self.faults else b"")
+        return fault
 
 
 async def _read_command(reader: asyncio.StreamReader) -> tuple[bytes, list[bytes]]:

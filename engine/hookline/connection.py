@@ -116,13 +116,13 @@ class Connection:
         answer: list[Any] = unpack_answer(await self._resolved(script, partition, args))
         return answer
 
-    async def _resolved(self, script: str, partition: int, args: tuple[Any, ...]) -> bytes:
+    async def _resolved(self, script: str, partition: int, args: tuple[Any, ...]) -> Any:
         # Outcomes are kept for as long: what is sent after the deadline could take effect a second time.
         deadline = asyncio.get_running_loop().time() + self._settings.call_timeout * 2
         sent = False
         while True:
             try:
-                answer: bytes = await self._evaluate(script, partition, args, deadline if sent else None)
+                answer = await self._evaluate(script, partition, args, deadline if sent else None)
             except NotSentError as error:
                 if not sent:
                     raise Unavailable(f"the store cannot be reached: {error}") from error
@@ -139,7 +139,7 @@ class Connection:
             await asyncio.sleep(_RETRY_PAUSE)
 
     async def read(self, script: str, partition: int, request: object) -> Any:
-        """Run a script of which a repeat does no harm -> its answer.
+        """Run a script once, and one of which a repeat does no harm: a lost one may have run -> its answer.
 
         Raises:
             Unavailable: no answer.
@@ -147,6 +147,18 @@ class Connection:
         """
         args = (self._tags[partition], self._now_text(), pack_request(request))
         answer = await self._translated(self._evaluate(script, partition, args))
+        return unpack_answer(answer) if isinstance(answer, bytes) else answer
+
+    async def change(self, script: str, partition: int, request: object) -> Any:
+        """Run a script that writes, and of which a repeat does no harm -> its answer; a lost one is asked for again.
+
+        Raises:
+            Unavailable: nothing was sent, or the store cannot take the call now.
+            StoreFull: the store is at its memory limit; nothing was written.
+            OutcomeUnknown: the call was sent and no answer came until the deadline.
+        """
+        args = (self._tags[partition], self._now_text(), pack_request(request))
+        answer = await self._resolved(script, partition, args)
         return unpack_answer(answer) if isinstance(answer, bytes) else answer
 
     async def command(self, *args: Any) -> Any:

@@ -15,7 +15,16 @@ from hookline.batcher import Batcher
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, QUERY_MAX, UNSET, Call, Calls
 from hookline.claims import Claims
 from hookline.connection import Connection
-from hookline.errors import Corrupt, HooklineError, Invalid, NotFound, Refused, ReservedKey, Unavailable
+from hookline.errors import (
+    Corrupt,
+    HooklineError,
+    Invalid,
+    NotFound,
+    OutcomeUnknown,
+    Refused,
+    ReservedKey,
+    Unavailable,
+)
 from hookline.item import RESERVED_PREFIX, TERMINAL, Item, check_key, check_sort_field
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
 from hookline.outcome import Claimed, Outcome
@@ -223,7 +232,7 @@ class Datastore:
 
         Raises:
             Corrupt: the list of what is due is.
-            Unavailable
+            Unavailable: no answer; what a lost step has done stays, and a repeat goes on behind it.
         """
         return await self.upkeep.sweep()
 
@@ -255,6 +264,8 @@ class Datastore:
         Raises:
             Invalid: a flaw for each bad setting.
             ReservedKey, Corrupt, Unavailable
+            OutcomeUnknown: no answer; or the change has reached a part of the partitions, and :meth:`key_settings`
+                brings it to the rest.
         """
         check_key(key)
         if key.startswith(RESERVED_PREFIX):
@@ -277,14 +288,19 @@ class Datastore:
         whole = await self._configure(0, {"key": key, "set": values, "unset": gone})
         # The first partition counts the generations: where two race, the later of them stays everywhere.
         rest = range(1, self.settings.partitions)
-        await asyncio.gather(*(self._configure(partition, {"key": key, "whole": whole}) for partition in rest))
+        try:
+            await asyncio.gather(*(self._configure(partition, {"key": key, "whole": whole}) for partition in rest))
+        except Unavailable as error:
+            if not changes:
+                raise
+            raise OutcomeUnknown("the change has not reached all partitions: ask for the key's settings") from error
         return decode_settings(whole, self.settings.partitions)
 
     async def key_settings(self, key: str) -> KeySettings:
         """The settings of a key; where a change has not reached all partitions, it does so now.
 
         Raises:
-            Invalid, ReservedKey, Corrupt, Unavailable
+            Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
         """
         return await self.configure(key)
 
@@ -292,7 +308,7 @@ class Datastore:
         """Give out no claims of a key until it is resumed. Who holds an item goes on.
 
         Raises:
-            Invalid, ReservedKey, Corrupt, Unavailable
+            Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
         """
         await self.configure(key, paused=True)
 
@@ -300,12 +316,12 @@ class Datastore:
         """Let a key's items be claimed again, and wake who waits for them.
 
         Raises:
-            Invalid, ReservedKey, Corrupt, Unavailable
+            Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
         """
         await self.configure(key, paused=None)
 
     async def _configure(self, partition: int, request: dict[str, Any]) -> dict[bytes, bytes]:
-        word, fields = await self.connection.read("configure", partition, request)
+        word, fields = await self.connection.change("configure", partition, request)
         if word != b"ok":
             raise Corrupt
         return dict(fields)  # an empty table comes as a list

@@ -114,7 +114,7 @@ class Relay:
                 entry = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
                 deliveries = from_outbox(self._settings.namespace, partition, stream_id.decode(), entry)
                 await asyncio.gather(*(self._first(delivery) for delivery in deliveries))
-                await self._datastore.connection.read("relay_done", partition, {"ids": [stream_id]})
+                await self._datastore.connection.change("relay_done", partition, {"ids": [stream_id]})
         finally:
             self._slots.release()
 

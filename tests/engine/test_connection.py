@@ -229,6 +229,7 @@ async def test_a_full_store_still_drains(datastore: Datastore, raw: aioredis.Red
         await datastore.update("jobs", "b", metadata={"status": "completed"}, version=second.version)
         await datastore.update("jobs", "c", metadata={"status": "started", "worker_id": "w"})
         await datastore.delete("jobs", "d")
+        await datastore.run([datastore.calls.create("hookline.deliveries.x", "a", reserved=True)])
         assert [item.status for item in (await datastore.query("jobs")).items] == ["completed", "completed", "started"]
     finally:
         await raw.config_set("maxmemory", 0)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from importlib import resources
 
 import pytest
@@ -14,10 +13,9 @@ from conftest import NOW_MS
 from hookline import Datastore
 from hookline.calls import Call
 from hookline.codec import unpack_answer
-from hookline.errors import StoreFull
 from hookline.outcome import Claimed
 from hookline_lua import compose
-from scripts import KEEP_MS, KEY, TAG, URL, Scripts, at, calling, snapshot, unchanged
+from scripts import KEEP_MS, KEY, TAG, Scripts, at, calling, snapshot, unchanged
 
 WAITING = {"status": "not_started"}
 HELD = {"status": "started", "worker_id": "w"}
@@ -298,73 +296,3 @@ async def test_who_waits_is_woken(
     async with datastore.wakes.listening(topic) as woken:
         await scripts.run(*calls(bench))
         await asyncio.wait_for(woken.wait(), 10)
-
-
-# Keys that spoil every operation
-
-
-@pytest.mark.spoils
-@pytest.mark.parametrize("script", WRITES)
-async def test_without_its_registry_a_partition_takes_no_write(scripts: Scripts, bench: Bench, script: str) -> None:
-    await scripts.spoil("r")
-    calls = [call for call in WRITES[script](bench) if call.key == KEY]
-    async with unchanged(scripts.raw):
-        words = await scripts.words(*calls)
-    assert "corrupt" in words
-    assert "ok" not in words
-
-
-@pytest.mark.spoils
-async def test_counts_that_cannot_be_kept_stop_nothing(scripts: Scripts, bench: Bench) -> None:
-    await scripts.spoil("n:jobs")
-    assert (await scripts.complete("held", "1.ab")).word == "stale_token"
-    assert (await scripts.complete("held", bench.token)).word == "ok"
-
-
-# At the memory limit
-
-
-@asynccontextmanager
-async def full(raw: aioredis.Redis) -> AsyncIterator[None]:
-    """The store is at its limit meanwhile."""
-    await raw.config_set("maxmemory", "1")
-    try:
-        yield
-    finally:
-        await raw.config_set("maxmemory", "0")
-
-
-async def test_what_drains_works_at_the_memory_limit(
-    scripts: Scripts, bench: Bench, datastore: Datastore, raw: aioredis.Redis
-) -> None:
-    await scripts.create("done", metadata={**HELD, "priority": 1}, trigger_urls={URL: "secret"})
-    await scripts.create("gone", trigger_urls={URL: "secret"})
-    take = {"consumer": "r1", "limit": 10, "idle_ms": 0, "own": False}
-    async with full(raw):
-        (claimed,) = (await datastore.claim(KEY, worker_id="v")).items
-        assert claimed.token is not None
-        settled = await datastore.settle([datastore.calls.complete(KEY, "waits", claimed.token, triggers="on")])
-        assert [outcome.word for outcome in settled] == ["ok"]
-        await datastore.update(KEY, "done", metadata={"status": "completed"})
-        await datastore.update(KEY, "held", metadata={**HELD, "version": 1})
-        await datastore.delete(KEY, "gone")
-        await datastore.run([datastore.calls.create("hookline.deliveries.x", "a", metadata=WAITING, reserved=True)])
-        answer = await datastore.connection.read("relay_take", 0, take)
-        ids = [stream_id for stream_id, _ in answer[b"events"]]
-        assert await datastore.connection.read("relay_done", 0, {"ids": ids}) == len(ids) == 2
-        assert (await datastore.get(KEY, "done")).status == "completed"
-        assert len((await datastore.query(KEY)).items) == 3
-        assert (await datastore.stats()).outbox == 0
-
-
-async def test_what_grows_is_refused_at_the_memory_limit(
-    scripts: Scripts, bench: Bench, datastore: Datastore, raw: aioredis.Redis
-) -> None:
-    async with full(raw), unchanged(raw):
-        with pytest.raises(StoreFull):
-            await datastore.create(KEY, "new")
-        with pytest.raises(StoreFull):
-            await datastore.create(KEY, "held", upsert=True)
-        with pytest.raises(StoreFull):
-            await datastore.update(KEY, "held", content=1)
-    await datastore.create(KEY, "new")

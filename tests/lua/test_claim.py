@@ -447,27 +447,6 @@ async def test_a_paused_key_gives_nothing(scripts: Scripts, raw: aioredis.Redis)
 
 
 @pytest.mark.spoils
-@pytest.mark.parametrize(
-    "name", ["k:other", "cfg:other", *(f"s:other:{s}" for s in ("scheduled", "started", "not_started", "failed"))]
-)
-async def test_corrupt_is_alone(scripts: Scripts, raw: aioredis.Redis, name: str) -> None:
-    await put(scripts, a=WAITING, b=WAITING)
-    await scripts.run(
-        *(scripts.calls.create("other", m["status"], metadata=m) for m in (WAITING, DUE, EXPIRED)),
-        scripts.calls.create("other", "x", metadata={**EXPIRED, "max_attempts": 1}),
-    )
-    scripts.clock.advance(10)
-    await scripts.spoil(name)
-    before = await snapshot(raw)
-    calls = [scripts.calls.claim(key, worker_id="w") for key in (KEY, "other", KEY)]
-    assert await scripts.words(*calls) == ["ok", "corrupt", "ok"]
-    after = await snapshot(raw)
-    assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} == {
-        "i:jobs:a", "i:jobs:b", "s:jobs:not_started", "s:jobs:started", "r", "due",
-    }  # fmt: skip
-
-
-@pytest.mark.spoils
 async def test_corrupt_items_are_passed_over(scripts: Scripts, raw: aioredis.Redis) -> None:
     """Their index entries stay, for whoever repairs the item."""
     await put(scripts, a=WAITING, due1=DUE, due2=DUE, e1=EXPIRED, e2=EXPIRED, z=WAITING)

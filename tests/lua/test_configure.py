@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-import redis.asyncio as aioredis
 
 from hookline import Datastore
 from scripts import KEY, Scripts, snapshot, unchanged
@@ -60,19 +59,3 @@ async def test_resuming_wakes_who_waits(scripts: Scripts, datastore: Datastore) 
         await change(datastore, set={"lock_ms": "1"})
         await change(datastore, unset=["paused"])
         await asyncio.wait_for(woken.wait(), 10)
-
-
-async def test_at_the_memory_limit(scripts: Scripts, datastore: Datastore, raw: aioredis.Redis) -> None:
-    await raw.config_set("maxmemory", "1")
-    try:
-        await change(datastore, set={"paused": "1"})
-    finally:
-        await raw.config_set("maxmemory", "0")
-    assert (await stored(scripts))["paused"] == "1"
-
-
-@pytest.mark.spoils
-async def test_corrupt(scripts: Scripts, datastore: Datastore, raw: aioredis.Redis) -> None:
-    await scripts.spoil(f"cfg:{KEY}")
-    async with unchanged(raw):
-        assert (await change(datastore, set={"paused": "1"}))[0] == b"corrupt"

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import redis.asyncio as aioredis
 
 from conftest import NOW_MS
 from hookline import Datastore
@@ -236,22 +235,6 @@ async def test_outbox_full(scripts: Scripts) -> None:
     assert len(keyspace["outbox"]) == 1
     async with unchanged(scripts.raw):
         assert (await scripts.one(calls[1])).word == "outbox_full"
-
-
-@pytest.mark.spoils
-@pytest.mark.parametrize("name", ["i:other:bad", "s:other:review", "k:other", "cfg:other", "outbox"])
-async def test_corrupt_is_alone(scripts: Scripts, raw: aioredis.Redis, name: str) -> None:
-    await scripts.spoil(name)
-    before = await snapshot(raw)
-    good = [scripts.calls.create(KEY, sort_field, metadata={"status": "not_started"}) for sort_field in "ab"]
-    bad = scripts.calls.create("other", "bad", metadata={"status": "review"}, trigger_urls=calling("created"))
-    first, refused, last = await scripts.run(good[0], bad, good[1])
-    assert (first.word, refused.word, last.word) == ("ok", "corrupt", "ok")
-    assert refused.item is None
-    after = await snapshot(raw)
-    assert after.keys() - before.keys() == {"i:jobs:a", "i:jobs:b", "k:jobs", "s:jobs:not_started", "r"}
-    assert after[name] == b"spoilt"
-    assert after["r"] == {"jobs\0", "jobs\0not_started"}
 
 
 # The length of a key

@@ -119,26 +119,6 @@ async def test_outbox_full(scripts: Scripts) -> None:
     assert (await scripts.delete(triggers=False)).word == "ok"
 
 
-@pytest.mark.spoils
-@pytest.mark.parametrize("name", ["i:other:bad", "s:other:review", "k:other", "cfg:other", "outbox"])
-async def test_corrupt_is_alone(scripts: Scripts, raw: aioredis.Redis, name: str) -> None:
-    bad = scripts.calls.create("other", "bad", metadata={"status": "review"}, trigger_urls=calling("deleted"))
-    good = [
-        scripts.calls.create(KEY, sort_field, metadata={"status": "not_started"}, trigger_urls=urls)
-        for sort_field, urls in (("a", None if name == "outbox" else calling("deleted")), ("b", None))
-    ]
-    await scripts.run(bad, *good)
-    await scripts.spoil(name)
-    before = await snapshot(raw)
-    calls = [scripts.calls.delete(*item) for item in ((KEY, "a"), ("other", "bad"), (KEY, "b"))]
-    assert await scripts.words(*calls) == ["ok", "corrupt", "ok"]
-    after = await snapshot(raw)
-    gone = {"i:jobs:a", "i:jobs:b", "k:jobs", "s:jobs:not_started", "r"}
-    assert {name for name in before if after.get(name) != before[name]} == gone
-    if name != "outbox":
-        assert [event["sort"] for event in await scripts.events()] == ["a"]
-
-
 async def test_others_keep_their_place(scripts: Scripts) -> None:
     await scripts.run(*(scripts.calls.create(KEY, name, metadata={"status": "not_started"}) for name in "abc"))
     await scripts.delete("b")

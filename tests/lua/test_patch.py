@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import redis.asyncio as aioredis
 
 from conftest import NOW_MS
 from hookline import Datastore, codec
@@ -599,26 +598,3 @@ async def test_outbox_full_changes_nothing(scripts: Scripts) -> None:
         assert outcome.word == "outbox_full"
         assert outcome.version == 1
     assert (await scripts.update(metadata={"priority": 9}, triggers=False)).word == "ok"
-
-
-# Corrupt keys
-
-
-@pytest.mark.spoils
-@pytest.mark.parametrize("name", ["i:other:bad", "s:other:review", "s:other:done", "k:other", "cfg:other", "outbox"])
-async def test_corrupt_is_alone(scripts: Scripts, raw: aioredis.Redis, name: str) -> None:
-    bad = scripts.calls.create("other", "bad", metadata={"status": "review"}, trigger_urls={URL: "secret"})
-    await scripts.run(*(scripts.calls.create(KEY, sort_field) for sort_field in "ab"), bad)
-    await scripts.spoil(name)
-    before = await snapshot(raw)
-    words = await scripts.words(
-        scripts.calls.update(KEY, "a", metadata={"status": "review"}),
-        scripts.calls.update("other", "bad", metadata={"status": "done"}),
-        scripts.calls.update(KEY, "b", metadata={"status": "review"}),
-    )
-    assert words == ["ok", "corrupt", "ok"]
-    after = await snapshot(raw)
-    assert {name for name in after if after[name] != before.get(name)} == {
-        "i:jobs:a", "i:jobs:b", "s:jobs:review", "r",
-    }  # fmt: skip
-    assert after["r"] - before["r"] == {"jobs\0review"}

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
 import redis.asyncio as aioredis
 
 from hookline import Datastore
-from hookline.errors import HooklineError
 from scripts import TAG, URL, Scripts, snapshot
 
 OUTBOX = f"{TAG}:outbox"
@@ -66,13 +64,3 @@ async def test_without_group_or_stream(scripts: Scripts, datastore: Datastore, r
     assert await done(datastore, ids) == 1
     await raw.delete(OUTBOX)
     assert await done(datastore, ids) == 0
-
-
-@pytest.mark.spoils
-async def test_corrupt_is_an_error(scripts: Scripts, datastore: Datastore, raw: aioredis.Redis) -> None:
-    """No event can have come from there."""
-    await scripts.spoil("outbox")
-    before = await snapshot(raw)
-    with pytest.raises(HooklineError):
-        await done(datastore, [b"1-1"])
-    assert await snapshot(raw) == before

@@ -113,12 +113,3 @@ async def test_a_lost_group_begins_again(scripts: Scripts, datastore: Datastore,
     await raw.xgroup_destroy(OUTBOX, "relay")
     taken = await take(datastore)
     assert (taken["ids"], taken["created"]) == (ids, True)
-
-
-@pytest.mark.spoils
-async def test_corrupt(scripts: Scripts, datastore: Datastore, raw: aioredis.Redis) -> None:
-    await scripts.spoil("outbox")
-    before = await snapshot(raw)
-    for own in ("0", False):
-        assert await take(datastore, own=own) == {"ids": [], "created": False, "corrupt": True, "events": []}
-    assert await snapshot(raw) == before

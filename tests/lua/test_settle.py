@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis.asyncio as aioredis
 
 from conftest import NOW_MS
 from hookline import Datastore
@@ -371,30 +370,3 @@ async def test_a_refused_settle_claims_all_the_same(scripts: Scripts) -> None:
     await scripts.create("c", metadata={"status": "not_started"})
     refused, claimed = await scripts.run(scripts.calls.complete(KEY, "a", "1.ab"), exchanging(scripts))
     assert (refused.word, [item.sort_field for item in claimed.items]) == ("not_found", ["c"])
-
-
-# Corrupt keys
-
-
-@pytest.mark.spoils
-@pytest.mark.parametrize(
-    "name", ["i:other:bad", "s:other:started", "s:other:completed", "k:other", "cfg:other", "outbox"]
-)
-async def test_corrupt_is_alone(scripts: Scripts, raw: aioredis.Redis, name: str) -> None:
-    tokens = await claims(scripts, *"ab")
-    create = scripts.calls.create("other", "bad", metadata=HELD, trigger_urls={URL: "secret"})
-    outcome = await scripts.one(create)
-    assert outcome.item is not None
-    assert outcome.item.token is not None
-    await scripts.spoil(name)
-    before = await snapshot(raw)
-    words = await scripts.words(
-        scripts.calls.complete(KEY, "a", tokens["a"]),
-        scripts.calls.complete("other", "bad", outcome.item.token, triggers="on"),
-        scripts.calls.complete(KEY, "b", tokens["b"]),
-    )
-    assert words == ["ok", "corrupt", "ok"]
-    after = await snapshot(raw)
-    assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} == {
-        "i:jobs:a", "i:jobs:b", "s:jobs:started", "s:jobs:completed", "r",
-    }  # fmt: skip

@@ -179,17 +179,6 @@ async def test_many_keys_those_due_first_come_first(scripts: Scripts, datastore:
     assert "due" not in await snapshot(scripts.raw)
 
 
-async def test_at_the_memory_limit(scripts: Scripts, datastore: Datastore, raw: aioredis.Redis) -> None:
-    await put(scripts, a=DUE, b=SPENT)
-    scripts.clock.advance(10)
-    await raw.config_set("maxmemory", "1")
-    try:
-        await datastore.sweep()
-    finally:
-        await raw.config_set("maxmemory", "0")
-    assert [(await scripts.fields(name))["s"] for name in "ab"] == ["not_started", "failed"]
-
-
 # Corrupt keys
 
 

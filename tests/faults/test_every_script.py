@@ -1,0 +1,331 @@
+"""Each script where a key is of a wrong type, at the memory limit, on a replica: it does what it says, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import redis.asyncio as aioredis
+
+from conftest import NOW_MS, Clock, wait_until
+from faults.verbs import CALLING
+from hookline import Call, Datastore, EmbeddedStore, SecretBox
+from hookline.errors import HooklineError, StoreFull, Unavailable
+from hookline_lua import SCRIPTS, load
+from invariants import check_invariants
+from process import free_port
+from scripts import KEY, TAG, Scripts, Snapshot, snapshot
+
+OTHER = "other"
+"""The key that is spoilt, while :data:`KEY` is not; only its items have triggers."""
+ITEMS: dict[str, dict[str, Any]] = {
+    "waits": {"status": "not_started"},
+    "held": {"status": "started", "worker_id": "w"},
+    "held too": {"status": "started", "worker_id": "w"},
+    "spent": {"status": "started", "worker_id": "w", "locked_until": "+5s", "max_attempts": 1},
+    "due": {"status": "scheduled", "scheduled_at": "+5s"},
+    "plain": {"status": "review"},
+}
+TAKES = {"consumer": "r1", "limit": 100, "idle_ms": 0, "own": None}
+QUERY = {"verb": "query", "key": OTHER, "where": [], "limit": 9, "budget": 99}
+
+GROWS = ("create", "patch")
+READS = ("find", "stats")
+LOOKS_AFTER = ("claim", "sweep")
+"""Scripts that promote and bury: they pass over items of a wrong type (tests/lua), and note when to look again."""
+NEEDED = {
+    "claim": "cfg:other k:other outbox r s:other:failed s:other:not_started s:other:scheduled s:other:started",
+    "configure": "cfg:other",
+    "create": "cfg:other i:other:new k:other outbox r s:other:done",
+    "create_drain": "cfg:other i:other:new k:other outbox r s:other:done",
+    "delete": "cfg:other i:other:plain k:other outbox r s:other:review",
+    "find": "i:other:plain k:other s:other:review",
+    "patch": "cfg:other i:other:plain k:other outbox r s:other:done s:other:review",
+    "patch_drain": "cfg:other i:other:plain k:other outbox r s:other:review s:other:started",
+    "relay_done": "outbox",
+    "relay_take": "outbox",
+    "settle": "cfg:other i:other:held k:other outbox r s:other:completed s:other:started",
+    "stats": "",
+    "sweep": "cfg:other due k:other r s:other:failed s:other:not_started s:other:scheduled s:other:started",
+}
+"""What each script cannot do without: its other keys may be of any type."""
+
+
+@dataclass
+class Bench:
+    """Items of two keys, the same each time: the calls that make them are the same, and so are their tokens."""
+
+    raw: aioredis.Redis
+    datastore: Datastore
+    clock: Clock
+    made: list[Call] = field(default_factory=list)
+    asked: dict[str, list[Call]] = field(default_factory=dict)
+    events: list[Any] = field(default_factory=list)
+
+    async def fill(self) -> Snapshot:
+        """Fill an emptied store."""
+        await self.raw.flushall()
+        self.clock.ms = NOW_MS
+        answers = await self.datastore.connection.write("create", 0, [call.pack(0) for call in self.made])
+        self.clock.advance(10)
+        self.events = [stream_id for stream_id, _ in await self.raw.xrange(f"{TAG}:outbox") or []]
+        if not self.asked:
+            names = [(call.key, call.sort_field) for call in self.made]
+            tokens = {
+                name: (shown.get(b"tk") or b"").decode() for name, (_, shown, _) in zip(names, answers, strict=True)
+            }
+            self.asked = calls_of(self.datastore, tokens)
+        return await snapshot(self.raw)
+
+    async def ask(self, script: str) -> Any:
+        """Run a script as the engine does -> its answer."""
+        connection = self.datastore.connection
+        if script in self.asked:
+            return await connection.write(script, 0, [call.pack(0) for call in self.asked[script]])
+        return await connection.read(script, 0, self.request(script))
+
+    def request(self, script: str) -> Any:
+        match script:
+            case "configure":
+                return {"key": OTHER, "set": {"max_attempts": "1"}, "unset": []}
+            case "find":
+                return [{"verb": "get", "key": OTHER, "sort": "plain"}, QUERY, {**QUERY, "status": "review"}]
+            case "stats":
+                return {"prefix": "", "cursor": "0"}
+            case "sweep":
+                return {"work": 1000, "places": {}}
+            case "relay_take":
+                return TAKES
+            case "relay_done":
+                return {"ids": self.events}
+        raise AssertionError(f"nobody has said how {script} is asked")
+
+    def refused(self, script: str, answer: Any) -> set[str]:
+        """The keys of which the answer says that they are corrupt."""
+        match script:
+            case "find":
+                corrupt = any(word == b"corrupt" for word, *_ in answer)
+            case "configure":
+                corrupt = answer[0] == b"corrupt"
+            case "relay_take":
+                corrupt = answer[b"corrupt"]
+            case "sweep" if answer.get(b"unreadable"):
+                return {KEY, OTHER}
+            case "sweep":
+                return {key.decode() for key in answer[b"corrupt"]}
+            case "stats" | "relay_done":
+                corrupt = False
+            case _:
+                words = [(call.key, answer[0]) for call, answer in zip(self.asked[script], answer, strict=True)]
+                assert {word for _, word in words} <= {b"ok", b"corrupt"}
+                assert len(set(words)) == 2, "the same word for all calls of a key"
+                return {key for key, word in words if word == b"corrupt"}
+        return {OTHER} if corrupt else set()
+
+
+def calls_of(datastore: Datastore, tokens: dict[tuple[str, str], str]) -> dict[str, list[Call]]:
+    """For each script with operations: one on the key that is spoilt, between two on the other key."""
+    calls = datastore.calls
+    new: dict[str, Any] = {"metadata": {"status": "done"}}
+    started = {"status": "started", "worker_id": "v"}
+    creates = [
+        calls.create(KEY, "new", **new),
+        calls.create(OTHER, "new", **new, trigger_urls=CALLING),
+        calls.create(KEY, "new too", **new),
+    ]
+    updates = [
+        calls.update(KEY, "plain", metadata={"status": "done"}),
+        calls.update(OTHER, "plain", metadata={"status": "done"}),
+        calls.update(KEY, "waits", content=1),
+    ]
+    claim: dict[str, Any] = {"worker_id": "v", "limit": 9, "triggers": "on"}
+    return {
+        "create": creates,
+        "create_drain": [replace(call, script="create_drain") for call in creates],
+        "patch": updates,
+        "patch_drain": [
+            calls.update(KEY, "plain", metadata=started),
+            calls.update(OTHER, "plain", metadata=started),
+            calls.update(KEY, "waits", metadata=started),
+        ],
+        "delete": [calls.delete(KEY, "plain"), calls.delete(OTHER, "plain"), calls.delete(KEY, "waits")],
+        "claim": [calls.claim(KEY, **claim), calls.claim(OTHER, **claim), calls.claim(KEY, **claim)],
+        "settle": [
+            calls.complete(KEY, "held", tokens[KEY, "held"]),
+            calls.complete(OTHER, "held", tokens[OTHER, "held"], triggers="on"),
+            calls.extend(KEY, "held too", tokens[KEY, "held too"]),
+        ],
+    }
+
+
+def without(store: Snapshot, spoilt: str) -> Snapshot:
+    return {name: value for name, value in store.items() if name != spoilt}
+
+
+def of_key(store: Snapshot, key: str) -> Snapshot:
+    """What a partition holds of a key: keys of its own, and its part of what it shares with others."""
+    mine = {name: value for name, value in store.items() if f":{key}" in name}
+    mine["r"] = {entry for entry in store.get("r", ()) if entry.startswith(f"{key}\0")}
+    mine["due"] = store.get("due", {}).get(key)
+    mine["outbox"] = [event for event in store.get("outbox", ()) if event["key"] == key.encode()]
+    return mine
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedStore]:
+    """A store of these tests alone, for they change its configuration, and one that others can follow."""
+    async with listening(tmp_path_factory.mktemp("store")) as store:
+        yield store
+
+
+@asynccontextmanager
+async def listening(data: Path) -> AsyncIterator[EmbeddedStore]:
+    config = [f"port {free_port()}", "bind 127.0.0.1", "repl-diskless-sync-delay 0"]
+    async with EmbeddedStore(data, fsync="no", extra_config=config) as store:
+        yield store
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def bench(raw: aioredis.Redis, datastore: Datastore, clock: Clock) -> Bench:
+    bench = Bench(raw, datastore, clock)
+    for key in (KEY, OTHER):
+        bench.made += [
+            datastore.calls.create(key, name, metadata=metadata, trigger_urls=CALLING if key == OTHER else None)
+            for name, metadata in ITEMS.items()
+        ]
+    return bench
+
+
+# Keys of a wrong type
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_what_needs_a_key_of_a_wrong_type_writes_nothing(bench: Bench, script: str) -> None:
+    """And the calls on other keys beside it are done, and those that can do without it."""
+    before = await bench.fill()
+    await bench.ask("sweep")
+    swept = await snapshot(bench.raw)
+    await bench.fill()
+    assert bench.refused(script, await bench.ask(script)) == set()
+    whole = await snapshot(bench.raw)
+    needed = set()
+    for name in sorted(before.keys() | whole.keys() | {f"cfg:{OTHER}", f"n:{OTHER}"}):
+        if f":{KEY}" in name or (script in LOOKS_AFTER and name.startswith("i:")):
+            continue
+        await bench.fill()
+        await Scripts(bench.raw, bench.datastore, bench.clock).spoil(name)
+        refused = await refusals(bench, script)
+        needed |= {name} if refused else set()
+        after = await snapshot(bench.raw)
+        assert after.get(name) == b"spoilt", f"{name} was replaced"
+        for key in (KEY, OTHER):
+            expected = whole if key not in refused else swept if script == "claim" and name == "outbox" else before
+            wrong = of_key(without(expected, name), key), of_key(without(after, name), key)
+            if key in refused and script in LOOKS_AFTER:
+                wrong[0].pop("due"), wrong[1].pop("due")
+            assert wrong[0] == wrong[1], f"{key} with {name} spoilt"
+    assert needed == set(NEEDED[script].split())
+
+
+async def refusals(bench: Bench, script: str) -> set[str]:
+    try:
+        return bench.refused(script, await bench.ask(script))
+    except HooklineError as error:
+        if script == "relay_done" and "WRONGTYPE" in str(error):
+            return {OTHER}
+        raise
+
+
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if "call_id" in load(script).args])
+async def test_outcomes_of_a_wrong_type_are_an_error(bench: Bench, script: str) -> None:
+    """No call can have kept them there."""
+    before = await bench.fill()
+    await bench.raw.rpush(f"{TAG}:o:lost", "spoilt")
+    with pytest.raises(aioredis.ResponseError, match="WRONGTYPE"):
+        await Scripts(bench.raw, bench.datastore, bench.clock).answer(bench.asked[script], call_id="lost")
+    assert await snapshot(bench.raw) == before
+
+
+# At the memory limit
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_at_the_memory_limit_only_what_grows_is_refused(bench: Bench, script: str) -> None:
+    await bench.fill()
+    whole_answer, whole = await bench.ask(script), await snapshot(bench.raw)
+    before = await bench.fill()
+    await bench.raw.config_set("maxmemory", "1")
+    try:
+        if script in GROWS:
+            with pytest.raises(StoreFull):
+                await bench.ask(script)
+        else:
+            answer = await bench.ask(script)
+            assert script.startswith("relay") or comparable(answer) == comparable(whole_answer)
+        after = await snapshot(bench.raw)
+    finally:
+        await bench.raw.config_set("maxmemory", "0")
+    assert after == (before if script in GROWS else whole)
+    await check_invariants(bench.raw)
+
+
+def comparable(answer: Any) -> Any:
+    """Fields of an item are in no order, and pages of a registry neither."""
+    if isinstance(answer, list):
+        return sorted(map(comparable, answer), key=repr)
+    if isinstance(answer, dict):
+        return {name: comparable(value) for name, value in sorted(answer.items())}
+    return answer
+
+
+# On a replica
+
+
+async def test_on_a_replica_reads_work_and_nothing_else(bench: Bench, tmp_path: Path) -> None:
+    """The store that the engine is connected to has become a replica: another one was promoted."""
+    before = await bench.fill()
+    answers = {script: await bench.ask(script) for script in READS}
+    async with promoted_beside(bench.raw, tmp_path):
+        for script in SCRIPTS:
+            if script in READS:
+                assert comparable(await bench.ask(script)) == comparable(answers[script])
+                continue
+            with pytest.raises(Unavailable, match="cannot take writes now"):
+                await bench.ask(script)
+            assert await snapshot(bench.raw) == before
+        with pytest.raises(Unavailable, match="cannot take writes now"):
+            await bench.datastore.create(KEY, "new")
+        assert (await bench.datastore.get(KEY, "plain")).version == 1
+        again = Datastore(url_of(bench.raw), bench.datastore.settings, SecretBox(bytes(32)))
+        with pytest.raises(Unavailable, match="cannot take writes now"):
+            await again.open()
+    await bench.datastore.create(KEY, "new")
+
+
+def url_of(raw: aioredis.Redis) -> str:
+    return f"unix://{raw.connection_pool.connection_kwargs['path']}"
+
+
+@asynccontextmanager
+async def promoted_beside(raw: aioredis.Redis, data: Path) -> AsyncIterator[None]:
+    """Another server follows this one and is then promoted; this one follows it in turn, as long as this lasts."""
+    async with listening(data / "other") as store, aioredis.Redis.from_url(store.url, protocol=2) as other:
+        await follow(other, raw)
+        await other.replicaof("NO", "ONE")
+        await follow(raw, other)
+        yield
+        await raw.replicaof("NO", "ONE")
+
+
+async def follow(replica: aioredis.Redis, primary: aioredis.Redis) -> None:
+    await replica.replicaof("127.0.0.1", (await primary.config_get("port"))["port"])
+
+    async def linked() -> bool:
+        return bool((await replica.info("replication"))["master_link_status"] == "up")
+
+    await wait_until(linked, seconds=30)
