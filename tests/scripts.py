@@ -72,7 +72,7 @@ def _readable(name: str, value: Any) -> Any:
 
 
 def _packed(field: str) -> bool:
-    return field in ("c", "t") or field.startswith("m:")
+    return field in ("c", "t") or field.startswith(("m:", "x:"))
 
 
 @asynccontextmanager

@@ -43,10 +43,15 @@ class Upkeep:
 
         Raises:
             Corrupt: the list of what is due is.
-            Unavailable
+            Unavailable: no answer; what a lost step has done stays, and a repeat goes on behind it.
         """
-        found = await asyncio.gather(*(self._sweep(partition) for partition in range(self._partitions)))
-        return [key for corrupt in found for key in corrupt]
+        sweeps = (self._sweep(partition) for partition in range(self._partitions))
+        corrupt: list[str] = []
+        for found in await asyncio.gather(*sweeps, return_exceptions=True):  # where one fails, the others still end
+            if isinstance(found, BaseException):
+                raise found
+            corrupt += found
+        return corrupt
 
     async def _sweep(self, partition: int) -> list[str]:
         corrupt: list[str] = []

@@ -16,6 +16,8 @@ from conftest import NOW_MS, Clock, wait_until
 from faults.verbs import CALLING
 from hookline import Call, Datastore, EmbeddedStore, SecretBox
 from hookline.errors import HooklineError, StoreFull, Unavailable
+from hookline.index import Index
+from hookline.keysettings import Known
 from hookline_lua import SCRIPTS, load
 from invariants import check_invariants
 from process import free_port
@@ -24,7 +26,7 @@ from scripts import KEY, TAG, Scripts, Snapshot, snapshot
 OTHER = "other"
 """The key that is spoilt, while :data:`KEY` is not; only its items have triggers."""
 ITEMS: dict[str, dict[str, Any]] = {
-    "waits": {"status": "not_started"},
+    "waits": {"status": "not_started", "size": 3},
     "held": {"status": "started", "worker_id": "w"},
     "held too": {"status": "started", "worker_id": "w"},
     "spent": {"status": "started", "worker_id": "w", "locked_until": "+5s", "max_attempts": 1},
@@ -32,19 +34,33 @@ ITEMS: dict[str, dict[str, Any]] = {
     "plain": {"status": "review"},
 }
 TAKES = {"consumer": "r1", "limit": 100, "idle_ms": 0, "own": None}
-QUERY = {"verb": "query", "key": OTHER, "where": [], "limit": 9, "budget": 99}
+QUERY = {
+    "verb": "query",
+    "key": OTHER,
+    "label": "",
+    "lex": True,
+    "where": [],
+    "limit": 9,
+    "budget": 99,
+    "generation": 0,
+}
+INDEXES: dict[Any, Any] = {
+    f"x:{name}": Index(name, kind).pack() for name, kind in (("size", "number"), ("kind", "string"))
+}
+"""Of the key that is spoilt; the second is not complete."""
 
-GROWS = ("create", "patch")
+GROWS = ("backfill", "create", "patch")
 READS = ("find", "stats")
 LOOKS_AFTER = ("claim", "sweep")
 """Scripts that promote and bury: they pass over items of a wrong type (tests/lua), and note when to look again."""
 NEEDED = {
+    "backfill": "builds cfg:other k:other x:other:size",
     "claim": "cfg:other k:other outbox r s:other:failed s:other:not_started s:other:scheduled s:other:started",
-    "configure": "cfg:other",
+    "configure": "builds cfg:other k:other",
     "create": "cfg:other i:other:new k:other outbox r s:other:done",
     "create_drain": "cfg:other i:other:new k:other outbox r s:other:done",
     "delete": "cfg:other i:other:plain k:other outbox r s:other:review",
-    "find": "i:other:plain k:other s:other:review",
+    "find": "cfg:other i:other:plain k:other s:other:review",
     "patch": "cfg:other i:other:plain k:other outbox r s:other:done s:other:review",
     "patch_drain": "cfg:other i:other:plain k:other outbox r s:other:review s:other:started",
     "relay_done": "outbox",
@@ -53,6 +69,8 @@ NEEDED = {
     "stats": "",
     "sweep": "cfg:other due k:other r s:other:failed s:other:not_started s:other:scheduled s:other:started",
 }
+INDEXED = ("claim", "create", "create_drain", "delete", "find", "patch", "patch_drain", "settle", "sweep")
+"""Scripts that cannot do without the declared indexes of the key either."""
 """What each script cannot do without: its other keys may be of any type."""
 
 
@@ -71,7 +89,9 @@ class Bench:
         """Fill an emptied store."""
         await self.raw.flushall()
         self.clock.ms = NOW_MS
-        answers = await self.datastore.connection.write("create", 0, [call.pack(0) for call in self.made])
+        await self.raw.hset(f"{TAG}:cfg:{OTHER}", mapping=INDEXES)
+        answers = await self.datastore.connection.write("create", 0, [call.pack(Known()) for call in self.made])
+        await self.raw.hset(f"{TAG}:builds", f"{OTHER}\0kind", "")
         self.clock.advance(10)
         self.events = [stream_id for stream_id, _ in await self.raw.xrange(f"{TAG}:outbox") or []]
         if not self.asked:
@@ -86,15 +106,20 @@ class Bench:
         """Run a script as the engine does -> its answer."""
         connection = self.datastore.connection
         if script in self.asked:
-            return await connection.write(script, 0, [call.pack(0) for call in self.asked[script]])
+            return await connection.write(script, 0, [call.pack(Known()) for call in self.asked[script]])
         return await connection.read(script, 0, self.request(script))
 
     def request(self, script: str) -> Any:
         match script:
+            case "backfill":
+                return {"work": 1000}
             case "configure":
                 return {"key": OTHER, "set": {"max_attempts": "1"}, "unset": []}
             case "find":
-                return [{"verb": "get", "key": OTHER, "sort": "plain"}, QUERY, {**QUERY, "status": "review"}]
+                return [
+                    {"verb": "get", "key": OTHER, "sort": "plain"},
+                    *({**QUERY, "label": label, "lex": label == ""} for label in ("", "review", "\0size")),
+                ]
             case "stats":
                 return {"prefix": "", "cursor": "0"}
             case "sweep":
@@ -110,6 +135,8 @@ class Bench:
         match script:
             case "find":
                 corrupt = any(word == b"corrupt" for word, *_ in answer)
+            case "backfill":
+                corrupt = answer[0] == b"corrupt" or any(left is False for _, left in answer[1])
             case "configure":
                 corrupt = answer[0] == b"corrupt"
             case "relay_take":
@@ -229,7 +256,7 @@ async def test_what_needs_a_key_of_a_wrong_type_writes_nothing(bench: Bench, scr
             if key in refused and script in LOOKS_AFTER:
                 wrong[0].pop("due"), wrong[1].pop("due")
             assert wrong[0] == wrong[1], f"{key} with {name} spoilt"
-    assert needed == set(NEEDED[script].split())
+    assert needed == {*NEEDED[script].split(), *(["x:other:size"] if script in INDEXED else [])}
 
 
 async def refusals(bench: Bench, script: str) -> set[str]:

@@ -59,8 +59,9 @@ async def prepare(datastore: Datastore, clock: Clock, crowd: str) -> Bench:
         for name, metadata in ITEMS.items()
     ]
     many = [datastore.calls.create(MANY, f"{n}", metadata={"status": crowd}) for n in range(CROWD if crowd else 0)]
-    outcomes = await datastore.run([*calls, datastore.calls.create(TUNED, "a"), *many])
-    await datastore.configure(TUNED, max_attempts=3)
+    outcomes = await datastore.run([*calls, datastore.calls.create(TUNED, "a", metadata={"x": 1}), *many])
+    await datastore.configure(TUNED, max_attempts=3, indexes={"x": "number"})
+    await datastore.upkeep.build(TUNED, 9)
     clock.advance(10)
     return Bench(datastore, {made.sort_field: made.item.token for made in outcomes if made.item and made.item.token})
 
@@ -127,6 +128,11 @@ async def run_several(bench: Bench) -> Any:
     )
 
 
+async def declare_and_build(bench: Bench) -> list[Any]:
+    await bench.datastore.configure(KEY, indexes={"kind": "string"})
+    return [step async for step in bench.datastore.upkeep.build_all(KEY)]
+
+
 def claim(**options: Any) -> Run:
     return lambda bench: bench.datastore.claim(**{"key": KEY, "worker_id": "v", "triggers": "on", **options})
 
@@ -187,6 +193,8 @@ KEYS: dict[str, Verb] = {
     "sweep over partitions": Verb(lambda b: b.datastore.sweep(), partitions=2, harmless=True),
     "configure": Verb(lambda b: b.datastore.configure(KEY, max_attempts=1, backoff="5s")),
     "configure over partitions": Verb(lambda b: b.datastore.configure(KEY, max_attempts=1), partitions=2),
+    "declare": Verb(lambda b: b.datastore.configure(KEY, indexes={"kind": "string"})),
+    "declare and build": Verb(declare_and_build, partitions=2, harmless=True),
     "pause": Verb(lambda b: b.datastore.pause(KEY)),
     "resume": Verb(lambda b: b.datastore.resume(KEY)),
     "bulk delete": Verb(lambda b: step_by_step(b, bulk.delete(b.datastore, MANY)), crowd="review"),
@@ -200,6 +208,8 @@ READS: dict[str, Verb] = {
     "get many": Verb(lambda b: b.datastore.get_many([(MANY, f"{n}") for n in range(CROWD)]), crowd="review"),
     "query": Verb(lambda b: pages(b, where={"x": {"exists": False}})),
     "query by status": Verb(lambda b: pages(b, where={"status": "started"}), partitions=2),
+    "query by an index": Verb(lambda b: b.datastore.query(TUNED, order="x")),
+    "count": Verb(lambda b: b.datastore.count(KEY, where={"x": {"exists": False}})),
     "stats": Verb(lambda b: b.datastore.stats()),
     "wait for": Verb(lambda b: b.datastore.wait_for(KEY, "dead"), leaves=True),
     "relay take": Verb(take),

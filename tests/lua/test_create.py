@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import redis.asyncio as aioredis
 
 from conftest import NOW_MS
 from hookline import Datastore
@@ -261,7 +262,7 @@ async def test_what_is_refused_takes_no_room(scripts: Scripts) -> None:
 
 
 async def test_what_a_call_made_at_once_can_be_met_again_in_it(scripts: Scripts, raw: aioredis.Redis) -> None:
-    """A plain create is written ahead of its index moves: who meets the item in the same call must not undo them."""
+    """A plain create is written ahead of its index moves: who meets it in the same call does not undo them."""
     create, waiting = scripts.calls.create, {"status": "not_started"}
     calls = [
         create(KEY, "a", metadata=waiting),

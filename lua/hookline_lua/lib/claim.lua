@@ -251,10 +251,9 @@ local function next_ms(operation, state)
 end
 
 function claim.run(operation)
-  for _, status in ipairs({ 'scheduled', 'started', 'not_started', 'failed' }) do
-    if not index.sound(operation.key, status) then
-      return { outcome.corrupt, false, false }
-    end
+  local key = operation.key
+  if not (index.sound(key, 'scheduled', 'started') and index.sound(key, 'not_started', 'failed') and declared.sound(key)) then
+    return { outcome.corrupt, false, false }
   end
   if settings.of(operation.key).paused then
     return { outcome.ok, false, { items = {} } }

@@ -39,10 +39,11 @@ end
 
 -- Keep it as a dead letter. No event either.
 function due.bury(record)
-  lock.count(record.key, 'expired_locks')
   item.open(record)
   lock.bury(record)
-  item.close(record)
+  if item.close(record) then
+    lock.count(record.key, 'expired_locks')
+  end
 end
 
 local function first_score(key, status, above)
