@@ -2,7 +2,7 @@
 -- Read items: one by its name, or a page of a key in the order of one of its sets, within a budget of work; and count.
 -- keys: partition
 -- args: now_ms:int request:msgpack
--- use: outcome settings index declared where range
+-- use: outcome clock settings index declared where range
 
 local find = { bytes = 4194304 }
 
@@ -64,7 +64,7 @@ local function walk(operation, take)
   local examined, taken, after = 0, 0, operation.after
   for first, last in range.parts(name, operation) do
     for score, member in range.entries(name, first, last, operation.descending) do
-      if budget <= 0 or taken == operation.limit then
+      if budget <= 0 or taken == operation.limit or (after and clock.late()) then
         return examined, after
       end
       local sort = declared.sort_of(member)

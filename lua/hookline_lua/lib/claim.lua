@@ -65,7 +65,7 @@ local function give(record, operation, state)
   end
   item.set(record, 'w', operation.worker)
   item.set(record, 'sa', clock.now)
-  item.set(record, 'lu', clock.text(clock.ms + (operation.lock_ms or settings.number(record.key, 'lock_ms'))))
+  item.set(record, 'lu', state.lock_end)
   lock.take(record, operation.nonce)
   local refused = call.commit(record, operation, 'updated', record.fields.tk)
   if refused then
@@ -86,10 +86,12 @@ end
 
 -- One entry of a set: given, buried, or passed over.
 local function visit(status, sort, operation, state)
-  local held, work = where.holds(partition .. ':i:' .. operation.key .. ':' .. sort, sort, operation.where)
-  state.work = state.work - work
-  if not held then
-    return
+  if #operation.where > 0 then
+    local held, work = where.holds(item.prefix .. operation.key .. ':' .. sort, sort, operation.where)
+    state.work = state.work - work
+    if not held then
+      return
+    end
   end
   local record = item.load(operation.key, sort)
   if not record.exists or record.fields.s ~= status or lock.live(record.fields) then
@@ -112,7 +114,8 @@ local function first_rank(name, status, operation)
 end
 
 local function goes_on(operation, state)
-  return #state.items < operation.limit and not state.refusal and state.work > 0 and claim.bytes > 0
+  local wants = #state.items < operation.limit and not state.refusal
+  return wants and state.work > 0 and claim.bytes > 0 and not clock.late()
 end
 
 -- Visit the entries of a status up to a score, while the claim goes on. Returns whether to the end.
@@ -123,6 +126,7 @@ local function pass_along(status, latest, operation, state)
     local count = #operation.where > 0 and 100 or math.min(100, operation.limit - #state.items)
     local page = redis.call('ZRANGE', name, rank, rank + count - 1, 'WITHSCORES')
     ended = #page < 2 * count
+    local passed = nil
     for i = 1, #page, 2 do
       if tonumber(page[i + 1]) > latest then
         ended = true
@@ -133,8 +137,11 @@ local function pass_along(status, latest, operation, state)
       end
       visit(status, page[i], operation, state)
       if not state.refusal then
-        rank, state.after = rank + 1, { status, page[i + 1], page[i] }
+        rank, passed = rank + 1, i
       end
+    end
+    if passed then
+      state.after = { status, page[passed + 1], page[passed] }
     end
   end
   claim.places[status .. operation.kind] = rank
@@ -192,7 +199,7 @@ local function gather(walk, after, operation, state)
   local bounds = { lex = walk.lex, all = walk.all, any = walk.any, after = after and { after[2], after[3] } }
   for first, last in range.parts(name, bounds) do
     for score, member in range.entries(name, first, last) do
-      if state.work <= 0 then
+      if state.work <= 0 or clock.late() then
         return found, place
       end
       local sort = declared.sort_of(member)
@@ -258,7 +265,8 @@ function claim.run(operation)
   if settings.of(operation.key).paused then
     return { outcome.ok, false, { items = {} } }
   end
-  local state = { items = {}, after = operation.after, until_ms = math.huge }
+  local lock_ms = operation.lock_ms or settings.number(key, 'lock_ms')
+  local state = { items = {}, after = operation.after, until_ms = math.huge, lock_end = clock.text(clock.ms + lock_ms) }
   local promotable = promote(operation.key)
   local ended = take(operation, state)
   if state.refusal and #state.items == 0 then

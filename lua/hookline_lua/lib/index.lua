@@ -2,7 +2,7 @@
 -- and the name of a declared index.
 -- use: clock settings text
 
-local index = { sets = {}, listed = {}, ready = {}, epoch_ms = 1704067200000 }
+local index = { sets = {}, bases = {}, ready = {}, epoch_ms = 1704067200000 }
 
 -- Whether a key is of the type we write there (or absent); its size, or nil where it is of another type.
 function index.probe(command, name)
@@ -37,13 +37,12 @@ end
 
 -- Whether the sets of all sortFields, and of the statuses that hold, or will hold, an item can be written.
 function index.sound(key, before, after)
-  if index.listed[key] == nil then
-    index.listed[key] = index.probe('SCARD', index.registry(key)) and true or false
+  local base = index.bases[key]
+  if base == nil then
+    base = index.probe('SCARD', index.registry(key)) and index.set(key, '').size and true or false
+    index.bases[key] = base
   end
-  return index.listed[key]
-    and index.set(key, '').size
-    and (not before or index.set(key, before).size)
-    and (not after or index.set(key, after).size)
+  return base and (not before or index.set(key, before).size) and (not after or index.set(key, after).size)
 end
 
 -- Where an item stands in the set of its status. `place` orders what became ready in the same millisecond.
