@@ -172,7 +172,7 @@ async def fill(datastore: Datastore, count: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Costs by batch and verb with so many other items there, the bytes of one of them, and what held the store long."""
+    """Costs by batch and verb with so many other items there, bytes of one of them, and what held the store."""
 
     costs: dict[int, dict[str, Cost]]
     bytes_each: float

@@ -2,7 +2,7 @@
 -- End or prolong claims, each shown by its token; and claim again in the same call.
 -- keys: partition
 -- args: now_ms:int call_id request:msgpack
--- use: outcome clock settings item lock call change claim
+-- use: outcome clock settings declared item lock call change claim
 
 local settle = {}
 
@@ -64,6 +64,29 @@ function settle.extend(record, operation)
   item.set(record, 'lu', clock.text(clock.ms + lock_ms))
 end
 
+-- What these verbs need of an item that fires nothing and is in no declared index.
+local NEEDED = { complete = { 'v', 's', 'tk', 'lu', 'da', 'ua' }, extend = { 'v', 's', 'tk', 'lu' } }
+
+-- The same, with what the operation itself names; nil where all is needed.
+local function needed(operation)
+  local names = NEEDED[operation.verb]
+  if not names or (operation.triggers or 'on') == 'on' or settings.of(operation.key).t or #declared.of(operation.key) > 0 then
+    return nil
+  elseif not next(operation.set) and not operation.unset and not operation.now then
+    return names
+  end
+  local more = { unpack(names) }
+  for field in pairs(operation.set) do
+    more[#more + 1] = field
+  end
+  for _, fields in ipairs({ operation.unset or {}, operation.now or {} }) do
+    for _, field in ipairs(fields) do
+      more[#more + 1] = field
+    end
+  end
+  return more
+end
+
 local settled = false
 
 return call.run(function(operation, place)
@@ -74,7 +97,7 @@ return call.run(function(operation, place)
     end
     return claim.run(operation)
   end
-  local record, refusal = change.find(operation)
+  local record, refusal = change.find(operation, needed(operation))
   if not record then
     return refusal
   end

@@ -45,12 +45,17 @@ function call.show_state(record)
 end
 
 function call.refuse(word, record)
+  if record.partial then
+    item.load(record.key, record.sort)
+  end
   return { word, call.show(record, {}), false }
 end
 
--- The item of an operation, or the outcome that says why there is none to work on.
-function call.find(operation)
-  local record = item.load(operation.key, operation.sort)
+-- The item of an operation, of which no more than the fields `names` are needed if there are such; or the outcome that
+-- says why there is none to work on.
+function call.find(operation, names)
+  local key, sort = operation.key, operation.sort
+  local record = names and item.peek(key, sort, names) or item.load(key, sort)
   if record.corrupt then
     return nil, { outcome.corrupt, false, false }
   elseif not record.exists then

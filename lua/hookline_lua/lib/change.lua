@@ -53,8 +53,8 @@ function change.refusal(record, operation)
 end
 
 -- The item of an operation, opened for it; or the outcome that says why it is not to be touched.
-function change.find(operation)
-  local record, missing = call.find(operation)
+function change.find(operation, names)
+  local record, missing = call.find(operation, names)
   if not record then
     return nil, missing
   end

@@ -3,12 +3,24 @@
 
 local item = { view = {}, touched = {}, changed = {}, growth = {}, ahead = {}, prefix = partition .. ':i:' }
 
+-- Read what a record that knows only some fields lacks.
+local function complete(record)
+  local flat = record.exists and redis.pcall('HGETALL', record.id) or {}
+  for i = 1, #flat, 2 do
+    if not record.partial[flat[i]] then
+      record.fields[flat[i]] = flat[i + 1]
+    end
+  end
+  record.partial = nil
+  return record
+end
+
 -- The record of an item: `fields` as they stand in the view, `stored` whether the store has it.
 function item.load(key, sort)
   local name = key .. ':' .. sort
   local record = item.view[name]
   if record then
-    return record
+    return record.partial and complete(record) or record
   elseif item.ahead[name] then
     -- Moves on top of those that wait would be made before them.
     index.flush()
@@ -28,19 +40,23 @@ function item.load(key, sort)
   return record
 end
 
--- An item by some of its fields, for a change that concerns no more than these and is flushed before anybody else looks.
+-- The record of an item with no more than these fields, for who needs and changes no others: content may be large.
 function item.peek(key, sort, names)
-  local known = item.view[key .. ':' .. sort]
-  if known then
-    return known
+  local name = key .. ':' .. sort
+  if item.view[name] then
+    return item.load(key, sort)
   end
-  local id = item.prefix .. key .. ':' .. sort
-  local raws, fields = redis.pcall('HMGET', id, unpack(names)), {}
-  for i, name in ipairs(names) do
-    fields[name] = raws[i] or nil
+  local id = item.prefix .. name
+  local raws, fields, partial = redis.pcall('HMGET', id, unpack(names)), {}, {}
+  for i, field in ipairs(names) do
+    fields[field] = raws[i] or nil
+    partial[field] = true
   end
   local there = fields.v ~= nil
-  return { key = key, sort = sort, id = id, fields = fields, exists = there, stored = there, stored_status = fields.s }
+  local record = { key = key, sort = sort, id = id, fields = fields, exists = there, stored = there }
+  record.stored_status, record.corrupt, record.partial = fields.s, raws.err and true, partial
+  item.view[name] = record
+  return record
 end
 
 -- What the store has (or false) of each field that this call has changed: `kept` by the operations before, `delta` by the
