@@ -21,6 +21,7 @@ from pathlib import Path
 import uvloop
 
 import holds
+import rewrites
 from bench import BODY, store_usage
 from hookline import Call, Datastore, EmbeddedStore, SecretBox, Settings
 from hookline.keys import partition_tag
@@ -31,6 +32,8 @@ CALLS = {1: 2000, 10: 500, 100: 100}
 TURNS = 3
 """Measurements of which the median counts, each beside its bare script."""
 FILL_STEP = 100
+JOBS = 100_000
+"""Jobs that come and go while the append-only file is rewritten."""
 
 _NAMES = (
     "local p = KEYS[1] .. ':bare' local sets = { [1] = p .. ':k', [2] = p .. ':w', [3] = p .. ':s', [4] = p .. ':d' } "
@@ -209,7 +212,7 @@ def median(turns: list[Cost]) -> Cost:
     return ranked[len(ranked) // 2]
 
 
-def page(results: dict[int, Measured]) -> str:
+def page(results: dict[int, Measured], rewriting: list[rewrites.Rewriting]) -> str:
     """The results as Markdown."""
     cores = os.cpu_count()
     lines = [
@@ -257,6 +260,10 @@ def page(results: dict[int, Measured]) -> str:
         "",
         *holds.table(results[max(results)].holds),
         "",
+        f"## Rewriting the append-only file, while {JOBS:,} jobs come and go",
+        "",
+        *rewrites.table(rewriting),
+        "",
     ]
     return "\n".join(lines)
 
@@ -267,7 +274,8 @@ async def run(sizes: list[int], out: Path) -> None:
     for size in sizes:
         print(f"With {size:,} other items", file=sys.stderr)
         results[size] = await at_size(size)
-    out.write_text(page(results))
+    print(f"{JOBS:,} jobs come and go, twice", file=sys.stderr)
+    out.write_text(page(results, await rewrites.measure(JOBS)))
     print(f"Wrote {out}")
 
 
