@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hookline.errors import Invalid
@@ -31,6 +31,7 @@ class Walk:
     any: tuple[Range, ...] | None = None
     exact: bool = False
     descending: bool = False
+    kind: str = ""
 
     def request(self) -> dict[str, Any]:
         """As the scripts read it."""
@@ -105,7 +106,7 @@ def _by_sort_field(where: Where, *, descending: bool = False) -> Walk:
 
 def _by_index(where: Where, index: Index, *, descending: bool = False) -> Walk:
     spans = [span(condition, index.kind) if index.covers(condition) else None for condition in where.conditions]
-    return _walk(index.name, index.label, index.lexical, spans, descending)
+    return replace(_walk(index.name, index.label, index.lexical, spans, descending), kind=index.kind)
 
 
 def _walk(name: str, label: str, lexical: bool, spans: Sequence[Span | None], descending: bool) -> Walk:

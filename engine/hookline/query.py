@@ -171,8 +171,9 @@ class Queries:
         try:
             candidates = self._candidates(query, whole)
             if sealed is not None:
-                name, positions = cursor.read(self._connection.cursor_secret, query.identity, sealed)
-                return _Plan(candidates.get(name) or _dropped(name), positions)
+                name, kind, positions = cursor.read(self._connection.cursor_secret, query.identity, sealed)
+                walk = candidates.get(name)
+                return _Plan(walk if walk and walk.kind == kind else _dropped(name), positions)
         except Invalid:
             # Not before it is sure that the settings known here are the newest.
             await self._size(query, whole)
@@ -181,7 +182,8 @@ class Queries:
         usable = [walk for name, walk in candidates.items() if name not in unusable and walk is not whole]
         if len(usable) < 2:
             return _Plan(usable[0] if usable else whole, begin)
-        sizes = {walk.name: await self._size(query, walk) for walk in usable}
+        found = await asyncio.gather(*(self._size(query, walk) for walk in usable))
+        sizes = {walk.name: size for walk, size in zip(usable, found, strict=True)}
         return _Plan(min(usable, key=lambda walk: sizes[walk.name]), begin, sizes)
 
     def _candidates(self, query: Query, whole: Walk) -> dict[str, Walk]:
@@ -253,7 +255,9 @@ class Queries:
         """The cursor that goes on with this plan, or None at its end."""
         if plan.ended:
             return None
-        return cursor.write(self._connection.cursor_secret, query.identity, [plan.walk.name, plan.positions])
+        return cursor.write(
+            self._connection.cursor_secret, query.identity, [plan.walk.name, plan.walk.kind, plan.positions]
+        )
 
 
 def _dropped(name: str) -> Walk:

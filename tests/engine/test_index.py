@@ -173,7 +173,7 @@ async def test_an_index_is_built_beside_running_writes(datastore: Datastore, raw
 
 
 async def test_an_index_is_dropped_and_declared_anew(datastore: Datastore, raw: aioredis.Redis) -> None:
-    await put(datastore, ["2027-01-15T08:00:00Z", "a"])
+    await put(datastore, ["2027-01-15T08:00:00Z", "a", "2027-01-16T08:00:00Z"])
     await datastore.configure("jobs", indexes={"x": "string"})
     await build(datastore)
     page = await datastore.query("jobs", where={"x": {"gte": ""}}, limit=1)
@@ -181,7 +181,16 @@ async def test_an_index_is_dropped_and_declared_anew(datastore: Datastore, raw: 
     await datastore.configure("jobs", indexes={"x": "time"})
     assert await datastore.builds("jobs")
     await build(datastore)
-    assert (await found(datastore, order="x"))[0] == ["000"]
+    with pytest.raises(Invalid, match=r"^/cursor: the index on x, .* is gone"):
+        await datastore.query("jobs", where={"x": {"gte": ""}}, limit=1, cursor=page.cursor)
+    by_time = await datastore.query("jobs", order="x", limit=1)
+    await datastore.configure("jobs", indexes={"x": "number"})
+    await build(datastore)
+    with pytest.raises(Invalid, match=r"^/cursor: the index on x, .* is gone"):
+        await datastore.query("jobs", order="x", limit=1, cursor=by_time.cursor)
+    await datastore.configure("jobs", indexes={"x": "time"})
+    await build(datastore)
+    assert (await found(datastore, order="x"))[0] == ["000", "002"]
     await datastore.configure("jobs", indexes=None)
     assert [name async for name in raw.scan_iter(b"*:x:*")] == []
     with pytest.raises(Invalid, match=r"^/order: .*; x has no index"):
