@@ -30,6 +30,8 @@ SCRIPTS = (
     "create_drain",
     "delete",
     "find",
+    "inspect",
+    "names",
     "patch",
     "patch_drain",
     "relay_done",
