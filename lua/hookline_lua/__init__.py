@@ -36,6 +36,7 @@ SCRIPTS = (
     "patch_drain",
     "relay_done",
     "relay_take",
+    "restore",
     "settle",
     "stats",
     "sweep",
