@@ -196,10 +196,10 @@ class _Restore:
                     await self._configure(entry)
             notes += await self._write([(number, entry) for number, entry in entries if entry.sort_field is not None])
             self._lines = step[-1][0]
-            yield self._state(notes)
             if notes and self._strict:
                 number, _, detail = notes[0].partition(": ")
                 raise Invalid.at(number, detail)
+            yield self._state(notes)
         if not self._ended:
             yield self._state(["the archive has no end: its export, or its copy, was cut off"])
 

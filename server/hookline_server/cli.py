@@ -1,4 +1,4 @@
-"""The command line: ``hookline serve | run | orchestrate | receive | demo | doctor | signing-secret``.
+"""The command line: ``hookline serve | run | orchestrate | receive | demo``, and what an operator needs.
 
 Each command imports what it runs by itself: a short one should not wait for the server's modules to load.
 """
@@ -163,6 +163,50 @@ def doctor(repair: bool, **given: Any) -> None:
 
     settings = _checked(lambda: Settings.from_env(**given))
     sys.exit(0 if _run(maintenance.doctor(settings, repair, click.echo)) else 1)
+
+
+_api_keys_option = click.option("--without-api-keys", is_flag=True, help="Leave the API keys of triggers out.")
+
+
+@main.command("export")
+@_on_a_store
+@_api_keys_option
+def write_archive(without_api_keys: bool, **given: Any) -> None:
+    """Write all items and settings of a namespace to standard output, as JSON lines. Safe beside running servers.
+
+    API keys stay sealed: they open only where the same secret is, in the same namespace. No token is written.
+
+    \b
+    hookline export > items.ndjson
+    """
+    from hookline_server import maintenance
+
+    settings = _checked(lambda: Settings.from_env(**given))
+    output = sys.stdout.buffer
+    sys.exit(0 if _run(maintenance.write_archive(settings, output, api_keys=not without_api_keys)) else 1)
+
+
+@main.command("import")
+@click.argument("file", type=click.File("rb"))
+@_on_a_store
+@click.option("--replace", is_flag=True, help="Replace items and settings that are there; without, they stay.")
+@click.option("--strict", is_flag=True, help="Stop at the first line that can't be taken.")
+@_api_keys_option
+def read_archive(file: Any, replace: bool, strict: bool, without_api_keys: bool, **given: Any) -> None:
+    """Read what export wrote: FILE, or - for standard input. A repeat goes on where one was interrupted.
+
+    No triggers fire. Started items keep worker and lock; the tokens of before are void, so such an item can be claimed
+    once its lock has passed. Ends with 0 if all of the file is there now.
+
+    \b
+    hookline import items.ndjson
+    hookline export --store redis://old:6379 | HOOKLINE_NAMESPACE=copy hookline import --without-api-keys -
+    """
+    from hookline_server import maintenance
+
+    settings = _checked(lambda: Settings.from_env(**given))
+    work = maintenance.read_archive(settings, file, replace=replace, api_keys=not without_api_keys, strict=strict)
+    sys.exit(0 if _run(work) else 1)
 
 
 @main.command("signing-secret")

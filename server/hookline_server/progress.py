@@ -16,6 +16,11 @@ Advance = Callable[[int, int | None], None]
 SAY_EVERY_S = 5.0
 
 
+def tell(line: str) -> None:
+    """Say a line that is no output."""
+    print(line, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def showing(title: str, say: Say) -> Iterator[tuple[Advance, Say]]:
     """Show progress -> how to tell of it, and how to say a line meanwhile without breaking a bar."""
@@ -33,8 +38,8 @@ def showing(title: str, say: Say) -> Iterator[tuple[Advance, Say]]:
         def say_above(line: str) -> None:
             progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-        # Where the output goes to the same terminal, a line of it belongs above the bar.
-        yield advance, say_above if sys.stdout.isatty() else say
+        # What goes to the same terminal belongs above the bar.
+        yield advance, say_above if say is tell or sys.stdout.isatty() else say
 
 
 def _lines(title: str) -> Advance:
@@ -44,6 +49,6 @@ def _lines(title: str) -> Advance:
         nonlocal last
         if time.monotonic() - last >= SAY_EVERY_S:
             last = time.monotonic()
-            print(f"{title}: {done}" + ("" if total is None else f" of {total}"), file=sys.stderr, flush=True)
+            tell(f"{title}: {done}" + ("" if total is None else f" of {total}"))
 
     return advance
