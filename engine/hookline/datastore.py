@@ -290,11 +290,7 @@ class Datastore:
     async def change_settings(
         self, key: str, values: Mapping[str, str | bytes], gone: Sequence[str] = ()
     ) -> dict[bytes, bytes]:
-        """Change settings of a key in the form in which they are stored, in all partitions -> all of them.
-
-        Raises:
-            Corrupt, Unavailable, OutcomeUnknown
-        """
+        """:meth:`configure` in the form in which settings are stored -> all of them; it raises the same but Invalid."""
         whole = await self._configure(0, {"key": key, "set": values, "unset": gone})
         # The first partition counts the generations: where two race, the later of them stays everywhere.
         rest = range(1, self.settings.partitions)

@@ -70,6 +70,7 @@ async def examine(connection: Connection, partitions: int, *, repair: bool = Fal
 
     Raises:
         Unavailable: the store gave no answer; what was repaired stays so.
+        OutcomeUnknown: no answer came to a step of a repair, also when it was asked for again.
     """
     examination = _Examination(connection, partitions, repair)
     for walk in (examination.keys, examination.entries, examination.items):
@@ -85,6 +86,7 @@ class _Examination:
         self._connection = connection
         self._partitions = partitions
         self._repair = repair
+        self._ask = connection.change if repair else connection.read
         self._sets: list[list[tuple[bytes, bytes, bytes]]] = [[] for _ in range(partitions)]
         self._told: set[tuple[int, str, str]] = set()
         self._examined = self._total = self._flaws = self._repaired = 0
@@ -131,7 +133,7 @@ class _Examination:
         left = list(found)
         while left:
             request = {"verb": verb, "repair": self._repair, "work": WORK, "names": left[:STEP], **more}
-            done, sizes, rows = await self._connection.read("inspect", partition, request)
+            done, sizes, rows = await self._ask("inspect", partition, request)
             left = left[done:]
             self._total += sizes
             findings = [finding for row in rows if self._is_new(partition, finding := _finding(row))]

@@ -61,7 +61,7 @@ async def export(datastore: Datastore, *, api_keys: bool = True) -> AsyncIterato
 
     Raises:
         Corrupt: a set that is walked is of a wrong type: the doctor can put it right.
-        Unavailable
+        Unavailable, OutcomeUnknown
     """
     walk = _Export(datastore, api_keys)
     begun = format_time(await datastore.connection.now_ms())
@@ -83,6 +83,7 @@ async def export(datastore: Datastore, *, api_keys: bool = True) -> AsyncIterato
 
 class _Export:
     def __init__(self, datastore: Datastore, api_keys: bool) -> None:
+        self._datastore = datastore
         self._connection = datastore.connection
         self._partitions = datastore.settings.partitions
         self._api_keys = api_keys
@@ -102,10 +103,8 @@ class _Export:
 
     async def settings(self, key: str) -> bytes | None:
         """The line of a key's settings."""
-        word, fields = await self._connection.read("configure", 0, {"key": key, "set": {}, "unset": []})
-        if word != b"ok":
-            raise Corrupt
-        return archive.settings_line(key, dict(fields), self._partitions, api_keys=self._api_keys)
+        fields = await self._datastore.change_settings(key, {})
+        return archive.settings_line(key, fields, self._partitions, api_keys=self._api_keys)
 
     async def items(self, key: str, partition: int) -> AsyncIterator[tuple[list[bytes], list[str]]]:
         """Pages of a key's lines; and what could not be one."""

@@ -246,7 +246,9 @@ end
 -- Until when the sweep must look at the key for this item's sake; nil where it need not.
 local function due_by(key, fields)
   local ends = tonumber(fields.lu or 0)
-  if fields.s == 'scheduled' then
+  if not settings.of(key) then
+    return nil
+  elseif fields.s == 'scheduled' then
     return math.max(clock.ms, tonumber(fields.at))
   elseif fields.s == 'started' then
     return (ends > clock.ms or lock.exhausted({ key = key, fields = fields })) and ends or nil

@@ -12,7 +12,7 @@ local WAITING = { not_started = true, scheduled = true }
 local function fit(record, operation)
   local fields = record.fields
   if fields.s == 'started' then
-    item.set(record, 'lu', fields.lu or clock.text(clock.ms))
+    item.set(record, 'lu', fields.lu or clock.now)
     item.set(record, 'tk', fields.v .. '.' .. lock.mark(record, operation.nonce))
   elseif WAITING[fields.s] then
     lock.idle(record)
@@ -30,8 +30,12 @@ return call.run(function(operation)
   elseif record.exists and not operation.replace then
     return { outcome.exists, false, false }
   end
-  item.open(record)
   local known = tonumber(record.fields.v) or 0
+  if record.exists then
+    item.open(record)
+  else
+    item.begin(record)
+  end
   for field in pairs(record.fields) do
     item.set(record, field, nil)
   end
@@ -41,7 +45,6 @@ return call.run(function(operation)
   -- No version may name two states of an item.
   item.set(record, 'v', clock.text(math.max(known + 1, tonumber(record.fields.v))))
   fit(record, operation)
-  record.exists = true
   if not item.close(record) then
     return { outcome.corrupt, false, false }
   elseif not record.was then
