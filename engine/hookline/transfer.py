@@ -139,7 +139,7 @@ class _Export:
 async def restore(
     datastore: Datastore, lines: Iterable[bytes], *, replace: bool = False, api_keys: bool = True, strict: bool = False
 ) -> AsyncIterator[Imported]:
-    """Write what an archive has into a namespace; no events. What is there stays, or with ``replace`` is replaced.
+    """Write what an archive has into a namespace, without events; what is there stays.
 
     A repeat goes on where an import was interrupted. Started items keep worker and lock, and can be claimed once the
     lock has passed: no token of before is valid.
@@ -147,7 +147,7 @@ async def restore(
     Args:
         datastore: where to write.
         lines: those of the archive, header first.
-        replace: replace items and settings that are there; the version goes up in any case.
+        replace: replace items and settings that are there and differ; the version of an item goes up in any case.
         api_keys: restore them, which must have been sealed under the same secret; else triggers are without.
         strict: end at the first line that can't be taken, with those before it written.
 
@@ -226,12 +226,11 @@ class _Restore:
         return entries, notes
 
     async def _configure(self, entry: Entry) -> None:
-        known = await self._datastore.change_settings(entry.key, {})
-        if known and not self._replace:
-            self._skipped += 1
-            return
-        await self._datastore.change_settings(entry.key, entry.fields, entry.gone)
-        self._written += 1
+        known = found = await self._datastore.change_settings(entry.key, {})
+        if not known or self._replace:
+            found = await self._datastore.change_settings(entry.key, entry.fields, entry.gone)
+        self._written += found != known
+        self._skipped += found == known
 
     async def _write(self, entries: list[tuple[int, Entry]]) -> list[str]:
         """Write items -> what was wrong with those that could not be."""

@@ -1,6 +1,6 @@
 #!lua
 -- Write items as an archive has them, with versions and times of their own and without events. One that is there stays as it
--- is, unless it is to be replaced.
+-- is, unless it is to be replaced and differs.
 -- keys: partition
 -- args: now_ms:int call_id request:msgpack
 -- use: outcome clock item lock call
@@ -23,6 +23,16 @@ local function fit(record, operation)
   end
 end
 
+-- Whether nothing of an item has changed but its version and token.
+local function same(record)
+  for field, old in pairs(record.delta) do
+    if field ~= 'v' and field ~= 'tk' and old ~= (record.fields[field] or false) then
+      return false
+    end
+  end
+  return true
+end
+
 return call.run(function(operation)
   local record = item.load(operation.key, operation.sort)
   if record.corrupt then
@@ -42,10 +52,14 @@ return call.run(function(operation)
   for field, value in pairs(operation.set) do
     item.set(record, field, value)
   end
+  local version = tonumber(operation.set.v)
   -- No version may name two states of an item.
-  item.set(record, 'v', clock.text(math.max(known + 1, tonumber(record.fields.v))))
+  item.set(record, 'v', clock.text(math.max(known + 1, version)))
   fit(record, operation)
-  if not item.close(record) then
+  if known >= version and same(record) then
+    item.undo(record)
+    return { outcome.exists, false, false }
+  elseif not item.close(record) then
     return { outcome.corrupt, false, false }
   elseif not record.was then
     item.grow(record.key, 1)
