@@ -217,6 +217,53 @@ async def test_what_can_not_be_known_is_only_told(
     assert await stored(raw) == before
 
 
+async def spoil_something(raw: aioredis.Redis, chance: random.Random) -> None:
+    """Change one key without the others, the items among them."""
+    names = sorted([name async for name in raw.scan_iter(f"{TAG}:*") if b":o:" not in name and b":cfg:" not in name])
+    name = chance.choice(names)
+    family = name.removeprefix(f"{TAG}:".encode()).split(b":")[0]
+    members = [
+        "waits",
+        "later",
+        "done",
+        "x\0dead",
+        "a\1\1b\0waits",
+        "jobs\0failed",
+        "other\0",
+        "jobs",
+        "other",
+        "alien",
+    ]
+    member = chance.choice(members)
+    if family == b"i":
+        if chance.random() < 0.3:
+            await raw.delete(name)
+        else:
+            changed: list[dict[Any, Any]] = [{"m:n": b"\x07"}, {"m:kind": b"\xa1q"}, {"p": 2}, {"ua": NOW_MS + 7}]
+            await raw.hset(name, mapping=chance.choice(changed))
+    elif chance.random() < 0.1:
+        await raw.set(name, "x")
+    elif chance.random() < 0.1:
+        await raw.delete(name)
+    elif await raw.type(name) == b"set":
+        await (raw.srem if chance.random() < 0.5 else raw.sadd)(name, member)
+    elif await raw.type(name) == b"zset":
+        if chance.random() < 0.5:
+            await raw.zrem(name, *(await raw.zrange(name, 0, -1))[chance.randrange(2) :] or ["alien"])
+        else:
+            await raw.zadd(name, {member: chance.choice([0, 1, NOW_MS, 4e12])})
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_whatever_is_spoilt_is_put_right(filled: Datastore, raw: aioredis.Redis, seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(chance.choice((1, 3, 20))):
+        await spoil_something(raw, chance)
+    assert all(finding.repaired for finding in await find(filled, repair=True))
+    assert await find(filled) == []
+    await check_invariants(raw)
+
+
 async def test_running_writers_make_no_flaws_and_lose_nothing(
     datastore: Datastore, raw: aioredis.Redis, store: EmbeddedStore
 ) -> None:
