@@ -105,18 +105,16 @@ async def test_out_of_one_store_and_into_another(tmp_path: Path) -> None:
     assert "--without-api-keys" in err
     (copy / "secret").write_bytes((data / "secret").read_bytes())
     (copy / "secret").chmod(0o600)
-    assert await hookline("import", file, "--data", copy) == (
-        0,
-        "",
-        "read 153 lines: 151 written, 0 there already, 0 failed\n",
-    )
+    code, out_of_import, err = await hookline("import", file, "--data", copy)
+    assert (code, out_of_import) == (0, "")
+    assert err.splitlines()[-1] == "read 153 lines: 151 written, 0 there already, 0 failed"
     code, again, _ = await hookline("export", "--data", copy)
     assert (code, again.splitlines()[1:]) == (0, out.splitlines()[1:])
     code, _, err = await hookline(
         "import", "-", "--data", copy, stdin="\n".join(out.splitlines()[:70]).encode() + b"\n{"
     )
     assert code == 1
-    assert err.splitlines() == [
+    assert err.splitlines()[-3:] == [  # before them it may say that the store is loading its data
         "line 71: /: expected a JSON object",
         "the archive has no end: its export, or its copy, was cut off",
         "read 71 lines: 0 written, 69 there already, 1 failed",
@@ -124,7 +122,7 @@ async def test_out_of_one_store_and_into_another(tmp_path: Path) -> None:
     code, _, err = await hookline(
         "import", "-", "--strict", "--data", copy, stdin=out.encode().replace(b'"n"', b"n", 1)
     )
-    assert (code, err) == (1, "hookline: line 3: /: expected a JSON object\n")
+    assert (code, err.splitlines()[-1]) == (1, "hookline: line 3: /: expected a JSON object")
 
 
 async def test_without_a_secret_only_without_api_keys(
