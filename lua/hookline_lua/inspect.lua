@@ -302,7 +302,7 @@ end
 
 local done = 0
 for _, name in ipairs(request.names) do
-  if work <= 0 then
+  if work <= 0 or clock.late() then
     break
   end
   work = work - inspect[request.verb](name)
