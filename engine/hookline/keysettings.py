@@ -258,3 +258,6 @@ _ENCODERS: dict[str, tuple[str, str, Any]] = {
 }
 """Argument -> how the setting is called outside, its field in the store (or what its fields begin with, and ``*``), and
 how its value is written there: text, fields, or triggers still to be sealed."""
+
+ARGUMENTS = {shown: argument for argument, (shown, _, _) in _ENCODERS.items()}
+"""How a setting is called outside -> the argument that sets it."""

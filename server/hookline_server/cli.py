@@ -1,4 +1,4 @@
-"""The command line: ``hookline serve | run | orchestrate | receive | demo | signing-secret``.
+"""The command line: ``hookline serve | run | orchestrate | receive | demo``, and what an operator needs.
 
 Each command imports what it runs by itself: a short one should not wait for the server's modules to load.
 """
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Coroutine
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -22,6 +22,8 @@ from hookline.clock import parse_duration
 from hookline.errors import HooklineError, Invalid
 from hookline.secret import SECRET_FILE, SecretBox, load_key
 from hookline.settings import PREFIX
+
+Result = TypeVar("Result")
 
 DEFAULT_URL = f"http://127.0.0.1:{os.environ.get('HOOKLINE_PORT') or 8080}"
 _url_option = click.option(
@@ -132,6 +134,81 @@ def demo() -> None:
     sys.exit(0 if asyncio.run(play()) else 1)
 
 
+_store_options = [
+    click.option("--store", "store_url", help="URL of a Redis or Valkey; left out: the embedded store in --data."),
+    click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Directory of the data."),
+]
+
+
+def _on_a_store(command: Any) -> Any:
+    """The options that say which store a command works on, beside a server or without one."""
+    for option in reversed(_store_options):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_on_a_store
+@click.option("--repair", is_flag=True, help="Put right what differs; the items themselves are the truth.")
+def doctor(repair: bool, **given: Any) -> None:
+    """Hold every index against every item, and tell what differs. Safe beside running servers.
+
+    Ends with 0 if nothing differs (any more), with 1 if something does.
+
+    \b
+    hookline doctor
+    hookline doctor --repair --store redis://127.0.0.1:6379/0
+    """
+    from hookline_server import maintenance
+
+    settings = _checked(lambda: Settings.from_env(**given))
+    sys.exit(0 if _run(maintenance.doctor(settings, repair, click.echo)) else 1)
+
+
+_api_keys_option = click.option("--without-api-keys", is_flag=True, help="Leave the API keys of triggers out.")
+
+
+@main.command("export")
+@_on_a_store
+@_api_keys_option
+def write_archive(without_api_keys: bool, **given: Any) -> None:
+    """Write all items and settings of a namespace to standard output, as JSON lines. Safe beside running servers.
+
+    API keys stay sealed: they open only where the same secret is, in the same namespace. No token is written.
+
+    \b
+    hookline export > items.ndjson
+    """
+    from hookline_server import maintenance
+
+    settings = _checked(lambda: Settings.from_env(**given))
+    output = sys.stdout.buffer
+    sys.exit(0 if _run(maintenance.write_archive(settings, output, api_keys=not without_api_keys)) else 1)
+
+
+@main.command("import")
+@click.argument("file", type=click.File("rb"))
+@_on_a_store
+@click.option("--replace", is_flag=True, help="Replace items and settings that are there; without, they stay.")
+@click.option("--strict", is_flag=True, help="Stop at the first line that can't be taken.")
+@_api_keys_option
+def read_archive(file: Any, replace: bool, strict: bool, without_api_keys: bool, **given: Any) -> None:
+    """Read what export wrote: FILE, or - for standard input. A repeat goes on where one was interrupted.
+
+    No triggers fire. Started items keep worker and lock; the tokens of before are void, so such an item can be claimed
+    once its lock has passed. Ends with 0 if all of the file is there now.
+
+    \b
+    hookline import items.ndjson
+    hookline export --store redis://old:6379 | HOOKLINE_NAMESPACE=copy hookline import --without-api-keys -
+    """
+    from hookline_server import maintenance
+
+    settings = _checked(lambda: Settings.from_env(**given))
+    work = maintenance.read_archive(settings, file, replace=replace, api_keys=not without_api_keys, strict=strict)
+    sys.exit(0 if _run(work) else 1)
+
+
 @main.command("signing-secret")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Directory of the data.")
 def signing_secret(**given: Any) -> None:
@@ -148,7 +225,7 @@ def signing_secret(**given: Any) -> None:
     click.echo(format_secret(box.derive(f"webhook-signing:{settings.namespace}")))
 
 
-def _run(work: Coroutine[Any, Any, Any]) -> None:
+def _run(work: Coroutine[Any, Any, Result]) -> Result:
     try:
         import uvloop
     except ImportError:
@@ -157,9 +234,10 @@ def _run(work: Coroutine[Any, Any, Any]) -> None:
         loop_factory = uvloop.new_event_loop
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(work)
+            return runner.run(work)
     except HooklineError as error:
-        _end(error)
+        click.echo(f"hookline: {error}", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -174,8 +252,3 @@ def _checked(read: Any, option: str = "") -> Any:
     except (HooklineError, ValueError) as error:
         click.echo(f"hookline: {option + ': ' if option else ''}{error}", err=True)
         sys.exit(2)
-
-
-def _end(error: HooklineError) -> None:
-    click.echo(f"hookline: {error}", err=True)
-    sys.exit(1)

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from cluster import NODES, Cluster, clustering
 from conftest import Clock, wait_until
-from hookline import Datastore, SecretBox, Settings, bulk, keys
+from hookline import Datastore, SecretBox, Settings, bulk, doctor, keys, transfer
 from hookline.errors import Unavailable
 from hookline.keys import SLOTS
 
@@ -74,6 +74,23 @@ async def test_every_verb(datastore: Datastore, clock: Clock) -> None:
         counts[row.status] += row.count
     assert counts == {"": 239, "completed": 199, "started": 40}
     assert [step.done async for step in bulk.delete(datastore, "jobs", {"status": "completed"})][-1] == 199
+
+
+async def test_examined_exported_and_brought_back(datastore: Datastore, cluster: Cluster) -> None:
+    await fill(datastore)
+    tag = keys.partition_tag("default", datastore.calls.partition("jobs", "000"), PARTITIONS)
+    await (await cluster.owner(keys.slot(tag))).client.zrem(f"{tag}:k:jobs", "000")
+    steps = [step async for step in doctor.examine(datastore.connection, PARTITIONS, repair=True)]
+    assert [str(found) for step in steps for found in step.findings] == [
+        "jobs/000: is not in the set of all sortFields"
+    ]
+    assert (steps[-1].examined, steps[-1].repaired) == (3 * len(NAMES) - 1, 1)
+    lines = b"".join([step.lines async for step in transfer.export(datastore)]).splitlines()
+    await cluster.flush()
+    await datastore.connection.open()
+    ends = [step async for step in transfer.restore(datastore, lines)]
+    assert (ends[-1].written, ends[-1].failed) == (len(NAMES), 0)
+    assert [item.sort_field for item in (await datastore.query("jobs", order="sortField", limit=240)).items] == NAMES
 
 
 async def test_waiting_claims_are_woken_from_every_node(datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,8 +49,10 @@ INDEXES: dict[Any, Any] = {
 }
 """Of the key that is spoilt; the second is not complete."""
 
-GROWS = ("backfill", "create", "patch")
-READS = ("find", "stats")
+RESTORED = {"v": "3", "ca": "5", "ua": "5", "s": "done", "c": b"\xc0"}
+
+GROWS = ("backfill", "create", "patch", "restore")
+READS = ("find", "names", "stats")
 LOOKS_AFTER = ("claim", "sweep")
 """Scripts that promote and bury: they pass over items of a wrong type (tests/lua), and note when to look again."""
 NEEDED = {
@@ -61,15 +63,18 @@ NEEDED = {
     "create_drain": "cfg:other i:other:new k:other outbox r s:other:done",
     "delete": "cfg:other i:other:plain k:other outbox r s:other:review",
     "find": "cfg:other i:other:plain k:other s:other:review",
+    "inspect": "",
+    "names": "",
     "patch": "cfg:other i:other:plain k:other outbox r s:other:done s:other:review",
     "patch_drain": "cfg:other i:other:plain k:other outbox r s:other:review s:other:started",
     "relay_done": "outbox",
     "relay_take": "outbox",
+    "restore": "cfg:other i:other:new k:other r s:other:done",
     "settle": "cfg:other i:other:held k:other outbox r s:other:completed s:other:started",
     "stats": "",
     "sweep": "cfg:other due k:other r s:other:failed s:other:not_started s:other:scheduled s:other:started",
 }
-INDEXED = ("claim", "create", "create_drain", "delete", "find", "patch", "patch_drain", "settle", "sweep")
+INDEXED = ("claim", "create", "create_drain", "delete", "find", "patch", "patch_drain", "restore", "settle", "sweep")
 """Scripts that cannot do without the declared indexes of the key either."""
 """What each script cannot do without: its other keys may be of any type."""
 
@@ -120,6 +125,11 @@ class Bench:
                     {"verb": "get", "key": OTHER, "sort": "plain"},
                     *({**QUERY, "label": label, "lex": label == ""} for label in ("", "review", "\0size")),
                 ]
+            case "inspect":
+                items = [f"{key}:{name}" for key in (KEY, OTHER) for name in ITEMS]
+                return {"verb": "items", "repair": True, "work": 999, "names": items}
+            case "names":
+                return {"cursor": "0", "like": "[^o]*"}
             case "stats":
                 return {"prefix": "", "cursor": "0"}
             case "sweep":
@@ -145,7 +155,7 @@ class Bench:
                 return {KEY, OTHER}
             case "sweep":
                 return {key.decode() for key in answer[b"corrupt"]}
-            case "stats" | "relay_done":
+            case "inspect" | "names" | "stats" | "relay_done":
                 corrupt = False
             case _:
                 words = [(call.key, answer[0]) for call, answer in zip(self.asked[script], answer, strict=True)]
@@ -174,6 +184,7 @@ def calls_of(datastore: Datastore, tokens: dict[tuple[str, str], str]) -> dict[s
     return {
         "create": creates,
         "create_drain": [replace(call, script="create_drain") for call in creates],
+        "restore": [replace(call, script="restore", request=call.request | {"set": RESTORED}) for call in creates],
         "patch": updates,
         "patch_drain": [
             calls.update(KEY, "plain", metadata=started),

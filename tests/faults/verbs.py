@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from conftest import NOW_MS, Clock
-from hookline import Call, Datastore, bulk
+from hookline import Call, Datastore, archive, bulk, transfer
+from hookline.doctor import examine
 
 KEY, MANY, TUNED = "jobs", "crowd", "tuned"
 CROWD = 101
@@ -133,6 +134,21 @@ async def declare_and_build(bench: Bench) -> list[Any]:
     return [step async for step in bench.datastore.upkeep.build_all(KEY)]
 
 
+async def all_of(steps: AsyncIterator[Any]) -> list[Any]:
+    """Every step, to the end."""
+    return [step async for step in steps]
+
+
+def bring(bench: Bench) -> Awaitable[Any]:
+    """Import settings and items: a new one, one that is replaced, one with a claim that nobody has."""
+    times = {"createdAt": "2027-01-01T00:00:00Z", "updatedAt": "2027-01-01T00:00:00Z"}
+    metadata = {"new": WAITS, "plain": {"x": 2}, "new held": HELD}
+    items = [{"key": KEY, "sortField": name, "version": 7, "metadata": metadata[name], **times} for name in metadata]
+    lines = [archive.Header("", "", 4, None).line(), archive.line({"key": KEY, "settings": {"maxAttempts": 2}})]
+    lines += [*map(archive.line, items), archive.End(4).line()]
+    return all_of(transfer.restore(bench.datastore, lines, replace=True))
+
+
 def claim(**options: Any) -> Run:
     return lambda bench: bench.datastore.claim(**{"key": KEY, "worker_id": "v", "triggers": "on", **options})
 
@@ -197,6 +213,8 @@ KEYS: dict[str, Verb] = {
     "declare and build": Verb(declare_and_build, partitions=2, harmless=True),
     "pause": Verb(lambda b: b.datastore.pause(KEY)),
     "resume": Verb(lambda b: b.datastore.resume(KEY)),
+    "import": Verb(bring, partitions=2, harmless=True),
+    "examine": Verb(lambda b: all_of(examine(b.datastore.connection, 1, repair=True)), harmless=True),
     "bulk delete": Verb(lambda b: step_by_step(b, bulk.delete(b.datastore, MANY)), crowd="review"),
     "bulk redrive": Verb(lambda b: step_by_step(b, bulk.redrive(b.datastore, MANY)), crowd="failed"),
     "bulk cancel": Verb(lambda b: step_by_step(b, bulk.cancel(b.datastore, MANY)), crowd="not_started"),
@@ -210,6 +228,7 @@ READS: dict[str, Verb] = {
     "query by status": Verb(lambda b: pages(b, where={"status": "started"}), partitions=2),
     "query by an index": Verb(lambda b: b.datastore.query(TUNED, order="x")),
     "count": Verb(lambda b: b.datastore.count(KEY, where={"x": {"exists": False}})),
+    "export": Verb(lambda b: all_of(transfer.export(b.datastore)), partitions=2),
     "stats": Verb(lambda b: b.datastore.stats()),
     "wait for": Verb(lambda b: b.datastore.wait_for(KEY, "dead"), leaves=True),
     "relay take": Verb(take),

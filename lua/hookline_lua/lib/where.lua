@@ -117,13 +117,6 @@ local function test(raw, condition, decoded)
   return TESTS[condition.test](raw, found, condition)
 end
 
--- What it costs to decode a value, in entries: lists and maps are made of many parts.
-local function cost_of(raw)
-  local kind = string.byte(raw)
-  local container = (kind >= 128 and kind <= 159) or (kind >= 220 and kind <= 223)
-  return #raw / (container and 10 or 128)
-end
-
 -- Whether all conditions hold for the item kept at `id`, and the work that it took to say so: about 3 us each.
 function where.holds(id, sort, conditions)
   if #conditions == 0 then
@@ -138,7 +131,7 @@ function where.holds(id, sort, conditions)
   local work, decoded = 0.5, {}
   for i, condition in ipairs(conditions) do
     local raw = raws[i]
-    work = work + 0.5 + (raw and cost_of(raw) or 0)
+    work = work + 0.5 + (raw and value.cost(raw) or 0)
     if not test(condition.sort and sort or raw, condition, decoded) then
       return false, work
     end

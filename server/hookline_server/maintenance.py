@@ -1,0 +1,125 @@
+"""What an operator does to a whole namespace: beside running servers, or on the data of one that is stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import BinaryIO
+
+from hookline import Datastore, EmbeddedStore, SecretBox, Settings
+from hookline.connection import Connection
+from hookline.doctor import examine
+from hookline.embedded import running
+from hookline.errors import HooklineError, Unavailable
+from hookline.secret import KEY_BYTES, SECRET_FILE, load_key
+from hookline.transfer import export, restore
+from hookline_server.progress import Say, showing, tell
+
+
+@asynccontextmanager
+async def reaching(settings: Settings, *, fresh: bool = False) -> AsyncIterator[str]:
+    """The URL of the store that is meant: the one named, a running server's, or the embedded one, started now.
+
+    Raises:
+        Unavailable: there is no data, unless it may be ``fresh``; or the directory cannot be used.
+        Incompatible: there is no server to start.
+    """
+    url = settings.store_url or running(settings.data)
+    if url:
+        yield url
+        return
+    if not fresh and not (settings.data / "appendonlydir").is_dir():
+        raise Unavailable(
+            f"there is no data in {settings.data}: name the server's directory with --data, or its --store"
+        )
+    async with EmbeddedStore(settings.data, say=tell) as store:
+        yield store.url
+
+
+async def doctor(settings: Settings, repair: bool, say: Say) -> bool:
+    """Examine the namespace, say each flaw, and in the end how many there were -> whether none is left.
+
+    Raises:
+        Incompatible, Unavailable: the store cannot be used, or gave no answer; the text says what to do.
+    """
+    async with reaching(settings) as url:
+        connection = Connection(url, settings)
+        try:
+            await connection.open()
+            return await _examine(connection, settings.partitions, repair, say)
+        finally:
+            await connection.close()
+
+
+async def _examine(connection: Connection, partitions: int, repair: bool, say: Say) -> bool:
+    with showing("Examined", say) as (advance, say_beside):
+        async for progress in examine(connection, partitions, repair=repair):
+            for finding in progress.findings:
+                say_beside(f"{finding} (repaired)" if finding.repaired else str(finding))
+            advance(progress.examined, progress.total)
+    left = progress.flaws - progress.repaired
+    say(f"examined {progress.examined} items and entries: {progress.flaws} flaws, {progress.repaired} repaired")
+    if left and not repair:
+        say("put right what can be with: hookline doctor --repair")
+    return not left
+
+
+async def write_archive(settings: Settings, output: BinaryIO, *, api_keys: bool) -> bool:
+    """Write the namespace as an archive -> whether every item is in it.
+
+    Raises:
+        HooklineError: there is no secret that the API keys are sealed under.
+        Corrupt, Incompatible, Unavailable
+    """
+    secrets = _secrets(settings)
+    if secrets is None and api_keys:
+        raise HooklineError(
+            f"there is no secret in {settings.data}, so nothing tells where the API keys would open: name the server's"
+            " --data or HOOKLINE_SECRET_KEY, or leave them out with --without-api-keys"
+        )
+    failed = 0
+    async with reaching(settings) as url, Datastore(url, settings, secrets or _no_secret()) as datastore:
+        with showing("Exported", tell) as (advance, say):
+            async for step in export(datastore, api_keys=api_keys):
+                output.write(step.lines)
+                failed += len(step.failed)
+                for name in step.failed:
+                    say(name)
+                advance(step.done, step.total)
+        output.flush()
+    tell(f"exported {step.done} items" + (f"; {failed} could not be" if failed else ""))
+    return not failed
+
+
+async def read_archive(settings: Settings, lines: BinaryIO, *, replace: bool, api_keys: bool, strict: bool) -> bool:
+    """Read an archive into the namespace -> whether all of it is there now.
+
+    Raises:
+        Invalid: it has no header; or ``strict``, and a line can't be taken.
+        Unopenable: its API keys would not open here.
+        Incompatible, Unavailable, StoreFull, OutcomeUnknown
+    """
+    whole = True
+    secrets = _secrets(settings) or _no_secret()
+    async with reaching(settings, fresh=True) as url, Datastore(url, settings, secrets) as datastore:
+        with showing("Imported", tell) as (advance, say):
+            async for step in restore(datastore, lines, replace=replace, api_keys=api_keys, strict=strict):
+                whole = whole and not step.notes
+                for note in step.notes:
+                    say(note)
+                advance(step.lines, step.total)
+    tell(f"read {step.lines} lines: {step.written} written, {step.skipped} there already, {step.failed} failed")
+    return whole
+
+
+def _secrets(settings: Settings) -> SecretBox | None:
+    """The installation's secret; None where there is none yet: it is not for these commands to make one."""
+    if settings.secret_key is None and not (settings.data / SECRET_FILE).exists():
+        return None
+    return SecretBox(load_key(settings.secret_key, settings.data))
+
+
+def _no_secret() -> SecretBox:
+    """A box that opens nothing; nothing is sealed here either."""
+    return SecretBox(os.urandom(KEY_BYTES))

@@ -1,0 +1,426 @@
+"""export and import: what comes back is what went out, but for tokens; interrupted, repeated, damaged, elsewhere."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import redis.asyncio as aioredis
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
+
+from conftest import NOW_MS, Clock
+from hookline import Datastore, EmbeddedStore, Item, SecretBox, Settings, archive, codec
+from hookline.archive import Entry
+from hookline.clock import format_time
+from hookline.errors import Corrupt, Invalid, NotFound, StaleToken
+from hookline.secret import Unopenable
+from hookline.transfer import Imported, export, restore
+from invariants import check_invariants, read_keyspace
+from scripts import TAG
+from values import FIELD_NAMES, JSON, same
+
+URL = "http://worker.example/run"
+LATER = format_time(NOW_MS + 60_000)
+ITEMS: dict[str, dict[str, Any]] = {
+    "waits": {"metadata": {"status": "not_started", "priority": 7}, "trigger_urls": {URL: "secret"}},
+    "later": {
+        "metadata": {"status": "scheduled", "scheduled_at": LATER},
+        "content": {"deep": [1, 1.0, None, "é\u2028"]},
+    },
+    "held": {"metadata": {"status": "started", "worker_id": "w", "max_attempts": 3}},
+    "done": {"metadata": {"status": "completed", "result": {}}, "content": []},
+    "dead": {"metadata": {"status": "failed", "last_error": "line 1\nline 2"}},
+    "over": {"metadata": {"status": "cancelled"}},
+    "mine": {"metadata": {"status": "review:2", "size": 2**64 - 1, "small": -(2**63)}},
+    "plain é/:\n": {"trigger_urls": [{"url": URL, "events": ["created", "deleted"]}], "content": "x"},
+}
+SETTINGS: dict[str, Any] = {
+    "max_attempts": 3,
+    "backoff": ["1s", "5s"],
+    "paused": True,
+    "indexes": {"size": "number", "createdAt": "time"},
+    "retention": {"completed": {"age": "7d", "count": 90}},
+    "trigger_urls": {"http://key.example/": "key secret"},
+}
+
+
+async def lines_of(datastore: Datastore, **options: Any) -> list[bytes]:
+    """A whole archive."""
+    written = b"".join([step.lines async for step in export(datastore, **options)])
+    return written.splitlines(keepends=True)
+
+
+async def bring(datastore: Datastore, lines: Iterable[bytes], **options: Any) -> tuple[Imported, list[str]]:
+    """Import -> how it ended, and all notes."""
+    steps = [step async for step in restore(datastore, lines, **options)]
+    return steps[-1], [note for step in steps for note in step.notes]
+
+
+async def stored(raw: aioredis.Redis) -> dict[bytes, Any]:
+    """All hashes of items and keys, without tokens, and all indexes."""
+    found = {}
+    for name, entry in (await read_keyspace(raw)).items():
+        if b":o:" in name or b":n:" in name or name.endswith((b":builds", b":meta", b":outbox")):
+            continue
+        value = entry.value
+        if b"}:i:" in name:
+            value = {field: kept for field, kept in value.items() if field != b"tk"}
+        if b"t" in value:
+            value[b"t"] = codec.unpack_answer(value[b"t"])  # the same may be packed in more than one way
+        if b":not_started" in name:
+            value = {member: score // 1000 for member, score in value.items()}
+        if b"}:cfg:" in name:
+            value = {field: kept for field, kept in value.items() if field != b"generation"}
+        found[name] = value
+    return found
+
+
+async def fill(datastore: Datastore) -> None:
+    await datastore.configure("jobs", **SETTINGS)
+    for name, fields in ITEMS.items():
+        await datastore.create("jobs", name, **fields)
+        await datastore.create("a.first", name, **fields)
+    await datastore.update("jobs", "done", metadata={"more": [{}]})
+    lane = {"s": "failed", "c": codec.pack({"url": URL}), "a": "2", "le": "HTTP 500"}
+    lane["t"] = codec.pack_request([[URL, b"sealed", [], "12.token", True]])
+    for key, fields in (
+        ("hookline.deliveries.x", lane),
+        ("hookline.orchestrations", {"c": codec.pack({"key": "jobs"})}),
+    ):
+        call = datastore.calls.create(key, "n", reserved=True)
+        call.request["set"] = fields
+        await datastore.run([call])
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def filled(datastore: Datastore, clock: Clock) -> Datastore:
+    clock.ms = NOW_MS
+    await fill(datastore)
+    clock.advance(5)
+    await datastore.update("jobs", "waits", metadata={"changed": "since it became ready"})
+    clock.advance(5)
+    return datastore
+
+
+async def reopened(raw: aioredis.Redis, datastore: Datastore) -> Datastore:
+    """The datastore on the emptied store."""
+    await raw.flushall()
+    await datastore.connection.open()
+    return datastore
+
+
+async def test_everything_comes_back(filled: Datastore, raw: aioredis.Redis) -> None:
+    before, count = await stored(raw), 2 * len(ITEMS) + 3
+    written = await lines_of(filled)
+    assert json.loads(written[0])["items"] == 2 * len(ITEMS) + 2
+    assert json.loads(written[-1]) == {"end": {"entries": count}}
+    assert all(b"token" not in line for line in written)
+    datastore = await reopened(raw, filled)
+    end, notes = await bring(datastore, written)
+    assert (end.written, end.skipped, end.failed, notes) == (count, 0, 0, [])
+    assert end.lines == len(written)
+    async for _ in datastore.upkeep.build_all("jobs"):
+        pass
+    await check_invariants(raw)
+    after = await stored(raw)
+    before[f"{TAG}:i:hookline.deliveries.x:n".encode()][b"t"] = [[URL.encode(), b"sealed", [], b"", True]]
+    assert after == before
+    assert (await lines_of(datastore))[1:] == written[1:]
+
+
+async def test_api_keys_open_again(filled: Datastore, raw: aioredis.Redis) -> None:
+    datastore = await reopened(raw, filled)
+    await fill(datastore)
+    await bring(datastore, written := await lines_of(datastore), replace=True)
+    item = await datastore.get("jobs", "waits")
+    ((_, sealed, _),) = codec.unpack_answer(item.sealed_triggers)
+    assert datastore.secrets.open(sealed, codec.identity("default", "jobs", "waits")) == "secret"
+    ((_, sealed, _),) = (await stored(raw))[f"{TAG}:cfg:jobs".encode()][b"t"]
+    assert datastore.secrets.open(sealed, codec.identity("default", "jobs", "")) == "key secret"
+    assert not any(b'"secret"' in line for line in written[1:])
+
+
+async def test_a_claim_of_before_is_fenced_out(filled: Datastore, raw: aioredis.Redis, clock: Clock) -> None:
+    await filled.create("free", "a", metadata={"status": "not_started"})
+    (item,) = (await filled.claim("free", worker_id="w", lock_for="10s")).items
+    written = await lines_of(filled)
+    datastore = await reopened(raw, filled)
+    await bring(datastore, written)
+    restored = await datastore.get("free", "a")
+    assert restored.metadata == item.metadata
+    complete = datastore.calls.complete("free", "a", item.token or "")
+    (outcome,) = await datastore.settle([complete])
+    with pytest.raises(StaleToken):
+        raise outcome.error()
+    assert (await datastore.claim("free", worker_id="v")).items == []
+    clock.advance(10)
+    (again,) = (await datastore.claim("free", worker_id="v")).items
+    assert again.metadata["attempts"] == 2
+
+
+async def test_a_repeat_changes_nothing_and_goes_on(filled: Datastore, raw: aioredis.Redis) -> None:
+    written = await lines_of(filled)
+    datastore = await reopened(raw, filled)
+    end, notes = await bring(datastore, written[:9])
+    assert (end.written, notes) == (8, ["the archive has no end: its export, or its copy, was cut off"])
+    end, notes = await bring(datastore, written)
+    assert (end.written, end.skipped, notes) == (len(written) - 10, 8, [])
+    before = await stored(raw)
+    end, notes = await bring(datastore, written)
+    assert (end.written, end.skipped) == (0, len(written) - 2)
+    assert await stored(raw) == before
+
+
+async def test_an_import_that_stops_anywhere_is_gone_on_with(filled: Datastore, raw: aioredis.Redis) -> None:
+    written = await lines_of(filled)
+    datastore = await reopened(raw, filled)
+
+    def cut() -> Iterator[bytes]:
+        yield from written[:7]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        await bring(datastore, cut())
+    await check_invariants(raw)
+    await bring(datastore, written)
+    assert (await lines_of(datastore))[1:] == written[1:]
+
+
+async def test_what_is_there_stays_unless_it_is_to_be_replaced(filled: Datastore, raw: aioredis.Redis) -> None:
+    written = await lines_of(filled)
+    await filled.update("jobs", "mine", metadata={"status": "not_started", "other": 1}, content="new")
+    await filled.update("jobs", "mine", metadata={"size": 5})
+    await filled.configure("jobs", max_attempts=9)
+    await filled.delete("jobs", "done")
+    assert (await bring(filled, written))[0].written == 1
+    kept = await filled.get("jobs", "mine")
+    assert (kept.content, kept.version, (await filled.key_settings("jobs")).max_attempts) == ("new", 3, 9)
+    end, _ = await bring(filled, written, replace=True)
+    assert end.written + end.skipped == len(written) - 2
+    item = await filled.get("jobs", "mine")
+    assert item.metadata == {**ITEMS["mine"]["metadata"], "version": 4}
+    assert (item.content, (await filled.key_settings("jobs")).max_attempts) == (None, 3)
+    end, _ = await bring(filled, written, replace=True)
+    assert (end.written, end.skipped) == (0, len(written) - 2)
+    await check_invariants(raw)
+
+
+async def test_a_live_claim_that_is_replaced_ends(filled: Datastore) -> None:
+    await filled.create("free", "a", metadata={"status": "not_started"})
+    (first,) = (await filled.claim("free", worker_id="w", lock_for="10s")).items
+    written = await lines_of(filled)
+    await filled.update("free", "a", token=first.token, metadata={"x": 1})
+    await bring(filled, written, replace=True)
+    (outcome,) = await filled.settle([filled.calls.complete("free", "a", first.token or "")])
+    assert outcome.word == "stale_token"
+    assert (await filled.get("free", "a")).metadata == {**first.metadata, "version": first.version + 2}
+
+
+async def test_no_triggers_fire(filled: Datastore, raw: aioredis.Redis) -> None:
+    written = await lines_of(filled)
+    datastore = await reopened(raw, filled)
+    await bring(datastore, written)
+    await bring(datastore, written, replace=True)
+    assert not await raw.exists(f"{TAG}:outbox")
+
+
+async def test_api_keys_of_another_secret_are_noticed(
+    filled: Datastore, store: EmbeddedStore, settings: Settings, raw: aioredis.Redis
+) -> None:
+    written = await lines_of(filled)
+    await raw.flushall()
+    for other, secret in (
+        (settings, SecretBox(bytes(32))),
+        (replace(settings, namespace="elsewhere"), SecretBox(bytes(range(32)))),
+    ):
+        async with Datastore(store.url, other, secret) as datastore:
+            with pytest.raises(Unopenable, match="--without-api-keys"):
+                await bring(datastore, written)
+            with pytest.raises(NotFound):
+                await datastore.get("jobs", "waits")
+            end, _ = await bring(datastore, written, api_keys=False)
+            assert end.failed == 0
+            item = await datastore.get("jobs", "waits")
+            assert [trigger.to_dict() for trigger in item.triggers] == [
+                {"url": URL, "events": ["updated"], "hasApiKey": False}
+            ]
+    await check_invariants(raw)
+
+
+async def test_an_export_without_api_keys_goes_anywhere(
+    filled: Datastore, store: EmbeddedStore, settings: Settings
+) -> None:
+    written = await lines_of(filled, api_keys=False)
+    assert not any(b"sealedApiKey" in line for line in written)
+    async with Datastore(store.url, replace(settings, namespace="elsewhere"), SecretBox(bytes(32))) as datastore:
+        assert (await bring(datastore, written))[0].failed == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [
+        (b"{", "/: expected a JSON object"),
+        (b"[]", "/: expected a JSON object"),
+        (b"\xff", "/: expected a JSON object"),
+        (b"[" * 100_000, "/: expected a JSON object"),
+        ({"key": "no key!"}, "/key: expected 1 to 128"),
+        ({"sortField": ""}, "/sortField: expected 1 to 512"),
+        ({"version": 0}, "/version: expected a whole number from 1"),
+        ({"version": True}, "/version: expected a whole number from 1"),
+        ({"createdAt": "yesterday"}, "/createdAt: expected an RFC 3339 time"),
+        ({"updatedAt": None}, "/updatedAt: expected an RFC 3339 time"),
+        ({"readyAt": 5}, "/readyAt: expected an RFC 3339 time"),
+        ({"metadata": []}, "/metadata: expected an object"),
+        ({"metadata": {"priority": 10}}, "/metadata/priority: expected a whole number from 0 to 9"),
+        ({"metadata": {"locked_until": "+10m"}}, "/metadata/locked_until: expected an RFC 3339 time"),
+        ({"metadata": {"seen": "CURRENT_TIMESTAMP"}}, "/metadata/seen: expected an RFC 3339 time"),
+        ({"metadata": {"version": 3}}, "/metadata/version: expected it beside metadata"),
+        ({"content": 2**64}, "/content: expected an integer of at most 64 bits"),
+        ({"triggerUrls": {}}, "/triggerUrls: expected a list of objects"),
+        ({"triggerUrls": [{"url": "ftp://a"}]}, "/triggerUrls/0: expected a URL"),
+        ({"triggerUrls": [{"url": URL, "sealedApiKey": "?"}]}, "/triggerUrls/0/sealedApiKey: expected base64"),
+        ({"more": 1}, "/more: expected one of"),
+        ({"key": "k", "settings": []}, "/settings: expected an object"),
+        ({"key": "k", "settings": {"maxAttempts": -1}}, "/maxAttempts: expected a whole number"),
+        ({"key": "k", "settings": {"generation": 1}}, "/settings/generation: expected one of"),
+        ({"end": 5}, "/end: expected an object"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_a_bad_line_is_named_and_stops_nothing(datastore: Datastore, bad: Any, expected: str) -> None:
+    good = {"key": "k", "version": 1, "createdAt": LATER, "updatedAt": LATER}
+    header = archive.Header("default", LATER, 3, None).line()
+    if isinstance(bad, dict):
+        whole = bad if {"settings", "end"} & bad.keys() else {**good, "sortField": "b", **bad}
+        bad = json.dumps(whole).encode()
+    lines = [
+        header,
+        archive.line({**good, "sortField": "a"}),
+        bad + b"\n",
+        b"\n",
+        archive.line({**good, "sortField": "c"}),
+    ]
+    lines.append(archive.End(3).line())
+    with pytest.raises(Invalid, match="line 3: ") as caught:
+        await bring(datastore, lines, strict=True)
+    assert expected in str(caught.value)
+    assert [await _there(datastore, name) for name in "abc"] == [True, False, False]
+    end, notes = await bring(datastore, lines)
+    assert len(notes) == 1
+    assert notes[0].startswith("line 3: ")
+    assert expected in notes[0]
+    assert (end.written, end.skipped, end.failed) == (1, 1, 1)
+
+
+async def _there(datastore: Datastore, name: str) -> bool:
+    return (await datastore.get_many([("k", name)]))[0] is not None
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [b"{}\n"],
+        [b'{"hookline": "archive", "format": 2}\n'],
+        [b"no JSON\n"],
+        [b'{"hookline":"archive","format":1}'],
+    ],
+)
+async def test_there_must_be_a_header(datastore: Datastore, lines: list[bytes]) -> None:
+    with pytest.raises(Invalid, match=r"^line 1: "):
+        await bring(datastore, lines)
+
+
+async def test_what_is_no_item_is_named_and_left_out(filled: Datastore, raw: aioredis.Redis) -> None:
+    await raw.hdel(f"{TAG}:i:jobs:mine", "c")
+    failed = [name async for step in export(filled) for name in step.failed]
+    assert failed == ["jobs/mine: its hash can be no item: hookline doctor says why"]
+    assert len(await lines_of(filled)) == 2 * len(ITEMS) + 4
+    await raw.set(f"{TAG}:k:jobs", "spoilt")
+    with pytest.raises(Corrupt):
+        await lines_of(filled)
+
+
+async def test_an_item_that_the_store_can_not_take_is_named(filled: Datastore, raw: aioredis.Redis) -> None:
+    written = await lines_of(filled)
+    datastore = await reopened(raw, filled)
+    await raw.set(f"{TAG}:s:jobs:failed", "spoilt")
+    end, notes = await bring(datastore, written)
+    assert end.failed == 1
+    assert len(notes) == 1
+    assert "jobs/dead: a key that this operation needs has the wrong type" in notes[0]
+
+
+@given(content=JSON, metadata=st.dictionaries(FIELD_NAMES, JSON.filter(lambda value: value is not None), max_size=5))
+@limits(max_examples=200, deadline=None)
+def test_any_value_survives(content: Any, metadata: dict[str, Any]) -> None:
+    fields = {"v": b"3", "ca": b"5", "ua": b"7", "c": codec.pack(content)}
+    fields |= {f"m:{name}": codec.pack(value) for name, value in metadata.items()}
+    read = archive.read_line(archive.item_line("k", "s", fields, api_keys=True), 1, api_keys=True)
+    assert isinstance(read, Entry)
+    back = {name: value.encode() if isinstance(value, str) else value for name, value in read.fields.items()}
+    assert back == fields
+    item: Item = codec.decode_item("k", "s", back)
+    assert same(item.content, content)
+
+
+async def test_an_item_with_more_fields_than_one_write_may_bring(datastore: Datastore, raw: aioredis.Redis) -> None:
+    await datastore.create("k", "a", metadata={f"a{number}": number for number in range(256)})
+    await datastore.update("k", "a", metadata={f"b{number}": number for number in range(100)})
+    before, written = await stored(raw), await lines_of(datastore)
+    await reopened(raw, datastore)
+    assert (await bring(datastore, written))[1] == []
+    assert await stored(raw) == before
+
+
+async def test_partitions(raw: aioredis.Redis, store: EmbeddedStore, settings: Settings) -> None:
+    """Out of one partition, into three, and back."""
+    async with Datastore(store.url, settings, SecretBox(bytes(32))) as one:
+        await fill(one)
+        written = await lines_of(one)
+    await raw.flushall()
+    async with Datastore(store.url, replace(settings, partitions=3), SecretBox(bytes(32))) as three:
+        assert (await bring(three, written))[1] == []
+        await check_invariants(raw)
+        again = await lines_of(three)
+    assert sorted(line for line in again[1:] if b"settings" not in line) == sorted(
+        line for line in written[1:] if b"settings" not in line
+    )
+
+
+async def test_memory_stays_bounded(raw: aioredis.Redis, datastore: Datastore) -> None:
+    """Neither end holds the 20,000 items, of a kilobyte each."""
+    count, pad = 20_000, "x" * 1000
+
+    def lines() -> Iterator[bytes]:
+        yield archive.Header("default", LATER, count, None).line()
+        shown = {"key": "jobs", "version": 2, "createdAt": LATER, "updatedAt": LATER, "content": pad}
+        for number in range(count):
+            yield archive.line(
+                {**shown, "sortField": f"{number:05}", "metadata": {"status": "not_started", "n": number}}
+            )
+        yield archive.End(count).line()
+
+    async def last(steps: AsyncIterator[Any]) -> Any:
+        step: Any = None
+        async for each in steps:
+            step = each
+        return step
+
+    tracemalloc.start()
+    try:
+        ended = await last(restore(datastore, lines()))
+        assert (ended.written, ended.failed, ended.lines) == (count, 0, count + 2)
+        ended = await last(export(datastore))
+        assert ended.done == ended.total == count
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+    assert await raw.zcard(f"{TAG}:s:jobs:not_started") == count

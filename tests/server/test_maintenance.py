@@ -1,0 +1,140 @@
+"""doctor, export and import as processes: beside a running server, on data at rest, on a named store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import redis.asyncio as aioredis
+
+from hookline import Datastore, EmbeddedStore, SecretBox, Settings
+from hookline.embedded import running
+from hookline.secret import load_key
+from process import serving
+from scripts import TAG, URL
+
+
+async def hookline(
+    *args: str | Path, stdin: bytes = b"", environ: dict[str, str] | None = None
+) -> tuple[int, str, str]:
+    """Run a command -> exit code, output, errors."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hookline_server", *map(str, args)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **(environ or {})},
+    )
+    out, err = await process.communicate(stdin)
+    process._transport.close()  # type: ignore[attr-defined]  # else its pipes are reported as left open
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def create_item(datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata={"status": "not_started"})
+
+
+async def test_doctor_on_a_named_store(datastore: Datastore, raw: aioredis.Redis, store: EmbeddedStore) -> None:
+    await create_item(datastore)
+    assert await hookline("doctor", "--store", store.url) == (
+        0,
+        "examined 3 items and entries: 0 flaws, 0 repaired\n",
+        "",
+    )
+    await raw.zrem(f"{TAG}:k:jobs", "a")
+    code, out, _ = await hookline("doctor", "--store", store.url)
+    assert code == 1
+    assert out.splitlines() == [
+        "jobs: the set of all sortFields is in the registry, and empty",
+        "jobs/a: is not in the set of all sortFields",
+        "examined 2 items and entries: 2 flaws, 0 repaired",
+        "put right what can be with: hookline doctor --repair",
+    ]
+    code, out, _ = await hookline("doctor", "--repair", "--store", store.url)
+    assert code == 0
+    assert "jobs/a: is not in the set of all sortFields (repaired)" in out
+    assert (await hookline("doctor", "--store", store.url))[0] == 0
+    await raw.hdel(f"{TAG}:i:jobs:a", "c")
+    assert (await hookline("doctor", "--repair", "--store", store.url))[0] == 1
+
+
+async def test_doctor_on_data_with_and_without_a_server(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    code, _, err = await hookline("doctor", "--data", data)
+    assert (code, data.exists()) == (1, False)
+    assert "there is no data in" in err
+    async with serving(data):
+        url = running(data)
+        assert url
+        async with Datastore(url, Settings(), SecretBox(bytes(32))) as datastore:
+            await create_item(datastore)
+        code, out, _ = await hookline("doctor", "--data", data)
+        assert (code, out) == (0, "examined 3 items and entries: 0 flaws, 0 repaired\n")
+    assert running(data) is None
+    assert (await hookline("doctor", environ={"HOOKLINE_DATA": str(data)}))[:2] == (code, out)
+    code, _, err = await hookline("doctor", "--data", data, environ={"HOOKLINE_PARTITIONS": "3"})
+    assert code == 1
+    assert "HOOKLINE_PARTITIONS=1" in err
+
+
+async def test_doctor_where_nothing_answers(tmp_path: Path) -> None:
+    code, _, err = await hookline("doctor", "--store", f"unix://{tmp_path}/none")
+    assert code == 1
+    assert err.startswith("hookline: the store gave no answer")
+
+
+async def test_out_of_one_store_and_into_another(tmp_path: Path) -> None:
+    data, copy, file = tmp_path / "data", tmp_path / "copy", tmp_path / "items.ndjson"
+    async with serving(data):
+        url = running(data)
+        assert url
+        async with Datastore(url, Settings(), SecretBox(load_key(None, data))) as datastore:
+            await datastore.configure("jobs", max_attempts=3)
+            for number in range(150):
+                await datastore.create("jobs", f"{number}", content={"n": number}, trigger_urls={URL: "secret"})
+        code, out, err = await hookline("export", "--data", data)
+        assert (code, err) == (0, "exported 150 items\n")
+    assert (await hookline("export", "--data", data))[1].splitlines()[1:] == out.splitlines()[1:]
+    file.write_text(out)
+
+    code, _, err = await hookline("import", file, "--data", copy)
+    assert code == 1
+    assert "sealed under another secret" in err
+    assert "--without-api-keys" in err
+    (copy / "secret").write_bytes((data / "secret").read_bytes())
+    (copy / "secret").chmod(0o600)
+    code, out_of_import, err = await hookline("import", file, "--data", copy)
+    assert (code, out_of_import) == (0, "")
+    assert err.splitlines()[-1] == "read 153 lines: 151 written, 0 there already, 0 failed"
+    code, again, _ = await hookline("export", "--data", copy)
+    assert (code, again.splitlines()[1:]) == (0, out.splitlines()[1:])
+    code, _, err = await hookline(
+        "import", "-", "--data", copy, stdin="\n".join(out.splitlines()[:70]).encode() + b"\n{"
+    )
+    assert code == 1
+    assert err.splitlines()[-3:] == [  # before them it may say that the store is loading its data
+        "line 71: /: expected a JSON object",
+        "the archive has no end: its export, or its copy, was cut off",
+        "read 71 lines: 0 written, 69 there already, 1 failed",
+    ]
+    code, _, err = await hookline(
+        "import", "-", "--strict", "--data", copy, stdin=out.encode().replace(b'"n"', b"n", 1)
+    )
+    assert (code, err.splitlines()[-1]) == (1, "hookline: line 3: /: expected a JSON object")
+
+
+async def test_without_a_secret_only_without_api_keys(
+    datastore: Datastore, store: EmbeddedStore, tmp_path: Path
+) -> None:
+    await create_item(datastore)
+    code, out, err = await hookline("export", "--store", store.url, "--data", tmp_path)
+    assert (code, out) == (1, "")
+    assert "there is no secret in" in err
+    code, out, _ = await hookline("export", "--store", store.url, "--data", tmp_path, "--without-api-keys")
+    assert code == 0
+    there = {"HOOKLINE_NAMESPACE": "copy", "HOOKLINE_STORE_URL": store.url, "HOOKLINE_DATA": str(tmp_path)}
+    assert (await hookline("import", "-", stdin=out.encode(), environ=there))[0] == 0
+    assert (await hookline("doctor", environ=there))[:2] == (0, "examined 3 items and entries: 0 flaws, 0 repaired\n")
+    assert list(tmp_path.iterdir()) == []
