@@ -108,6 +108,7 @@ class Call:
             int(due) if due is not None else None,
             bool(extra.get(b"more")),
             list(after) if after else None,
+            examined=extra.get(b"examined", 0),
         )
 
 

@@ -16,8 +16,10 @@ from hookline.wake import Wakes
 
 POLL = 1.0
 """Seconds after which the first in line looks again by itself: it covers lost wake messages and filtered claims."""
-_ROUNDS = 20
-"""Steps of one claim that may find nothing: with filters it looks at about 20,000 items."""
+FRUITLESS_MAX = 20_000
+"""Items that one claim looks at without finding any that meet its filters."""
+_STEP_LEAST = 50
+"""As many a step counts at least: one may do no more than bring what is due into line."""
 
 Perform = Callable[[Call], Awaitable[Outcome | Claimed]]
 
@@ -76,10 +78,11 @@ class Claims:
                 failure = error
                 break
             items += claimed.items
-            after, fruitless = claimed.after, 0 if claimed.items else fruitless + 1
+            after = claimed.after
+            fruitless = 0 if claimed.items else fruitless + max(claimed.examined, _STEP_LEAST)
             if claimed.next_ms is not None:
                 next_ms = min(next_ms or claimed.next_ms, claimed.next_ms)
-            if len(claimed.items) < most and not (claimed.more and fruitless < _ROUNDS):
+            if len(claimed.items) < most and not (claimed.more and fruitless < FRUITLESS_MAX):
                 partition, tried, after = (partition + 1) % self._calls.partitions, tried + 1, None
         self._rotation[key] = partition
         if failure and not (items or given):

@@ -47,7 +47,8 @@ class Outcome:
 class Claimed:
     """What a claim took. ``next_ms`` is when there may be more: the earliest due time or lock expiry.
 
-    ``more`` says that one call's work did not reach to the end; then ``after`` is where it ended.
+    ``more`` says that one call's work did not reach to the end; then ``after`` is where it ended, having examined so
+    many.
     ``failure`` is what kept it from taking more, or anything, where the caller has something else to learn as well.
     """
 
@@ -55,4 +56,5 @@ class Claimed:
     next_ms: int | None = None
     more: bool = False
     after: list[bytes] | None = None
+    examined: int = 0
     failure: HooklineError | None = None

@@ -798,7 +798,7 @@ async def test_many_who_claim_what_stands_far_back_at_once(datastore: Datastore)
 async def test_a_claim_of_many_goes_on_behind_those_it_got(
     datastore: Datastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hookline.claims._ROUNDS", 3)
+    monkeypatch.setattr("hookline.claims.FRUITLESS_MAX", 2600)
     calls = [datastore.calls.create("jobs", f"{n:04}", metadata={**WAITING, "rare": n >= 2500}) for n in range(3000)]
     await datastore.run(calls)
     claimed = await datastore.claim("jobs", worker_id="w", limit=500, where={"rare": True})

@@ -86,6 +86,7 @@ end
 
 -- One entry of a set: given, buried, or passed over.
 local function visit(status, sort, operation, state)
+  state.examined = state.examined + 1
   if #operation.where > 0 then
     local held, work = where.holds(item.prefix .. operation.key .. ':' .. sort, sort, operation.where)
     state.work = state.work - work
@@ -208,6 +209,7 @@ local function gather(walk, after, operation, state)
         table.insert(found, { phase = phase, score = order, sort = sort })
       end
       state.work, place = state.work - 1, { walk.label, score, member }
+      state.examined = state.examined + 1
     end
   end
   return found, nil
@@ -266,7 +268,8 @@ function claim.run(operation)
     return { outcome.ok, false, { items = {} } }
   end
   local lock_ms = operation.lock_ms or settings.number(key, 'lock_ms')
-  local state = { items = {}, after = operation.after, until_ms = math.huge, lock_end = clock.text(clock.ms + lock_ms) }
+  local state = { items = {}, examined = 0, after = operation.after, until_ms = math.huge }
+  state.lock_end = clock.text(clock.ms + lock_ms)
   local promotable = promote(operation.key)
   local ended = take(operation, state)
   if state.refusal and #state.items == 0 then
@@ -275,7 +278,7 @@ function claim.run(operation)
   local full = #state.items == operation.limit
   local extra = { items = state.items }
   if not full and not state.refusal then
-    extra.more = promotable or not ended
+    extra.more, extra.examined = promotable or not ended, state.examined
     extra.next_ms = next_ms(operation, state)
   end
   if not ended and (not full or #operation.where > 0) then
