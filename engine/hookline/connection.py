@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 REDIS_MIN, VALKEY_MIN = (7, 0), (7, 2)
 """Script flags and sharded pub/sub begin here."""
+CLUSTER_PARTITIONS = 16
+"""Of a new namespace on a cluster, where no setting says otherwise."""
 _RETRY_PAUSE = 0.05
 
 _NOT_NOW = ("MISCONF", "LOADING", "BUSY", "READONLY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN")
@@ -43,7 +45,7 @@ class Connection:
         self._nodes = Nodes(url, settings)
         self._tags: list[str] = []
         self._slots: list[int] = []
-        self.partitions = settings.partitions
+        self.partitions = 0
         self.cursor_secret = b""
 
     async def open(self) -> None:
@@ -66,7 +68,8 @@ class Connection:
 
     async def _open_namespace(self) -> None:
         settings, name = self._settings, keys.meta(self._settings.namespace)
-        wanted = {"partitions": settings.partitions, "cursor_secret": secrets.token_bytes(32), "schema": keys.SCHEMA}
+        partitions = settings.partitions or (CLUSTER_PARTITIONS if self._nodes.clustered else 1)
+        wanted = {"partitions": partitions, "cursor_secret": secrets.token_bytes(32), "schema": keys.SCHEMA}
         for field, value in wanted.items():
             await self._command(keys.slot(name), "HSETNX", name, field, value)
         flat = await self._command(keys.slot(name), "HGETALL", name)
@@ -76,15 +79,15 @@ class Connection:
                 f"namespace {settings.namespace!r} is of schema {int(meta[b'schema'])}, this release works with"
                 f" {keys.SCHEMA}: use a release of that schema"
             )
-        if int(meta[b"partitions"]) != settings.partitions:
+        self.partitions = int(meta[b"partitions"])
+        if settings.partitions not in (None, self.partitions):
             raise Incompatible(
-                f"namespace {settings.namespace!r} was created with {int(meta[b'partitions'])} partitions, which is"
-                f" fixed: start with HOOKLINE_PARTITIONS={int(meta[b'partitions'])}"
+                f"namespace {settings.namespace!r} was created with {self.partitions} partitions, which is fixed: start"
+                f" with HOOKLINE_PARTITIONS={self.partitions}, or without it"
             )
         self.cursor_secret = meta[b"cursor_secret"]
         self._tags = [
-            keys.partition_tag(settings.namespace, partition, settings.partitions)
-            for partition in range(settings.partitions)
+            keys.partition_tag(settings.namespace, partition, self.partitions) for partition in range(self.partitions)
         ]
         self._slots = [keys.slot(tag) for tag in self._tags]
 

@@ -42,7 +42,10 @@ ENDED = {"status": {"in": sorted(TERMINAL)}}
 
 
 class Datastore:
-    """The engine over one store. ``async with Datastore(url, settings, secrets) as datastore: ...``."""
+    """The engine over one store. ``async with Datastore(url, settings, secrets) as datastore: ...``.
+
+    ``calls``, ``claims`` and ``upkeep`` are there once it is open: the store knows how many partitions there are.
+    """
 
     def __init__(
         self,
@@ -55,14 +58,10 @@ class Datastore:
         self.settings = settings
         self.secrets = secrets
         self.connection = Connection(url, settings, now_ms=now_ms)
-        self.calls = Calls(settings.namespace, settings.partitions, secrets)
         self.wakes = Wakes(self.connection, keys.wake_channel)
         self._changes = Wakes(self.connection, keys.changed_channel, idle_ends=True)
-        self.claims = Claims(self.calls, self.wakes, self._perform)
         self._batcher = Batcher(self.connection)
         self._known: dict[tuple[str, int], Known] = {}
-        self._queries = Queries(self.connection, settings.partitions, {})
-        self.upkeep = Upkeep(self.connection, settings.partitions)
 
     async def open(self) -> None:
         """Check the store and open the namespace.
@@ -76,6 +75,10 @@ class Datastore:
         except BaseException:
             await self.close()
             raise
+        self.calls = Calls(self.settings.namespace, self.connection.partitions, self.secrets)
+        self.claims = Claims(self.calls, self.wakes, self._perform)
+        self._queries = Queries(self.connection, self.calls.partitions, {})
+        self.upkeep = Upkeep(self.connection, self.calls.partitions)
 
     async def close(self) -> None:
         """Wait for what is under way, then close."""
@@ -197,7 +200,7 @@ class Datastore:
         settled = [_settled(outcome) for outcome in outcomes]
         if isinstance(claimed, Outcome):
             claimed = Claimed([], failure=claimed.error())
-        goes_on = claimed.more or limit > GIVEN_MAX or self.settings.partitions > 1
+        goes_on = claimed.more or limit > GIVEN_MAX or self.calls.partitions > 1
         if len(claimed.items) < limit and goes_on and (not claimed.failure or isinstance(claimed.failure, Refused)):
             rest = await self.claims.take(key, limit - len(claimed.items), options, given=True)
             claimed = replace(rest, items=claimed.items + rest.items, failure=claimed.failure or rest.failure)
@@ -284,8 +287,8 @@ class Datastore:
         seal = partial(
             codec.encode_triggers, secrets=self.secrets, owner=codec.identity(self.settings.namespace, key, "")
         )
-        values, gone = encode_settings(changes, self.settings.partitions, seal)
-        return decode_settings(await self.change_settings(key, values, gone), self.settings.partitions)
+        values, gone = encode_settings(changes, self.calls.partitions, seal)
+        return decode_settings(await self.change_settings(key, values, gone), self.calls.partitions)
 
     async def change_settings(
         self, key: str, values: Mapping[str, str | bytes], gone: Sequence[str] = ()
@@ -293,7 +296,7 @@ class Datastore:
         """:meth:`configure` in the form in which settings are stored -> all of them; it raises the same but Invalid."""
         whole = await self._configure(0, {"key": key, "set": values, "unset": gone})
         # The first partition counts the generations: where two race, the later of them stays everywhere.
-        rest = range(1, self.settings.partitions)
+        rest = range(1, self.calls.partitions)
         try:
             await asyncio.gather(*(self._configure(partition, {"key": key, "whole": whole}) for partition in rest))
         except Unavailable as error:
@@ -376,9 +379,7 @@ class Datastore:
         """
         conditions = compile_where(ENDED if until is None else until, "/until").conditions
         deadline = time.monotonic() + timeout
-        tag = keys.partition_tag(
-            self.settings.namespace, self.calls.partition(key, sort_field), self.settings.partitions
-        )
+        tag = keys.partition_tag(self.settings.namespace, self.calls.partition(key, sort_field), self.calls.partitions)
         async with self._changes.listening(keys.item_name(tag, key, sort_field)) as changed:
             while True:
                 item = await self._get(key, sort_field, conditions)
@@ -440,7 +441,7 @@ class Datastore:
         Raises:
             Unavailable
         """
-        return await read_stats(self.connection, self.settings.partitions, prefix)
+        return await read_stats(self.connection, self.calls.partitions, prefix)
 
 
 def _waves(calls: Sequence[Call]) -> Iterator[list[int]]:

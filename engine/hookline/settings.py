@@ -35,7 +35,13 @@ class Settings:
     host: str = _setting("127.0.0.1", "address to listen on")
     port: int = _setting(8080, "port to listen on; 0 picks a free one", 0, 65_535)
     namespace: str = _setting("default", "the tenant that this server serves")
-    partitions: int = _setting(1, "partitions of a new namespace; fixed once it has been created", 1, PARTITIONS_MAX)
+    partitions: int | None = _setting(
+        None,
+        "partitions of a new namespace, fixed once it has been created; none: as created, and for a new one 16 on a"
+        " cluster, else 1",
+        1,
+        PARTITIONS_MAX,
+    )
     secret_key: str | None = _setting(
         None, "32 bytes, as hex or base64, that encrypt API keys; none: <data>/secret", secret=True
     )
@@ -102,7 +108,7 @@ def _flaws(setting: Field[Any], value: Any) -> Iterator[Flaw]:
             check_namespace(value)
         except Invalid as invalid:
             yield Flaw(f"/{_variable(setting)}", invalid.flaws[0].detail)
-    elif (least is not None and value < least) or (most is not None and value > most):
+    elif value is not None and ((least is not None and value < least) or (most is not None and value > most)):
         bounds = f"from {least} on" if most is None else f"from {least} to {most}"
         yield Flaw(f"/{_variable(setting)}", f"expected a number {bounds}: {text}")
 
@@ -115,8 +121,12 @@ def _is_network(text: str) -> bool:
     return True
 
 
+def _kind(setting: Field[Any]) -> str:
+    return str(setting.type).removesuffix(" | None")
+
+
 def _read(setting: Field[Any], text: str) -> Any:
-    kind = str(setting.type)
+    kind = _kind(setting)
     if kind == "int":
         return int(text)
     if kind == "float":
@@ -137,4 +147,4 @@ def _seconds(text: str) -> float:
 
 def _explain(setting: Field[Any], error: ValueError) -> str:
     # The value is left out: it may be a secret.
-    return f"expected a whole number: {setting.metadata['help']}" if setting.type == "int" else str(error)
+    return f"expected a whole number: {setting.metadata['help']}" if _kind(setting) == "int" else str(error)

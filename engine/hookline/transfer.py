@@ -85,7 +85,7 @@ class _Export:
     def __init__(self, datastore: Datastore, api_keys: bool) -> None:
         self._datastore = datastore
         self._connection = datastore.connection
-        self._partitions = datastore.settings.partitions
+        self._partitions = datastore.calls.partitions
         self._api_keys = api_keys
 
     async def keys(self) -> tuple[dict[tuple[str, int], int], list[str]]:
@@ -212,7 +212,7 @@ class _Restore:
         notes: list[str] = []
         for number, raw in step:
             try:
-                entry = archive.read_line(raw, self._datastore.settings.partitions, api_keys=self._api_keys)
+                entry = archive.read_line(raw, self._datastore.calls.partitions, api_keys=self._api_keys)
             except Invalid as invalid:
                 self._failed += 1
                 notes.append(f"line {number}: {invalid}")

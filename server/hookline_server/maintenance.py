@@ -47,14 +47,14 @@ async def doctor(settings: Settings, repair: bool, say: Say) -> bool:
         connection = Connection(url, settings)
         try:
             await connection.open()
-            return await _examine(connection, settings.partitions, repair, say)
+            return await _examine(connection, repair, say)
         finally:
             await connection.close()
 
 
-async def _examine(connection: Connection, partitions: int, repair: bool, say: Say) -> bool:
+async def _examine(connection: Connection, repair: bool, say: Say) -> bool:
     with showing("Examined", say) as (advance, say_beside):
-        async for progress in examine(connection, partitions, repair=repair):
+        async for progress in examine(connection, connection.partitions, repair=repair):
             for finding in progress.findings:
                 say_beside(f"{finding} (repaired)" if finding.repaired else str(finding))
             advance(progress.examined, progress.total)

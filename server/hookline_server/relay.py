@@ -55,7 +55,7 @@ class Relay:
         """Relay until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                for partition in range(self._settings.partitions):
+                for partition in range(self._datastore.calls.partitions):
                     group.create_task(self._relay(partition))
                 group.create_task(self._retry())
         finally:

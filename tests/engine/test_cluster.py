@@ -104,6 +104,16 @@ async def test_waiting_claims_are_woken_from_every_node(datastore: Datastore, mo
         assert [item.sort_field for item in (await asyncio.wait_for(waiting, 5)).items] == [name]
 
 
+async def test_a_new_namespace_gets_16_partitions(cluster: Cluster, settings: Settings) -> None:
+    await cluster.flush()
+    unnamed = replace(settings, partitions=None)
+    for _ in range(2):
+        async with Datastore(cluster.url, unnamed, SecretBox(bytes(range(32)))) as opened:
+            assert opened.calls.partitions == 16
+    async with Datastore(cluster.url, replace(settings, namespace="named"), SecretBox(bytes(range(32)))) as other:
+        assert other.calls.partitions == PARTITIONS
+
+
 async def test_flushed_scripts_are_loaded_on_their_node(datastore: Datastore, cluster: Cluster) -> None:
     for node in cluster.nodes:
         await node.client.script_flush()

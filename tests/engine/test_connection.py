@@ -110,13 +110,28 @@ async def test_the_namespace_as_it_was_created(store: EmbeddedStore, raw: aiored
         meta = await raw.hgetall(META)
         assert meta == {b"partitions": b"4", b"schema": b"1", b"cursor_secret": first.connection.cursor_secret}
         assert len(first.connection.cursor_secret) == 32
-    text = await refusal(store.url, settings)
-    assert text == "namespace 'default' was created with 4 partitions, which is fixed: start with HOOKLINE_PARTITIONS=4"
+    assert await refusal(store.url, replace(settings, partitions=1)) == (
+        "namespace 'default' was created with 4 partitions, which is fixed: start with HOOKLINE_PARTITIONS=4,"
+        " or without it"
+    )
     async with datastore_at(store.url, replace(settings, partitions=4)) as again:
         assert again.connection.cursor_secret == first.connection.cursor_secret
     async with datastore_at(store.url, replace(settings, namespace="other")) as other:
         assert other.connection.cursor_secret != first.connection.cursor_secret
     assert await raw.hgetall(META) == meta
+
+
+async def test_who_names_no_partitions_has_those_of_the_namespace(
+    store: EmbeddedStore, raw: aioredis.Redis, settings: Settings
+) -> None:
+    async with datastore_at(store.url, replace(settings, partitions=4)) as first:
+        await first.run([first.calls.create("jobs", f"{n}") for n in range(20)])
+    async with datastore_at(store.url, settings) as again:
+        assert [item.version for n in range(20) for item in (await again.get("jobs", f"{n}"),)] == [1] * 20
+        assert {row.partition for row in (await again.stats()).rows} == {0, 1, 2, 3}
+        assert (await again.configure("jobs", max_length=40)).max_length == 40
+    async with datastore_at(store.url, replace(settings, namespace="new")):
+        assert await raw.hget(keys.meta("new"), "partitions") == b"1"
 
 
 async def test_a_newer_schema(store: EmbeddedStore, raw: aioredis.Redis, settings: Settings) -> None:

@@ -39,7 +39,7 @@ ITEMS: dict[str, dict[str, Any]] = {
 async def find(datastore: Datastore, *, repair: bool = False) -> list[Finding]:
     """All that the doctor tells of."""
     found: list[Finding] = []
-    async for progress in examine(datastore.connection, datastore.settings.partitions, repair=repair):
+    async for progress in examine(datastore.connection, datastore.calls.partitions, repair=repair):
         found += progress.findings
         assert progress.flaws == len(found)
         assert progress.repaired == sum(finding.repaired for finding in found)

@@ -28,6 +28,7 @@ CANARY = "canary-7f3a"
         ({"HOOKLINE_DATA": "/a b"}, {}, "data", Path("/a b")),
         ({"HOOKLINE_NAMESPACE": "tenant-1"}, {}, "namespace", "tenant-1"),
         ({"HOOKLINE_PARTITIONS": "256"}, {}, "partitions", 256),
+        ({}, {}, "partitions", None),
         ({"HOOKLINE_CALL_TIMEOUT": "2"}, {}, "call_timeout", 2.0),
         ({"HOOKLINE_CALL_TIMEOUT": " 0.25 "}, {}, "call_timeout", 0.25),
         ({"HOOKLINE_CALL_TIMEOUT": "250ms"}, {}, "call_timeout", 0.25),
