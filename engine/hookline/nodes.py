@@ -40,7 +40,10 @@ class LostError(Exception):
 
 
 class Nodes:
-    """Pools of connections to the primaries of a store. Without a cluster there is one, that of the URL."""
+    """Pools of connections to the primaries of a store. Without a cluster there is one, that of the URL.
+
+    Of a cluster several nodes may be named, by URLs with commas between them.
+    """
 
     def __init__(self, url: str, settings: Settings) -> None:
         self._settings = settings
@@ -54,7 +57,8 @@ class Nodes:
             "health_check_interval": 0,
             "client_name": "hookline",
         }
-        self._url_options: dict[str, Any] = dict(parse_url(url))
+        self._starts: list[dict[str, Any]] = [dict(parse_url(each)) for each in url.split(",")]
+        self._url_options = self._starts[0]
         self._first = self._make_pool(self._url_options)
         self._pools: dict[Address, aioredis.BlockingConnectionPool] = {}
         self._ranges: list[tuple[int, int, Address]] = []
@@ -66,14 +70,33 @@ class Nodes:
         return bool(self._ranges)
 
     async def open(self) -> None:
-        """Learn whether the store is a cluster, and who has what of it.
+        """Find the first node that answers; learn whether the store is a cluster, and who has what of it.
 
         Raises:
-            NotSentError, LostError
+            NotSentError, LostError, Unavailable: no node answers.
+            Incompatible: several are named, and the one that answers is no node of a cluster.
         """
-        info = await self._exchange(self._first, ("INFO", "cluster"))
+        info = await self._find_first()
         if b"cluster_enabled:1" in info:
             await self.refresh()
+        elif len(self._starts) > 1:
+            # Else what is written would depend on which of them answers.
+            raise Incompatible("several stores are named, and one of them is not a node of a cluster: name one store")
+
+    async def _find_first(self) -> bytes:
+        """Make the first node that answers the one to start from -> what it says of its cluster."""
+        failure: Exception = Unavailable("no store is named")
+        for start in self._starts:
+            if start is not self._url_options:
+                await self._first.disconnect()
+                self._url_options, self._first = start, self._make_pool(start)
+            try:
+                info: bytes = await self._exchange(self._first, ("INFO", "cluster"))
+            except (NotSentError, LostError, Unavailable) as error:
+                failure = error
+            else:
+                return info
+        raise failure
 
     async def close(self) -> None:
         """Close every connection."""

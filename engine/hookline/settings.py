@@ -29,7 +29,10 @@ class Settings:
     """All settings. Durations are seconds here, and may carry a unit in the environment (``500ms``, ``10m``)."""
 
     store_url: str | None = _setting(
-        None, "redis://, rediss:// or unix:// URL of a store; none: the embedded one", secret=True
+        None,
+        "redis://, rediss:// or unix:// URL of a store, or of nodes of a cluster, separated by commas; none: the"
+        " embedded one",
+        secret=True,
     )
     data: Path = _setting(Path("hookline-data"), "directory of the embedded store and of the secret")
     host: str = _setting("127.0.0.1", "address to listen on")
@@ -99,8 +102,10 @@ def _variable(setting: Field[Any]) -> str:
 def _flaws(setting: Field[Any], value: Any) -> Iterator[Flaw]:
     """Whether the value of a setting is out of its bounds."""
     least, most, text = (setting.metadata[name] for name in ("least", "most", "help"))
-    if setting.name == "store_url" and value is not None and not value.startswith(STORE_SCHEMES):
-        yield Flaw(f"/{_variable(setting)}", f"expected a URL that begins with one of {', '.join(STORE_SCHEMES)}")
+    if setting.name == "store_url" and value is not None and not _are_stores(value):
+        schemes = ", ".join(STORE_SCHEMES)
+        detail = f"expected URLs, separated by commas, that each begin with one of {schemes} (a comma within: %2C)"
+        yield Flaw(f"/{_variable(setting)}", detail)
     elif setting.name == "egress_allow" and not all(map(_is_network, value)):
         yield Flaw(f"/{_variable(setting)}", "expected networks such as 10.1.0.0/16, separated by commas")
     elif setting.name == "namespace":
@@ -111,6 +116,10 @@ def _flaws(setting: Field[Any], value: Any) -> Iterator[Flaw]:
     elif value is not None and ((least is not None and value < least) or (most is not None and value > most)):
         bounds = f"from {least} on" if most is None else f"from {least} to {most}"
         yield Flaw(f"/{_variable(setting)}", f"expected a number {bounds}: {text}")
+
+
+def _are_stores(text: str) -> bool:
+    return all(url.startswith(STORE_SCHEMES) for url in text.split(","))
 
 
 def _is_network(text: str) -> bool:

@@ -55,7 +55,11 @@ def _settings_table() -> str:
 
 
 @main.command(epilog=_settings_table())
-@click.option("--store", "store_url", help="URL of a Redis or Valkey to use; left out: the embedded one.")
+@click.option(
+    "--store",
+    "store_url",
+    help="URL of a Redis or Valkey, or of several nodes of a cluster, with commas between; left out: the embedded one.",
+)
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Directory of the data.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on, 0 for a free one.  [default: 8080]")

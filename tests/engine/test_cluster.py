@@ -15,6 +15,7 @@ from conftest import Clock, wait_until
 from hookline import Datastore, SecretBox, Settings, bulk, doctor, keys, transfer
 from hookline.errors import Unavailable
 from hookline.keys import SLOTS
+from process import free_port
 
 PARTITIONS = 6
 WAITING = {"status": "not_started"}
@@ -112,6 +113,17 @@ async def test_a_new_namespace_gets_16_partitions(cluster: Cluster, settings: Se
             assert opened.calls.partitions == 16
     async with Datastore(cluster.url, replace(settings, namespace="named"), SecretBox(bytes(range(32)))) as other:
         assert other.calls.partitions == PARTITIONS
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_the_first_node_that_answers_is_used(cluster: Cluster, settings: Settings, place: int) -> None:
+    nobody = [f"redis://127.0.0.1:{free_port()}" for _ in range(2)]
+    urls = [*nobody[:place], f"redis://127.0.0.1:{cluster.nodes[place].port}", *nobody[place:], cluster.url]
+    await cluster.flush()
+    async with Datastore(",".join(urls), settings, SecretBox(bytes(range(32)))) as opened:
+        await fill(opened)
+    with pytest.raises(Unavailable):
+        await Datastore(",".join(nobody), settings, SecretBox(bytes(range(32)))).open()
 
 
 async def test_flushed_scripts_are_loaded_on_their_node(datastore: Datastore, cluster: Cluster) -> None:

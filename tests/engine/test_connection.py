@@ -134,6 +134,11 @@ async def test_who_names_no_partitions_has_those_of_the_namespace(
         assert await raw.hget(keys.meta("new"), "partitions") == b"1"
 
 
+async def test_several_stores_that_are_no_cluster(store: EmbeddedStore, settings: Settings) -> None:
+    text = await refusal(f"{store.url},{store.url}", settings)
+    assert text == "several stores are named, and one of them is not a node of a cluster: name one store"
+
+
 async def test_a_newer_schema(store: EmbeddedStore, raw: aioredis.Redis, settings: Settings) -> None:
     await raw.hset(META, mapping={"schema": 2, "partitions": 1})
     text = await refusal(store.url, settings)
