@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import redis.asyncio as aioredis
-
 from conftest import wait_until
 from hookline.embedded import find_server
 from hookline.keys import SLOTS
-from process import free_port
+from process import Store, free_port, running_store
 
 NODES = 3
 
 
 @dataclass
-class Node:
-    """One primary: its process, a client, its id in the cluster."""
+class Node(Store):
+    """One primary, and its id in the cluster."""
 
-    port: int
-    process: asyncio.subprocess.Process
-    client: aioredis.Redis
     id: str = ""
 
     async def cluster(self, *args: Any) -> Any:
@@ -42,7 +36,7 @@ class Cluster:
     @property
     def url(self) -> str:
         """The first node, by which the others are found."""
-        return f"redis://127.0.0.1:{self.nodes[0].port}"
+        return self.nodes[0].url
 
     async def flush(self) -> None:
         """Empty every node."""
@@ -74,47 +68,28 @@ class Cluster:
 @contextlib.asynccontextmanager
 async def clustering(directory: Path) -> AsyncIterator[Cluster]:
     """Start the nodes and make them a cluster."""
-    cluster = Cluster()
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        cluster = Cluster()
         for number in range(NODES):
-            cluster.nodes.append(await _start(directory / str(number)))
+            store = await stack.enter_async_context(
+                running_store(
+                    str(find_server()),
+                    directory / str(number),
+                    cluster_port=free_port(),
+                    cluster_enabled="yes",
+                    cluster_node_timeout=1000,
+                    cluster_allow_replica_migration="no",
+                    cluster_require_full_coverage="no",
+                )
+            )
+            cluster.nodes.append(Node(store.port, store.process, store.client))
         await _join(cluster)
         yield cluster
-    finally:
-        for node in cluster.nodes:
-            await node.client.aclose()
-            with contextlib.suppress(ProcessLookupError):
-                node.process.kill()
-            await node.process.wait()
-
-
-async def _start(directory: Path) -> Node:
-    directory.mkdir(parents=True)
-    port, bus = free_port(), free_port()
-    options = {
-        "port": port, "cluster-port": bus, "bind": "127.0.0.1", "dir": directory, "save": "", "appendonly": "no",
-        "cluster-enabled": "yes", "cluster-node-timeout": 1000, "cluster-allow-replica-migration": "no",
-        "cluster-require-full-coverage": "no",
-    }  # fmt: skip
-    args = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    process = await asyncio.create_subprocess_exec(
-        str(find_server()), *args, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-    )
-    client = aioredis.Redis(host="127.0.0.1", port=port, protocol=2)
-    node = Node(port, process, client)
-
-    async def answers() -> bool:
-        with contextlib.suppress(aioredis.ConnectionError):
-            return bool(await client.ping())
-        return False
-
-    await wait_until(answers)
-    node.id = (await node.cluster("MYID")).decode()
-    return node
 
 
 async def _join(cluster: Cluster) -> None:
     for number, node in enumerate(cluster.nodes):
+        node.id = (await node.cluster("MYID")).decode()
         first, last = number * SLOTS // NODES, (number + 1) * SLOTS // NODES - 1
         await node.cluster("ADDSLOTSRANGE", first, last)
         bus = int((await node.client.config_get("cluster-port"))["cluster-port"] or 0)

@@ -1,4 +1,4 @@
-"""``hookline serve`` as a process of its own."""
+"""``hookline serve``, or a store's server, as a process of its own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import redis.asyncio as aioredis
+
+from conftest import wait_until
 
 
 @dataclass
@@ -31,6 +35,20 @@ class Process:
         """Ask it to stop -> its exit code."""
         self.process.send_signal(signum)
         return await asyncio.wait_for(self.process.wait(), 20)
+
+
+@dataclass
+class Store:
+    """A running store: its port, its process, a client."""
+
+    port: int
+    process: asyncio.subprocess.Process
+    client: aioredis.Redis
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"redis://127.0.0.1:{self.port}"
 
 
 def free_port() -> int:
@@ -74,6 +92,32 @@ async def serving(data: Path, *args: str, port: int = 0, **environ: str) -> Asyn
         if reader:
             await reader
         process._transport.close()  # type: ignore[attr-defined]  # else its pipe is reported as left open
+
+
+@contextlib.asynccontextmanager
+async def running_store(server: str, directory: Path, **options: str | int) -> AsyncIterator[Store]:
+    """Start a Redis or Valkey with these options on a free port, and wait until it answers; kill it in the end."""
+    directory.mkdir(parents=True)
+    port = free_port()
+    common = {"port": port, "bind": "127.0.0.1", "dir": str(directory), "save": "", "appendonly": "no"}
+    args = [part for name, value in (common | options).items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(server, *args, stdout=quiet, stderr=quiet)
+    client = aioredis.Redis(host="127.0.0.1", port=port, protocol=2)
+
+    async def answers() -> bool:
+        with contextlib.suppress(aioredis.ConnectionError):
+            return bool(await client.ping())
+        return False
+
+    try:
+        await wait_until(answers)
+        yield Store(port, process, client)
+    finally:
+        await client.aclose()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 async def _read_on(stdout: asyncio.StreamReader, said: list[str]) -> None:

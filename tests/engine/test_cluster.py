@@ -118,7 +118,7 @@ async def test_a_new_namespace_gets_16_partitions(cluster: Cluster, settings: Se
 @pytest.mark.parametrize("place", [0, 1, 2])
 async def test_the_first_node_that_answers_is_used(cluster: Cluster, settings: Settings, place: int) -> None:
     nobody = [f"redis://127.0.0.1:{free_port()}" for _ in range(2)]
-    urls = [*nobody[:place], f"redis://127.0.0.1:{cluster.nodes[place].port}", *nobody[place:], cluster.url]
+    urls = [*nobody[:place], cluster.nodes[place].url, *nobody[place:], cluster.url]
     await cluster.flush()
     async with Datastore(",".join(urls), settings, SecretBox(bytes(range(32)))) as opened:
         await fill(opened)
