@@ -19,6 +19,7 @@ from hookline.keysettings import Known
 from hookline.outcome import Claimed, Outcome
 from hookline_lua import load
 from invariants import EPOCH_MS, read_keyspace
+from jobs import spoil
 
 TAG = "hl:{default/0}"
 KEEP_MS = 4000
@@ -187,8 +188,7 @@ class Scripts:
 
     async def spoil(self, name: str) -> None:
         """Put text where Hookline has something else."""
-        await self.raw.delete(f"{TAG}:{name}")
-        await self.raw.set(f"{TAG}:{name}", "spoilt")
+        await spoil(self.raw, f"{TAG}:{name}")
 
     async def events(self) -> list[dict[str, Any]]:
         """The entries of the outbox; what changed (before, after) decoded to fields."""

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from cluster import NODES, Cluster, clustering
 from conftest import Clock, wait_until
-from hookline import Datastore, SecretBox, Settings, bulk, doctor, keys, transfer
+from hookline import Datastore, SecretBox, Settings, doctor, keys, transfer
 from hookline.errors import Unavailable
 from hookline.keys import SLOTS
 from process import free_port
@@ -52,31 +52,6 @@ async def test_partitions_spread_over_the_nodes(datastore: Datastore, cluster: C
     assert made == [PARTITIONS // NODES] * NODES
 
 
-async def test_every_verb(datastore: Datastore, clock: Clock) -> None:
-    await fill(datastore)
-    assert [item and item.sort_field for item in await datastore.get_many([("jobs", name) for name in NAMES])] == NAMES
-    assert [item.sort_field for item in (await datastore.query("jobs", order="sortField", limit=240)).items] == NAMES
-    claimed = await datastore.claim("jobs", worker_id="w", limit=240, lock_for=60)
-    assert sorted(item.sort_field for item in claimed.items) == NAMES
-    settled, more = await datastore.exchange(
-        [datastore.calls.complete("jobs", item.sort_field, item.token or "") for item in claimed.items[:200]],
-        "jobs",
-        worker_id="w",
-    )
-    assert ({outcome.word for outcome in settled}, more.items) == ({"ok"}, [])
-    clock.advance(120)
-    await datastore.sweep()
-    assert len((await datastore.claim("jobs", worker_id="v", limit=240)).items) == 40
-    await datastore.update("jobs", "000", metadata={"x": 1})
-    await datastore.delete("jobs", "001")
-    assert (await datastore.configure("jobs", lock_for="30s")).generation == 1
-    counts = {row.status: 0 for row in (await datastore.stats()).rows}
-    for row in (await datastore.stats()).rows:
-        counts[row.status] += row.count
-    assert counts == {"": 239, "completed": 199, "started": 40}
-    assert [step.done async for step in bulk.delete(datastore, "jobs", {"status": "completed"})][-1] == 199
-
-
 async def test_examined_exported_and_brought_back(datastore: Datastore, cluster: Cluster) -> None:
     await fill(datastore)
     tag = keys.partition_tag("default", datastore.calls.partition("jobs", "000"), PARTITIONS)
@@ -92,17 +67,6 @@ async def test_examined_exported_and_brought_back(datastore: Datastore, cluster:
     ends = [step async for step in transfer.restore(datastore, lines)]
     assert (ends[-1].written, ends[-1].failed) == (len(NAMES), 0)
     assert [item.sort_field for item in (await datastore.query("jobs", order="sortField", limit=240)).items] == NAMES
-
-
-async def test_waiting_claims_are_woken_from_every_node(datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hookline.claims.POLL", 60.0)
-    by_partition = {keys.partition_of("jobs", name, PARTITIONS): name for name in NAMES}
-    assert len(by_partition) == PARTITIONS
-    for name in by_partition.values():
-        waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
-        await wait_until(lambda: datastore.claims.lines.waiting("jobs") and datastore.wakes._subscribed.is_set())
-        await datastore.create("jobs", name, metadata=WAITING)
-        assert [item.sort_field for item in (await asyncio.wait_for(waiting, 5)).items] == [name]
 
 
 async def test_a_new_namespace_gets_16_partitions(cluster: Cluster, settings: Settings) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import redis.asyncio as aioredis
+from redis.exceptions import NoPermissionError
 
+from backends import opened
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings, keys
 from hookline.errors import HooklineError, Incompatible, StoreFull, Unavailable
 from invariants import check_invariants
@@ -137,6 +139,23 @@ async def test_who_names_no_partitions_has_those_of_the_namespace(
 async def test_several_stores_that_are_no_cluster(store: EmbeddedStore, settings: Settings) -> None:
     text = await refusal(f"{store.url},{store.url}", settings)
     assert text == "several stores are named, and one of them is not a node of a cluster: name one store"
+
+
+async def test_the_user_of_the_documentation_may_do_nothing_else(store: EmbeddedStore, tmp_path: Path) -> None:
+    """That it may do what is needed is what tests/conformance shows."""
+    async with opened("acl", store, tmp_path) as backend, aioredis.Redis.from_url(backend.url, protocol=2) as client:
+        await client.set("hl:x", "1")
+        for words in (
+            "SET other 1",
+            "GET other",
+            "SPUBLISH other 1",
+            "FLUSHALL",
+            "KEYS *",
+            "CONFIG GET dir",
+            "SCRIPT FLUSH",
+        ):
+            with pytest.raises(NoPermissionError):
+                await client.execute_command(*words.split())  # type: ignore[no-untyped-call]
 
 
 async def test_a_newer_schema(store: EmbeddedStore, raw: aioredis.Redis, settings: Settings) -> None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis.asyncio as aioredis
 
-from conftest import Clock
 from hookline import Datastore, SecretBox, Settings
 from hookline.codec import encode_triggers
-from hookline.errors import Invalid, KeyFull, Paused, ReservedKey
-from hookline.keys import partition_tag
+from hookline.errors import Invalid
 from hookline.keysettings import decode_settings, encode_backoff, encode_settings
 
 WAITING = {"status": "not_started"}
@@ -140,68 +135,3 @@ async def test_every_flaw_is_named_and_nothing_changed(
 )
 def test_backoff(backoff: Any, text: str) -> None:
     assert encode_backoff(backoff, "/backoff") == text
-
-
-async def test_settings_hold_in_every_partition(datastore: Datastore, clock: Clock) -> None:
-    clock.ms = 1_800_000_000_000
-    held = await datastore.configure("jobs", lock_for="30s", max_attempts=2)
-    assert (held.lock_ms, held.max_attempts, held.generation) == (30_000, 2, 1)
-    await datastore.run([datastore.calls.create("jobs", f"{n}", metadata=WAITING) for n in range(40)])
-    items = (await datastore.claim("jobs", worker_id="w", limit=40)).items
-    assert {item.locked_until_ms for item in items} == {clock.ms + 30_000}
-    assert len({datastore.calls.partition("jobs", item.sort_field) for item in items}) == PARTITIONS
-    assert await datastore.configure("jobs", lock_for=None) == replace(held, lock_ms=600_000, generation=2)
-    assert (await datastore.key_settings("other")).generation == 0
-
-
-async def test_a_change_that_was_cut_off_is_finished_by_the_next_look(
-    datastore: Datastore, raw: aioredis.Redis
-) -> None:
-    tags = [partition_tag("default", partition, PARTITIONS) for partition in range(PARTITIONS)]
-    await datastore.configure("jobs", lock_for="30s")
-    await raw.hset(f"{tags[0]}:cfg:jobs", mapping={"lock_ms": "1000", "generation": "2"})
-    await raw.delete(f"{tags[2]}:cfg:jobs")
-    assert (await datastore.key_settings("jobs")).lock_ms == 1000
-    for tag in tags:
-        assert await raw.hgetall(f"{tag}:cfg:jobs") == {b"lock_ms": b"1000", b"generation": b"2"}
-
-
-async def test_many_change_settings_at_once(datastore: Datastore, raw: aioredis.Redis) -> None:
-    await asyncio.gather(*(datastore.configure("jobs", max_attempts=n, lock_for=n) for n in range(1, 30)))
-    tags = [partition_tag("default", partition, PARTITIONS) for partition in range(PARTITIONS)]
-    first, *others = [await raw.hgetall(f"{tag}:cfg:jobs") for tag in tags]
-    assert others == [first] * (PARTITIONS - 1)
-    assert first[b"generation"] == b"29"
-
-
-async def test_pause_and_resume(datastore: Datastore) -> None:
-    await datastore.create("jobs", "a", metadata=WAITING)
-    await datastore.pause("jobs")
-    assert (await datastore.claim("jobs", worker_id="w")).items == []
-    with pytest.raises(Paused):
-        await datastore.update("jobs", "a", metadata={"status": "started"})
-    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=10))
-    await asyncio.sleep(0.3)
-    assert not waiting.done()
-    begun = time.monotonic()
-    await datastore.resume("jobs")
-    assert len((await waiting).items) == 1
-    assert time.monotonic() - begun < 5
-
-
-async def test_a_full_key(datastore: Datastore) -> None:
-    """The partitions fill about evenly, so it is full at about its length."""
-    await datastore.configure("jobs", max_length=100)
-    outcomes = await datastore.run([datastore.calls.create("jobs", f"{n:03}") for n in range(300)])
-    made = [outcome.sort_field for outcome in outcomes if outcome.ok]
-    assert {outcome.word for outcome in outcomes} == {"ok", "key_full"}
-    assert len(made) == 100
-    with pytest.raises(KeyFull):
-        await datastore.create("jobs", outcomes[-1].sort_field)
-    await datastore.delete("jobs", made[0])
-    await datastore.create("jobs", made[0])
-
-
-async def test_the_engines_own_keys_have_no_settings(datastore: Datastore) -> None:
-    with pytest.raises(ReservedKey):
-        await datastore.configure("hookline.orchestrations", paused=True)

@@ -14,10 +14,6 @@ from invariants import check_invariants
 from scripts import Scripts
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "spoils: the test leaves keys that Hookline never writes")
-
-
 @pytest_asyncio.fixture(loop_scope="session")
 async def scripts(raw: aioredis.Redis, datastore: Datastore, clock: Clock) -> Scripts:
     clock.ms = NOW_MS

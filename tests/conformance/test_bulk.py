@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
-import redis.asyncio as aioredis
 
 from conftest import NOW_MS, Clock
-from hookline import Datastore, Settings, bulk
+from hookline import Datastore, bulk
 from hookline.bulk import Progress
 from hookline.errors import Invalid, NotFound
-from invariants import check_invariants
-
-WAITING = {"status": "not_started"}
+from jobs import WAITING, claim_one, statuses
 
 
-@pytest.fixture(params=[1, 3])
-def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
-    return replace(Settings(), data=tmp_path, call_timeout=2.0, partitions=request.param)
-
-
-@pytest_asyncio.fixture(loop_scope="session", autouse=True)
-async def invariants(raw: aioredis.Redis, datastore: Datastore, clock: Clock) -> AsyncIterator[None]:
+@pytest.fixture(autouse=True)
+def stopped(clock: Clock) -> None:
     clock.ms = NOW_MS
-    yield
-    await check_invariants(raw)
 
 
 async def fill(datastore: Datastore, count: int, **metadata: Any) -> None:
@@ -39,13 +26,6 @@ async def fill(datastore: Datastore, count: int, **metadata: Any) -> None:
 
 async def through(steps: AsyncIterator[Progress]) -> list[Progress]:
     return [step async for step in steps]
-
-
-async def statuses(datastore: Datastore) -> dict[str, int]:
-    totals: dict[str, int] = {}
-    for row in (await datastore.stats()).rows:
-        totals[row.status] = totals.get(row.status, 0) + row.count
-    return totals
 
 
 async def test_delete_what_matches(datastore: Datastore) -> None:
@@ -105,7 +85,7 @@ async def test_what_fails_again_while_it_runs_is_not_redriven_again(datastore: D
 
 async def test_cancel_what_waits_and_what_is_held(datastore: Datastore) -> None:
     await fill(datastore, 9, **WAITING)
-    (held,) = (await datastore.claim("jobs", worker_id="w")).items
+    held = await claim_one(datastore, where={"n": 0})
     assert (await through(bulk.cancel(datastore, "jobs", {"n": {"in": [0, 1]}})))[-1].done == 5
     assert await statuses(datastore) == {"": 9, "not_started": 3, "cancelled": 5, "started": 1}
     assert (await through(bulk.cancel(datastore, "jobs", {"status": "started"})))[-1].done == 1

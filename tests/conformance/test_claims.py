@@ -1,0 +1,133 @@
+"""Claims that are answered at once: their order, what they may find, what a sweep does for them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+import redis.asyncio as aioredis
+
+from backends import Backend
+from conftest import NOW_MS, Clock
+from hookline import Claimed, Datastore
+from hookline.errors import Corrupt, OutboxFull
+from jobs import WAITING, by_partition, claim_one, fill, names, spoil, tags
+
+
+async def test_claims_in_line(datastore: Datastore, clock: Clock) -> None:
+    """By priority, then by time; exact within a partition."""
+    clock.ms = NOW_MS
+    priorities = {f"{n:02}": n * 7 % 10 for n in range(40)}
+    for name, priority in priorities.items():
+        await datastore.create("jobs", name, metadata={**WAITING, "priority": priority})
+        clock.advance(1)
+    line = sorted(priorities, key=lambda name: -priorities[name])
+    first = names((await datastore.claim("jobs", worker_id="w", limit=30, lock_for=60)).items)
+    rest = names((await datastore.claim("jobs", worker_id="w", limit=30)).items)
+    assert (len(first), len(rest)) == (30, 10)
+    assert by_partition(datastore, first + rest) == by_partition(datastore, line)
+    clock.advance(60)
+    again = await datastore.claim("jobs", worker_id="v", limit=500)
+    assert sorted(names(again.items)) == sorted(first)
+    assert all(item.metadata["attempts"] == 2 for item in again.items)
+
+
+async def test_the_earliest_of_all_partitions(datastore: Datastore, clock: Clock) -> None:
+    clock.ms = NOW_MS
+    for n in range(40):
+        await datastore.create("jobs", f"{n}", metadata={**WAITING, "scheduled_at": f"+{100 - n}s"})
+    for _ in range(3):
+        assert (await datastore.claim("jobs", worker_id="w")).next_ms == NOW_MS + 61_000
+
+
+@pytest.mark.parametrize("limit", [1, 13, 50, 400])
+async def test_claims_take_everything_and_never_too_much(datastore: Datastore, limit: int) -> None:
+    made = await fill(datastore, 30 if limit == 1 else 300)
+    taken: list[str] = []
+    while found := names((await datastore.claim("jobs", worker_id="w", limit=limit)).items):
+        taken += found
+        assert len(found) == limit or len(taken) == len(made)
+    assert by_partition(datastore, taken) == by_partition(datastore, made)
+
+
+async def test_filtered_claims(datastore: Datastore) -> None:
+    made = await fill(datastore, 300)
+    claimed = await datastore.claim("jobs", worker_id="w", limit=400, where={"n": {"gte": 200}})
+    assert by_partition(datastore, names(claimed.items)) == by_partition(datastore, made[200:])
+
+
+async def test_claim_says_when_there_may_be_more(datastore: Datastore, clock: Clock) -> None:
+    clock.ms = NOW_MS
+    assert await datastore.claim("jobs", worker_id="w") == Claimed([], None)
+    await datastore.create("jobs", "a", metadata={**WAITING, "scheduled_at": "+30s"})
+    assert (await datastore.claim("jobs", worker_id="w")).next_ms == NOW_MS + 30_000
+    await datastore.create("jobs", "b", metadata=WAITING)
+    await claim_one(datastore, lock_for=10)
+    assert (await datastore.claim("jobs", worker_id="w")).next_ms == NOW_MS + 10_000
+
+
+async def test_what_a_claim_filters_for_may_stand_far_back(datastore: Datastore) -> None:
+    made = await fill(datastore, 3150)
+    rare = {"n": {"gte": 3000}}
+    claimed = await datastore.claim("jobs", worker_id="w", limit=120, where=rare)
+    rest = await datastore.claim("jobs", worker_id="w", limit=120, where=rare)
+    assert (len(claimed.items), len(rest.items)) == (120, 30)
+    assert by_partition(datastore, names(claimed.items + rest.items)) == by_partition(datastore, made[3000:])
+    assert (await datastore.claim("jobs", worker_id="w", where=rare)).items == []
+
+
+async def test_many_who_claim_what_stands_far_back_at_once(datastore: Datastore) -> None:
+    made = await fill(datastore, 3050)
+    claims = [datastore.claim("jobs", worker_id=f"w{n}", where={"n": {"gte": 3000}}) for n in range(50)]
+    claimed = await asyncio.gather(*claims)
+    assert sorted(name for each in claimed for name in names(each.items)) == made[3000:]
+
+
+async def test_a_claim_of_many_goes_on_behind_those_it_got(
+    datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.claims.FRUITLESS_MAX", 2600)
+    await fill(datastore, 3000)
+    claimed = await datastore.claim("jobs", worker_id="w", limit=500, where={"n": {"gte": 2500}})
+    assert len(claimed.items) == 500
+
+
+async def test_a_claim_that_would_fire_into_a_full_outbox(store: Backend, datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata=WAITING, trigger_urls={"http://127.0.0.1:1/": ""})
+    async with Datastore(store.url, replace(datastore.settings, outbox_max=0), datastore.secrets) as full:
+        with pytest.raises(OutboxFull):
+            await full.claim("jobs", worker_id="w", triggers="on")
+        assert len((await full.claim("jobs", worker_id="w")).items) == 1
+
+
+async def test_sweep(datastore: Datastore, clock: Clock) -> None:
+    clock.ms = NOW_MS
+    await datastore.create("jobs", "due", metadata={**WAITING, "scheduled_at": "+1s"})
+    await datastore.create("jobs", "spent", metadata={**WAITING, "max_attempts": 1})
+    await claim_one(datastore, lock_for=1)
+    clock.advance(2)
+    assert await datastore.sweep() == []
+    assert (await datastore.get("jobs", "due")).status == "not_started"
+    spent = await datastore.get("jobs", "spent")
+    assert (spent.status, spent.metadata["last_error"]) == ("failed", "lock expired")
+
+
+async def test_a_claim_stays_where_there_is_work(datastore: Datastore) -> None:
+    await fill(datastore, 600)
+    claimed = await datastore.claim("jobs", worker_id="w", limit=20)
+    assert len({datastore.calls.partition("jobs", name) for name in names(claimed.items)}) == 1
+
+
+@pytest.mark.spoils
+async def test_what_was_claimed_before_an_error_reaches_the_caller(datastore: Datastore, raw: aioredis.Redis) -> None:
+    made = await fill(datastore, 300)
+    spoilt = datastore.calls.partition("jobs", made[0])
+    await spoil(raw, f"{tags(datastore)[spoilt]}:s:jobs:not_started")
+    wanted = [name for name in made if datastore.calls.partition("jobs", name) != spoilt]
+    if wanted:
+        claimed = await datastore.claim("jobs", worker_id="w", limit=300)
+        assert sorted(names(claimed.items)) == wanted
+        assert isinstance(claimed.failure, Corrupt)
+    with pytest.raises(Corrupt):
+        await datastore.claim("jobs", worker_id="w")

@@ -1,0 +1,111 @@
+"""Settings of a key hold in every partition, and for who has not heard of them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+import redis.asyncio as aioredis
+
+from conftest import NOW_MS, Clock
+from hookline import Datastore, Outcome
+from hookline.errors import KeyFull, Paused, ReservedKey
+from jobs import WAITING, claim_one, fill, names, tags
+
+
+async def test_settings_hold_in_every_partition(datastore: Datastore, clock: Clock) -> None:
+    clock.ms = NOW_MS
+    held = await datastore.configure("jobs", lock_for="30s", max_attempts=2)
+    assert (held.lock_ms, held.max_attempts, held.generation) == (30_000, 2, 1)
+    await fill(datastore, 200)
+    items = (await datastore.claim("jobs", worker_id="w", limit=200)).items
+    assert {item.locked_until_ms for item in items} == {clock.ms + 30_000}
+    assert len({datastore.calls.partition("jobs", item.sort_field) for item in items}) == datastore.calls.partitions
+    assert await datastore.configure("jobs", lock_for=None) == replace(held, lock_ms=600_000, generation=2)
+    assert (await datastore.key_settings("other")).generation == 0
+
+
+async def test_a_change_that_was_cut_off_is_finished_by_the_next_look(
+    datastore: Datastore, raw: aioredis.Redis
+) -> None:
+    first, *others = tags(datastore)
+    await datastore.configure("jobs", lock_for="30s")
+    await raw.hset(f"{first}:cfg:jobs", mapping={"lock_ms": "1000", "generation": "2"})
+    for tag in others[1:3]:
+        await raw.delete(f"{tag}:cfg:jobs")
+    assert (await datastore.key_settings("jobs")).lock_ms == 1000
+    for tag in (first, *others):
+        assert await raw.hgetall(f"{tag}:cfg:jobs") == {b"lock_ms": b"1000", b"generation": b"2"}
+
+
+async def test_many_change_settings_at_once(datastore: Datastore, raw: aioredis.Redis) -> None:
+    await asyncio.gather(*(datastore.configure("jobs", max_attempts=n, lock_for=n) for n in range(1, 30)))
+    first, *others = [await raw.hgetall(f"{tag}:cfg:jobs") for tag in tags(datastore)]
+    assert others == [first] * len(others)
+    assert first[b"generation"] == b"29"
+
+
+async def test_pause_and_resume(datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata=WAITING)
+    await datastore.pause("jobs")
+    assert (await datastore.claim("jobs", worker_id="w")).items == []
+    with pytest.raises(Paused):
+        await datastore.update("jobs", "a", metadata={"status": "started"})
+    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=10))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    await datastore.resume("jobs")
+    assert names((await asyncio.wait_for(waiting, 5)).items) == ["a"]
+
+
+async def test_a_full_key(datastore: Datastore) -> None:
+    """The partitions fill about evenly, so it is full at about its length."""
+    await datastore.configure("jobs", max_length=96)
+    outcomes = await datastore.run([datastore.calls.create("jobs", f"{n:03}") for n in range(300)])
+    made = [outcome.sort_field for outcome in outcomes if outcome.ok]
+    assert {outcome.word for outcome in outcomes} == {"ok", "key_full"}
+    assert len(made) == 96
+    with pytest.raises(KeyFull):
+        await datastore.create("jobs", outcomes[-1].sort_field)
+    await datastore.delete("jobs", made[0])
+    await datastore.create("jobs", made[0])
+
+
+async def test_the_engines_own_keys_have_no_settings(datastore: Datastore) -> None:
+    with pytest.raises(ReservedKey):
+        await datastore.configure("hookline.orchestrations", paused=True)
+
+
+async def test_changed_settings_are_not_noticed(datastore: Datastore, raw: aioredis.Redis, clock: Clock) -> None:
+    clock.ms = NOW_MS
+    await datastore.create("jobs", "a", metadata=WAITING)
+    for generation in (1, 2, 7):
+        for tag in tags(datastore):
+            await raw.hset(f"{tag}:cfg:jobs", mapping={"generation": generation, "lock_ms": generation * 1000})
+        item = await claim_one(datastore)
+        assert item.locked_until_ms == NOW_MS + generation * 1000
+        steps: list[Outcome] = await datastore.run(
+            [
+                datastore.calls.release("jobs", "a", item.token or ""),
+                datastore.calls.update("jobs", "a", metadata={"g": generation}),
+                *(datastore.calls.create("jobs", f"{generation}-{n}") for n in range(150)),
+            ]
+        )
+        assert all(step.ok for step in steps)
+        _, claimed = await datastore.exchange([], "jobs", worker_id="w")
+        assert len(claimed.items) == 1
+        await datastore.settle([datastore.calls.release("jobs", "a", claimed.items[0].token or "")])
+    for tag in tags(datastore):
+        await raw.delete(f"{tag}:cfg:jobs")
+    assert (await claim_one(datastore)).locked_until_ms == NOW_MS + 600_000
+
+
+async def test_order_holds_when_settings_change(datastore: Datastore, raw: aioredis.Redis) -> None:
+    await datastore.create("jobs", "a", metadata={"n": 0})
+    for tag in tags(datastore):
+        await raw.hset(f"{tag}:cfg:jobs", mapping={"generation": 3})
+    outcomes = await datastore.run(
+        [datastore.calls.update("jobs", "a", metadata={"n": n}, version=n) for n in range(1, 251)]
+    )
+    assert [outcome.version for outcome in outcomes] == [*range(2, 252)]

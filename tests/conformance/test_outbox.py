@@ -1,0 +1,59 @@
+"""The outbox: what a change fires is taken by one relay, until it is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hookline import Datastore
+
+URLS = {"http://worker.example/run": "its-key"}
+
+
+async def take(datastore: Datastore, consumer: str, **request: Any) -> dict[bytes, tuple[int, bytes]]:
+    """What a relay gets of every partition: sortField -> partition and id of the event."""
+    asked = {"consumer": consumer, "limit": 100, "idle_ms": 60_000, "own": False, **request}
+    found: dict[bytes, tuple[int, bytes]] = {}
+    for partition in range(datastore.calls.partitions):
+        answer = await datastore.connection.read("relay_take", partition, asked)
+        assert not answer[b"corrupt"]
+        for stream_id, flat in answer[b"events"]:
+            entry = dict(zip(flat[::2], flat[1::2], strict=True))
+            found[entry[b"sort"]] = (partition, stream_id)
+    return found
+
+
+async def done(datastore: Datastore, events: dict[bytes, tuple[int, bytes]]) -> None:
+    for partition, stream_id in events.values():
+        await datastore.connection.read("relay_done", partition, {"ids": [stream_id]})
+
+
+async def test_each_event_is_taken_by_one_relay(datastore: Datastore) -> None:
+    made = [f"{n:02}" for n in range(40)]
+    await datastore.run([datastore.calls.create("jobs", name, trigger_urls=URLS) for name in made])
+    await datastore.run([datastore.calls.update("jobs", name, metadata={"x": 1}) for name in made])
+    assert (await datastore.stats()).outbox == 40
+    taken = await take(datastore, "r1")
+    assert {name.decode(): partition for name, (partition, _) in taken.items()} == {
+        name: datastore.calls.partition("jobs", name) for name in made
+    }
+    assert await take(datastore, "r2") == {}
+    assert await take(datastore, "r1", own=b"0") == taken
+    await done(datastore, taken)
+    assert await take(datastore, "r1", own=b"0") == {}
+    assert (await datastore.stats()).outbox == 0
+
+
+async def test_what_a_relay_left_is_taken_over(datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", trigger_urls=URLS)
+    await datastore.update("jobs", "a", metadata={"x": 1})
+    taken = await take(datastore, "r1")
+    assert await take(datastore, "r2", idle_ms=0) == taken
+    await done(datastore, taken)
+    assert await take(datastore, "r1", idle_ms=0) == {}
+
+
+async def test_nothing_fires_where_triggers_are_off(datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", trigger_urls=URLS)
+    await datastore.update("jobs", "a", metadata={"x": 1}, triggers=False)
+    await datastore.update("jobs", "a", metadata={"x": 1})
+    assert await take(datastore, "r1") == {}

@@ -1,0 +1,201 @@
+"""Waiting for something to claim, and for what becomes of an item."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+
+import pytest
+
+from backends import Backend
+from conftest import NOW_MS, Clock, wait_until
+from hookline import Claimed, Datastore
+from hookline.errors import Invalid, NotFound
+from jobs import WAITING, claim_one, names
+
+
+async def within(seconds: float, claim: Awaitable[Claimed]) -> Claimed:
+    return await asyncio.wait_for(claim, seconds)
+
+
+async def test_a_waiting_claim_is_woken(datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From whichever partition it is."""
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
+    by_number = {datastore.calls.partition("jobs", f"{n}"): f"{n}" for n in range(200)}
+    assert len(by_number) == datastore.calls.partitions
+    for name in by_number.values():
+        waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
+        await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
+        assert not waiting.done()
+        await datastore.create("other", name, metadata=WAITING)
+        await datastore.create("jobs", name, metadata=WAITING)
+        assert names((await within(5, waiting)).items) == [name]
+    assert not datastore.wakes._listeners
+
+
+async def subscribers(store: Backend) -> dict[str, int]:
+    """How many channels each client that listens has, of all nodes; clients by address."""
+    clients = [client for node in store.nodes for client in await node.client_list("pubsub")]
+    return {client["addr"] + client["laddr"] + client["id"]: int(client["ssub"]) for client in clients}
+
+
+async def test_waits_outlive_a_lost_subscription(
+    datastore: Datastore, store: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
+    monkeypatch.setattr("hookline.wake._RECONNECT", 0.05)
+    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
+    await wait_until(lambda: datastore.wakes._subscribed.is_set())
+    first = await subscribers(store)
+    assert sum(first.values()) == datastore.calls.partitions
+    for node in store.nodes:
+        for client in await node.client_list("pubsub"):
+            await node.client_kill_filter(_id=client["id"])
+
+    async def subscribed_again() -> bool:
+        now = await subscribers(store)
+        return not now.keys() & first.keys() and sum(now.values()) == datastore.calls.partitions
+
+    await wait_until(subscribed_again)
+    await datastore.create("jobs", "a", metadata=WAITING)
+    assert names((await within(5, waiting)).items) == ["a"]
+
+
+async def test_a_waiting_claim_looks_by_itself_too(datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hookline.claims.POLL", 0.05)
+    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60, where={"x": 1}))
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
+    await datastore.create("jobs", "a", metadata=WAITING)
+    await datastore.update("jobs", "a", metadata={"x": 1})  # wakes nobody: it was ready before
+    assert (await within(5, waiting)).items[0].sort_field == "a"
+
+
+@pytest.mark.parametrize("what", ["due", "expired"])
+async def test_a_waiting_claim_knows_when_to_look(
+    datastore: Datastore, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
+    if what == "due":
+        await datastore.create("jobs", "a", metadata={**WAITING, "scheduled_at": "+300ms"})
+    else:
+        await datastore.create("jobs", "a", metadata=WAITING)
+        await claim_one(datastore, lock_for="300ms")
+    started = time.monotonic()
+    claimed = await within(10, datastore.claim("jobs", worker_id="w", wait=60))
+    assert [item.sort_field for item in claimed.items] == ["a"]
+    assert time.monotonic() - started > 0.1
+
+
+async def test_a_claim_waits_no_longer_than_it_may(datastore: Datastore) -> None:
+    assert (await within(10, datastore.claim("jobs", worker_id="w", wait=0.1))).items == []
+    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert not datastore.wakes._listeners
+
+
+async def test_a_waiting_claim_learns_of_what_is_due_before_it_looks_again(
+    datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
+    await datastore.create("jobs", "later", metadata={**WAITING, "scheduled_at": "+1h"})
+    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
+    await asyncio.sleep(0.05)
+    await datastore.create("jobs", "sooner", metadata={**WAITING, "scheduled_at": "+300ms"})
+    assert [item.sort_field for item in (await within(10, waiting)).items] == ["sooner"]
+
+
+async def test_who_waits_with_other_filters_has_a_line_of_their_own(
+    datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
+    waiting = {
+        kind: asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60, where={"kind": kind}))
+        for kind in ("a", "b", "c")
+    }
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 3)
+    for kind in ("c", "a", "b"):
+        await datastore.create("jobs", kind, metadata={**WAITING, "kind": kind})
+        assert [item.sort_field for item in (await within(5, waiting[kind])).items] == [kind]
+
+
+async def test_when_the_first_in_line_leaves_the_next_looks(
+    datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
+    first = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1)
+    second = asyncio.create_task(datastore.claim("jobs", worker_id="v", wait=60))
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 2)
+    await asyncio.sleep(0.05)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await datastore.create("jobs", "a", metadata={**WAITING, "scheduled_at": "+200ms"})
+    assert [item.metadata["worker_id"] for item in (await within(5, second)).items] == ["v"]
+
+
+async def test_waiting_claims_share_what_comes(datastore: Datastore) -> None:
+    waiting = [asyncio.create_task(datastore.claim("jobs", worker_id=f"w{n}", wait=60)) for n in range(20)]
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 20)
+    await datastore.run([datastore.calls.create("jobs", f"{n:02}", metadata=WAITING) for n in range(20)])
+    found = await asyncio.wait_for(asyncio.gather(*waiting), 20)
+    assert sorted(name for claimed in found for name in names(claimed.items)) == [f"{n:02}" for n in range(20)]
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
+async def test_wait_for_the_end_of_an_item(datastore: Datastore, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    monkeypatch.setattr("hookline.datastore.CHANGE_POLL", 60.0)
+    await datastore.create("jobs", "a", metadata=WAITING)
+    waiting = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
+    await wait_until(lambda: datastore._changes._subscribed.is_set())
+    await datastore.create("jobs", "b", metadata={"status": end})
+    await datastore.update("jobs", "a", metadata={"step": 1})
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await datastore.update("jobs", "a", metadata={"status": end, "result": {"rows": 3}})
+    item = await asyncio.wait_for(waiting, 5)
+    assert item == await datastore.get("jobs", "a")
+    assert await datastore.wait_for("jobs", "a", timeout=60) == item
+    assert datastore._changes._task is None
+
+
+async def test_wait_for_a_change(datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata={"step": 1})
+    waiting = asyncio.create_task(datastore.wait_for("jobs", "a", until={"version": {"gt": 1}}, timeout=60))
+    stepping = asyncio.create_task(datastore.wait_for("jobs", "a", until={"step": 3}, timeout=60))
+    await wait_until(lambda: datastore._changes._subscribed.is_set())
+    await datastore.update("jobs", "a", metadata={"step": 2})
+    assert [item and item.version for item in (await asyncio.wait_for(waiting, 5),)] == [2]
+    await datastore.update("jobs", "a", metadata={"step": 3})
+    assert [item and item.version for item in (await asyncio.wait_for(stepping, 5),)] == [3]
+
+
+async def test_wait_for_what_does_not_come(datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata=WAITING)
+    assert await datastore.wait_for("jobs", "a", timeout=0.05) is None
+    assert await datastore.wait_for("jobs", "a", timeout=0) is None
+    with pytest.raises(NotFound):
+        await datastore.wait_for("jobs", "nobody", timeout=60)
+    with pytest.raises(Invalid):
+        await datastore.wait_for("jobs", "a", until={"x": {"about": 1}})
+    waiting = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
+    await wait_until(lambda: datastore._changes._subscribed.is_set())
+    await datastore.delete("jobs", "a")
+    with pytest.raises(NotFound):
+        await asyncio.wait_for(waiting, 5)
+
+
+async def test_wait_for_what_a_sweep_ends(datastore: Datastore, clock: Clock) -> None:
+    clock.ms = NOW_MS
+    await datastore.create("jobs", "a", metadata={**WAITING, "max_attempts": 1})
+    await claim_one(datastore, lock_for=1)
+    waiting = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
+    await wait_until(lambda: datastore._changes._subscribed.is_set())
+    clock.advance(2)
+    await datastore.sweep()
+    item = await asyncio.wait_for(waiting, 5)
+    assert item is not None
+    assert item.status == "failed"
