@@ -56,15 +56,15 @@ class Connection:
             Unavailable: the store cannot be reached.
         """
         await self._translated(self._nodes.open())
-        for answer in await self._translated(self._nodes.run_everywhere("INFO", "everything")):
+        for answer in await self._translated(self._nodes.run_everywhere(("INFO", "everything"))):
             info = _read_info(answer)
             _check_server(info)
             _check_policy(info)
         await self._open_namespace()
         if self._nodes.clustered and self.partitions == 1:
             log.warning("the store is a cluster, of which a namespace with one partition uses one node only")
-        for name in SCRIPTS:
-            await self._translated(self._nodes.run_everywhere("SCRIPT", "LOAD", load(name).source))
+        scripts = [("SCRIPT", "LOAD", load(name).source) for name in SCRIPTS]
+        await self._translated(self._nodes.run_everywhere(*scripts))
 
     async def _open_namespace(self) -> None:
         settings, name = self._settings, keys.meta(self._settings.namespace)

@@ -128,14 +128,24 @@ class Nodes:
                 raise
         raise Unavailable("the cluster sends the call from node to node: its slots are being moved")
 
-    async def run_everywhere(self, *args: Any) -> list[Any]:
-        """One command on every primary -> their answers.
+    async def run_everywhere(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Run commands on every primary that answers -> their answers. Who needs the others is told by its own call.
 
         Raises:
-            NotSentError, LostError, Unavailable, StoreFull, Incompatible
+            NotSentError, LostError, Unavailable: no primary answers.
+            StoreFull, Incompatible
         """
         pools = [self._pool_at(address) for address in self._primaries()] if self.clustered else [self._first]
-        return [await self._exchange(pool, args) for pool in pools]
+        answers: list[Any] = []
+        failure: Exception | None = None
+        for pool in pools:
+            try:
+                answers += [await self._exchange(pool, command) for command in commands]
+            except (NotSentError, LostError, Unavailable) as error:
+                failure = error
+        if failure and not answers:
+            raise failure
+        return answers
 
     async def refresh(self) -> None:
         """Ask one node after the other who has which slots, until one answers.

@@ -205,3 +205,7 @@ async def test_a_node_that_is_gone(settings: Settings, tmp_path: Path) -> None:
         outcomes = await datastore.run([datastore.calls.update("jobs", name, metadata={"y": 1}) for name in NAMES[:40]])
         words = {name: outcome.word for name, outcome in zip(NAMES, outcomes, strict=False)}
         assert set(words.values()) == {"ok", "unavailable"}
+        urls = f"{cluster.nodes[2].url},{cluster.url}"
+        async with Datastore(urls, settings, SecretBox(bytes(range(32)))) as later:
+            outcomes = await later.run([later.calls.update("jobs", name, metadata={"z": 1}) for name in NAMES[:40]])
+            assert {name: outcome.word for name, outcome in zip(NAMES, outcomes, strict=False)} == words
