@@ -51,12 +51,13 @@ local function build(key, name, after)
     after = add(key, place, after)
   end
   local field = key .. '\0' .. name
-  if after then
+  local rest = after and lex_count(index.name(key, ''), after) or 0
+  if rest > 0 then
     redis.call('HSET', builds, field, after)
   else
     redis.call('HDEL', builds, field)
   end
-  return after and lex_count(index.name(key, ''), after) or 0
+  return rest
 end
 
 local flat = redis.pcall('HGETALL', builds)
