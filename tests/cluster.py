@@ -11,9 +11,15 @@ from typing import Any
 from conftest import wait_until
 from hookline.embedded import find_server
 from hookline.keys import SLOTS
-from process import Store, free_port, running_store
+from process import Store, running_store
 
 NODES = 3
+OPTIONS: dict[str, str | int] = {
+    "cluster-enabled": "yes",
+    "cluster-node-timeout": 1000,
+    "cluster-allow-replica-migration": "no",
+    "cluster-require-full-coverage": "no",
+}
 
 
 @dataclass
@@ -71,17 +77,8 @@ async def clustering(directory: Path) -> AsyncIterator[Cluster]:
     async with contextlib.AsyncExitStack() as stack:
         cluster = Cluster()
         for number in range(NODES):
-            store = await stack.enter_async_context(
-                running_store(
-                    str(find_server()),
-                    directory / str(number),
-                    cluster_port=free_port(),
-                    cluster_enabled="yes",
-                    cluster_node_timeout=1000,
-                    cluster_allow_replica_migration="no",
-                    cluster_require_full_coverage="no",
-                )
-            )
+            started = running_store(str(find_server()), directory / str(number), **OPTIONS)
+            store = await stack.enter_async_context(started)
             cluster.nodes.append(Node(store.port, store.process, store.client))
         await _join(cluster)
         yield cluster

@@ -9,7 +9,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +49,14 @@ class Store:
     def url(self) -> str:
         """Where it listens."""
         return f"redis://127.0.0.1:{self.port}"
+
+    async def state(self) -> str | None:
+        """Whether it answers yet, or has ended since somebody else took its port meanwhile."""
+        if self.process.returncode is not None:
+            return "ended"
+        with contextlib.suppress(aioredis.ConnectionError):
+            return "answers" if (await self.client.info("server"))["process_id"] == self.process.pid else None
+        return None
 
 
 def free_port() -> int:
@@ -98,23 +106,29 @@ async def serving(data: Path, *args: str, port: int = 0, **environ: str) -> Asyn
 async def running_store(server: str, directory: Path, **options: str | int) -> AsyncIterator[Store]:
     """Start a Redis or Valkey with these options on a free port, and wait until it answers; kill it in the end."""
     directory.mkdir(parents=True)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(5):
+            store = await stack.enter_async_context(_started(server, directory, options))
+            if await wait_until(store.state) == "answers":
+                break
+        else:
+            raise AssertionError(f"{server} did not start in {directory}")
+        yield store
+
+
+@contextlib.asynccontextmanager
+async def _started(server: str, directory: Path, options: Mapping[str, str | int]) -> AsyncIterator[Store]:
     port = free_port()
     common = {"port": port, "bind": "127.0.0.1", "dir": str(directory), "save": "", "appendonly": "no"}
-    args = [part for name, value in (common | options).items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    bus = {"cluster-port": free_port()} if "cluster-enabled" in options else {}
+    args = [part for name, value in {**common, **bus, **options}.items() for part in (f"--{name}", str(value))]
     quiet = asyncio.subprocess.DEVNULL
     process = await asyncio.create_subprocess_exec(server, *args, stdout=quiet, stderr=quiet)
-    client = aioredis.Redis(host="127.0.0.1", port=port, protocol=2)
-
-    async def answers() -> bool:
-        with contextlib.suppress(aioredis.ConnectionError):
-            return bool(await client.ping())
-        return False
-
+    store = Store(port, process, aioredis.Redis(host="127.0.0.1", port=port, protocol=2))
     try:
-        await wait_until(answers)
-        yield Store(port, process, client)
+        yield store
     finally:
-        await client.aclose()
+        await store.client.aclose()
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
