@@ -133,7 +133,8 @@ local function keep(id, outcomes)
       for i, taken in ipairs(extra.items) do
         sorts[i] = taken[1]
       end
-      extra = { sorts = sorts, next_ms = extra.next_ms, more = extra.more, after = extra.after }
+      local more, examined = extra.more, extra.examined
+      extra = { sorts = sorts, next_ms = extra.next_ms, more = more, examined = examined, after = extra.after }
     end
     kept[place] = { word, shown, extra, state }
   end
