@@ -13,19 +13,29 @@ from jobs import WAITING, names
 
 
 async def test_a_thousand_who_wait_ask_the_store_as_one(datastore: Datastore, raw: aioredis.Redis) -> None:
-    waiting = [asyncio.create_task(datastore.claim("jobs", worker_id=f"w{n}", wait=60)) for n in range(1000)]
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1000)
-    await asyncio.sleep(0.5)
+    waiting = [asyncio.create_task(datastore.claim("jobs", worker_id=f"w{n}", wait=90)) for n in range(1000)]
+    try:
+        await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1000)
+        # A busy machine takes a while to have them all in line.
+        assert min([await commands_a_second(raw) for _ in range(5)]) < 50
+        await datastore.run([datastore.calls.create("jobs", f"{n:04}", metadata=WAITING) for n in range(1000)])
+        found = await asyncio.wait_for(asyncio.gather(*waiting), 30)
+        assert len({name for claimed in found for name in names(claimed.items)}) == 1000
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def commands_a_second(raw: aioredis.Redis) -> float:
+    """What the store is asked meanwhile, commands within scripts included."""
     await raw.config_resetstat()
     began = time.monotonic()
-    await asyncio.sleep(3)
+    await asyncio.sleep(2)
     commands = (await raw.info("stats"))["total_commands_processed"] + sum(
         row["calls"] for name, row in (await raw.info("commandstats")).items() if name != "cmdstat_evalsha"
     )
-    assert commands / (time.monotonic() - began) < 50
-    await datastore.run([datastore.calls.create("jobs", f"{n:04}", metadata=WAITING) for n in range(1000)])
-    found = await asyncio.wait_for(asyncio.gather(*waiting), 20)
-    assert len({name for claimed in found for name in names(claimed.items)}) == 1000
+    return float(commands) / (time.monotonic() - began)
 
 
 async def test_get_many_large_ones(datastore: Datastore, raw: aioredis.Redis) -> None:
