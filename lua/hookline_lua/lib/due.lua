@@ -94,7 +94,7 @@ function due.purge(key, most)
   local removed, next_ms = 0, nil
   for _, status in ipairs(TERMINAL) do
     local age, count = settings.kept(key, status)
-    if age or count then
+    if (age or count) and removed < most then
       local sorts, at = outdated(key, status, most - removed)
       for _, sort in ipairs(sorts) do
         removed = removed + (remove(key, sort, status) and 1 or 0)
