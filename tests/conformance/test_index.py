@@ -15,6 +15,7 @@ from backends import Backend
 from conftest import NOW_MS, Clock
 from hookline import Datastore
 from hookline.errors import Invalid
+from hookline.index import Index
 from invariants import check_invariants
 from jobs import WAITING, by_partition, fill, names
 
@@ -226,6 +227,26 @@ async def test_others_learn_of_an_index_by_themselves(datastore: Datastore, stor
         assert (await found(other, where={"x": 1}))[1] == "sortField"
         with pytest.raises(Invalid, match="x has no index"):
             await found(other, order="x")
+
+
+@pytest.mark.parametrize("known_first", [True, False])
+async def test_a_partition_whose_index_is_of_another_kind_is_not_walked(
+    datastore: Datastore, known_first: bool
+) -> None:
+    """A change of settings may have reached only the first partition."""
+    await put(datastore, [f"{n:02}" for n in range(50)])
+    await datastore.configure("jobs", indexes={"x": "number"})
+    await build(datastore)
+    if known_first:
+        await found(datastore, order="x")
+    change = {"key": "jobs", "set": {"x:x": Index("x", "string").pack()}, "unset": []}
+    await datastore.connection.change("configure", 0, change)
+    await build(datastore)
+    assert len((await found(datastore, where={"x": {"gte": "00"}}))[0]) == 50
+    assert (await datastore.count("jobs", where={"x": {"gte": "00"}})).count == 50
+    await datastore.key_settings("jobs")
+    await build(datastore)
+    assert await found(datastore, where={"x": {"gte": "00"}}, limit=50) == ([f"{n:03}" for n in range(50)], "x")
 
 
 async def test_the_smallest_index_is_walked(datastore: Datastore) -> None:
