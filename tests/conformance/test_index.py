@@ -400,3 +400,14 @@ async def test_claims_by_an_index_reach_all_that_match(datastore: Datastore, raw
     await asyncio.gather(*(work() for _ in range(5)))
     assert sorted(taken) == [f"{n:05}" for n in range(1501, 3800, 2)]
     await check_invariants(raw)
+
+
+async def test_of_many_claims_in_one_call_none_is_told_that_nothing_is_left(datastore: Datastore) -> None:
+    """Also those that find the time of the call used up before they have looked at anything."""
+    await datastore.configure("jobs", indexes={"n": "number"})
+    made = [datastore.calls.create("jobs", f"{n:05}", metadata={**WAITING, "n": n % 50}) for n in range(3000)]
+    await datastore.run(made)
+    where = {"n": {"in": [*range(40)]}}
+    for _ in range(2):
+        claims = (datastore.claim("jobs", worker_id="w", where=where) for _ in range(100))
+        assert [len(claimed.items) for claimed in await asyncio.gather(*claims)] == [1] * 100
