@@ -187,6 +187,14 @@ async def test_a_build_ends_with_the_last_item(datastore: Datastore) -> None:
     assert len((await found(datastore, order="x"))[0]) == 300
 
 
+async def test_a_step_of_a_build_looks_at_fewer_items_whose_values_are_large(datastore: Datastore) -> None:
+    await put(datastore, [{"x": n, "list": [1000] * 2000} for n in range(40)], "a")
+    await datastore.configure("jobs", indexes={"a.x": "number"})
+    assert (await datastore.upkeep.build("jobs", 300))["a.x"].done <= datastore.calls.partitions
+    await build(datastore)
+    assert await found(datastore, order="a.x") == ([f"{n:03}" for n in range(40)], "a.x")
+
+
 async def test_an_index_is_dropped_and_declared_anew(datastore: Datastore, raw: aioredis.Redis) -> None:
     await put(datastore, ["2027-01-15T08:00:00Z", "a", "2027-01-16T08:00:00Z"])
     await datastore.configure("jobs", indexes={"x": "string"})

@@ -148,3 +148,18 @@ async def test_a_step_used_up_by_one_status_takes_no_more_of_the_next(datastore:
     assert (await datastore.count("jobs", where={"status": "completed"})).count == 0
     kept = sum(min(4, len(names)) for names in by_partition(datastore, failed))
     assert (await datastore.count("jobs", where={"status": "failed"})).count == kept
+
+
+async def test_a_step_that_ran_for_long_goes_on_at_once(
+    datastore: Datastore, raw: aioredis.Redis, clock: Clock
+) -> None:
+    """Removing what has large values in an index takes longer than a step may; the store's own clock says so."""
+    clock.ms = None
+    await datastore.configure("jobs", indexes={"a.x": "number"}, retention={"completed": {"count": 0}})
+    large = {"x": 1, "list": [1000] * 10_000}
+    for n in range(100):
+        await end(datastore, f"{n}")
+        await datastore.update("jobs", f"{n}", metadata={"a": large})
+    await datastore.sweep()
+    assert await left(datastore) == ""
+    await check_invariants(raw)
