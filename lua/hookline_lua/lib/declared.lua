@@ -75,9 +75,12 @@ end
 function declared.move(record, before)
   for _, place in ipairs(declared.of(record.key)) do
     local after = record.exists and record.fields[place.field] or nil
-    local old = before[place.field]
-    if old == nil then
-      old = record.stored and record.fields[place.field]
+    local old = nil
+    if record.stored then
+      old = before[place.field]
+      if old == nil then
+        old = record.fields[place.field]
+      end
     end
     if (old or nil) ~= after then
       local old_score, old_member = declared.entry(place, old, record.sort)
