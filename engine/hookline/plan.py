@@ -42,6 +42,7 @@ class Walk:
             "any": self.any,
             "descending": self.descending or None,
             "exact": self.exact or None,
+            "kind": self.kind or None,
         }
         return {name: value for name, value in shown.items() if value is not None}
 

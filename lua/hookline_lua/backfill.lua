@@ -1,9 +1,9 @@
 #!lua
 -- Go on building the declared indexes of a partition that are not complete yet: of one key, or of all, from the item
--- where the last call ended, looking at so many.
+-- where the last call ended, looking at so many, or fewer where it costs more to read them.
 -- keys: partition
 -- args: now_ms:int request:msgpack
--- use: outcome settings index declared
+-- use: outcome settings index value declared
 
 local PAGE = 100
 
@@ -23,22 +23,26 @@ local function place_of(key, name)
   return nil
 end
 
--- Add a page of items behind a place to an index. Returns where it ends; nil where nothing is left.
+-- Add a page of items behind a place to an index, as far as the work reaches. Returns where it ends; nil where nothing is
+-- left.
 local function add(key, place, after)
   local name = index.name(key, '')
   local sorts = redis.call('ZRANGE', name, after == '' and '-' or '(' .. after, '+', 'BYLEX', 'LIMIT', 0, PAGE)
-  local entries = {}
-  for _, sort in ipairs(sorts) do
+  local entries, done = {}, 0
+  while done < #sorts and left > 0 do
+    done = done + 1
+    local sort = sorts[done]
     local raw = redis.pcall('HGET', partition .. ':i:' .. key .. ':' .. sort, place.field)
-    local score, member = declared.entry(place, type(raw) == 'string' and raw, sort)
+    raw = type(raw) == 'string' and raw
+    local score, member = declared.entry(place, raw, sort)
     if member then
       entries[#entries + 1] = score
       entries[#entries + 1] = member
     end
+    left = left - math.max(1, raw and value.cost(raw) or 0)
   end
   index.write('ZADD', index.name(key, place.label), entries)
-  left = left - #sorts
-  return #sorts == PAGE and sorts[PAGE] or nil
+  return (done < #sorts or done == PAGE) and sorts[done] or nil
 end
 
 -- Returns how many items are still to be looked at; false where something has a wrong type.

@@ -50,7 +50,7 @@ local function obstacle(operation)
     return { outcome.corrupt, false, false }
   elseif (tonumber(own.generation) or 0) > operation.generation then
     return { outcome.settings_changed, false, { settings = own } }
-  elseif string.byte(operation.label) == 0 and not declared.complete(operation.key, operation.label) then
+  elseif string.byte(operation.label) == 0 and not declared.complete(operation.key, operation.label, operation.kind) then
     return { outcome.ok, false, { unusable = true } }
   end
   return nil

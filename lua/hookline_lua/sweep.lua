@@ -84,6 +84,7 @@ local function sweep(key, from)
     return redis.call('ZADD', name, place[1], key)
   end
   local next_ms = first_of(promote(key), purge(key))
+  answer.more = answer.more or (next_ms and next_ms <= clock.ms) or false
   return next_ms and redis.call('ZADD', name, next_ms, key) or redis.call('ZREM', name, key)
 end
 

@@ -15,6 +15,7 @@ from backends import Backend
 from conftest import NOW_MS, Clock
 from hookline import Datastore
 from hookline.errors import Invalid
+from hookline.index import Index
 from invariants import check_invariants
 from jobs import WAITING, by_partition, fill, names
 
@@ -186,6 +187,14 @@ async def test_a_build_ends_with_the_last_item(datastore: Datastore) -> None:
     assert len((await found(datastore, order="x"))[0]) == 300
 
 
+async def test_a_step_of_a_build_looks_at_fewer_items_whose_values_are_large(datastore: Datastore) -> None:
+    await put(datastore, [{"x": n, "list": [1000] * 2000} for n in range(40)], "a")
+    await datastore.configure("jobs", indexes={"a.x": "number"})
+    assert (await datastore.upkeep.build("jobs", 300))["a.x"].done <= datastore.calls.partitions
+    await build(datastore)
+    assert await found(datastore, order="a.x") == ([f"{n:03}" for n in range(40)], "a.x")
+
+
 async def test_an_index_is_dropped_and_declared_anew(datastore: Datastore, raw: aioredis.Redis) -> None:
     await put(datastore, ["2027-01-15T08:00:00Z", "a", "2027-01-16T08:00:00Z"])
     await datastore.configure("jobs", indexes={"x": "string"})
@@ -226,6 +235,26 @@ async def test_others_learn_of_an_index_by_themselves(datastore: Datastore, stor
         assert (await found(other, where={"x": 1}))[1] == "sortField"
         with pytest.raises(Invalid, match="x has no index"):
             await found(other, order="x")
+
+
+@pytest.mark.parametrize("known_first", [True, False])
+async def test_a_partition_whose_index_is_of_another_kind_is_not_walked(
+    datastore: Datastore, known_first: bool
+) -> None:
+    """A change of settings may have reached only the first partition."""
+    await put(datastore, [f"{n:02}" for n in range(50)])
+    await datastore.configure("jobs", indexes={"x": "number"})
+    await build(datastore)
+    if known_first:
+        await found(datastore, order="x")
+    change = {"key": "jobs", "set": {"x:x": Index("x", "string").pack()}, "unset": []}
+    await datastore.connection.change("configure", 0, change)
+    await build(datastore)
+    assert len((await found(datastore, where={"x": {"gte": "00"}}))[0]) == 50
+    assert (await datastore.count("jobs", where={"x": {"gte": "00"}})).count == 50
+    await datastore.key_settings("jobs")
+    await build(datastore)
+    assert await found(datastore, where={"x": {"gte": "00"}}, limit=50) == ([f"{n:03}" for n in range(50)], "x")
 
 
 async def test_the_smallest_index_is_walked(datastore: Datastore) -> None:
@@ -379,3 +408,14 @@ async def test_claims_by_an_index_reach_all_that_match(datastore: Datastore, raw
     await asyncio.gather(*(work() for _ in range(5)))
     assert sorted(taken) == [f"{n:05}" for n in range(1501, 3800, 2)]
     await check_invariants(raw)
+
+
+async def test_of_many_claims_in_one_call_none_is_told_that_nothing_is_left(datastore: Datastore) -> None:
+    """Also those that find the time of the call used up before they have looked at anything."""
+    await datastore.configure("jobs", indexes={"n": "number"})
+    made = [datastore.calls.create("jobs", f"{n:05}", metadata={**WAITING, "n": n % 50}) for n in range(3000)]
+    await datastore.run(made)
+    where = {"n": {"in": [*range(40)]}}
+    for _ in range(2):
+        claims = (datastore.claim("jobs", worker_id="w", where=where) for _ in range(100))
+        assert [len(claimed.items) for claimed in await asyncio.gather(*claims)] == [1] * 100

@@ -133,3 +133,33 @@ async def test_many_in_bounded_steps(datastore: Datastore, clock: Clock, raw: ai
     await datastore.sweep()
     assert (await datastore.count("other")).count == 0
     assert not await having(datastore, raw, "due")
+
+
+async def test_a_step_used_up_by_one_status_takes_no_more_of_the_next(datastore: Datastore) -> None:
+    partitions = datastore.calls.partitions
+    completed = [f"c{n}" for n in range(150 * partitions)]
+    failed = [f"f{n}" for n in range(5 * partitions)]
+    calls = [datastore.calls.create("jobs", name, metadata={"status": "completed"}) for name in completed]
+    calls += [datastore.calls.create("jobs", name, metadata={"status": "failed"}) for name in failed]
+    assert all(outcome.ok for outcome in await datastore.run(calls))
+    await datastore.configure("jobs", retention={"completed": {"count": 0}, "failed": {"count": 4 * partitions}})
+    for _ in range(3):
+        await datastore.sweep()
+    assert (await datastore.count("jobs", where={"status": "completed"})).count == 0
+    kept = sum(min(4, len(names)) for names in by_partition(datastore, failed))
+    assert (await datastore.count("jobs", where={"status": "failed"})).count == kept
+
+
+async def test_a_step_that_ran_for_long_goes_on_at_once(
+    datastore: Datastore, raw: aioredis.Redis, clock: Clock
+) -> None:
+    """Removing what has large values in an index takes longer than a step may; the store's own clock says so."""
+    clock.ms = None
+    await datastore.configure("jobs", indexes={"a.x": "number"}, retention={"completed": {"count": 0}})
+    large = {"x": 1, "list": [1000] * 10_000}
+    for n in range(100):
+        await end(datastore, f"{n}")
+        await datastore.update("jobs", f"{n}", metadata={"a": large})
+    await datastore.sweep()
+    assert await left(datastore) == ""
+    await check_invariants(raw)

@@ -260,6 +260,21 @@ async def test_created_and_deleted_in_one_call(scripts: Scripts, there: str | No
     assert many.get("k:jobs") == ({"a": 0} if last else None)
 
 
+@pytest.mark.parametrize("steps", [["x", "y", "x"], ["x", None, "x"], ["x", "y"], ["x", None], [None, "x"]])
+@pytest.mark.parametrize("there", [None, "x", "y"])
+async def test_created_and_replaced_in_one_call_of_a_key_with_indexes(
+    scripts: Scripts, datastore: Datastore, there: str | None, steps: list[str | None]
+) -> None:
+    await datastore.configure(KEY, indexes={"m": "string", "attempts": "number"})
+    if there:
+        await datastore.create(KEY, "a", metadata={**WAITING, "m": there})
+    calls = [scripts.calls.create(KEY, "a", metadata={**WAITING, "m": step}, upsert=True) for step in steps]
+    assert await scripts.words(*calls, generation=1) == ["ok"] * len(steps)
+    keyspace = await snapshot(scripts.raw)
+    assert keyspace.get("x:jobs:m") == ({f"{steps[-1]}\0a": 0} if steps[-1] else None)
+    assert keyspace["x:jobs:attempts"] == {"a": 0}
+
+
 @pytest.mark.parametrize("steps", [["review", None, "done"], [None, "review", None], [None, "done"]])
 async def test_created_and_deleted_in_one_run(scripts: Scripts, datastore: Datastore, steps: list[str | None]) -> None:
     if steps[0] is None:

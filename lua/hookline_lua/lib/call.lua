@@ -129,12 +129,11 @@ local function keep(id, outcomes)
       end
     end
     if extra and extra.items then
-      local sorts = {}
-      for i, taken in ipairs(extra.items) do
-        sorts[i] = taken[1]
+      local items = extra.items
+      extra = { sorts = {}, next_ms = extra.next_ms, more = extra.more, after = extra.after, examined = extra.examined }
+      for i, taken in ipairs(items) do
+        extra.sorts[i] = taken[1]
       end
-      local more, examined = extra.more, extra.examined
-      extra = { sorts = sorts, next_ms = extra.next_ms, more = more, examined = examined, after = extra.after }
     end
     kept[place] = { word, shown, extra, state }
   end

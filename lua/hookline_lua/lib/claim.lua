@@ -197,7 +197,7 @@ end
 -- Those behind a place in an index that can be claimed, as far as the work reaches. Returns where it ended early, or nil.
 local function gather(walk, after, operation, state)
   local name, found, place = index.name(operation.key, walk.label), {}, after
-  local bounds = { lex = walk.lex, all = walk.all, any = walk.any, after = after and { after[2], after[3] } }
+  local bounds = { lex = walk.lex, all = walk.all, any = walk.any, after = { after[2], after[3] } }
   for first, last in range.parts(name, bounds) do
     for score, member in range.entries(name, first, last) do
       if state.work <= 0 or clock.late() then
@@ -217,12 +217,15 @@ end
 
 -- By an index the items come in the order of the line, among as many as one step looks at.
 local function take_by_index(walk, operation, state)
-  local after = operation.after and operation.after[1] == walk.label and operation.after or nil
+  local after = operation.after
+  if not after or after[1] ~= walk.label then
+    after = { walk.label, '-inf', '' }
+  end
   local found, place = gather(walk, after, operation, state)
   table.sort(found, stands_before)
   for _, each in ipairs(found) do
     if #state.items == operation.limit or state.refusal or claim.bytes <= 0 then
-      state.after = after or { walk.label, '-inf', '' }
+      state.after = after
       return false
     end
     visit(each.phase == PHASES.started and 'started' or 'not_started', each.sort, operation, state)

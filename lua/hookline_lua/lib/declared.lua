@@ -35,10 +35,14 @@ function declared.sound(key)
   return true
 end
 
--- Whether an index has all that it must: declared, and built to its end.
-function declared.complete(key, label)
-  local name = string.sub(label, 2)
-  return settings.of(key)['x:' .. name] and redis.pcall('HEXISTS', partition .. ':builds', key .. '\0' .. name) == 0
+-- Whether an index has all that it must: declared, of this kind if one is named, and built to its end.
+function declared.complete(key, label, kind)
+  for _, place in ipairs(declared.of(key)) do
+    if place.label == label and place.kind == (kind or place.kind) then
+      return redis.pcall('HEXISTS', partition .. ':builds', key .. label) == 0
+    end
+  end
+  return false
 end
 
 -- Score and member of an item whose field holds `raw`; nil where that is no value of the index's kind.
@@ -71,9 +75,12 @@ end
 function declared.move(record, before)
   for _, place in ipairs(declared.of(record.key)) do
     local after = record.exists and record.fields[place.field] or nil
-    local old = before[place.field]
-    if old == nil then
-      old = record.stored and record.fields[place.field]
+    local old = nil
+    if record.stored then
+      old = before[place.field]
+      if old == nil then
+        old = record.fields[place.field]
+      end
     end
     if (old or nil) ~= after then
       local old_score, old_member = declared.entry(place, old, record.sort)

@@ -89,14 +89,18 @@ local function outdated(key, status, most)
   return found, first[2] and tonumber(first[2]) + age
 end
 
--- Remove at most so many items of a key that need not be kept -> how many, and when the next one need not.
+-- Remove at most so many items of a key that need not be kept, as far as the call's time reaches -> how many, and when the
+-- next one need not.
 function due.purge(key, most)
   local removed, next_ms = 0, nil
   for _, status in ipairs(TERMINAL) do
     local age, count = settings.kept(key, status)
-    if age or count then
+    if (age or count) and removed < most then
       local sorts, at = outdated(key, status, most - removed)
       for _, sort in ipairs(sorts) do
+        if removed > 0 and clock.late() then
+          return removed, clock.ms
+        end
         removed = removed + (remove(key, sort, status) and 1 or 0)
       end
       next_ms = at and math.min(at, next_ms or at) or next_ms

@@ -67,7 +67,7 @@ end
 function plain.create(operation, place)
   local key, sort, set = operation.key, operation.sort, operation.set
   local name = key .. ':' .. sort
-  if operation.upsert or operation.now or item.view[name] or not is_plain(key) then
+  if operation.upsert or operation.match or operation.expect or operation.now or item.view[name] or not is_plain(key) then
     return nil
   end
   local id = item.prefix .. name
