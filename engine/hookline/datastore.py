@@ -59,7 +59,7 @@ class Datastore:
         self.secrets = secrets
         self.connection = Connection(url, settings, now_ms=now_ms)
         self.wakes = Wakes(self.connection, keys.wake_channel)
-        self._changes = Wakes(self.connection, keys.changed_channel, idle_ends=True)
+        self.changes = Wakes(self.connection, keys.changed_channel, idle_ends=True)
         self._batcher = Batcher(self.connection)
         self._known: dict[tuple[str, int], Known] = {}
 
@@ -84,7 +84,7 @@ class Datastore:
         """Wait for what is under way, then close."""
         await self._batcher.close()
         await self.wakes.close()
-        await self._changes.close()
+        await self.changes.close()
         await self.connection.close()
 
     async def __aenter__(self) -> Self:
@@ -379,8 +379,7 @@ class Datastore:
         """
         conditions = compile_where(ENDED if until is None else until, "/until").conditions
         deadline = time.monotonic() + timeout
-        tag = keys.partition_tag(self.settings.namespace, self.calls.partition(key, sort_field), self.calls.partitions)
-        async with self._changes.listening(keys.item_name(tag, key, sort_field)) as changed:
+        async with self.changes.listening(self.calls.item_name(key, sort_field)) as changed:
             while True:
                 item = await self._get(key, sort_field, conditions)
                 left = deadline - time.monotonic()

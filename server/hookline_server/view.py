@@ -7,22 +7,22 @@ from urllib.parse import quote
 
 from hookline import Claimed, Item, Outcome, Page
 from hookline.clock import format_time
-from hookline_server.answer import Json
+from hookline_server.answer import Answer
 from hookline_server.problem import problem_of
 
 
-def created(outcome: Outcome) -> Json:
+def created(outcome: Outcome) -> Answer:
     """The answer to a create or replace of one item: 201 and its Location if it is new, else 200."""
     if not is_new(outcome):
         return updated(outcome)
     item = item_of(outcome)
     location = f"/v1/items/{item.key}/{quote(item.sort_field, safe='')}"
-    return Json(describe(outcome), 201, {"ETag": item.etag, "Location": location})
+    return Answer(describe(outcome), 201, {"Location": location}, etag=item.etag, optional=True)
 
 
-def updated(outcome: Outcome) -> Json:
+def updated(outcome: Outcome) -> Answer:
     """The answer to an update of one item."""
-    return Json(describe(outcome), 200, {"ETag": item_of(outcome).etag})
+    return Answer(describe(outcome), etag=item_of(outcome).etag, optional=True)
 
 
 def is_new(outcome: Outcome) -> bool:

@@ -18,7 +18,7 @@ from hookline.errors import Flaw, Invalid
 from hookline.item import check_value
 from hookline.query import Count, Page
 from hookline_server import body, head
-from hookline_server.answer import Json
+from hookline_server.answer import Answer
 from hookline_server.body import Body
 from hookline_server.problem import problem_of
 from hookline_server.view import created, describe, describe_page, is_new
@@ -80,7 +80,7 @@ async def _create_many(datastore: Datastore, batch: NewItems) -> Response:
             flaws += body.within(invalid, f"/items/{place}")
     if flaws:
         raise Invalid(*flaws)
-    return Json({"results": [_result(outcome) for outcome in await datastore.run(calls)]}, 207)
+    return Answer({"results": [_result(outcome) for outcome in await datastore.run(calls)]}, 207)
 
 
 def _result(outcome: Outcome) -> dict[str, Any]:
@@ -109,7 +109,8 @@ async def list_items(request: Request) -> Response:
         limit=int(limit),
         cursor=given.get("cursor") or None,
     )
-    return Json(describe_page(page, light=given.get("format") == "light"))
+    shown = describe_page(page, light=given.get("format") == "light")
+    return Answer(shown, headers=head.next_page(request, given, page.cursor))
 
 
 def _read_literal(name: str, text: str) -> Any:
@@ -139,7 +140,7 @@ async def query(request: Request) -> Response:
     else:
         found = await datastore.query(head.read_key(request), **given)
         shown = describe_page(found)
-    return Json(shown | {"explain": found.explanation.to_dict()} if explain else shown)
+    return Answer(shown | {"explain": found.explanation.to_dict()} if explain else shown)
 
 
 def _countable(given: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from hookline import Datastore
 from hookline.keysettings import KeySettings
 from hookline_server import body, head
-from hookline_server.answer import Json
+from hookline_server.answer import Answer
 from hookline_server.body import Body
 from hookline_server.routes import resource
 
@@ -60,7 +60,7 @@ async def _set_paused(request: Request, *, paused: bool | None) -> Response:
 async def _describe(request: Request, settings: KeySettings) -> Response:
     builds = await _datastore(request).builds(head.read_key(request))
     building = {name: {"done": build.done, "total": build.total} for name, build in builds.items()}
-    return Json(settings.to_dict() | ({"building": building} if building else {}))
+    return Answer(settings.to_dict() | ({"building": building} if building else {}))
 
 
 def _datastore(request: Request) -> Datastore:
