@@ -28,7 +28,7 @@ from hookline.errors import (
 from hookline.item import RESERVED_PREFIX, TERMINAL, Item, check_key, check_sort_field
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
 from hookline.outcome import Claimed, Outcome
-from hookline.query import Count, Page, Queries, Query, get_many
+from hookline.query import ROUNDS, Count, Page, Queries, Query, get_many
 from hookline.secret import SecretBox
 from hookline.settings import Settings
 from hookline.stats import Stats, read_stats
@@ -395,6 +395,7 @@ class Datastore:
         order: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        rounds: int = ROUNDS,
     ) -> Page:
         """Items of a key that match.
 
@@ -403,7 +404,7 @@ class Datastore:
         Without one, the items come in the order of the index that has the fewest entries within the filters: a declared
         one, that of a status asked for, or that of the sortFields.
         A page is shorter than ``limit`` only at the end, or when the budget of entries examined is spent; then it
-        carries a cursor all the same.
+        carries a cursor all the same. ``rounds`` is how many reads it may take, each below 4 MiB of a partition.
 
         Raises:
             Invalid: an argument has the wrong form, or the order has no index.
@@ -412,7 +413,8 @@ class Datastore:
         check_key(key)
         if type(limit) is not int or not 1 <= limit <= QUERY_MAX:
             raise Invalid.at("/limit", f"expected a whole number from 1 to {QUERY_MAX}")
-        return await self._queries.page(Query(key, compile_where(where), order, [key, where, order]), limit, cursor)
+        query = Query(key, compile_where(where), order, [key, where, order])
+        return await self._queries.page(query, limit, cursor, rounds)
 
     async def count(self, key: str, *, where: object = None, cursor: str | None = None) -> Count:
         """How many items of a key match: at once where an index knows, else as far as the budget reaches.

@@ -20,7 +20,7 @@ BUDGET = 1000
 """Work of one bounded read, in entries that are examined: about 3 ms of the store."""
 GET_MAX = 100
 """Items that one call reads by their names."""
-_ROUNDS = 50
+ROUNDS = 50
 """Bounded reads of one query before it answers a short page with a cursor."""
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ class Queries:
         self._partitions = partitions
         self._known = known
 
-    async def page(self, query: Query, limit: int, sealed: str | None) -> Page:
+    async def page(self, query: Query, limit: int, sealed: str | None, rounds: int) -> Page:
         """One page, from where the sealed cursor says on: every partition is read, and their entries are merged.
 
         Raises:
@@ -124,7 +124,7 @@ class Queries:
         """
 
         async def read(plan: _Plan) -> Page:
-            items = await self._merge(query, plan, limit)
+            items = await self._merge(query, plan, limit, rounds)
             return Page(items, self._seal(query, plan), plan.explain())
 
         return await self._planned(query, sealed, read)
@@ -139,7 +139,7 @@ class Queries:
 
         async def read(plan: _Plan) -> Count:
             count = 0
-            for _ in range(_ROUNDS):
+            for _ in range(ROUNDS):
                 for partition, extra in await self._round(query, plan, "count"):
                     count += extra[b"count"]
                     plan.positions[partition] = _end(extra)
@@ -199,10 +199,10 @@ class Queries:
         answers = await self._round(query, _Plan(walk, [None] * self._partitions), "size")
         return sum(extra[b"size"] for _, extra in answers)
 
-    async def _merge(self, query: Query, plan: _Plan, limit: int) -> list[Item]:
+    async def _merge(self, query: Query, plan: _Plan, limit: int, rounds: int) -> list[Item]:
         """The next entries of all partitions, in order."""
         items: list[Item] = []
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             left = limit - len(items)
             ends: dict[int, Position] = {}
             entries: list[_Entry] = []

@@ -13,10 +13,12 @@ from starlette.routing import Route
 from hookline import Datastore
 from hookline_server.edge import Edge
 from hookline_server.problem import respond
-from hookline_server.routes import commands, health, item, items, jobs, keys, orchestrations
+from hookline_server.routes import batch, bulk, commands, health, item, items, jobs, keys, orchestrations
 
 ROUTES: list[Route] = [
     *items.routes,
+    *batch.routes,
+    *bulk.routes,
     *item.routes,
     *jobs.routes,
     *commands.routes,

@@ -9,7 +9,9 @@ from urllib.parse import parse_qsl, unquote_to_bytes, urlencode
 from starlette.requests import Request
 
 from hookline import Item
+from hookline.calls import QUERY_MAX
 from hookline.errors import Flaw, Invalid
+from hookline_server import negotiate
 from hookline_server.answer import FIELDS, MEDIA_TYPE, tag
 from hookline_server.negotiate import JSON
 from hookline_server.problem import Problem
@@ -29,6 +31,17 @@ def media_type(request: Request) -> str:
     """The kind of answer that the client likes best."""
     wanted: str = request.scope.get(MEDIA_TYPE, JSON)
     return wanted
+
+
+def is_minimal(request: Request) -> bool:
+    """Whether the client can do without the items that it writes, by ``Prefer: return=minimal``."""
+    written: bytes | None = request.scope[FIELDS].get(b"prefer")
+    return written is not None and negotiate.is_minimal(written)
+
+
+def applied(*, minimal: bool) -> dict[str, str]:
+    """The header that says so."""
+    return {"Preference-Applied": "return=minimal"} if minimal else {}
 
 
 def read_key(request: Request) -> str:
@@ -92,6 +105,17 @@ def read_query(request: Request, *allowed: str, prefix: str | None = None) -> di
     if flaws:
         raise Invalid(*flaws)
     return found
+
+
+def read_limit(text: str) -> int:
+    """How many a page may have.
+
+    Raises:
+        Invalid: it is no number from 1 to 1000.
+    """
+    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= QUERY_MAX:
+        return int(text)
+    raise Invalid.at("/limit", f"expected a whole number from 1 to {QUERY_MAX}")
 
 
 def next_page(request: Request, given: dict[str, str], cursor: str | None) -> dict[str, str]:

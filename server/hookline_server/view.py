@@ -45,6 +45,23 @@ def describe(outcome: Outcome) -> dict[str, Any]:
     return shown
 
 
+def describe_result(outcome: Outcome, *, minimal: bool = False) -> dict[str, Any]:
+    """What became of one write among many: its status, and the item (``minimal``: its names) or the problem."""
+    if not outcome.ok:
+        return describe_error(outcome.error())
+    status = 201 if is_new(outcome) else 200
+    if minimal:
+        names = {"key": outcome.key, "sortField": outcome.sort_field, "version": outcome.version}
+        return {"status": status, **names}
+    return {"status": status, "item": describe(outcome)}
+
+
+def describe_error(error: Exception) -> dict[str, Any]:
+    """What became of one operation among many that could not be done."""
+    problem = problem_of(error)
+    return {"status": problem.status, "problem": problem.document()}
+
+
 def describe_page(page: Page, *, light: bool = False) -> dict[str, Any]:
     """A page of a query; ``light`` leaves the contents out."""
     items = [item.to_dict() for item in page.items]

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hookline import Call, Datastore, Outcome
+from hookline import Call, Datastore
 from hookline.calls import CLAIM_MAX
 from hookline.codec import NATIVE
 from hookline.datastore import new_sort_field
@@ -20,8 +20,7 @@ from hookline.query import Count, Page
 from hookline_server import body, head
 from hookline_server.answer import Answer
 from hookline_server.body import Body
-from hookline_server.problem import problem_of
-from hookline_server.view import created, describe, describe_page, is_new
+from hookline_server.view import created, describe_page, describe_result
 
 BATCH_MAX = CLAIM_MAX
 """Operations of one request."""
@@ -62,11 +61,11 @@ async def create(request: Request) -> Response:
     datastore: Datastore = request.app.state.datastore
     value = await body.read_value(request)
     if isinstance(value, dict) and "items" in value:
-        return await _create_many(datastore, body.convert(value, NewItems))
+        return await _create_many(datastore, body.convert(value, NewItems), minimal=head.is_minimal(request))
     return created(await datastore.create(**body.convert(value, NewItem).given()))
 
 
-async def _create_many(datastore: Datastore, batch: NewItems) -> Response:
+async def _create_many(datastore: Datastore, batch: NewItems, *, minimal: bool) -> Response:
     """A malformed item refuses the batch as a whole; what the store refuses is told item by item."""
     if not 1 <= len(batch.items) <= BATCH_MAX:
         raise Invalid.at("/items", f"expected 1 to {BATCH_MAX} items")
@@ -80,14 +79,8 @@ async def _create_many(datastore: Datastore, batch: NewItems) -> Response:
             flaws += body.within(invalid, f"/items/{place}")
     if flaws:
         raise Invalid(*flaws)
-    return Answer({"results": [_result(outcome) for outcome in await datastore.run(calls)]}, 207)
-
-
-def _result(outcome: Outcome) -> dict[str, Any]:
-    if outcome.ok:
-        return {"status": 201 if is_new(outcome) else 200, "item": describe(outcome)}
-    problem = problem_of(outcome.error())
-    return {"status": problem.status, "problem": problem.document()}
+    results = [describe_result(outcome, minimal=minimal) for outcome in await datastore.run(calls)]
+    return Answer({"results": results}, 207, head.applied(minimal=minimal))
 
 
 async def list_items(request: Request) -> Response:
@@ -98,15 +91,13 @@ async def list_items(request: Request) -> Response:
         raise Invalid.at("/status", "expected the same status as metadata.status, or one of the two alone")
     if given.get("format", "full") not in ("full", "light"):
         raise Invalid.at("/format", "expected full or light")
-    limit = given.get("limit", "50")
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= 4):
-        raise Invalid.at("/limit", "expected a whole number from 1 to 1000")
+    limit = head.read_limit(given.get("limit", "50"))
     datastore: Datastore = request.app.state.datastore
     page = await datastore.query(
         head.read_key(request),
         where={name: _read_literal(name, text) for name, text in where.items()},
         order=given.get("order"),
-        limit=int(limit),
+        limit=limit,
         cursor=given.get("cursor") or None,
     )
     shown = describe_page(page, light=given.get("format") == "light")
