@@ -28,7 +28,7 @@ from hookline.errors import (
 from hookline.item import RESERVED_PREFIX, TERMINAL, Item, check_key, check_sort_field
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
 from hookline.outcome import Claimed, Outcome
-from hookline.query import ROUNDS, Count, Page, Queries, Query, get_many
+from hookline.query import Count, Page, Queries, Query, get_many
 from hookline.secret import SecretBox
 from hookline.settings import Settings
 from hookline.stats import Stats, read_stats
@@ -395,7 +395,7 @@ class Datastore:
         order: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
-        rounds: int = ROUNDS,
+        rounds: int | None = None,
     ) -> Page:
         """Items of a key that match.
 
