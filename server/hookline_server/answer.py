@@ -21,7 +21,7 @@ GZIP_FROM = 4096
 """Bytes of a body from which it is compressed: below, that costs more than it saves."""
 _THREAD_FROM = 65_536
 """Bytes of a body from which it is compressed beside the loop: this many take half a millisecond."""
-_GZIP = 31
+GZIP = 31
 """zlib's word for a window of 32 KiB and gzip's header."""
 VARY = (b"vary", b"accept, accept-encoding")
 _JSON_TYPES = {False: (b"content-type", b"application/json"), True: (b"content-type", b"application/problem+json")}
@@ -106,5 +106,5 @@ def tag(etag: str, media_type: str) -> str:
 
 async def _compress(body: bytes) -> bytes:
     if len(body) < _THREAD_FROM:
-        return zlib.compress(body, 1, wbits=_GZIP)
-    return await asyncio.to_thread(zlib.compress, body, 1, wbits=_GZIP)
+        return zlib.compress(body, 1, wbits=GZIP)
+    return await asyncio.to_thread(zlib.compress, body, 1, wbits=GZIP)

@@ -13,7 +13,7 @@ from hookline.clock import parse_duration
 from hookline.errors import Flaw, Invalid, below
 from hookline_server import head, strictjson, strictmsgpack
 from hookline_server.inflate import inflate
-from hookline_server.negotiate import MSGPACKS
+from hookline_server.negotiate import LINES, MSGPACKS
 from hookline_server.problem import Problem
 
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
@@ -98,6 +98,12 @@ def too_large(most: int) -> Problem:
 def media_type(request: Request) -> str:
     """The media type of the body, without parameters; empty if it is not named."""
     return (head.field(request, b"content-type") or "").partition(";")[0].strip().lower()
+
+
+def is_lines(request: Request) -> bool:
+    """Whether the body is a stream of JSON values, one a line."""
+    written = head.field(request, b"content-type")
+    return written is not None and written != JSON[0] and media_type(request) == LINES
 
 
 def check_media_type(request: Request, accept: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from conftest import NOW_MS
-from hookline import Datastore
+from hookline import Datastore, keys
 from hookline.stats import weigh
 from scripts import KEY, URL, Scripts, at, line, snapshot, unchanged
 
@@ -128,6 +128,7 @@ async def test_weights_are_estimates_from_a_few_items(scripts: Scripts, datastor
 
 async def test_weights_of_what_has_a_wrong_type(scripts: Scripts, datastore: Datastore) -> None:
     await scripts.create()
-    (base,) = await scripts.raw.keys(f"*:k:{KEY}")
-    await scripts.raw.set(base.replace(KEY.encode(), b"spoilt"), "x")
+    name = keys.partition_tag("default", 0, 1) + ":k:spoilt"
+    await scripts.raw.set(name, "x")
     assert (await weigh(datastore.connection, 1, ["spoilt"])) == [0]
+    await scripts.raw.delete(name)
