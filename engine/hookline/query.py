@@ -206,7 +206,10 @@ class Queries:
             left = limit - len(items)
             ends: dict[int, Position] = {}
             entries: list[_Entry] = []
-            for partition, extra in await self._round(query, plan, "query", left):
+            # As many as its share and some more: none is taken behind the end of another, so too few lose nothing.
+            open_ones = sum(position is not False for position in plan.positions)
+            asked = min(left, 2 * left // max(1, open_ones) + 8)
+            for partition, extra in await self._round(query, plan, "query", asked):
                 ends[partition] = _end(extra)
                 entries += [_entry(query.key, partition, *row) for row in extra[b"items"]]
             entries.sort(key=lambda entry: _place(entry.score, entry.member), reverse=plan.walk.descending)
