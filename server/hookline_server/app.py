@@ -17,10 +17,10 @@ from hookline_server.routes import batch, bulk, commands, health, item, items, j
 
 ROUTES: list[Route] = [
     *items.routes,
-    *batch.routes,
-    *bulk.routes,
     *item.routes,
     *jobs.routes,
+    *batch.routes,
+    *bulk.routes,
     *commands.routes,
     *orchestrations.routes,
     *keys.routes,

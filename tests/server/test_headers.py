@@ -12,6 +12,7 @@ from api import Answer, Api, asking
 from conftest import wait_until
 from hookline import Datastore
 from hookline_server.app import create_app
+from hookline_server.orchestrator import Orchestrator
 
 ITEM = "/v1/items/jobs/a"
 MINIMAL = {"Prefer": "return=minimal"}
@@ -63,6 +64,16 @@ async def test_a_refusal_is_told_whatever_is_preferred(api: Api) -> None:
     await create(api)
     answer = await api("POST", "/v1/items", {"key": "jobs", "sortField": "a"}, headers=MINIMAL)
     assert (answer.status, answer.data["code"]) == (409, "exists")
+
+
+async def test_an_orchestration_says_where_it_is(datastore: Datastore) -> None:
+    async with asking(create_app(datastore, Orchestrator(datastore))) as api:
+        for status in (201, 200):
+            answer = await api("PUT", "/v1/orchestrations/nightly", {"key": "jobs"})
+            assert (answer.status, answer.headers.get("location")) == (
+                status,
+                "/v1/orchestrations/nightly" if status == 201 else None,
+            )
 
 
 # Pages

@@ -83,6 +83,6 @@ def _datastore(request: Request) -> Datastore:
 routes = [
     Route("/v1/jobs/{key}/cancel", cancel, methods=["POST"]),
     Route("/v1/jobs/{key}/redrive", redrive, methods=["POST"]),
-    # Before the items themselves: one whose sortField is "delete" has every method but this.
+    # An item whose sortField is "delete" has every method but this.
     Route("/v1/items/{key}/delete", delete, methods=["POST"]),
 ]

@@ -25,7 +25,9 @@ async def put(request: Request) -> Response:
     head.read_query(request)
     orchestrator: Orchestrator = request.app.state.orchestrations
     item = await orchestrator.put(_name(request), await body.read_json(request, Orchestration))
-    return Answer(describe(item), 201 if item.version == 1 else 200)
+    if item.version > 1:
+        return Answer(describe(item))
+    return Answer(describe(item), 201, {"Location": f"/v1/orchestrations/{item.sort_field}"})
 
 
 async def get(request: Request) -> Response:
