@@ -19,7 +19,7 @@ Header = tuple[bytes, bytes]
 
 GZIP_FROM = 4096
 """Bytes of a body from which it is compressed: below, that costs more than it saves."""
-_THREAD_FROM = 65_536
+THREAD_FROM = 65_536
 """Bytes of a body from which it is compressed beside the loop: this many take half a millisecond."""
 GZIP = 31
 """zlib's word for a window of 32 KiB and gzip's header."""
@@ -105,6 +105,6 @@ def tag(etag: str, media_type: str) -> str:
 
 
 async def _compress(body: bytes) -> bytes:
-    if len(body) < _THREAD_FROM:
+    if len(body) < THREAD_FROM:
         return zlib.compress(body, 1, wbits=GZIP)
     return await asyncio.to_thread(zlib.compress, body, 1, wbits=GZIP)

@@ -165,6 +165,8 @@ def _flaw(message: str, kind: type[Any]) -> Flaw:
         names = getattr(kind, "__struct_encode_fields__", ())
         known = f"; expected one of {', '.join(names)}" if names and not pointer else ""
         return Flaw(below(pointer, unknown[1]), f"unknown field{known}")
+    if text.startswith("Invalid value") and (tags := getattr(kind, "tags", "")):
+        return Flaw(pointer, f"expected one of {tags}")
     plain = re.sub(r"`([a-z |]+)`", lambda words: _plain(words[1]), text)
     return Flaw(pointer, plain[:1].lower() + plain[1:])
 

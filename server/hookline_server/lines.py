@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from hookline.errors import HooklineError
-from hookline_server.answer import FIELDS, GZIP, VARY, content_type
+from hookline_server.answer import FIELDS, GZIP, THREAD_FROM, VARY, content_type
 from hookline_server.negotiate import LINES, takes_gzip
 from hookline_server.problem import Problem, problem_of
 
@@ -110,9 +110,13 @@ class Stream(Response):
     async def _send(self, first: bytes, packer: Any, send: Send) -> bool:
         """Send all parts -> whether that was the whole."""
 
+        def pack(part: bytes) -> bytes:
+            packed: bytes = packer.compress(part) + packer.flush(zlib.Z_SYNC_FLUSH)
+            return packed
+
         async def put(part: bytes) -> None:
             if packer and part:
-                part = packer.compress(part) + packer.flush(zlib.Z_SYNC_FLUSH)
+                part = pack(part) if len(part) < THREAD_FROM else await asyncio.to_thread(pack, part)
             await send({"type": "http.response.body", "body": part, "more_body": True})
 
         await put(first)

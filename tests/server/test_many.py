@@ -126,6 +126,13 @@ async def test_a_malformed_operation_refuses_them_all(api: Api, operations: list
     assert (await api("GET", "/v1/items/jobs/a")).status == 404
 
 
+async def test_the_operations_that_there_are_are_named(api: Api) -> None:
+    answer = await api("POST", BATCH, {"operations": [op("replace")]})
+    assert answer.data["errors"] == [
+        {"pointer": "/operations/0/op", "detail": "expected one of create, update, delete, get"}
+    ]
+
+
 async def test_a_failure_of_the_store_is_told_where_it_struck(
     api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

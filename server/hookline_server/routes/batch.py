@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -55,6 +55,8 @@ class Get(Body, tag_field="op", tag="get", kw_only=True):
 
 class Batch(Body):
     """The operations, which run in order as far as they are on the same item."""
+
+    tags: ClassVar[str] = "create, update, delete, get"
 
     operations: list[Create | Update | Delete | Get]
 
