@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.routing import Match
 
 from hookline.errors import Flaw, Invalid, OutcomeUnknown, Refused, StoreFull, Unavailable
 from hookline_server.answer import Answer
@@ -139,9 +140,6 @@ def _sound(text: str) -> str:
 def _of_framework(error: HTTPException) -> Problem:
     if error.status_code == 404:
         return Problem("unknown_path", "no route has this path; items are at /v1/items/{key}/{sortField}")
-    if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        return Problem("method_not_allowed", f"expected one of {allowed}", error.headers)
     return Problem("bad_request", error.detail, error.headers)
 
 
@@ -151,7 +149,11 @@ async def respond(request: Request, error: Exception) -> Answer:
     Raises:
         Problem: always, but for OPTIONS: what a path allows is known where its methods are told from others.
     """
-    if request.method == "OPTIONS" and isinstance(error, HTTPException) and error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        return Answer(status=204, headers={"Allow": ", ".join(sorted({*allowed.split(", "), "OPTIONS"}))})
-    raise problem_of(error)
+    if not isinstance(error, HTTPException) or error.status_code != 405:
+        raise problem_of(error)
+    # The framework names the methods of the first route that has the path, and a path may have several.
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    allowed = ", ".join(sorted({"OPTIONS"}.union(*(route.methods for route in matching))))
+    if request.method == "OPTIONS":
+        return Answer(status=204, headers={"Allow": allowed})
+    raise Problem("method_not_allowed", f"expected one of {allowed}", {"Allow": allowed})
