@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from hookline.calls import Call
 from hookline.clock import parse_time
 from hookline.datastore import Datastore
-from hookline.item import Item
+from hookline.errors import Invalid, ReservedKey
+from hookline.item import RESERVED_PREFIX, Item, check_key
 
 STEP = 100
 """Items of one step."""
@@ -29,7 +30,7 @@ class Progress:
 
 def delete(
     datastore: Datastore, key: str, where: object = None, *, triggers: bool = True, cursor: str | None = None
-) -> AsyncIterator[Progress]:
+) -> AsyncGenerator[Progress, None]:
     """Delete the items of a key that match.
 
     Raises:
@@ -44,7 +45,7 @@ def delete(
 
 def redrive(
     datastore: Datastore, key: str, where: dict[str, Any] | None = None, *, cursor: str | None = None
-) -> AsyncIterator[Progress]:
+) -> AsyncGenerator[Progress, None]:
     """Put the dead letters of a key that match back in line, with all their attempts before them.
 
     Raises:
@@ -55,7 +56,7 @@ def redrive(
 
 def cancel(
     datastore: Datastore, key: str, where: dict[str, Any] | None = None, *, cursor: str | None = None
-) -> AsyncIterator[Progress]:
+) -> AsyncGenerator[Progress, None]:
     """Cancel the items of a key that match: by default those that wait. Who holds one learns of it by its next extend.
 
     Raises:
@@ -66,7 +67,7 @@ def cancel(
 
 def _set_status(
     datastore: Datastore, key: str, where: dict[str, Any], status: str, cursor: str | None
-) -> AsyncIterator[Progress]:
+) -> AsyncGenerator[Progress, None]:
     def call(item: Item) -> Call:
         return datastore.calls.update(key, item.sort_field, metadata={"status": status}, version=item.version)
 
@@ -75,12 +76,14 @@ def _set_status(
 
 async def _change(
     datastore: Datastore, key: str, where: object, call: Callable[[Item], Call], cursor: str | None
-) -> AsyncIterator[Progress]:
+) -> AsyncGenerator[Progress, None]:
     """Walk the items that match and change each at the version that was found.
 
     What changes while it runs comes by again at the end of its index: that is passed over, so the walk has an end.
     """
-    begun = await datastore.connection.now_ms()
+    if check_key(key).startswith(RESERVED_PREFIX):
+        raise ReservedKey
+    begun, cursor = _read_cursor(cursor) if cursor else (await datastore.connection.now_ms(), None)
     done = passed_over = 0
     while True:
         page = await datastore.query(key, where=where, limit=STEP, cursor=cursor)
@@ -91,6 +94,14 @@ async def _change(
                 raise outcome.failure
         made = sum(outcome.ok for outcome in outcomes)
         done, passed_over, cursor = done + made, passed_over + len(page.items) - made, page.cursor
-        yield Progress(done, passed_over, cursor)
+        yield Progress(done, passed_over, cursor and f"{begun}-{cursor}")
         if cursor is None:
             return
+
+
+def _read_cursor(cursor: str) -> tuple[int, str]:
+    """When the walk began, which stays the bound of what it changes, and where its query goes on."""
+    begun, dash, rest = cursor.partition("-")
+    if not (dash and begun.isascii() and begun.isdigit() and len(begun) <= 15):
+        raise Invalid.at("/cursor", "expected the cursor of the steps before, with the same key and filters")
+    return int(begun), rest

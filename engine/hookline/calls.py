@@ -12,7 +12,7 @@ from hookline import codec
 from hookline.codec import Change, Fields
 from hookline.errors import Flaw, Invalid, ReservedKey
 from hookline.item import RESERVED_PREFIX, STARTED, TERMINAL, check_key, check_sort_field, read_triggers
-from hookline.keys import partition_of
+from hookline.keys import item_name, partition_of, partition_tag
 from hookline.keysettings import Known, encode_backoff
 from hookline.outcome import WARNINGS, Claimed, Outcome
 from hookline.plan import declared
@@ -336,6 +336,11 @@ class Calls:
     def partition(self, key: str, sort_field: str) -> int:
         """The partition that an item is in."""
         return partition_of(key, sort_field, self.partitions)
+
+    def item_name(self, key: str, sort_field: str) -> str:
+        """The name of an item in the store, which its changes are told by."""
+        tag = partition_tag(self.namespace, self.partition(key, sort_field), self.partitions)
+        return item_name(tag, key, sort_field)
 
     def _settle(
         self,

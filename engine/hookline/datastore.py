@@ -59,7 +59,7 @@ class Datastore:
         self.secrets = secrets
         self.connection = Connection(url, settings, now_ms=now_ms)
         self.wakes = Wakes(self.connection, keys.wake_channel)
-        self._changes = Wakes(self.connection, keys.changed_channel, idle_ends=True)
+        self.changes = Wakes(self.connection, keys.changed_channel, idle_ends=True)
         self._batcher = Batcher(self.connection)
         self._known: dict[tuple[str, int], Known] = {}
 
@@ -84,7 +84,7 @@ class Datastore:
         """Wait for what is under way, then close."""
         await self._batcher.close()
         await self.wakes.close()
-        await self._changes.close()
+        await self.changes.close()
         await self.connection.close()
 
     async def __aenter__(self) -> Self:
@@ -379,8 +379,7 @@ class Datastore:
         """
         conditions = compile_where(ENDED if until is None else until, "/until").conditions
         deadline = time.monotonic() + timeout
-        tag = keys.partition_tag(self.settings.namespace, self.calls.partition(key, sort_field), self.calls.partitions)
-        async with self._changes.listening(keys.item_name(tag, key, sort_field)) as changed:
+        async with self.changes.listening(self.calls.item_name(key, sort_field)) as changed:
             while True:
                 item = await self._get(key, sort_field, conditions)
                 left = deadline - time.monotonic()
@@ -396,6 +395,7 @@ class Datastore:
         order: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        rounds: int | None = None,
     ) -> Page:
         """Items of a key that match.
 
@@ -404,7 +404,7 @@ class Datastore:
         Without one, the items come in the order of the index that has the fewest entries within the filters: a declared
         one, that of a status asked for, or that of the sortFields.
         A page is shorter than ``limit`` only at the end, or when the budget of entries examined is spent; then it
-        carries a cursor all the same.
+        carries a cursor all the same. ``rounds`` is how many reads it may take, each below 4 MiB of a partition.
 
         Raises:
             Invalid: an argument has the wrong form, or the order has no index.
@@ -413,7 +413,8 @@ class Datastore:
         check_key(key)
         if type(limit) is not int or not 1 <= limit <= QUERY_MAX:
             raise Invalid.at("/limit", f"expected a whole number from 1 to {QUERY_MAX}")
-        return await self._queries.page(Query(key, compile_where(where), order, [key, where, order]), limit, cursor)
+        query = Query(key, compile_where(where), order, [key, where, order])
+        return await self._queries.page(query, limit, cursor, rounds)
 
     async def count(self, key: str, *, where: object = None, cursor: str | None = None) -> Count:
         """How many items of a key match: at once where an index knows, else as far as the budget reaches.

@@ -115,7 +115,7 @@ class Queries:
         self._partitions = partitions
         self._known = known
 
-    async def page(self, query: Query, limit: int, sealed: str | None) -> Page:
+    async def page(self, query: Query, limit: int, sealed: str | None, rounds: int | None = None) -> Page:
         """One page, from where the sealed cursor says on: every partition is read, and their entries are merged.
 
         Raises:
@@ -124,7 +124,7 @@ class Queries:
         """
 
         async def read(plan: _Plan) -> Page:
-            items = await self._merge(query, plan, limit)
+            items = await self._merge(query, plan, limit, rounds or _ROUNDS)
             return Page(items, self._seal(query, plan), plan.explain())
 
         return await self._planned(query, sealed, read)
@@ -199,17 +199,21 @@ class Queries:
         answers = await self._round(query, _Plan(walk, [None] * self._partitions), "size")
         return sum(extra[b"size"] for _, extra in answers)
 
-    async def _merge(self, query: Query, plan: _Plan, limit: int) -> list[Item]:
+    async def _merge(self, query: Query, plan: _Plan, limit: int, rounds: int) -> list[Item]:
         """The next entries of all partitions, in order."""
         items: list[Item] = []
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             left = limit - len(items)
             ends: dict[int, Position] = {}
             entries: list[_Entry] = []
-            for partition, extra in await self._round(query, plan, "query", left):
+            # As many as its share and some more: none is taken behind the end of another, so too few lose nothing.
+            open_ones = sum(position is not False for position in plan.positions)
+            asked = min(left, 2 * left // max(1, open_ones) + 8)
+            for partition, extra in await self._round(query, plan, "query", asked):
                 ends[partition] = _end(extra)
                 entries += [_entry(query.key, partition, *row) for row in extra[b"items"]]
-            entries.sort(key=lambda entry: (float(entry.score), entry.member), reverse=plan.walk.descending)
+            entries.sort(key=lambda entry: _place(entry.score, entry.member), reverse=plan.walk.descending)
+            left = min(left, _reach(entries, ends, descending=plan.walk.descending))
             for entry in entries[:left]:
                 items.append(entry.item)
                 plan.positions[entry.partition] = [entry.score, entry.member]
@@ -267,6 +271,21 @@ def _dropped(name: str) -> Walk:
 def _end(extra: Mapping[bytes, Any]) -> Position:
     after = extra.get(b"after")
     return list(after) if after else False
+
+
+def _place(score: bytes | str, member: bytes) -> tuple[float, bytes]:
+    """Where an entry stands among those of all partitions."""
+    return float(score), member
+
+
+def _reach(entries: Sequence[_Entry], ends: Mapping[int, Position], *, descending: bool) -> int:
+    """How many of the sorted entries are in order whatever is still to come: those before every end that is open."""
+    open_ends = [_place(*end) for end in ends.values() if isinstance(end, list)]
+    if not open_ends:
+        return len(entries)
+    first = max(open_ends) if descending else min(open_ends)
+    places = (_place(entry.score, entry.member) for entry in entries)
+    return sum(place >= first if descending else place <= first for place in places)
 
 
 def _entry(key: str, partition: int, sort: bytes, fields: Any, score: bytes, member: bytes | None) -> _Entry:

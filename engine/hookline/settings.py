@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from hookline.item import check_namespace
 from hookline.keys import PARTITIONS_MAX
 
 PREFIX = "HOOKLINE_"
+_ORIGIN = re.compile(r"\*|https?://[^/\s,?#@]+", re.ASCII)
 STORE_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -50,6 +52,9 @@ class Settings:
     )
     call_timeout: float = _setting(5.0, "longest wait for one answer of the store; asked again once after that", 0.01)
     connections: int = _setting(16, "connections to the store, at most", 1)
+    cors_origins: tuple[str, ...] = _setting(
+        (), "sites whose pages may use the API in a browser, such as https://app.example; * is all of them"
+    )
     body_max: int = _setting(1_048_576, "bytes of a request's body, at most", 1)
     outbox_max: int = _setting(1_000_000, "webhook events of a partition that may wait; more are refused", 0)
     relay_concurrency: int = _setting(64, "webhooks in flight at once", 1)
@@ -108,6 +113,8 @@ def _flaws(setting: Field[Any], value: Any) -> Iterator[Flaw]:
         yield Flaw(f"/{_variable(setting)}", detail)
     elif setting.name == "egress_allow" and not all(map(_is_network, value)):
         yield Flaw(f"/{_variable(setting)}", "expected networks such as 10.1.0.0/16, separated by commas")
+    elif setting.name == "cors_origins" and not all(map(_ORIGIN.fullmatch, value)):
+        yield Flaw(f"/{_variable(setting)}", "expected origins such as https://app.example, separated by commas, or *")
     elif setting.name == "namespace":
         try:
             check_namespace(value)

@@ -69,6 +69,10 @@ class Wakes:
             self._task, self._ended = None, self._task
             self._subscribed.clear()
 
+    def listeners(self) -> int:
+        """How many listen now."""
+        return sum(map(len, self._listeners.values()))
+
     def release(self) -> None:
         """Let everybody who waits go, for the process is about to stop; from now on nobody waits."""
         self.released = True

@@ -1,6 +1,6 @@
 #!lua flags=no-writes
 -- What a partition holds, one page of its registry after the other: per key and status how many, and the first score;
--- the counts of a key; the outbox's length.
+-- the counts of a key; the outbox's length. Or with `weigh`, about how many bytes each of these keys takes.
 -- keys: partition
 -- args: now_ms:int request:msgpack
 -- use: clock index
@@ -11,6 +11,27 @@ local PAGE = 200
 local function ask(...)
   local answer = redis.pcall(...)
   return not (type(answer) == 'table' and answer.err) and answer or nil
+end
+
+-- The items of a key, by a few of them from all over the order of sortFields, and that order itself.
+local function weigh(key)
+  local name = index.name(key, '')
+  local count, sampled = ask('ZCARD', name) or 0, 0
+  local samples = math.min(count, request.samples)
+  for sample = 1, samples do
+    local place = math.floor((sample - 0.5) * count / samples)
+    local sort = (ask('ZRANGE', name, place, place) or {})[1] or ''
+    sampled = sampled + (ask('MEMORY', 'USAGE', partition .. ':i:' .. key .. ':' .. sort) or 0)
+  end
+  return count == 0 and 0 or math.floor(sampled * count / samples) + (ask('MEMORY', 'USAGE', name) or 0)
+end
+
+if request.weigh then
+  local bytes = {}
+  for place, key in ipairs(request.weigh) do
+    bytes[place] = weigh(key)
+  end
+  return cmsgpack.pack(bytes)
 end
 
 local page = ask('SSCAN', index.registry(request.prefix), request.cursor, 'COUNT', PAGE) or { '0', {} }

@@ -1,18 +1,110 @@
-"""Answers: JSON, encoded once and straight to bytes."""
+"""Answers: a value as JSON or msgpack, encoded once, when it is known what the client can read."""
 
 from __future__ import annotations
 
+import asyncio
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from hookline_server.negotiate import JSON, MSGPACKS, is_minimal, takes_gzip
+
+FIELDS, MEDIA_TYPE = "hookline.fields", "hookline.media_type"
+"""Where a request's scope has its header fields, and what its client wants to read if that is not JSON."""
+Header = tuple[bytes, bytes]
+
+GZIP_FROM = 4096
+"""Bytes of a body from which it is compressed: below, that costs more than it saves."""
+THREAD_FROM = 65_536
+"""Bytes of a body from which it is compressed beside the loop: this many take half a millisecond."""
+GZIP = 31
+"""zlib's word for a window of 32 KiB and gzip's header."""
+VARY = (b"vary", b"accept, accept-encoding")
+_JSON_TYPES = {False: (b"content-type", b"application/json"), True: (b"content-type", b"application/problem+json")}
+_PREFERENCE_APPLIED = (b"preference-applied", b"return=minimal")
 
 
-class Json(Response):
-    """An answer whose body is the JSON of a value."""
+class Answer(Response):
+    """An answer whose body is a value, or that has none."""
 
-    media_type = "application/json"
+    def __init__(
+        self,
+        value: Any = msgspec.UNSET,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        *,
+        etag: str | None = None,
+        optional: bool = False,
+        problem: bool = False,
+    ) -> None:
+        """Keep the parts until it is sent.
 
-    def render(self, content: Any) -> bytes:
-        """The bytes of the body."""
-        return msgspec.json.encode(content)
+        Args:
+            value: the body; UNSET is none.
+            status: the status.
+            headers: more headers.
+            etag: of the item that the body shows, as :attr:`Item.etag`.
+            optional: whether the client may do without the body, by ``Prefer: return=minimal``.
+            problem: whether the body is a problem document.
+        """
+        self.value = value
+        self.status_code = status
+        self.etag = etag
+        self.background = None
+        self._more = headers
+        self._optional = optional
+        self._problem = problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Encode and send."""
+        fields: dict[bytes, bytes] = scope[FIELDS]
+        media_type: str = scope.get(MEDIA_TYPE, JSON)
+        headers: list[Header] = [VARY]
+        status, value, etag = self.status_code, self.value, self.etag
+        if self._more:
+            headers += [(name.lower().encode(), text.encode("latin-1")) for name, text in self._more.items()]
+        if self._optional and b"prefer" in fields and is_minimal(fields[b"prefer"]):
+            headers.append(_PREFERENCE_APPLIED)
+            status, value = 204 if status == 200 else status, msgspec.UNSET
+        body = b""
+        if value is not msgspec.UNSET:
+            body = encode(value, media_type)
+            headers.append(content_type(media_type, problem=self._problem))
+            encodings = fields.get(b"accept-encoding")
+            if encodings and len(body) >= GZIP_FROM and takes_gzip(encodings):
+                body = await _compress(body)
+                headers.append((b"content-encoding", b"gzip"))
+                etag = etag and f"W/{etag}"
+        if etag:
+            headers.append((b"etag", tag(etag, media_type).encode()))
+        if status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def encode(value: Any, media_type: str) -> bytes:
+    """A value -> its bytes."""
+    return msgspec.msgpack.encode(value) if media_type in MSGPACKS else msgspec.json.encode(value)
+
+
+def content_type(media_type: str, *, problem: bool = False) -> Header:
+    """The header that names the kind of a body; in msgpack a problem document is told by its status alone."""
+    if media_type == JSON or (problem and media_type not in MSGPACKS):
+        return _JSON_TYPES[problem]
+    return (b"content-type", media_type.encode())
+
+
+def tag(etag: str, media_type: str) -> str:
+    """The ETag of an item as this kind of body shows it: strong tags of different bytes have to differ."""
+    return f'{etag[:-1]}-m"' if media_type in MSGPACKS else etag
+
+
+async def _compress(body: bytes) -> bytes:
+    if len(body) < THREAD_FROM:
+        return zlib.compress(body, 1, wbits=GZIP)
+    return await asyncio.to_thread(zlib.compress, body, 1, wbits=GZIP)

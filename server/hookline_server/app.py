@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,12 +13,14 @@ from starlette.routing import Route
 from hookline import Datastore
 from hookline_server.edge import Edge
 from hookline_server.problem import respond
-from hookline_server.routes import commands, health, item, items, jobs, keys, orchestrations
+from hookline_server.routes import batch, bulk, commands, health, item, items, jobs, keys, orchestrations
 
 ROUTES: list[Route] = [
     *items.routes,
     *item.routes,
     *jobs.routes,
+    *batch.routes,
+    *bulk.routes,
     *commands.routes,
     *orchestrations.routes,
     *keys.routes,
@@ -29,15 +31,20 @@ ROUTES: list[Route] = [
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
 
-def create_app(datastore: Datastore, orchestrations: Any = None, *, ready: Ready | None = None) -> Starlette:
+def create_app(
+    datastore: Datastore, orchestrations: Any = None, *, cors_origins: Collection[str] = (), ready: Ready | None = None
+) -> Starlette:
     """The application over an open datastore, which stays the caller's to close.
 
     Args:
         datastore: where everything is kept; routes find it as ``request.app.state.datastore``.
         orchestrations: the orchestrator, if there is one, as ``request.app.state.orchestrations``.
+        cors_origins: sites whose pages may use the API in a browser, such as ``https://app.example``; ``*`` is all.
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
     """
-    app = Starlette(routes=ROUTES, middleware=[Middleware(Edge)], exception_handlers={HTTPException: respond})
+    app = Starlette(
+        routes=ROUTES, middleware=[Middleware(Edge, cors_origins)], exception_handlers={HTTPException: respond}
+    )
     # An unknown path is answered as one, not sent elsewhere.
     app.router.redirect_slashes = False
     app.state.datastore = datastore

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,11 +11,14 @@ from starlette.requests import Request
 
 from hookline.clock import parse_duration
 from hookline.errors import Flaw, Invalid, below
-from hookline_server import strictjson
+from hookline_server import head, strictjson, strictmsgpack
+from hookline_server.inflate import inflate
+from hookline_server.negotiate import LINES, MSGPACKS
 from hookline_server.problem import Problem
 
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
-JSON = ("application/json",)
+JSON = ("application/json", *MSGPACKS)
+"""What a value may be written as: msgpack holds the same ones."""
 MERGE_PATCH = "application/merge-patch+json"
 WAIT_MAX = 25.0
 """Seconds: well below the minute after which load balancers give an idle connection up."""
@@ -46,38 +50,62 @@ async def read_value(request: Request, accept: tuple[str, ...] = JSON) -> Any:
 
     Raises:
         Invalid: no body, a name that stands twice in an object, or a value that JSON readers do not agree on.
-        Problem: too large, of another media type, or not JSON.
+        Problem: too large, of another media type, or not of the one that it names.
     """
-    check_media_type(request, accept)
-    return strictjson.decode(await read_bytes(request, request.app.state.datastore.settings.body_max))
+    plain = head.field(request, b"content-type") == JSON[0]  # which every route takes, and nearly every request brings
+    if not plain:
+        check_media_type(request, accept)
+    raw = await read_bytes(request, request.app.state.datastore.settings.body_max)
+    return (strictjson if plain or media_type(request) not in MSGPACKS else strictmsgpack).decode(raw)
 
 
 async def read_bytes(request: Request, most: int) -> bytes:
-    """The whole body, of at most so many bytes, whatever Content-Length says of it.
+    """The whole body, of at most so many bytes once it is inflated, whatever Content-Length says of it.
 
     Raises:
-        Problem: it is larger.
+        Problem: it is larger, or not compressed as it says.
     """
-    declared = request.headers.get("content-length", "")
+    declared = head.field(request, b"content-length") or ""
     if declared.isdigit() and int(declared) > most:
-        raise _too_large(most)
-    chunks: list[bytes] = []
+        raise too_large(most)
+    pieces: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
+    async for piece in content(request):
+        size += len(piece)
         if size > most:
-            raise _too_large(most)
-        chunks.append(chunk)
-    return b"".join(chunks)
+            raise too_large(most)
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
-def _too_large(most: int) -> Problem:
+def content(request: Request) -> AsyncIterator[bytes]:
+    """The body piece by piece, inflated where it is compressed.
+
+    Raises:
+        Problem: it is compressed in a way that is not taken here, or not as it says.
+    """
+    coding = (head.field(request, b"content-encoding") or "identity").strip().lower()
+    if coding == "identity":
+        return request.stream()
+    if coding not in ("gzip", "x-gzip"):
+        raise Problem("unsupported_media_type", "expected no Content-Encoding, or gzip", {"Accept-Encoding": "gzip"})
+    return inflate(request.stream())
+
+
+def too_large(most: int) -> Problem:
+    """What is said of a body of more bytes."""
     return Problem("body_too_large", f"expected a body of at most {most} bytes")
 
 
 def media_type(request: Request) -> str:
     """The media type of the body, without parameters; empty if it is not named."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return (head.field(request, b"content-type") or "").partition(";")[0].strip().lower()
+
+
+def is_lines(request: Request) -> bool:
+    """Whether the body is a stream of JSON values, one a line."""
+    written = head.field(request, b"content-type")
+    return written is not None and written != JSON[0] and media_type(request) == LINES
 
 
 def check_media_type(request: Request, accept: tuple[str, ...]) -> None:
@@ -86,7 +114,7 @@ def check_media_type(request: Request, accept: tuple[str, ...]) -> None:
     Raises:
         Problem: it is something else.
     """
-    written = request.headers.get("content-type")
+    written = head.field(request, b"content-type")
     if not written:
         return
     charset = _CHARSET.search(written)
@@ -137,6 +165,8 @@ def _flaw(message: str, kind: type[Any]) -> Flaw:
         names = getattr(kind, "__struct_encode_fields__", ())
         known = f"; expected one of {', '.join(names)}" if names and not pointer else ""
         return Flaw(below(pointer, unknown[1]), f"unknown field{known}")
+    if text.startswith("Invalid value") and (tags := getattr(kind, "tags", "")):
+        return Flaw(pointer, f"expected one of {tags}")
     plain = re.sub(r"`([a-z |]+)`", lambda words: _plain(words[1]), text)
     return Flaw(pointer, plain[:1].lower() + plain[1:])
 

@@ -5,56 +5,71 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Collection
+from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hookline_server import negotiate
+from hookline_server.answer import FIELDS, MEDIA_TYPE, Answer, Header
 from hookline_server.problem import Problem, problem_of
 
 log = logging.getLogger(__name__)
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=-]{1,128}")
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _READS = frozenset({"GET", "HEAD"})
+_ANY_KIND = frozenset({b"*/*", b"application/json"})
+_PREFLIGHT_FOR = "600"
+"""Seconds that a browser may keep the answer to a preflight."""
+_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
+_SENT = (
+    "Accept, Authorization, Content-Encoding, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, "
+    "X-Request-Id"
+)
+_SHOWN = b"etag, location, link, preference-applied, retry-after, x-request-id"
 
 
 class Edge:
     """Plain ASGI: every request passes here, so it does no more than it must.
 
     Every answer carries ``X-Request-Id``: the request's own, if it brings a sane one. A browser adds ``Origin`` to
-    each write, which no page of another site may make: as long as the API asks for no key, such a page in the
-    operator's own browser could otherwise write to a server on loopback.
+    each write, which no page of another site may make unless ``cors_origins`` names it: as long as the API asks for no
+    key, such a page in the operator's own browser could otherwise write to a server on loopback. Credentials are never
+    allowed to those pages, so ``*`` gives them nothing that belongs to the browser's user.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, cors_origins: Collection[str] = ()) -> None:
         self._app = app
+        self._origins = frozenset(origin.encode() for origin in cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = origin = host = b""
-        for name, value in scope["headers"]:
-            if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-                request_id = value
-            elif name == b"origin":
-                origin = value
-            elif name == b"host":
-                host = value
-        request_id = request_id or os.urandom(12).hex().encode()
+        fields = scope[FIELDS] = _fields(scope["headers"])
+        request_id = fields.get(b"x-request-id", b"")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = os.urandom(12).hex().encode()
+        added: list[Header] = [(b"x-request-id", request_id)]
         started = False
 
-        async def send_with_id(message: Message) -> None:
+        async def send_more(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"].append((b"x-request-id", request_id))
+                message["headers"].extend(added)
             await send(message)
 
         try:
-            if origin and origin.partition(b"://")[2] != host and scope["method"] not in _READS:
-                raise Problem("cross_site", "expected an Origin that is this server's own address, or none")
-            await self._app(scope, receive, send_with_id)
+            accept = fields.get(b"accept")
+            if accept and accept not in _ANY_KIND:
+                _choose(scope, accept)
+            if (self._origins or b"origin" in fields) and self._cross(scope, fields, added):
+                await _preflight()(scope, receive, send_more)
+            else:
+                await self._app(scope, receive, send_more)
         except ClientDisconnect:
             log.debug("request %s: the client went away", request_id.decode())
         except Exception as error:
@@ -64,4 +79,56 @@ class Edge:
                 log.error("request %s: %s", request_id.decode(), error, exc_info=bug)
             if started:
                 raise
-            await problem.response()(scope, receive, send_with_id)
+            problem.members["instance"] = f"urn:hookline:request:{quote(request_id, safe='')}"
+            await problem.response()(scope, receive, send_more)
+
+    def _cross(self, scope: Scope, fields: dict[bytes, bytes], added: list[Header]) -> bool:
+        """Let pages of allowed sites read the answer -> whether this is their browser's question about what they may.
+
+        Raises:
+            Problem: a write from a page of another site.
+        """
+        origin = fields.get(b"origin", b"")
+        if self._origins:
+            added.append((b"vary", b"origin"))
+        if allowed := self._origins & {origin, b"*"} if origin else None:
+            added.append((b"access-control-allow-origin", min(allowed)))
+            added.append((b"access-control-expose-headers", _SHOWN))
+            return scope["method"] == "OPTIONS" and b"access-control-request-method" in fields
+        own = not origin or origin.partition(b"://")[2] == fields.get(b"host")
+        if not own and scope["method"] not in _READS:
+            raise Problem("cross_site", "expected an Origin that is this server's own address, or none")
+        return False
+
+
+def _preflight() -> Answer:
+    headers = {
+        "Access-Control-Allow-Methods": _METHODS,
+        "Access-Control-Allow-Headers": _SENT,
+        "Access-Control-Max-Age": _PREFLIGHT_FOR,
+    }
+    return Answer(status=204, headers=headers)
+
+
+def _fields(headers: list[Header]) -> dict[bytes, bytes]:
+    """The header fields by their names in lower case; one that stands twice is a list (RFC 9110, 5.3)."""
+    fields = dict(headers)
+    if len(fields) < len(headers):
+        fields = {}
+        for name, value in headers:
+            fields[name] = b"%b, %b" % (fields[name], value) if name in fields else value
+    return fields
+
+
+def _choose(scope: Scope, accept: bytes) -> None:
+    """Note what kind of answer the client wants, before anything is done for it.
+
+    Raises:
+        Problem: none that there is.
+    """
+    media_type = negotiate.media_type(accept)
+    if media_type is not None:
+        scope[MEDIA_TYPE] = media_type
+    elif scope["path"].startswith("/v1/"):
+        kinds = f"{negotiate.JSON}, {negotiate.MSGPACK} or {negotiate.LINES}"
+        raise Problem("not_acceptable", f"expected an Accept header that takes {kinds}")

@@ -4,17 +4,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes, urlencode
 
 from starlette.requests import Request
 
 from hookline import Item
+from hookline.calls import QUERY_MAX
 from hookline.errors import Flaw, Invalid
+from hookline_server import negotiate
+from hookline_server.answer import FIELDS, MEDIA_TYPE, tag
+from hookline_server.negotiate import JSON
 from hookline_server.problem import Problem
 
-_ETAG = re.compile(r'(?:W/)?"(\d{1,15})(?:\.\d{1,15})?"', re.ASCII)
+_ETAG = re.compile(r'(?:W/)?"(\d{1,15})(?:\.\d{1,15}(?:-m)?)?"', re.ASCII)
 _PREFIX_SEGMENTS = 3
 """Of ``/v1/items/{key}...`` and ``/v1/jobs/{key}...``: what stands before the key, the empty one included."""
+
+
+def field(request: Request, name: bytes) -> str | None:
+    """A header field, by its name in lower case."""
+    value: bytes | None = request.scope[FIELDS].get(name)
+    return None if value is None else value.decode("latin-1")
+
+
+def media_type(request: Request) -> str:
+    """The kind of answer that the client likes best."""
+    wanted: str = request.scope.get(MEDIA_TYPE, JSON)
+    return wanted
+
+
+def is_minimal(request: Request) -> bool:
+    """Whether the client can do without the items that it writes, by ``Prefer: return=minimal``."""
+    written: bytes | None = request.scope[FIELDS].get(b"prefer")
+    return written is not None and negotiate.is_minimal(written)
+
+
+def applied(*, minimal: bool) -> dict[str, str]:
+    """The header that says so."""
+    return {"Preference-Applied": "return=minimal"} if minimal else {}
 
 
 def read_key(request: Request) -> str:
@@ -80,6 +107,25 @@ def read_query(request: Request, *allowed: str, prefix: str | None = None) -> di
     return found
 
 
+def read_limit(text: str) -> int:
+    """How many a page may have.
+
+    Raises:
+        Invalid: it is no number from 1 to 1000.
+    """
+    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= QUERY_MAX:
+        return int(text)
+    raise Invalid.at("/limit", f"expected a whole number from 1 to {QUERY_MAX}")
+
+
+def next_page(request: Request, given: dict[str, str], cursor: str | None) -> dict[str, str]:
+    """The header ``Link`` to the page at the cursor (RFC 8288), if there is one: the same query further on."""
+    if cursor is None:
+        return {}
+    path: bytes = request.scope["raw_path"]
+    return {"Link": f'<{path.decode("ascii")}?{urlencode(given | {"cursor": cursor})}>; rel="next"'}
+
+
 def _known(name: str, allowed: Collection[str], prefix: str | None) -> bool:
     return name in allowed or (prefix is not None and name.startswith(prefix) and name != prefix)
 
@@ -114,7 +160,7 @@ def if_match(request: Request) -> int | None:
     Raises:
         Problem: it is no single ETag of ours.
     """
-    written = request.headers.get("if-match")
+    written = field(request, b"if-match")
     if written is None:
         return None
     if written.strip() == "*":
@@ -131,7 +177,7 @@ def must_be_new(request: Request) -> bool:
     Raises:
         Problem: the header has another value, which means nothing in a write.
     """
-    written = request.headers.get("if-none-match")
+    written = field(request, b"if-none-match")
     if written is None:
         return False
     if written.strip() != "*":
@@ -141,8 +187,8 @@ def must_be_new(request: Request) -> bool:
 
 def is_known(request: Request, item: Item) -> bool:
     """Whether If-None-Match says that the client has the item as it stands."""
-    written = request.headers.get("if-none-match")
+    written = field(request, b"if-none-match")
     if written is None:
         return False
-    tags = [tag.strip().removeprefix("W/") for tag in written.split(",")]
-    return item.etag in tags or tags == ["*"]
+    tags = [known.strip().removeprefix("W/") for known in written.split(",")]
+    return tag(item.etag, media_type(request)) in tags or tags == ["*"]

@@ -11,9 +11,10 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.routing import Match
 
 from hookline.errors import Flaw, Invalid, OutcomeUnknown, Refused, StoreFull, Unavailable
-from hookline_server.answer import Json
+from hookline_server.answer import Answer
 from hookline_server.command import CommandSyntaxError
 
 KINDS: dict[str, tuple[int, str]] = {
@@ -21,12 +22,15 @@ KINDS: dict[str, tuple[int, str]] = {
     "invalid": (422, "The request has bad fields"),
     "syntax_error": (422, "The text is not in the command language"),
     "invalid_json": (400, "The body is not JSON"),
+    "invalid_msgpack": (400, "The body is not msgpack"),
+    "invalid_gzip": (400, "The body is not compressed as it says"),
     "invalid_path": (400, "The path is not UTF-8"),
     "invalid_header": (400, "A header cannot be read"),
     "body_too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "The body is of a kind that is not taken here"),
     "unknown_path": (404, "There is nothing at this path"),
     "method_not_allowed": (405, "The path does not have this method"),
+    "not_acceptable": (406, "There is no answer of a kind that the client takes"),
     "cross_site": (403, "The request comes from a page of another site"),
     "bad_request": (400, "The request cannot be served"),
     # What the store says no to
@@ -81,9 +85,9 @@ class Problem(Exception):
             **self.members,
         }
 
-    def response(self) -> Json:
+    def response(self) -> Answer:
         """The answer that carries the document."""
-        return Json(self.document(), self.status, self.headers, "application/problem+json")
+        return Answer(self.document(), self.status, self.headers, problem=True)
 
 
 def problem_of(error: Exception) -> Problem:
@@ -136,12 +140,20 @@ def _sound(text: str) -> str:
 def _of_framework(error: HTTPException) -> Problem:
     if error.status_code == 404:
         return Problem("unknown_path", "no route has this path; items are at /v1/items/{key}/{sortField}")
-    if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        return Problem("method_not_allowed", f"expected one of {allowed}", error.headers)
     return Problem("bad_request", error.detail, error.headers)
 
 
-async def respond(request: Request, error: Exception) -> Json:  # noqa: ARG001 - as Starlette calls its handlers
-    """The answer to an error of Starlette's own, which would otherwise answer it itself."""
-    return problem_of(error).response()
+async def respond(request: Request, error: Exception) -> Answer:
+    """The answer to an error of Starlette's own, which would otherwise answer it itself.
+
+    Raises:
+        Problem: always, but for OPTIONS: what a path allows is known where its methods are told from others.
+    """
+    if not isinstance(error, HTTPException) or error.status_code != 405:
+        raise problem_of(error)
+    # The framework names the methods of the first route that has the path, and a path may have several.
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    allowed = ", ".join(sorted({"OPTIONS"}.union(*(route.methods for route in matching))))
+    if request.method == "OPTIONS":
+        return Answer(status=204, headers={"Allow": allowed})
+    raise Problem("method_not_allowed", f"expected one of {allowed}", {"Allow": allowed})

@@ -8,7 +8,7 @@ import gc
 import ipaddress
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import uvicorn
@@ -16,6 +16,7 @@ import uvicorn
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings
 from hookline.errors import Unavailable
 from hookline.secret import load_key
+from hookline.wake import Wakes
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
 from hookline_server.orchestrator import Orchestrator
@@ -48,9 +49,9 @@ async def serve(settings: Settings, say: Say) -> None:
         orchestrator = Orchestrator(datastore)
         relay = Relay(datastore, egress, consumer=f"{socket.gethostname()}:{port}")
         server = _Server(
-            datastore.wakes.release,
+            (datastore.wakes, datastore.changes),
             uvicorn.Config(
-                create_app(datastore, orchestrator),
+                create_app(datastore, orchestrator, cors_origins=settings.cors_origins),
                 log_level="warning",
                 access_log=False,
                 proxy_headers=False,
@@ -140,9 +141,9 @@ async def _background(server: _Server, *work: Coroutine[Any, Any, None]) -> Asyn
 class _Server(uvicorn.Server):
     """uvicorn's server raises its signals again once it has stopped, which would cut our own stopping short."""
 
-    def __init__(self, release: Callable[[], None], config: uvicorn.Config) -> None:
+    def __init__(self, waits: Sequence[Wakes], config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._release = release
+        self._waits = waits
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -154,4 +155,5 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
-        self._release()
+        for wakes in self._waits:
+            wakes.release()

@@ -7,22 +7,22 @@ from urllib.parse import quote
 
 from hookline import Claimed, Item, Outcome, Page
 from hookline.clock import format_time
-from hookline_server.answer import Json
+from hookline_server.answer import Answer
 from hookline_server.problem import problem_of
 
 
-def created(outcome: Outcome) -> Json:
+def created(outcome: Outcome) -> Answer:
     """The answer to a create or replace of one item: 201 and its Location if it is new, else 200."""
     if not is_new(outcome):
         return updated(outcome)
     item = item_of(outcome)
     location = f"/v1/items/{item.key}/{quote(item.sort_field, safe='')}"
-    return Json(describe(outcome), 201, {"ETag": item.etag, "Location": location})
+    return Answer(describe(outcome), 201, {"Location": location}, etag=item.etag, optional=True)
 
 
-def updated(outcome: Outcome) -> Json:
+def updated(outcome: Outcome) -> Answer:
     """The answer to an update of one item."""
-    return Json(describe(outcome), 200, {"ETag": item_of(outcome).etag})
+    return Answer(describe(outcome), etag=item_of(outcome).etag, optional=True)
 
 
 def is_new(outcome: Outcome) -> bool:
@@ -43,6 +43,23 @@ def describe(outcome: Outcome) -> dict[str, Any]:
     if outcome.warnings:
         shown["warnings"] = outcome.warnings
     return shown
+
+
+def describe_result(outcome: Outcome, *, minimal: bool = False) -> dict[str, Any]:
+    """What became of one write among many: its status, and the item (``minimal``: its names) or the problem."""
+    if not outcome.ok:
+        return describe_error(outcome.error())
+    status = 201 if is_new(outcome) else 200
+    if minimal:
+        names = {"key": outcome.key, "sortField": outcome.sort_field, "version": outcome.version}
+        return {"status": status, **names}
+    return {"status": status, "item": describe(outcome)}
+
+
+def describe_error(error: Exception) -> dict[str, Any]:
+    """What became of one operation among many that could not be done."""
+    problem = problem_of(error)
+    return {"status": problem.status, "problem": problem.document()}
 
 
 def describe_page(page: Page, *, light: bool = False) -> dict[str, Any]:

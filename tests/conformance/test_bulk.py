@@ -10,7 +10,7 @@ import pytest
 from conftest import NOW_MS, Clock
 from hookline import Datastore, bulk
 from hookline.bulk import Progress
-from hookline.errors import Invalid, NotFound
+from hookline.errors import Invalid, NotFound, ReservedKey
 from jobs import WAITING, claim_one, statuses
 
 
@@ -58,6 +58,25 @@ async def test_what_changes_meanwhile_is_passed_over(datastore: Datastore, clock
         seen.append(step)
     assert seen[-1] == Progress(149, 1, None)
     assert await statuses(datastore) == {"": 1, "not_started": 1}
+
+
+async def test_a_walk_that_is_gone_on_with_keeps_its_bound(datastore: Datastore, clock: Clock) -> None:
+    await fill(datastore, 150, **WAITING)
+    step = await anext(bulk.cancel(datastore, "jobs"))
+    clock.advance(1)
+    left = [item.sort_field for item in (await datastore.query("jobs", where=WAITING)).items]
+    await datastore.update("jobs", left[0], metadata={"kept": True})
+    rest = await through(bulk.cancel(datastore, "jobs", cursor=step.cursor))
+    assert (step.done, rest[-1]) == (100, Progress(49, 1, None))
+    for cursor in ("x", "1", "-x", "1-x", "²-x", f"{10**15}-x"):
+        with pytest.raises(Invalid):
+            await through(bulk.cancel(datastore, "jobs", cursor=cursor))
+
+
+async def test_the_engines_own_keys_are_refused_even_if_empty(datastore: Datastore) -> None:
+    for steps in (bulk.delete(datastore, "hookline.x"), bulk.cancel(datastore, "hookline.x")):
+        with pytest.raises(ReservedKey):
+            await anext(steps)
 
 
 async def test_redrive(datastore: Datastore) -> None:

@@ -148,7 +148,7 @@ async def test_wait_for_the_end_of_an_item(datastore: Datastore, monkeypatch: py
     monkeypatch.setattr("hookline.datastore.CHANGE_POLL", 60.0)
     await datastore.create("jobs", "a", metadata=WAITING)
     waiting = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
-    await wait_until(lambda: datastore._changes._subscribed.is_set())
+    await wait_until(lambda: datastore.changes._subscribed.is_set())
     await datastore.create("jobs", "b", metadata={"status": end})
     await datastore.update("jobs", "a", metadata={"step": 1})
     await asyncio.sleep(0.05)
@@ -157,14 +157,14 @@ async def test_wait_for_the_end_of_an_item(datastore: Datastore, monkeypatch: py
     item = await asyncio.wait_for(waiting, 5)
     assert item == await datastore.get("jobs", "a")
     assert await datastore.wait_for("jobs", "a", timeout=60) == item
-    assert datastore._changes._task is None
+    assert datastore.changes._task is None
 
 
 async def test_wait_for_a_change(datastore: Datastore) -> None:
     await datastore.create("jobs", "a", metadata={"step": 1})
     waiting = asyncio.create_task(datastore.wait_for("jobs", "a", until={"version": {"gt": 1}}, timeout=60))
     stepping = asyncio.create_task(datastore.wait_for("jobs", "a", until={"step": 3}, timeout=60))
-    await wait_until(lambda: datastore._changes._subscribed.is_set())
+    await wait_until(lambda: datastore.changes._subscribed.is_set())
     await datastore.update("jobs", "a", metadata={"step": 2})
     assert [item and item.version for item in (await asyncio.wait_for(waiting, 5),)] == [2]
     await datastore.update("jobs", "a", metadata={"step": 3})
@@ -180,7 +180,7 @@ async def test_wait_for_what_does_not_come(datastore: Datastore) -> None:
     with pytest.raises(Invalid):
         await datastore.wait_for("jobs", "a", until={"x": {"about": 1}})
     waiting = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
-    await wait_until(lambda: datastore._changes._subscribed.is_set())
+    await wait_until(lambda: datastore.changes._subscribed.is_set())
     await datastore.delete("jobs", "a")
     with pytest.raises(NotFound):
         await asyncio.wait_for(waiting, 5)
@@ -191,7 +191,7 @@ async def test_wait_for_what_a_sweep_ends(datastore: Datastore, clock: Clock) ->
     await datastore.create("jobs", "a", metadata={**WAITING, "max_attempts": 1})
     await claim_one(datastore, lock_for=1)
     waiting = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
-    await wait_until(lambda: datastore._changes._subscribed.is_set())
+    await wait_until(lambda: datastore.changes._subscribed.is_set())
     clock.advance(2)
     await datastore.sweep()
     item = await asyncio.wait_for(waiting, 5)

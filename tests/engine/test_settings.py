@@ -36,6 +36,13 @@ CANARY = "canary-7f3a"
         ({"HOOKLINE_TICK": "2m"}, {}, "tick", 120.0),
         ({"HOOKLINE_DELIVERY_SCHEDULE": "1, 30s,2h,"}, {}, "delivery_schedule", (1.0, 30.0, 7200.0)),
         ({"HOOKLINE_EGRESS_ALLOW": "10.0.0.0/8, fd00::/8"}, {}, "egress_allow", ("10.0.0.0/8", "fd00::/8")),
+        (
+            {"HOOKLINE_CORS_ORIGINS": "https://app.example, http://[::1]:3000"},
+            {},
+            "cors_origins",
+            ("https://app.example", "http://[::1]:3000"),
+        ),
+        ({"HOOKLINE_CORS_ORIGINS": "*"}, {}, "cors_origins", ("*",)),
     ],
 )
 def test_from_the_environment(environ: dict[str, str], given: dict[str, Any], name: str, value: object) -> None:
@@ -55,6 +62,7 @@ def test_from_the_environment(environ: dict[str, str], given: dict[str, Any], na
         ("HOOKLINE_TICK", ["0", "0ms"]),
         ("HOOKLINE_STORE_URL", [f"http://{CANARY}", "localhost:6379", "redis://a:1,b:2", "redis://a,"]),
         ("HOOKLINE_EGRESS_ALLOW", [CANARY, "10.0.0.0/8,10.0.0.1/8"]),
+        ("HOOKLINE_CORS_ORIGINS", [CANARY, "https://app.example/", "*,app.example", "file://x"]),
         ("HOOKLINE_DELIVERY_SCHEDULE", [f"1,{CANARY}", "1;2", "1,-2"]),
     ],
 )

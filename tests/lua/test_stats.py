@@ -8,7 +8,8 @@ import pytest
 import redis.asyncio as aioredis
 
 from conftest import NOW_MS
-from hookline import Datastore
+from hookline import Datastore, keys
+from hookline.stats import weigh
 from scripts import KEY, URL, Scripts, at, line, snapshot, unchanged
 
 WAITING = {"status": "not_started"}
@@ -111,3 +112,23 @@ async def test_a_corrupt_key_counts_nothing(
     assert found.get(("other", "")) == (None if name == "r" else (1, None))
     assert found.get(("jobs", "not_started")) == {"r": None, "s:jobs:not_started": (0, None)}.get(name, (1, line()))
     assert await snapshot(raw) == before
+
+
+async def test_weights_are_estimates_from_a_few_items(scripts: Scripts, datastore: Datastore) -> None:
+    names = [f"{n:03}" for n in range(50)]
+    await scripts.run(*(scripts.calls.create(KEY, name, content="x" * 3000) for name in names))
+    await scripts.one(scripts.calls.create("one", "a"))
+    async with unchanged(scripts.raw):
+        jobs, none, one = await weigh(datastore.connection, 1, [KEY, "none", "one"])
+        many = await weigh(datastore.connection, 1, [KEY] * 250)
+    assert 50 * 3000 < jobs < 50 * 5000
+    assert (none, many) == (0, [jobs] * 250)
+    assert 0 < one < 2000
+
+
+async def test_weights_of_what_has_a_wrong_type(scripts: Scripts, datastore: Datastore) -> None:
+    await scripts.create()
+    name = keys.partition_tag("default", 0, 1) + ":k:spoilt"
+    await scripts.raw.set(name, "x")
+    assert (await weigh(datastore.connection, 1, ["spoilt"])) == [0]
+    await scripts.raw.delete(name)

@@ -45,6 +45,7 @@ def test_statuses_are_as_designed() -> None:
         "unsupported_media_type": 415,
         "unknown_path": 404,
         "method_not_allowed": 405,
+        "not_acceptable": 406,
         "cross_site": 403,
         "not_found": 404,
         **dict.fromkeys(CONFLICTS, 409),
@@ -111,13 +112,15 @@ async def test_a_spoilt_index_is_500_and_the_item_stays(api: Api, raw: Any) -> N
     assert (await api("GET", "/v1/items/jobs/a")).data["version"] == 1
 
 
-@pytest.mark.parametrize("sane", ["abc-123", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"])
+@pytest.mark.parametrize(
+    "sane", ["abc-123", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", '<a>,{b}"~!', "x" * 128]
+)
 async def test_a_sane_request_id_comes_back(api: Api, sane: str) -> None:
     for path in ("/livez", "/nowhere", "/v1/items/jobs/none"):
         assert (await api("GET", path, headers={"X-Request-Id": sane})).headers["x-request-id"] == sane
 
 
-@pytest.mark.parametrize("odd", ["", "two words", "x" * 129, "<script>", "é"])
+@pytest.mark.parametrize("odd", ["", "two words", "x" * 129, "a\tb", "é"])
 async def test_an_odd_request_id_is_replaced(api: Api, odd: str) -> None:
     given = [(await api("GET", "/livez", headers={"X-Request-Id": odd})).headers["x-request-id"] for _ in range(2)]
     assert given[0] != given[1]
@@ -127,13 +130,25 @@ async def test_an_odd_request_id_is_replaced(api: Api, odd: str) -> None:
 async def test_a_method_that_is_not_there_is_told_those_that_are(api: Api) -> None:
     for path, allowed in (
         ("/v1/items/jobs/a", {"GET", "HEAD", "PUT", "PATCH", "DELETE"}),
+        ("/v1/items/jobs/query", {"GET", "HEAD", "PUT", "PATCH", "DELETE", "POST"}),
         ("/v1/items", {"POST"}),
         ("/v1/items/jobs", {"GET", "HEAD"}),
         ("/v1/orchestrations/x", {"GET", "HEAD", "PUT", "DELETE"}),
     ):
+        answer = await api("TRACE", path)
+        assert (answer.status, answer.data["code"]) == (405, "method_not_allowed")
+        assert set(answer.headers["allow"].split(", ")) == {*allowed, "OPTIONS"}
         answer = await api("OPTIONS", path)
-        assert answer.status == 405
-        assert set(answer.headers["allow"].split(", ")) == allowed
+        assert (answer.status, answer.body) == (204, b"")
+        assert set(answer.headers["allow"].split(", ")) == {*allowed, "OPTIONS"}
+    assert (await api("OPTIONS", "/nowhere")).status == 404
+
+
+async def test_a_problem_names_its_request(api: Api) -> None:
+    answer = await api("GET", "/v1/items/jobs/none", headers={"X-Request-Id": "a/b"})
+    assert answer.data["instance"] == "urn:hookline:request:a%2Fb"
+    answer = await api("GET", "/nowhere")
+    assert answer.data["instance"] == f"urn:hookline:request:{answer.headers['x-request-id']}"
 
 
 async def test_a_page_of_this_server_may_write(api: Api) -> None:

@@ -126,6 +126,29 @@ async def test_a_claim_that_waits_is_answered_when_the_server_stops(tmp_path: Pa
             assert (response.status, (await response.json())["items"]) == (200, [])
 
 
+async def test_a_get_that_waits_is_answered_when_the_server_stops(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as server, aiohttp.ClientSession() as session:
+        async with session.post(f"{server.url}/v1/items", json={"key": "jobs", "sortField": "a"}):
+            pass
+        waiting = asyncio.create_task(session.get(f"{server.url}/v1/items/jobs/a?wait=20"))
+        async with session.get(f"{server.url}/livez"):
+            pass
+        await asyncio.sleep(0.3)
+        assert await server.stop() == 0
+        async with await waiting as response:
+            assert (response.status, (await response.json())["version"]) == (200, 1)
+
+
+async def test_sites_are_named_in_the_settings(tmp_path: Path) -> None:
+    origin = "https://app.example"
+    async with (
+        serving(tmp_path / "data", HOOKLINE_CORS_ORIGINS=origin) as server,
+        aiohttp.ClientSession() as session,
+        session.post(f"{server.url}/v1/items", json={"key": "jobs"}, headers={"Origin": origin}) as response,
+    ):
+        assert (response.status, response.headers["access-control-allow-origin"]) == (201, origin)
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from hookline.errors import Invalid
 from hookline_server import body, head
-from hookline_server.answer import Json
+from hookline_server.answer import Answer
 from hookline_server.command import TEXT_MAX, CommandSyntaxError, parse
 from hookline_server.execute import Stopped, execute
 from hookline_server.problem import Problem, problem_of
@@ -27,7 +27,7 @@ async def run(request: Request) -> Response:
     # 64 KiB take the parser a tenth of a second, in which the loop serves others.
     commands = await asyncio.to_thread(parse, text)
     try:
-        return Json({"results": await execute(request.app.state.datastore, commands)})
+        return Answer({"results": await execute(request.app.state.datastore, commands)})
     except Stopped as stopped:
         raise _problem(stopped) from stopped
 

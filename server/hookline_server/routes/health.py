@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hookline.errors import HooklineError
-from hookline_server.answer import Json
+from hookline_server.answer import Answer
 from hookline_server.problem import RETRY_AFTER
 
 _PATIENCE = 2.0
@@ -19,7 +19,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 async def livez(request: Request) -> Response:  # noqa: ARG001
     """The process answers; whether the store does is not asked, since a restart would not help it."""
-    return Json({"status": "ok"}, 200, _NO_STORE)
+    return Answer({"status": "ok"}, 200, _NO_STORE)
 
 
 async def readyz(request: Request) -> Response:
@@ -34,8 +34,8 @@ async def readyz(request: Request) -> Response:
     except (HooklineError, TimeoutError):
         pass
     if all(found == "ok" for found in checks.values()):
-        return Json({"status": "ok", "checks": checks}, 200, _NO_STORE)
-    return Json({"status": "unavailable", "checks": checks}, 503, {**_NO_STORE, "Retry-After": RETRY_AFTER})
+        return Answer({"status": "ok", "checks": checks}, 200, _NO_STORE)
+    return Answer({"status": "unavailable", "checks": checks}, 503, {**_NO_STORE, "Retry-After": RETRY_AFTER})
 
 
 routes = [

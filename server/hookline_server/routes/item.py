@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -11,11 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hookline import Datastore, Item, Outcome
+from hookline.datastore import CHANGE_POLL
 from hookline.errors import Exists, NotFound, PreconditionFailed, VersionConflict
+from hookline.wake import pause
 from hookline_server import body, head, merge
-from hookline_server.answer import Json
+from hookline_server.answer import Answer
 from hookline_server.body import JSON, MERGE_PATCH, Body
-from hookline_server.routes import resource
+from hookline_server.routes import resource, while_connected
 from hookline_server.view import created, updated
 
 _TRIES = 8
@@ -44,11 +47,29 @@ class Patch(Body):
 
 
 async def get(request: Request) -> Response:
-    """The item, or 304 where the client has it already."""
-    head.read_query(request)
+    """The item, or 304 where the client has it already; with ``wait`` it may change until then."""
+    wait = head.read_query(request, "wait").get("wait")
     found = await _datastore(request).get(*head.read_identity(request))
-    headers = {"ETag": found.etag}
-    return Response(None, 304, headers) if head.is_known(request, found) else Json(found.to_dict(), 200, headers)
+    if wait is not None:
+        seconds = body.read_wait(float(wait) if wait.isascii() and wait.isdigit() else wait)
+        if "if-none-match" not in request.headers or head.is_known(request, found):
+            await body.read_bytes(request, 0)
+            found = await while_connected(request, _changed(_datastore(request), found, seconds))
+    if head.is_known(request, found):
+        return Answer(status=304, etag=found.etag)
+    return Answer(found.to_dict(), etag=found.etag)
+
+
+async def _changed(datastore: Datastore, found: Item, seconds: float) -> Item:
+    """The item once its ETag is another one, or as it stands after so long."""
+    deadline = time.monotonic() + seconds
+    async with datastore.changes.listening(datastore.calls.item_name(found.key, found.sort_field)) as changed:
+        while True:
+            latest = await datastore.get(found.key, found.sort_field)
+            left = deadline - time.monotonic()
+            if latest.etag != found.etag or left <= 0 or datastore.changes.released:
+                return latest
+            await pause(changed, min(left, CHANGE_POLL))
 
 
 async def put(request: Request) -> Response:
@@ -123,7 +144,7 @@ async def delete(request: Request) -> Response:
     triggers, match = head.read_triggers(request), head.if_match(request)
     version = None if match == head.ANY else match
     await _datastore(request).delete(*head.read_identity(request), match=version, triggers=triggers)
-    return Response(status_code=204)
+    return Answer(status=204)
 
 
 def _datastore(request: Request) -> Datastore:

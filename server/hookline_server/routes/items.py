@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -10,21 +12,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hookline import Call, Datastore, Outcome
-from hookline.calls import CLAIM_MAX
+from hookline import Call, Datastore
+from hookline.calls import CLAIM_MAX, QUERY_MAX
 from hookline.codec import NATIVE
 from hookline.datastore import new_sort_field
-from hookline.errors import Flaw, Invalid
+from hookline.errors import Flaw, HooklineError, Invalid, OutcomeUnknown, Refused, Unavailable
 from hookline.item import check_value
 from hookline.query import Count, Page
-from hookline_server import body, head
-from hookline_server.answer import Json
-from hookline_server.body import Body
-from hookline_server.problem import problem_of
-from hookline_server.view import created, describe, describe_page, is_new
+from hookline_server import body, head, strictjson
+from hookline_server.answer import Answer
+from hookline_server.body import JSON, Body
+from hookline_server.lines import Stream, join, split, while_read
+from hookline_server.negotiate import LINES
+from hookline_server.problem import Problem, problem_of
+from hookline_server.view import created, describe_error, describe_page, describe_result
 
 BATCH_MAX = CLAIM_MAX
 """Operations of one request."""
+STREAM_STEP = 250
+"""Items of one step of a stream."""
+CREATES = (*JSON, LINES)
+"""What items to create may be written as; a body of lines is read on its own."""
 
 
 class NewItem(Body):
@@ -60,13 +68,17 @@ async def create(request: Request) -> Response:
     """Create one item, or the list of ``items``."""
     head.read_query(request)
     datastore: Datastore = request.app.state.datastore
-    value = await body.read_value(request)
+    if body.is_lines(request):
+        body.check_media_type(request, (LINES,))
+        minimal = head.is_minimal(request)
+        return Stream(_create_lines(request, datastore, minimal=minimal), 207, head.applied(minimal=minimal))
+    value = await body.read_value(request, CREATES)
     if isinstance(value, dict) and "items" in value:
-        return await _create_many(datastore, body.convert(value, NewItems))
+        return await _create_many(datastore, body.convert(value, NewItems), minimal=head.is_minimal(request))
     return created(await datastore.create(**body.convert(value, NewItem).given()))
 
 
-async def _create_many(datastore: Datastore, batch: NewItems) -> Response:
+async def _create_many(datastore: Datastore, batch: NewItems, *, minimal: bool) -> Response:
     """A malformed item refuses the batch as a whole; what the store refuses is told item by item."""
     if not 1 <= len(batch.items) <= BATCH_MAX:
         raise Invalid.at("/items", f"expected 1 to {BATCH_MAX} items")
@@ -80,14 +92,8 @@ async def _create_many(datastore: Datastore, batch: NewItems) -> Response:
             flaws += body.within(invalid, f"/items/{place}")
     if flaws:
         raise Invalid(*flaws)
-    return Json({"results": [_result(outcome) for outcome in await datastore.run(calls)]}, 207)
-
-
-def _result(outcome: Outcome) -> dict[str, Any]:
-    if outcome.ok:
-        return {"status": 201 if is_new(outcome) else 200, "item": describe(outcome)}
-    problem = problem_of(outcome.error())
-    return {"status": problem.status, "problem": problem.document()}
+    results = [describe_result(outcome, minimal=minimal) for outcome in await datastore.run(calls)]
+    return Answer({"results": results}, 207, head.applied(minimal=minimal))
 
 
 async def list_items(request: Request) -> Response:
@@ -98,18 +104,21 @@ async def list_items(request: Request) -> Response:
         raise Invalid.at("/status", "expected the same status as metadata.status, or one of the two alone")
     if given.get("format", "full") not in ("full", "light"):
         raise Invalid.at("/format", "expected full or light")
-    limit = given.get("limit", "50")
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= 4):
-        raise Invalid.at("/limit", "expected a whole number from 1 to 1000")
+    light = given.get("format") == "light"
+    wanted: dict[str, Any] = {
+        "where": {name: _read_literal(name, text) for name, text in where.items()},
+        "order": given.get("order"),
+        "cursor": given.get("cursor") or None,
+    }
+    if head.media_type(request) == LINES:
+        limit = head.read_limit(given["limit"]) if "limit" in given else None
+        await body.read_bytes(request, 0)
+        return _stream(request, wanted, limit, light=light)
     datastore: Datastore = request.app.state.datastore
-    page = await datastore.query(
-        head.read_key(request),
-        where={name: _read_literal(name, text) for name, text in where.items()},
-        order=given.get("order"),
-        limit=int(limit),
-        cursor=given.get("cursor") or None,
-    )
-    return Json(describe_page(page, light=given.get("format") == "light"))
+    limit = head.read_limit(given.get("limit", "50"))
+    page = await datastore.query(head.read_key(request), limit=limit, **wanted)
+    shown = describe_page(page, light=light)
+    return Answer(shown, headers=head.next_page(request, given, page.cursor))
 
 
 def _read_literal(name: str, text: str) -> Any:
@@ -131,6 +140,8 @@ async def query(request: Request) -> Response:
     head.read_query(request)
     given = (await body.read_json(request, Query)).given()
     explain, count = given.pop("explain"), given.pop("count")
+    if head.media_type(request) == LINES and not (explain or count):
+        return _stream(request, given, given.pop("limit", None))
     datastore: Datastore = request.app.state.datastore
     found: Page | Count
     if count:
@@ -139,7 +150,7 @@ async def query(request: Request) -> Response:
     else:
         found = await datastore.query(head.read_key(request), **given)
         shown = describe_page(found)
-    return Json(shown | {"explain": found.explanation.to_dict()} if explain else shown)
+    return Answer(shown | {"explain": found.explanation.to_dict()} if explain else shown)
 
 
 def _countable(given: dict[str, Any]) -> dict[str, Any]:
@@ -147,6 +158,68 @@ def _countable(given: dict[str, Any]) -> dict[str, Any]:
     if flaws:
         raise Invalid(*flaws)
     return given
+
+
+def _stream(request: Request, wanted: dict[str, Any], limit: int | None, *, light: bool = False) -> Response:
+    if limit is not None and not 1 <= limit <= QUERY_MAX:
+        raise Invalid.at("/limit", f"expected a whole number from 1 to {QUERY_MAX}")
+    datastore: Datastore = request.app.state.datastore
+    parts = _all_lines(datastore, head.read_key(request), wanted, limit, light=light)
+    return Stream(while_read(request, parts))
+
+
+async def _all_lines(
+    datastore: Datastore, key: str, wanted: dict[str, Any], limit: int | None, *, light: bool
+) -> AsyncGenerator[bytes, None]:
+    """The items that match, as lines, to their end or to ``limit``: of each bounded read those that it gave.
+
+    Raises:
+        Problem: what kept it from going on, with the ``cursor`` to do so.
+        Invalid: the query is malformed.
+    """
+    left, cursor = limit, wanted.get("cursor")
+    while left is None or left > 0:
+        most = STREAM_STEP if left is None else min(left, STREAM_STEP)
+        try:
+            page = await datastore.query(key, **wanted | {"cursor": cursor, "limit": most, "rounds": 1})
+        except (Refused, Unavailable) as error:
+            problem = problem_of(error)
+            problem.members["cursor"] = cursor
+            raise problem from error
+        yield join(describe_page(page, light=light)["items"])
+        left, cursor = None if left is None else left - len(page.items), page.cursor
+        if cursor is None:
+            return
+
+
+async def _create_lines(request: Request, datastore: Datastore, *, minimal: bool) -> AsyncGenerator[bytes, None]:
+    """Create the item of each line -> a line of what became of it, in order."""
+    async with aclosing(split(body.content(request), datastore.settings.body_max)) as found:
+        async for numbered in found:
+            for start in range(0, len(numbered), BATCH_MAX):
+                yield join(await _create_some(datastore, numbered[start : start + BATCH_MAX], minimal=minimal))
+
+
+async def _create_some(
+    datastore: Datastore, numbered: list[tuple[int, bytes | None]], *, minimal: bool
+) -> list[dict[str, Any]]:
+    results: dict[int, dict[str, Any]] = {}
+    calls: dict[int, Call] = {}
+    for number, line in numbered:
+        try:
+            if line is None:
+                raise body.too_large(datastore.settings.body_max)
+            given = body.convert(strictjson.decode(line), NewItem).given()
+            calls[number] = datastore.calls.create(**({"sort_field": new_sort_field()} | given))
+        except (Problem, HooklineError) as error:
+            results[number] = describe_error(error)
+    try:
+        outcomes = await datastore.run([*calls.values()])
+        described = [describe_result(outcome, minimal=minimal) for outcome in outcomes]
+    except (Unavailable, OutcomeUnknown) as failure:
+        described = [describe_error(failure)] * len(calls)
+    results |= zip(calls, described, strict=True)
+    return [{"line": number} | results[number] for number, _ in numbered]
 
 
 routes = [

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hookline import Call, Claimed, Datastore
+from hookline import Call, Datastore
 from hookline.calls import CLAIM_MAX
 from hookline.errors import Flaw, Invalid
 from hookline.item import check_key
 from hookline_server import body, head
-from hookline_server.answer import Json
+from hookline_server.answer import Answer
 from hookline_server.body import Body
+from hookline_server.routes import while_connected
 from hookline_server.view import describe_claimed, describe_settled
 
 OPERATIONS_MAX = CLAIM_MAX
@@ -102,28 +102,7 @@ async def claim(request: Request) -> Response:
     wait = body.read_wait(given.pop("wait", 0))
     datastore: Datastore = request.app.state.datastore
     claiming = datastore.claim(head.read_key(request), wait=wait, **given)
-    return Json(describe_claimed(await (_while_connected(request, claiming) if wait else claiming)))
-
-
-async def _while_connected(request: Request, claiming: Any) -> Claimed:
-    """The claim, given up when the client goes away: nobody would work on what it took.
-
-    Raises:
-        ClientDisconnect: it went.
-    """
-    task = asyncio.ensure_future(claiming)
-    # With the body read, the next message is that of the end of the connection.
-    gone = asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        claimed: Claimed = task.result()
-        return claimed
-    finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+    return Answer(describe_claimed(await (while_connected(request, claiming) if wait else claiming)))
 
 
 async def settle(request: Request) -> Response:
@@ -144,7 +123,7 @@ async def settle(request: Request) -> Response:
     else:
         outcomes = await datastore.settle(calls)
     shown = iter([describe_settled(outcome) for outcome in outcomes])
-    return Json({verb: [next(shown) for _ in getattr(wanted, verb)] for verb in VERBS} | answer)
+    return Answer({verb: [next(shown) for _ in getattr(wanted, verb)] for verb in VERBS} | answer)
 
 
 def _settle_calls(datastore: Datastore, key: str, wanted: Settle) -> list[Call]:

@@ -1,4 +1,4 @@
-"""``/v1/keys/{key}/settings``: how a key's items are claimed, retried, indexed, bounded and kept; and its pause."""
+"""``/v1/keys``: what the namespace holds, key by key; and the settings of a key, and its pause."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from starlette.routing import Route
 
 from hookline import Datastore
 from hookline.keysettings import KeySettings
+from hookline.stats import weigh
 from hookline_server import body, head
-from hookline_server.answer import Json
+from hookline_server.answer import Answer
 from hookline_server.body import Body
 from hookline_server.routes import resource
+
+_COUNTS = {"refused_claims": "refusedClaims", "lost_locks": "lostLocks", "expired_locks": "expiredLocks"}
 
 
 class NewSettings(Body):
@@ -27,6 +30,32 @@ class NewSettings(Body):
     indexes: Any = None
     retention: Any = None
     trigger_urls: Any = None
+
+
+async def index(request: Request) -> Response:
+    """The keys in order of their names, with how many items they have and about how many bytes those take."""
+    given = head.read_query(request, "prefix", "limit", "cursor")
+    limit = head.read_limit(given.get("limit", "100"))
+    datastore = _datastore(request)
+    stats = await datastore.stats(given.get("prefix", ""))
+    statuses: dict[str, dict[str, int]] = {}
+    for row in stats.rows:
+        counted = statuses.setdefault(row.key, {})
+        counted[row.status] = counted.get(row.status, 0) + row.count
+    names = sorted(name for name in statuses if name > given.get("cursor", ""))
+    page, cursor = names[:limit], names[limit - 1] if len(names) > limit else None
+    weights = await weigh(datastore.connection, datastore.calls.partitions, page)
+    shown = [
+        {
+            "key": name,
+            "items": statuses[name].pop("", 0),
+            "statuses": statuses[name],
+            **{outside: stats.counts.get(name, {}).get(inside, 0) for inside, outside in _COUNTS.items()},
+            "bytes": weight,
+        }
+        for name, weight in zip(page, weights, strict=True)
+    ]
+    return Answer({"keys": shown, "cursor": cursor}, headers=head.next_page(request, given, cursor))
 
 
 async def get(request: Request) -> Response:
@@ -60,7 +89,7 @@ async def _set_paused(request: Request, *, paused: bool | None) -> Response:
 async def _describe(request: Request, settings: KeySettings) -> Response:
     builds = await _datastore(request).builds(head.read_key(request))
     building = {name: {"done": build.done, "total": build.total} for name, build in builds.items()}
-    return Json(settings.to_dict() | ({"building": building} if building else {}))
+    return Answer(settings.to_dict() | ({"building": building} if building else {}))
 
 
 def _datastore(request: Request) -> Datastore:
@@ -69,6 +98,7 @@ def _datastore(request: Request) -> Datastore:
 
 
 routes = [
+    Route("/v1/keys", index, methods=["GET"]),
     resource("/v1/keys/{key}/settings", GET=get, PUT=put),
     Route("/v1/jobs/{key}/pause", pause, methods=["POST"]),
     Route("/v1/jobs/{key}/resume", resume, methods=["POST"]),

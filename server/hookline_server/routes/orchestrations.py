@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from hookline.item import check_key
 from hookline_server import body, head
-from hookline_server.answer import Json
+from hookline_server.answer import Answer
 from hookline_server.orchestrator import ORCHESTRATIONS, Orchestration, Orchestrator, describe
 from hookline_server.routes import resource
 from hookline_server.view import describe_claimed
@@ -25,21 +25,23 @@ async def put(request: Request) -> Response:
     head.read_query(request)
     orchestrator: Orchestrator = request.app.state.orchestrations
     item = await orchestrator.put(_name(request), await body.read_json(request, Orchestration))
-    return Json(describe(item), 201 if item.version == 1 else 200)
+    if item.version > 1:
+        return Answer(describe(item))
+    return Answer(describe(item), 201, {"Location": f"/v1/orchestrations/{item.sort_field}"})
 
 
 async def get(request: Request) -> Response:
     """One rule, with its last and next run."""
     head.read_query(request)
     orchestrator: Orchestrator = request.app.state.orchestrations
-    return Json(describe(await orchestrator.get(_name(request))))
+    return Answer(describe(await orchestrator.get(_name(request))))
 
 
 async def index(request: Request) -> Response:
     """All rules, in order of name."""
     head.read_query(request)
     page = await request.app.state.datastore.query(ORCHESTRATIONS, limit=LIST_MAX)
-    return Json({"items": [describe(item) for item in page.items], "cursor": page.cursor})
+    return Answer({"items": [describe(item) for item in page.items], "cursor": page.cursor})
 
 
 async def delete(request: Request) -> Response:
@@ -47,14 +49,14 @@ async def delete(request: Request) -> Response:
     head.read_query(request)
     orchestrator: Orchestrator = request.app.state.orchestrations
     await orchestrator.delete(_name(request))
-    return Response(status_code=204)
+    return Answer(status=204)
 
 
 async def run(request: Request) -> Response:
     """Run a rule now, by hand."""
     head.read_query(request)
     orchestrator: Orchestrator = request.app.state.orchestrations
-    return Json(describe_claimed(await orchestrator.run_once(_name(request))))
+    return Answer(describe_claimed(await orchestrator.run_once(_name(request))))
 
 
 routes = [

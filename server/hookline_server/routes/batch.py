@@ -1,0 +1,173 @@
+"""``/v1/items:batch``: many operations in one request, each with an outcome of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hookline import Call, Datastore, HooklineError, Item, Outcome
+from hookline.datastore import new_sort_field
+from hookline.errors import Corrupt, Flaw, Invalid, NotFound, OutcomeUnknown, Refused, Unavailable
+from hookline.item import check_key, check_sort_field
+from hookline_server import body, head
+from hookline_server.answer import Answer
+from hookline_server.body import Body
+from hookline_server.routes.item import Patch, Version
+from hookline_server.routes.items import BATCH_MAX, NewItem
+from hookline_server.view import describe_error, describe_result
+
+
+class Create(NewItem, tag_field="op", tag="create", kw_only=True):
+    """Create an item."""
+
+
+class Update(Patch, tag_field="op", tag="update", kw_only=True):
+    """Update an item."""
+
+    key: str
+    sort_field: str
+
+
+class Delete(Body, tag_field="op", tag="delete", kw_only=True):
+    """Delete an item."""
+
+    key: str
+    sort_field: str
+    version: Version | UnsetType = UNSET
+    token: str | UnsetType = UNSET
+    only_if: Any = msgspec.field(default=UNSET, name="if")
+
+
+class Get(Body, tag_field="op", tag="get", kw_only=True):
+    """Read an item."""
+
+    key: str
+    sort_field: str
+
+
+class Batch(Body):
+    """The operations, which run in order as far as they are on the same item."""
+
+    tags: ClassVar[str] = "create, update, delete, get"
+
+    operations: list[Create | Update | Delete | Get]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    key: str
+    sort_field: str
+
+
+Result = Outcome | Item | HooklineError
+
+
+async def run(request: Request) -> Response:
+    """Run the operations; not atomic. One that is malformed refuses them all."""
+    triggers, minimal = head.read_triggers(request), head.is_minimal(request)
+    operations = (await body.read_json(request, Batch)).operations
+    if not 1 <= len(operations) <= BATCH_MAX:
+        raise Invalid.at("/operations", f"expected 1 to {BATCH_MAX} operations")
+    datastore: Datastore = request.app.state.datastore
+    steps: list[Call | _Read] = []
+    flaws: list[Flaw] = []
+    for place, operation in enumerate(operations):
+        try:
+            steps.append(_prepare(datastore, operation, triggers=triggers))
+        except Invalid as invalid:
+            flaws += body.within(invalid, f"/operations/{place}")
+    if flaws:
+        raise Invalid(*flaws)
+    results = await _run(datastore, steps)
+    if all(map(_failed, results)):
+        raise _failed(results[0]) or TypeError("a failure is one")
+    shown = [_describe(step, result, minimal=minimal) for step, result in zip(steps, results, strict=True)]
+    return Answer({"results": shown}, 207, head.applied(minimal=minimal))
+
+
+def _prepare(datastore: Datastore, operation: Create | Update | Delete | Get, *, triggers: bool) -> Call | _Read:
+    given = operation.given()
+    match operation:
+        case Get():
+            return _Read(check_key(operation.key), check_sort_field(operation.sort_field))
+        case Create():
+            return datastore.calls.create(**({"sort_field": new_sort_field()} | given), triggers=triggers)
+        case Update():
+            return datastore.calls.update(**given, triggers=triggers)
+    return datastore.calls.delete(**given, triggers=triggers)
+
+
+def _parts(steps: Sequence[Call | _Read]) -> Iterator[Sequence[Call | _Read]]:
+    """Cut where an item is read after it is written, or written after it is read: all else may run at one time."""
+    begin, reads = 0, dict[tuple[str, str], bool]()
+    for place, step in enumerate(steps):
+        is_read = isinstance(step, _Read)
+        if reads.setdefault((step.key, step.sort_field), is_read) != is_read:
+            yield steps[begin:place]
+            begin, reads = place, {(step.key, step.sort_field): is_read}
+    yield steps[begin:]
+
+
+async def _run(datastore: Datastore, steps: Sequence[Call | _Read]) -> list[Result]:
+    """The results in order. After a failure of the store nothing more is sent, but what runs at the same time."""
+    results: list[Result] = []
+    for part in _parts(steps):
+        if any(map(_failed, results)):
+            results += [Unavailable("an operation before this one failed")] * len(part)
+            continue
+        calls = [step for step in part if isinstance(step, Call)]
+        names = [(step.key, step.sort_field) for step in part if isinstance(step, _Read)]
+        written, read = map(iter, await asyncio.gather(_write(datastore, calls), _read(datastore, names)))
+        results += [next(written if isinstance(step, Call) else read) for step in part]
+    return results
+
+
+async def _write(datastore: Datastore, calls: Sequence[Call]) -> Sequence[Result]:
+    try:
+        return await datastore.run(calls)
+    except (Unavailable, OutcomeUnknown) as failure:
+        return [failure] * len(calls)
+
+
+async def _read(datastore: Datastore, names: Sequence[tuple[str, str]]) -> Sequence[Result]:
+    try:
+        return [item or NotFound() for item in await datastore.get_many(names)]
+    except Unavailable as failure:
+        return [failure] * len(names)
+    except Corrupt:
+        return [await _read_one(datastore, *name) for name in names]
+
+
+async def _read_one(datastore: Datastore, key: str, sort_field: str) -> Result:
+    try:
+        return await datastore.get(key, sort_field)
+    except (Refused, Unavailable) as error:
+        return error
+
+
+def _failed(result: Result) -> HooklineError | None:
+    """The failure of the store that is the result of an operation."""
+    if isinstance(result, Outcome):
+        return result.failure
+    return result if isinstance(result, Unavailable | OutcomeUnknown) else None
+
+
+def _describe(step: Call | _Read, result: Result, *, minimal: bool) -> dict[str, Any]:
+    if isinstance(result, HooklineError):
+        return describe_error(result)
+    if isinstance(result, Item):
+        return {"status": 200, "item": result.to_dict()}
+    if result.ok and isinstance(step, Call) and step.script == "delete":
+        return {"status": 204}
+    return describe_result(result, minimal=minimal)
+
+
+routes = [Route("/v1/items:batch", run, methods=["POST"])]

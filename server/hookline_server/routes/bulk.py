@@ -1,0 +1,88 @@
+"""Changes to all items of a key that match: cancel, redrive, delete. A request makes a bounded part of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hookline import Datastore, bulk
+from hookline.bulk import Progress
+from hookline.errors import HooklineError
+from hookline_server import body, head
+from hookline_server.answer import Answer
+from hookline_server.body import Body
+
+ITEMS_MAX, SECONDS_MAX = 1000, 1.0
+"""What one request changes, or passes over, at most, but for the rest of a step; and how long it takes for that."""
+
+
+class Selected(Body):
+    """Which items of the key, and from where on."""
+
+    where: dict[str, Any] | UnsetType = UNSET
+    cursor: str | UnsetType | None = UNSET
+
+
+class Doomed(Body):
+    """Which items are to be deleted: all of the key only if ``where`` says so, by having no filters."""
+
+    where: dict[str, Any]
+    cursor: str | None = None
+
+
+async def cancel(request: Request) -> Response:
+    """Cancel the items that match, those that wait unless ``where`` names another status."""
+    head.read_query(request)
+    given = (await body.read_json(request, Selected)).given()
+    return await _advance(bulk.cancel(_datastore(request), head.read_key(request), **given))
+
+
+async def redrive(request: Request) -> Response:
+    """Put the dead letters that match back in line."""
+    head.read_query(request)
+    given = (await body.read_json(request, Selected)).given()
+    return await _advance(bulk.redrive(_datastore(request), head.read_key(request), **given))
+
+
+async def delete(request: Request) -> Response:
+    """Delete the items that match."""
+    triggers = head.read_triggers(request)
+    given = (await body.read_json(request, Doomed)).given()
+    return await _advance(bulk.delete(_datastore(request), head.read_key(request), triggers=triggers, **given))
+
+
+async def _advance(steps: AsyncGenerator[Progress, None]) -> Response:
+    """Some steps. What fails after the first is met again by who goes on, and until then what was done is told."""
+    until = time.monotonic() + SECONDS_MAX
+    progress: Progress | None = None
+    async with aclosing(steps):
+        try:
+            async for progress in steps:
+                if progress.done + progress.passed_over >= ITEMS_MAX or time.monotonic() >= until:
+                    break
+        except HooklineError:
+            if progress is None:
+                raise
+    if progress is None:
+        raise TypeError("a change of many tells of every step")
+    return Answer({"done": progress.done, "passedOver": progress.passed_over, "cursor": progress.cursor})
+
+
+def _datastore(request: Request) -> Datastore:
+    datastore: Datastore = request.app.state.datastore
+    return datastore
+
+
+routes = [
+    Route("/v1/jobs/{key}/cancel", cancel, methods=["POST"]),
+    Route("/v1/jobs/{key}/redrive", redrive, methods=["POST"]),
+    # An item whose sortField is "delete" has every method but this.
+    Route("/v1/items/{key}/delete", delete, methods=["POST"]),
+]
