@@ -15,11 +15,13 @@ from starlette.requests import Request
 from hookline.errors import Flaw, Invalid, OutcomeUnknown, Refused, StoreFull, Unavailable
 from hookline_server.answer import Json
 from hookline_server.command import CommandSyntaxError
+from hookline_server.command.names import Unfit
 
 KINDS: dict[str, tuple[int, str]] = {
     # What is wrong with the request
     "invalid": (422, "The request has bad fields"),
     "syntax_error": (422, "The text is not in the command language"),
+    "unfit_placeholder": (422, "A placeholder stands for nothing that fits its place"),
     "invalid_json": (400, "The body is not JSON"),
     "invalid_path": (400, "The path is not UTF-8"),
     "invalid_header": (400, "A header cannot be read"),
@@ -109,7 +111,7 @@ def problem_of(error: Exception) -> Problem:
             if error.item is not None:
                 problem.members["item"] = error.item.to_dict()
             return problem
-        case StoreFull() | OutcomeUnknown():
+        case StoreFull() | OutcomeUnknown() | Unfit():
             return Problem(error.code, str(error))
         case Unavailable():
             # The error's own text names addresses of the store; it goes to the log.

@@ -14,6 +14,7 @@ from hookline_server import body, head
 from hookline_server.answer import Json
 from hookline_server.body import Body
 from hookline_server.routes import resource
+from hookline_server.view import describe_settings
 
 
 class NewSettings(Body):
@@ -58,9 +59,7 @@ async def _set_paused(request: Request, *, paused: bool | None) -> Response:
 
 
 async def _describe(request: Request, settings: KeySettings) -> Response:
-    builds = await _datastore(request).builds(head.read_key(request))
-    building = {name: {"done": build.done, "total": build.total} for name, build in builds.items()}
-    return Json(settings.to_dict() | ({"building": building} if building else {}))
+    return Json(describe_settings(settings, await _datastore(request).builds(head.read_key(request))))
 
 
 def _datastore(request: Request) -> Datastore:
