@@ -63,7 +63,8 @@ def _row(item: dict[str, Any]) -> dict[str, Any]:
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Rows under their names, each column as wide as its widest cell. The first rows say in which order."""
-    names = list(dict.fromkeys(name for row in rows for name in row))[:COLUMNS_MAX]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = sorted(names[:COLUMNS_MAX], key="content".__eq__)
     if not names:
         return []
     # What a token is good for needs all of it.
