@@ -93,6 +93,7 @@ _EXPECTED = {
     **dict.fromkeys(("OPEN", "STRING", "TEXT", "WORDS"), "a value"),
 }
 """Terminal -> how it is called in an error, in the order in which an error lists them."""
+_BEGINNINGS = {_EXPECTED[name] for name in ("DATASTORE", "FOR", *(word.upper() for word in WORDS))}
 
 
 def _frame(source: Source) -> Tree[Token]:
@@ -129,6 +130,8 @@ def _frame_error(source: Source, at: int, allowed: Iterable[str]) -> CommandSynt
         hint = f"is a ':' missing after '{word}'?"
     else:
         hint = did_you_mean(word, (phrase.strip("'") for phrase in phrases))
+    if "NAME" in allowed and "DATASTORE" in allowed:
+        phrases = [phrase for phrase in phrases if phrase not in _BEGINNINGS] + ["the next command"]
     return source.error(at, either(phrases), hint=hint)
 
 
