@@ -65,7 +65,7 @@ class Shell:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
         self._say(f"Hookline at {self._url}. 'help' lists the commands.", "notice")
         try:
-            await self._look_for_keys()
+            self._note_keys(await self._interruptible("show keys", {}))
         except Unavailable as error:
             self._say(str(error), "error")
         while True:
@@ -135,7 +135,7 @@ class Shell:
                 self._names.take(statement, result)
         if answer.problem:
             self._say(remote.explain(answer.problem, text), "error")
-        self._looking = asyncio.ensure_future(self._look_again())
+        self._looking = asyncio.ensure_future(self._look_for_keys())
 
     async def _interruptible(self, text: str, names: dict[str, Any]) -> remote.Answer | None:
         """The answer to a text, or None where Ctrl-C did not wait for it."""
@@ -155,13 +155,12 @@ class Shell:
             self._sending.cancel()
 
     async def _look_for_keys(self) -> None:
-        answer = await remote.send(self._url, "show keys", {})
-        if answer.results:
-            self._keys = [row["key"] for row in answer.results[0]["keys"]]
-
-    async def _look_again(self) -> None:
         with contextlib.suppress(HooklineError):
-            await self._look_for_keys()
+            self._note_keys(await remote.send(self._url, "show keys", {}))
+
+    def _note_keys(self, answer: remote.Answer | None) -> None:
+        if answer and answer.results:
+            self._keys = [row["key"] for row in answer.results[0]["keys"]]
 
     def _help(self, verb: str) -> None:
         shown = {name: heads for name, heads in HEADS.items() if name == verb or name.split()[0] == verb}
