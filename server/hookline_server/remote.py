@@ -60,15 +60,18 @@ def show(result: dict[str, Any], output: str) -> str:
     """A result as ``json`` or as a ``table``. Nothing in it acts on the terminal."""
     if output == "table":
         return table.render([result])
-    written = json.dumps(result, indent=2, ensure_ascii=False)
-    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in written)
+    return _harmless(json.dumps(result, indent=2, ensure_ascii=False))
+
+
+def _harmless(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def explain(problem: dict[str, Any], text: str) -> str:
     """Why a text was refused, and below that the line which was, with a caret under the word."""
     where = f"command {problem['index'] + 1}, line {problem['line']}: " if "index" in problem else ""
     shown = problem.get("excerpt") or (excerpt(text, problem["line"], problem["column"]) if "line" in problem else "")
-    return "\n".join([where + _explain(problem), *(f"  {line}" for line in shown.splitlines())])
+    return _harmless("\n".join([where + _explain(problem), *(f"  {line}" for line in shown.splitlines())]))
 
 
 async def orchestrate(

@@ -63,8 +63,9 @@ def _row(item: dict[str, Any]) -> dict[str, Any]:
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Rows under their names, each column as wide as its widest cell. The first rows say in which order."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    names = sorted(names[:COLUMNS_MAX], key="content".__eq__)
+    found = dict.fromkeys(name for row in rows for name in row)
+    content = ["content"] if found.pop("content", 0) is None else []
+    names = [*list(found)[: COLUMNS_MAX - len(content)], *content]
     if not names:
         return []
     # What a token is good for needs all of it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -66,6 +67,25 @@ LIST = "query items where:\nkey: a\n\n"
 def test_a_long_text_ends_soon(repeated: str, before: str) -> None:
     space = TEXT_MAX - len(before)
     _read_or_refused(before + repeated * (space // len(repeated.encode())))
+    # Twice as long a text is twice the work, and the work that any text is.
+    count = 4096 // len(repeated)
+    assert _work(before + repeated * 2 * count) < 2.5 * _work(before + repeated * count) + 2000
+
+
+def _work(text: str) -> int:
+    """The calls that reading a text makes."""
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        _read(text)
+    finally:
+        sys.setprofile(None)
+    return calls
 
 
 WORDS = st.sampled_from(

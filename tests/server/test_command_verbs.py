@@ -8,6 +8,7 @@ import pytest
 
 from api import Api
 from hookline import Datastore
+from hookline_server import table
 from hookline_server.execute import STEPS_MAX
 from hookline_server.orchestrator import Orchestration, Orchestrator
 
@@ -240,3 +241,15 @@ async def test_a_loop_and_what_is_empty_as_text(api: Api, datastore: Datastore) 
         "for each job: 1 round\n  count\n  count  1\n\nquery: 0 items\n\n"
         "show keys: 1 key\nkey   count\n----  -----\njobs  1\n\nwait: no item\n"
     )
+
+
+def test_a_table_is_cut_to_width_and_keeps_its_content() -> None:
+    item = {"sortField": "a", "version": 1, "metadata": {f"m{n}": "x" * 99 for n in range(30)}, "content": [1]}
+    head, line, row = table.render([{"verb": "query", "items": [item, None]}]).splitlines()[1:]
+    assert (head.split()[:3], head.split()[-2:], len(head.split())) == (
+        ["sortField", "version", "m0"],
+        ["m8", "content"],
+        table.COLUMNS_MAX,
+    )
+    assert max(map(len, row.split())) == table.CELL_MAX
+    assert len(line) >= len(row)

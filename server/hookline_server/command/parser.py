@@ -21,6 +21,10 @@ from hookline_server.command.verbs import BRACKETS, KIND_OF, VERBS, WORDS
 
 LOOPS_MAX = 3
 """Loops within each other."""
+NAMES_SHOWN = 20
+"""Names that an error lists."""
+_ALIASES = {"where": "metadata", "sortField": "sortFields"}
+"""As the engine calls a field -> as it may be written here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,9 @@ class Command:
 
     def place(self, pointer: str) -> tuple[int, int]:
         """Line and column of the value that a JSON pointer such as ``/limit`` enters, else of the command."""
-        return self.places.get(pointer.removeprefix("/").partition("/")[0], (self.line, self.column))
+        name = pointer.removeprefix("/").partition("/")[0]
+        written = next((name for name in (name, _ALIASES.get(name, "")) if name in self.places), "")
+        return self.places.get(written, (self.line, self.column))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +178,7 @@ def _loop(source: Source, parts: list[Token | Tree[Token]], names: set[str], loo
 
 def _check_bound(source: Source, placeholder: Placeholder, names: set[str]) -> None:
     if placeholder.root not in names:
-        known = f"one of {', '.join(sorted(names))}" if names else "none: no result comes before it"
+        known = f"one of {', '.join(sorted(names)[:NAMES_SHOWN])}" if names else "none: no result comes before it"
         line, column = placeholder.line, placeholder.column
         hint = did_you_mean(placeholder.root, [*names, *NO_NAMES[:3]]) or "text in quotes can have it as \\["
         raise source.error_at(line, column + 1, f"the name of a result ({known})", repr(placeholder.root[:40]), hint)
