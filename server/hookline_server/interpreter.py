@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from hookline import Datastore
@@ -12,6 +13,8 @@ from hookline_server.execute import Result, execute
 
 RESULTS_MAX = 10_000
 """Results of one text, each item in them and each round of a loop counted as well."""
+TIME_MAX = 300.0
+"""Seconds after which a text begins no further command."""
 
 
 class Stopped(HooklineError):
@@ -78,6 +81,7 @@ class _Interpreter:
     def __init__(self, datastore: Datastore) -> None:
         self._datastore = datastore
         self._left = RESULTS_MAX
+        self._end = time.monotonic() + TIME_MAX
 
     async def run(self, statements: Sequence[Statement], names: Names, results: list[Result]) -> None:
         for statement in statements:
@@ -110,6 +114,8 @@ class _Interpreter:
             await self.run(loop.body, names.within(loop.name, member), rounds[-1])
 
     def _spend(self, cost: int) -> None:
+        if time.monotonic() > self._end:
+            raise Invalid.at("", f"expected a text of commands that are done within {TIME_MAX:.0f} seconds")
         if self._left < cost:
             raise Invalid.at("", f"expected a text of at most {RESULTS_MAX} results, their items and rounds of loops")
         self._left -= cost

@@ -19,8 +19,8 @@ from hookline_server.command.source import excerpt
 
 Say = Callable[[str], None]
 
-TIME_MAX = 300.0
-"""Seconds in which a server must answer: each command of a text may wait for 25."""
+TIME_MAX = 330.0
+"""Seconds in which a server must answer: a text may take 300, and its last command wait for 25 more."""
 
 
 @dataclass(frozen=True, slots=True)

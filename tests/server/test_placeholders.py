@@ -8,6 +8,7 @@ import pytest
 
 from api import Api
 from hookline import Datastore
+from hookline_server import interpreter
 from hookline_server.command import CommandSyntaxError, parse
 from hookline_server.interpreter import RESULTS_MAX
 
@@ -281,6 +282,25 @@ async def test_what_a_text_may_do_has_a_bound(api: Api, datastore: Datastore) ->
     assert (answer.status, answer.data["code"]) == (422, "invalid"), answer.data
     assert f"at most {RESULTS_MAX}" in answer.data["detail"]
     assert (answer.data["line"], answer.data["verb"]) == (3, "for each")
+
+
+async def test_what_a_body_binds_leaves_the_name_of_the_loop_alone(api: Api, datastore: Datastore) -> None:
+    await fill(datastore, 2)
+    *_, loop, last = await run(
+        api,
+        "create item as kept with key: kept and sortField: k\nquery items where key: jobs\nfor each job in [items]:\n"
+        "create item as made with key: made and sortField: [job.sortField]\n"
+        "create item with:\nkey: more\nsortField: [job.key]-[item.key]-[made.sortField]\nend\n"
+        "get item with key: [job.key] and sortField: [job.sortField]\n",
+    )
+    assert [results[1]["item"]["sortField"] for results in loop["rounds"]] == ["jobs-made-00", "jobs-made-01"]
+    assert (last["item"]["key"], last["item"]["sortField"]) == ("jobs", "00")
+
+
+async def test_what_a_text_may_take_has_a_bound(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreter, "TIME_MAX", -1.0)
+    answer = await api.command("show keys\n")
+    assert (answer.status, answer.data["code"], answer.data["results"]) == (422, "invalid", [])
 
 
 async def test_names_can_come_with_the_text(api: Api) -> None:
