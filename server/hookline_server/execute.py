@@ -9,7 +9,7 @@ from typing import Any
 from hookline import Datastore, Outcome, bulk
 from hookline.bulk import Progress
 from hookline.calls import QUERY_MAX
-from hookline.errors import Invalid, NotClaimable, PreconditionFailed
+from hookline.errors import HooklineError, Invalid, NotClaimable, PreconditionFailed
 from hookline.item import TERMINAL
 from hookline.keysettings import ARGUMENTS as SETTINGS
 from hookline_server.body import read_wait
@@ -147,12 +147,15 @@ async def _redrive_many(datastore: Datastore, command: Command) -> Result:
 
 
 async def _through(changing: AsyncIterator[Progress]) -> Result:
-    """Go through a change of many, as far as one command may."""
+    """Go through a change of many, as far as one command may. What fails after the first step is met by who goes on."""
     progress = await anext(changing)
     for _ in range(STEPS_MAX - 1):
         if progress.cursor is None:
             break
-        progress = await anext(changing)
+        try:
+            progress = await anext(changing)
+        except HooklineError:
+            break
     return {"done": progress.done, "passedOver": progress.passed_over, "cursor": progress.cursor}
 
 

@@ -146,15 +146,3 @@ def is_known(request: Request, item: Item) -> bool:
         return False
     tags = [tag.strip().removeprefix("W/") for tag in written.split(",")]
     return item.etag in tags or tags == ["*"]
-
-
-_RANGE = re.compile(r"\s*([\w*+.-]+/[\w*+.-]+)\s*(?:;[^,]*?\bq=([01](?:\.\d{0,3})?))?", re.ASCII | re.IGNORECASE)
-
-
-def prefers_text(request: Request) -> bool:
-    """Whether Accept names ``text/plain`` and would not rather have JSON."""
-    weights = {"application/json": 0.0}
-    for part in request.headers.get("accept", "").split(","):
-        if match := _RANGE.match(part):
-            weights[match[1].lower()] = float(match[2] or 1)
-    return weights.get("text/plain", 0) > weights["application/json"]

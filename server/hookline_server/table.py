@@ -39,7 +39,7 @@ def _result(result: dict[str, Any]) -> list[str]:
         lines += _table([_row(item) for item in result["items"] if item is not None])
     elif "keys" in result:
         lines[0] += f": {_count(len(result['keys']), 'key')}"
-        lines += _table([{"key": row["key"], "count": row["count"], **row["statuses"]} for row in result["keys"]])
+        lines += _table([{"key": row["key"], "items": row["items"], **row["statuses"]} for row in result["keys"]])
     elif result.get("item") is not None:
         lines += _pairs(result["item"])
     elif "item" in result:

@@ -89,9 +89,9 @@ def describe_stats(stats: Stats) -> list[dict[str, Any]]:
     """How many items each key has, also by status; in order of their names."""
     keys: dict[str, dict[str, Any]] = {}
     for row in sorted(stats.rows, key=lambda row: (row.key, row.status)):
-        shown = keys.setdefault(row.key, {"key": row.key, "count": 0, "statuses": {}})
+        shown = keys.setdefault(row.key, {"key": row.key, "items": 0, "statuses": {}})
         if row.status:
             shown["statuses"][row.status] = shown["statuses"].get(row.status, 0) + row.count
         else:
-            shown["count"] += row.count
+            shown["items"] += row.count
     return list(keys.values())

@@ -179,8 +179,8 @@ async def test_keys_and_what_they_hold(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 3, **WAITING)
     await datastore.create("notes", "a")
     (shown,) = await run(api, "show keys\n")
-    jobs = {"key": "jobs", "count": 3, "statuses": {"not_started": 3}}
-    assert shown == {"verb": "show keys", "keys": [jobs, {"key": "notes", "count": 1, "statuses": {}}]}
+    jobs = {"key": "jobs", "items": 3, "statuses": {"not_started": 3}}
+    assert shown == {"verb": "show keys", "keys": [jobs, {"key": "notes", "items": 1, "statuses": {}}]}
     assert (await run(api, "show keys with prefix: jo\n"))[0]["keys"] == [jobs]
 
 
@@ -239,7 +239,7 @@ async def test_a_loop_and_what_is_empty_as_text(api: Api, datastore: Datastore) 
     )
     assert answer.body.decode().partition("\n\n")[2] == (
         "for each job: 1 round\n  count\n  count  1\n\nquery: 0 items\n\n"
-        "show keys: 1 key\nkey   count\n----  -----\njobs  1\n\nwait: no item\n"
+        "show keys: 1 key\nkey   items\n----  -----\njobs  1\n\nwait: no item\n"
     )
 
 

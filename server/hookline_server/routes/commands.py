@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import msgspec
@@ -39,7 +40,7 @@ async def run(request: Request) -> Response:
         results = await interpret(request.app.state.datastore, statements, Names(script.names))
     except Stopped as stopped:
         raise _problem(stopped) from stopped
-    if head.prefers_text(request):
+    if _prefers_text(request):
         return PlainTextResponse(await asyncio.to_thread(table.render, results), headers={"Vary": "Accept"})
     return Json({"results": results}, headers={"Vary": "Accept"})
 
@@ -49,6 +50,18 @@ async def _read(request: Request) -> Script:
         return await body.read_json(request, Script)
     body.check_media_type(request, (*TEXT, *JSON))
     return Script(text=_decode(await body.read_bytes(request, TEXT_MAX)))
+
+
+_RANGE = re.compile(r"\s*([\w*+.-]+/[\w*+.-]+)\s*(?:;[^,]*?\bq=([01](?:\.\d{0,3})?))?", re.ASCII | re.IGNORECASE)
+
+
+def _prefers_text(request: Request) -> bool:
+    """Whether Accept names ``text/plain`` and would not rather have JSON."""
+    weights = {"application/json": 0.0}
+    for part in request.headers.get("accept", "").split(","):
+        if match := _RANGE.match(part):
+            weights[match[1].lower()] = float(match[2] or 1)
+    return weights.get("text/plain", 0) > weights["application/json"]
 
 
 def _decode(raw: bytes) -> str:
