@@ -1,4 +1,4 @@
-"""``hookline serve``, or a store's server, as a process of its own."""
+"""``hookline serve``, other commands, or a store's server, as processes of their own."""
 
 from __future__ import annotations
 
@@ -64,6 +64,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+async def hookline(*args: str, stdin: str = "", **environ: str) -> tuple[int, str]:
+    """Run the command line to its end -> exit code, and all that it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hookline_server", *args),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **environ},
+    )
+    said, _ = await asyncio.wait_for(process.communicate(stdin.encode()), 60)
+    return process.returncode or 0, said.decode()
 
 
 @contextlib.asynccontextmanager

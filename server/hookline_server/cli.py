@@ -1,4 +1,4 @@
-"""The command line: ``hookline serve | run | orchestrate | receive | demo``, and what an operator needs.
+"""The command line: ``hookline serve | run | shell | orchestrate | receive | demo``, and what an operator needs.
 
 Each command imports what it runs by itself: a short one should not wait for the server's modules to load.
 """
@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Coroutine
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,19 +81,44 @@ def serve(**given: Any) -> None:
     _run(serve_forever(settings, click.echo))
 
 
+_output_option = partial(
+    click.option, "--output", type=click.Choice(["json", "table"]), show_default=True, help="How results are shown."
+)
+
+
 @main.command()
-@click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.argument("file", type=click.File("rb"))
 @_url_option
-def run(file: Any, url: str) -> None:
+@_output_option(default="json")
+def run(file: Any, url: str, output: str) -> None:
     """Run a text of commands: FILE, or - for standard input.
 
     \b
-    echo '/datastore get items with key: jobs' | hookline run -
+    echo '/datastore get items with key: jobs' | hookline run --output table -
     """
     from hookline_server import remote
 
-    text = file.read()
-    _run(remote.run_text(url, text, click.echo))
+    text = _checked(lambda: file.read().decode(), file.name)
+    _run(remote.run_text(url, text, click.echo, output))
+
+
+@main.command()
+@_url_option
+@_output_option(default="table")
+def shell(url: str, output: str) -> None:
+    """A prompt for commands, with history, completion and colours; 'help' there lists them.
+
+    The history is kept in $XDG_STATE_HOME/hookline/history, without texts that may have secrets in them.
+
+    \b
+    hookline shell --url http://127.0.0.1:8080
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        click.echo("hookline: a shell needs a terminal; 'hookline run -' reads commands from a pipe", err=True)
+        sys.exit(2)
+    from hookline_server.shell.session import Shell
+
+    _run(Shell(url, output).run())
 
 
 @main.command()

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _READS = frozenset({"GET", "HEAD"})
+_OFFERED_TOO = {"/v1/command": (negotiate.TEXT,)}
+"""What the answers of a path can be besides what all can."""
 _ANY_KIND = frozenset({b"*/*", b"application/json"})
 _PREFLIGHT_FOR = "600"
 """Seconds that a browser may keep the answer to a preflight."""
@@ -126,7 +128,7 @@ def _choose(scope: Scope, accept: bytes) -> None:
     Raises:
         Problem: none that there is.
     """
-    media_type = negotiate.media_type(accept)
+    media_type = negotiate.media_type(accept, *_OFFERED_TOO.get(scope["path"], ()))
     if media_type is not None:
         scope[MEDIA_TYPE] = media_type
     elif scope["path"].startswith("/v1/"):

@@ -1,54 +1,50 @@
-"""Runs commands on a datastore, one after the other."""
+"""Runs one command on a datastore."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from hookline import Datastore, Outcome
-from hookline.errors import HooklineError
+from hookline import Datastore, Outcome, bulk
+from hookline.bulk import Progress
+from hookline.calls import QUERY_MAX
+from hookline.errors import HooklineError, Invalid, NotClaimable, PreconditionFailed
+from hookline.item import TERMINAL
+from hookline.keysettings import ARGUMENTS as SETTINGS
 from hookline_server.body import read_wait
 from hookline_server.command import Command
-from hookline_server.view import describe, describe_claimed, describe_page, describe_settled
+from hookline_server.orchestrator import Orchestrator
+from hookline_server.view import (
+    describe,
+    describe_claimed,
+    describe_page,
+    describe_settings,
+    describe_settled,
+    describe_stats,
+)
 
 COMMAND_WORKER = "command"
 """The worker of a claim that names none."""
+STEPS_MAX = 50
+"""Steps of one change of many, of 100 items each; then it answers how far it is."""
+_TRIES = 8
+"""How often a change that depends on the item as it stands is tried anew when another got in between."""
 
 Result = dict[str, Any]
 
 
-class Stopped(HooklineError):
-    """A command was refused (``cause``); those before it ran, with these ``results``, those after it did not."""
-
-    code = "stopped"
-
-    def __init__(self, cause: HooklineError, index: int, command: Command, results: list[Result]) -> None:
-        self.cause = cause
-        self.index = index
-        self.command = command
-        self.results = results
-        super().__init__(str(cause))
-
-
-async def execute(datastore: Datastore, commands: Sequence[Command]) -> list[Result]:
-    """Run commands in order -> a result each.
+async def execute(datastore: Datastore, command: Command) -> Result:
+    """Run a command -> its result.
 
     Raises:
-        Stopped: one was refused, or the store could not take it.
+        HooklineError: it was refused, or the store could not take it.
     """
-    results: list[Result] = []
-    for index, command in enumerate(commands):
-        run = _VERBS.get(command.verb, _settle)
-        try:
-            result = await run(datastore, command)
-        except HooklineError as error:
-            raise Stopped(error, index, command, results) from error
-        results.append({"verb": command.verb} | result)
-    return results
+    return {"verb": command.verb} | await _VERBS.get(command.verb, _settle)(datastore, command)
 
 
 async def _create(datastore: Datastore, command: Command) -> Result:
-    return _written(await datastore.create(**_named(command)))
+    return _written(await datastore.create(**_named(command), triggers=not command.triggers_off))
 
 
 async def _update(datastore: Datastore, command: Command) -> Result:
@@ -60,14 +56,61 @@ async def _delete(datastore: Datastore, command: Command) -> Result:
     return {"key": outcome.key, "sortField": outcome.sort_field}
 
 
+async def _cancel(datastore: Datastore, command: Command) -> Result:
+    """Cancel one item; it is read first, since an item that has ended cannot be cancelled."""
+    named = _named(command)
+    for tries_left in reversed(range(_TRIES)):
+        current = await datastore.get(**named)
+        if current.status in TERMINAL:
+            raise NotClaimable(f"the item has ended already: it is {current.status}", current)
+        with contextlib.suppress(PreconditionFailed) if tries_left else contextlib.nullcontext():
+            return _written(
+                await datastore.update(
+                    **named,
+                    metadata={"status": "cancelled"},
+                    match=current.version,
+                    triggers=not command.triggers_off,
+                )
+            )
+    raise AssertionError("the last try returns or raises")
+
+
+async def _redrive(datastore: Datastore, command: Command) -> Result:
+    dead = {"status": "failed"}
+    try:
+        outcome = await datastore.update(
+            **_named(command), metadata={"status": "not_started"}, only_if=dead, triggers=not command.triggers_off
+        )
+    except PreconditionFailed as refusal:
+        raise PreconditionFailed("only an item with status failed is redriven", refusal.item) from None
+    return _written(outcome)
+
+
 async def _query(datastore: Datastore, command: Command) -> Result:
-    return describe_page(await datastore.query(**_filtered(command)))
+    named = _filtered(command)
+    explain = named.pop("explain", False)
+    page = await datastore.query(**named)
+    return describe_page(page) | ({"explain": page.explanation.to_dict()} if explain else {})
+
+
+async def _count(datastore: Datastore, command: Command) -> Result:
+    named = _filtered(command)
+    explain = named.pop("explain", False)
+    count = await datastore.count(**named)
+    shown = {"count": count.count, "cursor": count.cursor}
+    return shown | ({"explain": count.explanation.to_dict()} if explain else {})
 
 
 async def _get(datastore: Datastore, command: Command) -> Result:
-    if "sortField" not in command.fields:
+    if "sortField" in command.fields:
+        return {"item": (await datastore.get(**_named(command))).to_dict()}
+    if "sortFields" not in command.fields:
         return await _query(datastore, command)
-    return {"item": (await datastore.get(**_named(command))).to_dict()}
+    wanted = command.fields["sortFields"]
+    if len(wanted) > QUERY_MAX:
+        raise Invalid.at("/sortFields", f"expected at most {QUERY_MAX} of them")
+    items = await datastore.get_many([(command.fields["key"], sort_field) for sort_field in wanted])
+    return {"items": [item.to_dict() if item else None for item in items]}
 
 
 async def _claim(datastore: Datastore, command: Command) -> Result:
@@ -84,13 +127,86 @@ async def _settle(datastore: Datastore, command: Command) -> Result:
     return {"key": outcome.key} | describe_settled(outcome)
 
 
+async def _wait(datastore: Datastore, command: Command) -> Result:
+    named = _named(command)
+    seconds = read_wait(named.pop("wait", "20s"))
+    item = await datastore.wait_for(**named, timeout=seconds)
+    return {"item": item.to_dict() if item else None}
+
+
+async def _delete_many(datastore: Datastore, command: Command) -> Result:
+    return await _through(bulk.delete(datastore, **_filtered(command), triggers=not command.triggers_off))
+
+
+async def _cancel_many(datastore: Datastore, command: Command) -> Result:
+    return await _through(bulk.cancel(datastore, **_filtered(command)))
+
+
+async def _redrive_many(datastore: Datastore, command: Command) -> Result:
+    return await _through(bulk.redrive(datastore, **_filtered(command)))
+
+
+async def _through(changing: AsyncIterator[Progress]) -> Result:
+    """Go through a change of many, as far as one command may. What fails after the first step is met by who goes on."""
+    progress = await anext(changing)
+    for _ in range(STEPS_MAX - 1):
+        if progress.cursor is None:
+            break
+        try:
+            progress = await anext(changing)
+        except HooklineError:
+            break
+    return {"done": progress.done, "passedOver": progress.passed_over, "cursor": progress.cursor}
+
+
+async def _pause(datastore: Datastore, command: Command) -> Result:
+    await datastore.pause(**command.fields)
+    return {"key": command.fields["key"], "paused": True}
+
+
+async def _resume(datastore: Datastore, command: Command) -> Result:
+    await datastore.resume(**command.fields)
+    return {"key": command.fields["key"], "paused": False}
+
+
+async def _show_keys(datastore: Datastore, command: Command) -> Result:
+    stats = await datastore.stats(command.fields.get("prefix", ""))
+    return {"keys": describe_stats(stats)}
+
+
+async def _settings(datastore: Datastore, command: Command) -> Result:
+    """Change the settings that are named, if any, and show them all."""
+    key = command.fields["key"]
+    changes = {SETTINGS[name]: value for name, value in command.fields.items() if name != "key"}
+    settings = await datastore.configure(key, **changes)
+    return {"key": key, "settings": describe_settings(settings, await datastore.builds(key))}
+
+
+async def _run_orchestration(datastore: Datastore, command: Command) -> Result:
+    name = command.fields["name"]
+    return {"name": name} | describe_claimed(await Orchestrator(datastore).run_once(name))
+
+
 _VERBS: dict[str, Callable[[Datastore, Command], Awaitable[Result]]] = {
     "create": _create,
     "update": _update,
-    "delete": _delete,
     "query": _query,
+    "count": _count,
     "get": _get,
+    "delete": _delete,
+    "delete items": _delete_many,
     "claim": _claim,
+    "cancel": _cancel,
+    "cancel items": _cancel_many,
+    "redrive": _redrive,
+    "redrive items": _redrive_many,
+    "wait": _wait,
+    "pause": _pause,
+    "resume": _resume,
+    "show keys": _show_keys,
+    "show settings": _settings,
+    "change settings": _settings,
+    "run orchestration": _run_orchestration,
 }
 
 _ARGUMENTS = {
@@ -99,6 +215,7 @@ _ARGUMENTS = {
     "workerId": "worker_id",
     "lockFor": "lock_for",
     "retryAfter": "retry_after",
+    "if": "only_if",
 }
 
 

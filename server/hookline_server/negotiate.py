@@ -8,6 +8,7 @@ from functools import lru_cache
 
 JSON = "application/json"
 LINES = "application/x-ndjson"
+TEXT = "text/plain"
 MSGPACK = "application/vnd.msgpack"
 MSGPACKS = (MSGPACK, "application/msgpack", "application/x-msgpack")
 """The registered name, and those that were in use before it."""
@@ -20,16 +21,17 @@ _REMEMBERED = 256
 """Bytes of a header beyond which what it means is not kept: clients could fill the memory with it."""
 
 
-def media_type(accept: bytes) -> str | None:
-    """The kind of answer that an Accept header likes best; None: it takes none that there is."""
-    return _media_type(accept) if len(accept) <= _REMEMBERED else _media_type.__wrapped__(accept)
+def media_type(accept: bytes, *more: str) -> str | None:
+    """The kind of answer that an Accept header likes best, ``more`` offered last; None: it takes none that there is."""
+    choose = _media_type if len(accept) <= _REMEMBERED else _media_type.__wrapped__
+    return choose(accept, *more)
 
 
 @lru_cache(maxsize=256)
-def _media_type(accept: bytes) -> str | None:
-    wanted = dict(_weights(accept)) or {"*/*": 1.0}
-    weights = {offer: _weight(wanted, offer, f"{offer.partition('/')[0]}/*", "*/*") for offer in _OFFERS}
-    best = max(_OFFERS, key=weights.__getitem__)
+def _media_type(accept: bytes, *more: str) -> str | None:
+    wanted, offers = dict(_weights(accept)) or {"*/*": 1.0}, (*_OFFERS, *more)
+    weights = {offer: _weight(wanted, offer, f"{offer.partition('/')[0]}/*", "*/*") for offer in offers}
+    best = max(offers, key=weights.__getitem__)
     return best if weights[best] else None
 
 

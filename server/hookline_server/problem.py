@@ -16,11 +16,13 @@ from starlette.routing import Match
 from hookline.errors import Flaw, Invalid, OutcomeUnknown, Refused, StoreFull, Unavailable
 from hookline_server.answer import Answer
 from hookline_server.command import CommandSyntaxError
+from hookline_server.command.names import Unfit
 
 KINDS: dict[str, tuple[int, str]] = {
     # What is wrong with the request
     "invalid": (422, "The request has bad fields"),
     "syntax_error": (422, "The text is not in the command language"),
+    "unfit_placeholder": (422, "A placeholder stands for nothing that fits its place"),
     "invalid_json": (400, "The body is not JSON"),
     "invalid_msgpack": (400, "The body is not msgpack"),
     "invalid_gzip": (400, "The body is not compressed as it says"),
@@ -113,7 +115,7 @@ def problem_of(error: Exception) -> Problem:
             if error.item is not None:
                 problem.members["item"] = error.item.to_dict()
             return problem
-        case StoreFull() | OutcomeUnknown():
+        case StoreFull() | OutcomeUnknown() | Unfit():
             return Problem(error.code, str(error))
         case Unavailable():
             # The error's own text names addresses of the store; it goes to the log.

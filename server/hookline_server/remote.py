@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -13,23 +14,64 @@ import aiohttp
 
 from hookline.clock import parse_duration
 from hookline.errors import HooklineError, Unavailable
+from hookline_server import table
+from hookline_server.command.source import excerpt
 
 Say = Callable[[str], None]
 
+TIME_MAX = 330.0
+"""Seconds in which a server must answer: a text may take 300, and its last command wait for 25 more."""
 
-async def run_text(url: str, text: str, say: Say) -> None:
-    """Run a text of commands on a server and say each result as JSON.
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered to a text: the results, and the problem that stopped it, if one did."""
+
+    results: list[dict[str, Any]]
+    problem: dict[str, Any] | None = None
+
+
+async def send(url: str, text: str, names: Mapping[str, Any]) -> Answer:
+    """Run a text of commands on a server; ``names`` are what earlier texts have bound.
+
+    Raises:
+        Unavailable: there is no server.
+    """
+    body = json.dumps({"text": text, "names": dict(names)}).encode()
+    status, answer = await _post(url, "/v1/command", body, "application/json")
+    return Answer(answer.get("results", []), None if status == 200 else answer)
+
+
+async def run_text(url: str, text: str, say: Say, output: str = "json") -> None:
+    """Run a text of commands on a server and say each result, as JSON or as a ``table``.
 
     Raises:
         HooklineError: a command was refused; what came before it has been said.
         Unavailable: there is no server.
     """
-    status, answer = await _post(url, "/v1/command", text.encode(), "text/plain; charset=utf-8")
-    for result in answer.get("results", ()):
-        say(json.dumps(result, indent=2, ensure_ascii=False))
-    if status != 200:
-        where = f"command {answer['index'] + 1}, line {answer['line']}: " if "index" in answer else ""
-        raise HooklineError(where + _explain(answer))
+    answer = await send(url, text, {})
+    for result in answer.results:
+        say(show(result, output))
+    if answer.problem:
+        raise HooklineError(explain(answer.problem, text))
+
+
+def show(result: dict[str, Any], output: str) -> str:
+    """A result as ``json`` or as a ``table``. Nothing in it acts on the terminal."""
+    if output == "table":
+        return table.render([result])
+    return _harmless(json.dumps(result, indent=2, ensure_ascii=False))
+
+
+def _harmless(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+def explain(problem: dict[str, Any], text: str) -> str:
+    """Why a text was refused, and below that the line which was, with a caret under the word."""
+    where = f"command {problem['index'] + 1}, line {problem['line']}: " if "index" in problem else ""
+    shown = problem.get("excerpt") or (excerpt(text, problem["line"], problem["column"]) if "line" in problem else "")
+    return _harmless("\n".join([where + _explain(problem), *(f"  {line}" for line in shown.splitlines())]))
 
 
 async def orchestrate(
@@ -66,7 +108,7 @@ async def orchestrate(
 
 
 async def _post(url: str, path: str, body: bytes, content_type: str) -> tuple[int, Any]:
-    timeout = aiohttp.ClientTimeout(total=60)
+    timeout = aiohttp.ClientTimeout(total=TIME_MAX, sock_connect=10)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 from hookline import Claimed, Item, Outcome, Page
 from hookline.clock import format_time
+from hookline.keysettings import KeySettings
+from hookline.stats import Stats
+from hookline.upkeep import Build
 from hookline_server.answer import Answer
 from hookline_server.problem import problem_of
 
@@ -90,3 +94,21 @@ def describe_settled(outcome: Outcome) -> dict[str, Any]:
     if outcome.locked_until_ms is not None:
         shown["lockedUntil"] = format_time(outcome.locked_until_ms)
     return shown
+
+
+def describe_settings(settings: KeySettings, builds: Mapping[str, Build]) -> dict[str, Any]:
+    """The settings of a key as they hold, and how far the indexes are that are being built."""
+    building = {name: {"done": build.done, "total": build.total} for name, build in builds.items()}
+    return settings.to_dict() | ({"building": building} if building else {})
+
+
+def describe_stats(stats: Stats) -> list[dict[str, Any]]:
+    """How many items each key has, also by status; in order of their names."""
+    keys: dict[str, dict[str, Any]] = {}
+    for row in sorted(stats.rows, key=lambda row: (row.key, row.status)):
+        shown = keys.setdefault(row.key, {"key": row.key, "items": 0, "statuses": {}})
+        if row.status:
+            shown["statuses"][row.status] = shown["statuses"].get(row.status, 0) + row.count
+        else:
+            shown["items"] += row.count
+    return list(keys.values())

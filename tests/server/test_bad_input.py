@@ -350,7 +350,12 @@ ROWS = [
         data=b"#" * 65_537,
         headers=TEXT,
     ),
-    Row("command as JSON", "POST", "/v1/command", 415, "unsupported_media_type", None, "text/plain", body={}),
+    Row("command without a text", "POST", "/v1/command", 422, "invalid", "/text", "required", body={}),
+    Row(
+        *("command as XML", "POST", "/v1/command", 415, "unsupported_media_type", None, "text/plain"),
+        data=b"<text/>",
+        headers={"Content-Type": "application/xml"},
+    ),
     *(
         Row(f"command: {name}", "POST", "/v1/command", status, code, pointer, says, data=text, headers=TEXT)
         for name, status, code, pointer, says, text in [

@@ -95,6 +95,12 @@ async def test_a_bad_field_is_placed_in_the_text(api: Api) -> None:
     assert answer.data["results"] == []
 
 
+async def test_a_bad_filter_is_placed_however_it_is_called(api: Api) -> None:
+    for name in ("metadata", "where"):
+        answer = await api.command(f'query items where:\nkey: jobs\n{name}: {{"n": {{"about": 3}}}}\n')
+        assert (answer.data["code"], answer.data["line"], answer.data["column"]) == ("invalid", 3, len(name) + 3)
+
+
 async def test_an_error_of_syntax_runs_nothing_at_all(api: Api) -> None:
     answer = await api.command(CREATE.format(name="a") + "\nupdate item wth:\nkey: jobs\n")
     assert (answer.status, answer.data["code"]) == (422, "syntax_error")

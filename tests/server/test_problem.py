@@ -41,6 +41,7 @@ def test_statuses_are_as_designed() -> None:
     assert {code: status for code, (status, _) in KINDS.items() if status != 400} == {
         "invalid": 422,
         "syntax_error": 422,
+        "unfit_placeholder": 422,
         "body_too_large": 413,
         "unsupported_media_type": 415,
         "unknown_path": 404,

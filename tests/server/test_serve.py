@@ -18,21 +18,8 @@ from conftest import wait_until
 from hookline import EmbeddedStore
 from hookline.secret import load_key
 from hookline_server.serve import _is_loopback
-from process import free_port, serving
+from process import free_port, hookline, serving
 from receiver import receiving
-
-
-async def hookline(*args: str, stdin: str = "", **environ: str) -> tuple[int, str]:
-    """Run the command line to its end -> exit code, and all that it printed."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hookline_server", *args),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, **environ},
-    )
-    said, _ = await asyncio.wait_for(process.communicate(stdin.encode()), 60)
-    return process.returncode or 0, said.decode()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

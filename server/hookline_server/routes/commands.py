@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from hookline.errors import Invalid
-from hookline_server import body, head
-from hookline_server.answer import Answer
+from hookline_server import body, head, negotiate, table
+from hookline_server.answer import VARY, Answer
+from hookline_server.body import JSON, Body
 from hookline_server.command import TEXT_MAX, CommandSyntaxError, parse
-from hookline_server.execute import Stopped, execute
+from hookline_server.command.names import Names
+from hookline_server.interpreter import Stopped, interpret
 from hookline_server.problem import Problem, problem_of
 
-KINDS = ("text/plain", "application/octet-stream", "application/x-www-form-urlencoded")
+TEXT = ("text/plain", "application/octet-stream", "application/x-www-form-urlencoded")
 """Besides text, what clients call bytes of which they were told nothing: aiohttp the second, curl the third."""
+
+
+class Script(Body):
+    """A text of commands, with the values that names in it have from texts before it."""
+
+    text: str
+    names: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 async def run(request: Request) -> Response:
     """Run a text of commands; the first that is refused stops it."""
     head.read_query(request)
-    body.check_media_type(request, KINDS)
-    text = _decode(await body.read_bytes(request, TEXT_MAX))
+    script = await _read(request)
     # 64 KiB take the parser a tenth of a second, in which the loop serves others.
-    commands = await asyncio.to_thread(parse, text)
+    statements = await asyncio.to_thread(parse, script.text, script.names)
     try:
-        return Answer({"results": await execute(request.app.state.datastore, commands)})
+        results = await interpret(request.app.state.datastore, statements, Names(script.names))
     except Stopped as stopped:
         raise _problem(stopped) from stopped
+    if head.media_type(request) == negotiate.TEXT:
+        vary = {"Vary": VARY[1].decode()}
+        return PlainTextResponse(await asyncio.to_thread(table.render, results), headers=vary)
+    return Answer({"results": results})
+
+
+async def _read(request: Request) -> Script:
+    if body.media_type(request) in JSON:
+        return await body.read_json(request, Script)
+    body.check_media_type(request, (*TEXT, *JSON))
+    return Script(text=_decode(await body.read_bytes(request, TEXT_MAX)))
 
 
 def _decode(raw: bytes) -> str:
@@ -44,15 +64,12 @@ def _decode(raw: bytes) -> str:
 
 
 def _problem(stopped: Stopped) -> Problem:
-    """The refused command's problem, and where it stands in the text: at the bad field, if it has one."""
-    cause, command = stopped.cause, stopped.command
-    line, column = command.line, command.column
-    if isinstance(cause, Invalid) and cause.flaws:
-        line, column = command.place(cause.flaws[0].pointer)
-    problem = problem_of(cause)
+    """The refused command's problem, and where it stands in the text."""
+    problem = problem_of(stopped.cause)
+    line, column = stopped.place
     problem.members |= {
         "index": stopped.index,
-        "verb": command.verb,
+        "verb": stopped.verb,
         "line": line,
         "column": column,
         "results": stopped.results,

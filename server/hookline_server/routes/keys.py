@@ -15,6 +15,7 @@ from hookline_server import body, head
 from hookline_server.answer import Answer
 from hookline_server.body import Body
 from hookline_server.routes import resource
+from hookline_server.view import describe_settings
 
 _COUNTS = {"refused_claims": "refusedClaims", "lost_locks": "lostLocks", "expired_locks": "expiredLocks"}
 
@@ -87,9 +88,7 @@ async def _set_paused(request: Request, *, paused: bool | None) -> Response:
 
 
 async def _describe(request: Request, settings: KeySettings) -> Response:
-    builds = await _datastore(request).builds(head.read_key(request))
-    building = {name: {"done": build.done, "total": build.total} for name, build in builds.items()}
-    return Answer(settings.to_dict() | ({"building": building} if building else {}))
+    return Answer(describe_settings(settings, await _datastore(request).builds(head.read_key(request))))
 
 
 def _datastore(request: Request) -> Datastore:

@@ -1,0 +1,1 @@
+"""``hookline shell``: a prompt for the command language."""
