@@ -3,7 +3,8 @@
 
 -- What all claims of one call may do together: work in filters and burials (an entry is about 3 us), bytes shown, and
 -- promotions. `places` is how far each kind of claim has come in each set, `promoted` the keys already looked at.
-local claim = { work = 1000, bytes = 4194304, promotions = 100, left = 0, places = {}, furthest = {}, promoted = {} }
+local claim = { work = 1000, bytes = 4194304, promotions = 100, left = 0, places = {}, furthest = {}, promoted = {},
+  of_kind = {}, walks = {}, pools = {} }
 
 -- However much the claims before it took, each may look at a few entries: else one heavy filter would starve the rest.
 local LEAST_WORK = 10
@@ -27,6 +28,7 @@ for _, operation in ipairs(request[3]) do
     claim.left = claim.left + 1
     operation.where = operation.where or {}
     operation.kind = operation.key .. ' ' .. cmsgpack.pack(operation.where) .. (operation.after and ' on' or '')
+    claim.of_kind[operation.kind] = (claim.of_kind[operation.kind] or 0) + 1
     local reached = claim.furthest[operation.kind]
     local after = operation.after
     if after and PHASES[after[1]] and (not reached or further(after, reached)) then
@@ -40,7 +42,7 @@ local BURIAL = 10
 -- Bring the sets up to what this call has changed; who was taken is no longer in line then.
 function claim.flush()
   item.flush()
-  claim.places = {}
+  claim.places, claim.pools = {}, {}
 end
 
 -- Once a call and key. Returns whether more is due.
@@ -151,10 +153,7 @@ end
 
 -- The declared index by which a claim finds its items: the one with the fewest within the filters, if those are fewer than
 -- there are in line; or the one that it goes on with.
-local function index_for(operation)
-  if not operation.walks then
-    return nil
-  end
+local function choose_index(operation)
   local chosen, least = nil, redis.call('ZCARD', index.name(operation.key, 'not_started'))
   for _, walk in ipairs(operation.walks) do
     if operation.after and operation.after[1] == walk.label then
@@ -167,6 +166,18 @@ local function index_for(operation)
     end
   end
   return not (operation.after and PHASES[operation.after[1]]) and chosen
+end
+
+-- Once for all claims of a kind.
+local function index_for(operation)
+  if not operation.walks then
+    return nil
+  end
+  local kind = operation.kind
+  if claim.walks[kind] == nil then
+    claim.walks[kind] = choose_index(operation) or false
+  end
+  return claim.walks[kind]
 end
 
 -- Where an item stands among those to be claimed: phase and score; nil if it can't be.
@@ -194,13 +205,14 @@ local function stands_before(one, other)
   return text.compare(one.sort, other.sort) < 0
 end
 
--- Those behind a place in an index that can be claimed, as far as the work reaches. Returns where it ended early, or nil.
-local function gather(walk, after, operation, state)
+-- Those behind a place in an index that can be claimed, as far as this much work reaches. Returns where it ended early,
+-- or nil.
+local function gather(walk, after, operation, state, work)
   local name, found, place = index.name(operation.key, walk.label), {}, after
   local bounds = { lex = walk.lex, all = walk.all, any = walk.any, after = { after[2], after[3] } }
   for first, last in range.parts(name, bounds) do
     for score, member in range.entries(name, first, last) do
-      if state.work <= 0 or clock.late() then
+      if work <= 0 or clock.late() then
         return found, place
       end
       local sort = declared.sort_of(member)
@@ -208,30 +220,45 @@ local function gather(walk, after, operation, state)
       if phase then
         table.insert(found, { phase = phase, score = order, sort = sort })
       end
-      state.work, place = state.work - 1, { walk.label, score, member }
-      state.examined = state.examined + 1
+      work, place = work - 1, { walk.label, score, member }
+      state.work, state.examined = state.work - 1, state.examined + 1
     end
   end
   return found, nil
 end
 
--- By an index the items come in the order of the line, among as many as one step looks at.
-local function take_by_index(walk, operation, state)
-  local after = operation.after
-  if not after or after[1] ~= walk.label then
-    after = { walk.label, '-inf', '' }
+-- What claims of one kind take from: gathered once, by the work of them all, in the order of the line. One that goes on from
+-- an earlier call gathers for itself.
+local function pool_for(walk, operation, state)
+  local after, kind = operation.after, operation.kind
+  local goes_on_here = after and after[1] == walk.label
+  local pool = not goes_on_here and claim.pools[kind]
+  if not pool then
+    pool = { start = goes_on_here and after or { walk.label, '-inf', '' }, next = 1 }
+    local claims = goes_on_here and 1 or claim.of_kind[kind]
+    pool.found, pool.place = gather(walk, pool.start, operation, state, state.work * claims)
+    table.sort(pool.found, stands_before)
+    if not goes_on_here then
+      claim.pools[kind] = pool
+    end
   end
-  local found, place = gather(walk, after, operation, state)
-  table.sort(found, stands_before)
-  for _, each in ipairs(found) do
+  return pool
+end
+
+local function take_by_index(walk, operation, state)
+  local pool = pool_for(walk, operation, state)
+  local each = pool.found[pool.next]
+  while each do
     if #state.items == operation.limit or state.refusal or claim.bytes <= 0 then
-      state.after = after
+      state.after = pool.start
       return false
     end
     visit(each.phase == PHASES.started and 'started' or 'not_started', each.sort, operation, state)
+    pool.next = pool.next + 1
+    each = pool.found[pool.next]
   end
-  state.after = place
-  return not place
+  state.after = pool.place
+  return not pool.place
 end
 
 local function take_in_line(operation, state)

@@ -31,10 +31,14 @@ local known, processor_time = pcall(function()
 end)
 local began, asked = known and not now_ms and processor_time(), 0
 
--- Whether the call has run for long enough, asked for each entry that it looks at.
-function clock.late()
-  asked = asked + 1
-  return began and asked % EVERY == 0 and processor_time() - began > CALL_SECONDS
+-- Whether the call has run for long enough, asked for each entry that it looks at, or for what costs as much as so many.
+function clock.late(entries)
+  asked = asked + (entries or 1)
+  if not began or asked < EVERY then
+    return false
+  end
+  asked = 0
+  return processor_time() - began > CALL_SECONDS
 end
 
 -- Days since 1970-01-01 of a date in the Gregorian calendar; years begin in March, so that leap days come last.

@@ -98,7 +98,7 @@ function due.purge(key, most)
     if (age or count) and removed < most then
       local sorts, at = outdated(key, status, most - removed)
       for _, sort in ipairs(sorts) do
-        if removed > 0 and clock.late() then
+        if removed > 0 and clock.late(16) then
           return removed, clock.ms
         end
         removed = removed + (remove(key, sort, status) and 1 or 0)
