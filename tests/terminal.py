@@ -34,6 +34,11 @@ class Terminal:
         """What was shown since the last :meth:`sees`, without colours and movements."""
         return _CONTROL.sub("", self.raw[self.read :].decode(errors="replace"))
 
+    @property
+    def is_prompting(self) -> bool:
+        """Whether keys go to the command one by one, and Ctrl-C is one of them."""
+        return not termios.tcgetattr(self.descriptor)[3] & termios.ISIG
+
     def type(self, text: str) -> None:
         """Press the keys of a text; a newline is Enter."""
         os.write(self.descriptor, text.replace("\n", "\r").encode())

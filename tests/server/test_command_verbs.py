@@ -223,7 +223,7 @@ async def test_results_as_text(api: Api, datastore: Datastore, accept: str) -> N
     shown = answer.body.decode()
     created = next(line.split()[1] for line in shown.splitlines() if line.startswith("createdAt"))
     assert shown.replace(created, "AT") == TABLE
-    for asked in ("*/*", "application/json, text/plain;q=0.9", "text/html", "text/plain;q=0"):
+    for asked in ("*/*", "application/json, text/plain;q=0.9", "text/html, */*;q=0.1", "application/json"):
         answer = await api("POST", "/v1/command", data=b"show keys", headers=headers | {"Accept": asked})
         assert answer.data["results"][0]["verb"] == "show keys"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -37,8 +38,26 @@ async def shell(server: Process, tmp_path: Path) -> AsyncIterator[Terminal]:
 
 
 async def enter(shell: Terminal, text: str, until: str) -> str:
+    await wait_until(lambda: shell.is_prompting)
     shell.type(text)
     return await shell.sees(until)
+
+
+async def press(shell: Terminal, keys: str, until: str, undo: str = "") -> None:
+    """Press keys whose effect comes from what the shell loads beside the prompt; again, if it was not there yet."""
+    await wait_until(lambda: shell.is_prompting)
+    for _ in range(40):
+        shell.type(keys)
+        with contextlib.suppress(AssertionError):
+            await wait_until(lambda: until in shell.shown, seconds=0.5)
+            return
+        shell.type(undo)
+    raise AssertionError(f"{until!r} was not shown:\n{shell.shown}")
+
+
+async def recall(shell: Terminal, text: str) -> None:
+    """Call the last text back."""
+    await press(shell, "\x1b[A", text, undo="\x1b[B")
 
 
 async def test_commands_and_what_they_bind(shell: Terminal) -> None:
@@ -77,9 +96,12 @@ async def test_a_loop_ends_with_end(shell: Terminal) -> None:
 
 async def test_completion(shell: Terminal) -> None:
     await enter(shell, "create item with key: complete-me and sortField: a\n", "updatedAt")
-    await enter(shell, "que\t", "query items where:")
-    await enter(shell, "\nkey: compl\t", "complete-me")
-    await enter(shell, "\nli\t", "limit:")
+    await enter(shell, "que", "que")
+    await press(shell, "\t", "ry items where:")
+    await enter(shell, "\nkey: compl", "key: compl")
+    await press(shell, "\t", "ete-me")
+    await enter(shell, "\nli", "li")
+    await press(shell, "\t", "mit:")
     await enter(shell, "5\n\n", "query: 1 item")
 
 
@@ -98,9 +120,10 @@ async def test_the_history_is_kept_without_secrets(server: Process, tmp_path: Pa
         secret = 'create item with:\nkey: kept\nsortField: a\ntriggerUrls: {"http://127.0.0.1:9/": "hunter2"}\n\n'
         await enter(first, secret, "updatedAt")
         # Within the session it can still be called back.
-        await enter(first, "\x1b[A", "hunter2")
+        await recall(first, "hunter2")
         first.type("\x03")
-        await first.sees("hookline>")
+        await enter(first, "help pause\n", "key: text")
+        await wait_until(lambda: first.is_prompting)
         first.type("\x04")
         assert await asyncio.wait_for(first.process.wait(), 20) == 0
     path = tmp_path / "hookline" / "history"
@@ -110,9 +133,8 @@ async def test_the_history_is_kept_without_secrets(server: Process, tmp_path: Pa
     assert "hunter2" not in path.read_text()
     async with terminal("shell", "--url", server.url, **state) as second:
         await second.sees("hookline>")
-        await enter(second, "\x1b[A", "remembered")
-        second.type("\n")
-        await second.sees("count  0")
+        await recall(second, "help pause")
+        await enter(second, "\n", "key: text")
         await enter(second, "help wait\n", "sortField: text (required)")
         second.type("exit\n")
         assert await asyncio.wait_for(second.process.wait(), 20) == 0
@@ -121,16 +143,10 @@ async def test_the_history_is_kept_without_secrets(server: Process, tmp_path: Pa
 async def test_ctrl_c_stops_waiting_and_not_the_shell(shell: Terminal) -> None:
     shell.type("claim items where key: nothing-here and wait: 25\n")
     await shell.sees("wait: 25")
-    await wait_until(lambda: _is_cooked(shell))
-    await enter(shell, "\x03", "no longer waited for")
+    await wait_until(lambda: not shell.is_prompting)
+    shell.type("\x03")
+    await shell.sees("no longer waited for")
     await enter(shell, "count items where key: none\n", "count  0")
-
-
-def _is_cooked(shell: Terminal) -> bool:
-    """Whether the prompt is gone, so that Ctrl-C is a signal again."""
-    import termios
-
-    return bool(termios.tcgetattr(shell.descriptor)[3] & termios.ISIG)
 
 
 async def test_without_a_server_the_shell_says_so_and_goes_on(tmp_path: Path) -> None:
