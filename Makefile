@@ -15,7 +15,7 @@ demo: .venv/ready ## Play a job's whole life on this machine, in under 30 second
 	@exec $(BIN)/hookline demo
 
 test: .venv/dev ## Run all tests
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto --dist loadfile
 
 lint: .venv/dev ## Check formatting, style and types
 	$(BIN)/ruff format --check .
