@@ -32,11 +32,8 @@ def partition_tag(namespace: str, partition: int, partitions: int) -> str:
     slots in equal ranges, the partitions spread evenly over them.
     """
     low, high = partition * SLOTS // partitions, (partition + 1) * SLOTS // partitions
-    for attempt in count():
-        tag = f"{namespace}/{partition}" + (f".{attempt}" if attempt else "")
-        if low <= slot(tag) < high:
-            return f"hl:{{{tag}}}"
-    raise AssertionError  # pragma: no cover - count() does not end
+    tags = (f"{namespace}/{partition}" + (f".{attempt}" if attempt else "") for attempt in count())
+    return f"hl:{{{next(tag for tag in tags if low <= slot(tag) < high)}}}"
 
 
 def partition_of(key: str, sort_field: str, partitions: int) -> int:

@@ -11,7 +11,7 @@ from hookline.calls import Call
 from hookline.codec import unpack_answer
 from hookline.errors import REFUSALS, Invalid, ReservedKey
 from hookline.keysettings import Known
-from hookline.outcome import Outcome
+from hookline.outcome import Claimed, Outcome
 
 
 @pytest.fixture
@@ -92,7 +92,8 @@ def test_warnings_are_sentences(calls: Calls, answer: list[Any], warnings: tuple
 def test_an_answer_without_items(calls: Calls) -> None:
     call: Call = calls.claim("jobs", worker_id="w")
     claimed = call.decode([b"ok", False, {b"items": [], b"more": True, b"next_ms": 5.0}])
-    assert (claimed.items, claimed.next_ms, claimed.more) == ([], 5, True)  # type: ignore[union-attr]
+    assert isinstance(claimed, Claimed)
+    assert (claimed.items, claimed.next_ms, claimed.more) == ([], 5, True)
 
 
 @pytest.mark.parametrize("verb", ["create", "update", "delete", "claim", "complete"])
