@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hookline.call import UNSET as UNSET
     from hookline.call import Call as Call
+    from hookline.calls import UNSET as UNSET
     from hookline.calls import Calls as Calls
     from hookline.datastore import Datastore as Datastore
     from hookline.embedded import EmbeddedStore as EmbeddedStore
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from hookline.settings import Settings as Settings
 
 _NAMES = {
-    "call": ("UNSET", "Call"),
-    "calls": ("Calls",),
+    "call": ("Call",),
+    "calls": ("UNSET", "Calls"),
     "datastore": ("Datastore",),
     "embedded": ("EmbeddedStore",),
     "errors": ("HooklineError",),
