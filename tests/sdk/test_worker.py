@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -402,7 +403,7 @@ async def test_a_claim_that_is_given_up_gives_back_what_it_took(datastore: Datas
     for number in range(60):
         key = f"jobs-{number}"
         claiming = asyncio.create_task(datastore.claim(key, worker_id="w", wait=20))
-        await wait_until(lambda key=key: datastore.claims.lines.waiting(key) == 1)
+        await wait_until(partial(datastore.claims.lines.waiting, key))
         await datastore.create(key, "a", metadata=WAITING)
         for _ in range(number % 20):
             await asyncio.sleep(0)
