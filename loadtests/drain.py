@@ -23,7 +23,8 @@ from typing import Any
 
 import uvloop
 
-from hookline import Datastore, EmbeddedStore, Job, SecretBox, Settings, Worker
+from bench import process
+from hookline import Client, Datastore, EmbeddedStore, Job, SecretBox, Settings, Worker, bulk
 
 KEY = "drain"
 BATCH = 500
@@ -70,7 +71,8 @@ async def drain(source: Any, jobs: int, concurrency: int) -> Turn:
 
 async def wake(datastore: Datastore, source: Any, jobs: int) -> list[float]:
     """Milliseconds from the create of each of some jobs to the start of its handler, the worker idle before it."""
-    worker = Worker(source, "wake", concurrency=10)
+    key = f"wake-{type(source).__name__}"
+    worker = Worker(source, key, concurrency=10)
     started: dict[str, float] = {}
     seen = asyncio.Event()
 
@@ -84,7 +86,7 @@ async def wake(datastore: Datastore, source: Any, jobs: int) -> list[float]:
     taken = []
     for n in range(jobs):
         began = time.perf_counter()
-        await datastore.create("wake", f"{n:08d}", metadata={"status": "not_started"})
+        await datastore.create(key, f"{n:08d}", metadata={"status": "not_started"})
         await seen.wait()
         seen.clear()
         taken.append((started[f"{n:08d}"] - began) * 1000)
@@ -95,28 +97,36 @@ async def wake(datastore: Datastore, source: Any, jobs: int) -> list[float]:
 
 
 async def measure(options: argparse.Namespace) -> None:
-    """Fill, drain, report."""
+    """Straight to the store, then over HTTP to one server process before the same store."""
     with tempfile.TemporaryDirectory() as directory:
         async with EmbeddedStore(Path(directory, "data")) as store:
             settings = replace(Settings(), data=Path(directory), call_timeout=30.0)
             async with Datastore(store.url, settings, SecretBox(os.urandom(32))) as datastore:
-                turns = []
-                for number in range(options.turns):
-                    await fill(datastore, options.jobs)
-                    profile = cProfile.Profile() if options.profile and number == 0 else None
-                    if profile:
-                        profile.enable()
-                    turns.append(await drain(datastore, options.jobs, options.concurrency))
-                    if profile:
-                        profile.disable()
-                        pstats.Stats(profile).sort_stats("tottime").print_stats(28)
-                    for n in range(0, options.jobs, BATCH):
-                        await datastore.run(
-                            [datastore.calls.delete(KEY, f"{k:08d}") for k in range(n, min(n + BATCH, options.jobs))]
-                        )
-                report("straight to the store", turns)
-                taken = await wake(datastore, datastore, 300)
-                print(f"  create to handler  p50 {taken[150]:.2f} ms  p99 {taken[296]:.2f} ms")
+                if options.over != "http":
+                    await over("straight to the store", datastore, datastore, options)
+                if options.over != "store":
+                    serve = ("-m", "hookline_server", "serve", "--port", "0", "--data", directory, "--store", store.url)
+                    async with process(*serve) as served, Client(served.url) as client:
+                        await over("over HTTP", datastore, client, options)
+
+
+async def over(name: str, datastore: Datastore, source: Datastore | Client, options: argparse.Namespace) -> None:
+    """Fill, drain, report; some turns of it."""
+    turns = []
+    for number in range(options.turns):
+        await fill(datastore, options.jobs)
+        profile = cProfile.Profile() if options.profile and number == 0 else None
+        if profile:
+            profile.enable()
+        turns.append(await drain(source, options.jobs, options.concurrency))
+        if profile:
+            profile.disable()
+            pstats.Stats(profile).sort_stats("tottime").print_stats(30)
+        async for _ in bulk.delete(datastore, KEY, {}):
+            pass
+    report(name, turns)
+    taken = await wake(datastore, source, 300)
+    print(f"    create to handler, idle: p50 {taken[150]:.2f} ms, p99 {taken[296]:.2f} ms")
 
 
 def report(name: str, turns: list[Turn]) -> None:
@@ -132,6 +142,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=20_000)
     parser.add_argument("--concurrency", type=int, default=100)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--over", choices=("store", "http", "both"), default="both")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     print(f"{options.jobs:,} jobs of 200 bytes, concurrency {options.concurrency}, Python {sys.version.split()[0]}")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hookline.call import Call as Call
     from hookline.calls import UNSET as UNSET
     from hookline.calls import Calls as Calls
+    from hookline.client import Client as Client
     from hookline.datastore import Datastore as Datastore
     from hookline.embedded import EmbeddedStore as EmbeddedStore
     from hookline.errors import HooklineError as HooklineError
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from hookline.query import Page as Page
     from hookline.secret import SecretBox as SecretBox
     from hookline.settings import Settings as Settings
+    from hookline.syncclient import SyncClient as SyncClient
     from hookline.worker import Worker as Worker
 
 _NAMES = {
     "call": ("Call",),
     "calls": ("UNSET", "Calls"),
+    "client": ("Client",),
     "datastore": ("Datastore",),
     "embedded": ("EmbeddedStore",),
     "errors": ("HooklineError",),
@@ -38,6 +41,7 @@ _NAMES = {
     "query": ("Page",),
     "secret": ("SecretBox",),
     "settings": ("Settings",),
+    "syncclient": ("SyncClient",),
     "worker": ("Worker",),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}

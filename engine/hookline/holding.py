@@ -115,17 +115,21 @@ class Held:
         self._progress = value
         self._tell(self)
 
-    def tell(self, calls: Any) -> Any:
-        """The call that says how far the job is; None if there is nothing new, or nothing that can be kept."""
-        value, self._progress = self._progress, _NOTHING
+    def tell(self, calls: Any) -> tuple[Any, Any]:
+        """The call that says how far the job is, and what it says; the call is None if that can't be kept."""
+        value = self._progress
         key, sort_field, token = self._name
-        if value is _NOTHING:
-            return None
         try:
-            return calls.update(key, sort_field, metadata={"progress": value}, token=token)
+            return calls.update(key, sort_field, metadata={"progress": value}, token=token), value
         except Invalid as invalid:
             log.warning("%s: its progress cannot be kept: %s", self.job, invalid)
-            return None
+            self.told(value)
+            return None, value
+
+    def told(self, value: Any) -> None:
+        """What the store has by now, the end need not say once more."""
+        if self._progress is value:
+            self._progress = _NOTHING
 
     def _results(self, result: Any) -> dict[str, Any] | None:
         results = {} if result is None else {"result": result}

@@ -410,14 +410,17 @@ class Worker:
             await self._report.wait()
             self._report.clear()
             told, self._reported = list(self._reported), {}
-            sent = [(held, call) for held in told if held.running and (call := held.tell(self.source.calls))]
+            written = [(held, *held.tell(self.source.calls)) for held in told if held.running]
+            sent = [each for each in written if each[1] is not None]
             try:
-                outcomes = await self.source.run([call for _, call in sent]) if sent else []
+                outcomes = await self.source.run([call for _, call, _ in sent]) if sent else []
             except HooklineError as error:
                 log.info("progress could not be told: %s", error)
                 outcomes = []
-            for (held, _), outcome in zip(sent, outcomes, strict=False):
-                if outcome.word in ("stale_token", "cancelled", "not_found") and held.running:
+            for (held, _, value), outcome in zip(sent, outcomes, strict=False):
+                if outcome.ok:
+                    held.told(value)
+                elif outcome.word in ("stale_token", "cancelled", "not_found") and held.running:
                     held.give_up(LOST)
             await asyncio.sleep(PROGRESS_EVERY)
 

@@ -19,6 +19,7 @@ from handlers import hang, kill_itself, pid, raise_here
 from hookline import Cancel, Datastore, Item, Job, Release, Retry, Worker
 from hookline.errors import Invalid, ReservedKey
 from hookline.holding import as_text
+from hookline.worker import Source
 from jobs import WAITING, fill, statuses
 
 
@@ -40,16 +41,16 @@ async def ended(datastore: Datastore, sort_field: str = "a") -> Item:
     return item
 
 
-async def outcome_of(datastore: Datastore, handler: Callable[[Job], Any], **options: Any) -> Item:
+async def outcome_of(datastore: Datastore, source: Source, handler: Callable[[Job], Any], **options: Any) -> Item:
     """What becomes of one job, of one attempt, with this handler."""
     await datastore.create("jobs", "a", content={"n": 1}, metadata={"status": "not_started", "max_attempts": 1})
-    worker = Worker(datastore, "jobs")
+    worker = Worker(source, "jobs")
     worker.handles(**options)(handler)
     async with working(worker):
         return await ended(datastore)
 
 
-async def test_a_result_is_kept(datastore: Datastore) -> None:
+async def test_a_result_is_kept(datastore: Datastore, source: Source) -> None:
     async def handler(job: Job) -> dict[str, Any]:
         assert (job.key, job.sort_field, job.content, job.attempt) == ("jobs", "a", {"n": 1}, 1)
         assert job.metadata["status"] == "started"
@@ -57,21 +58,21 @@ async def test_a_result_is_kept(datastore: Datastore) -> None:
         assert job.deadline.timestamp() > time.time() + 30
         return {"rows": 3}
 
-    item = await outcome_of(datastore, handler)
+    item = await outcome_of(datastore, source, handler)
     assert (item.status, item.metadata["result"]) == ("completed", {"rows": 3})
 
 
-async def test_no_result_leaves_no_field(datastore: Datastore) -> None:
+async def test_no_result_leaves_no_field(datastore: Datastore, source: Source) -> None:
     async def handler(_: Job) -> None: ...
 
-    item = await outcome_of(datastore, handler)
+    item = await outcome_of(datastore, source, handler)
     assert item.status == "completed"
     assert "result" not in item.metadata
 
 
-async def test_plain_functions_run_in_threads_at_the_same_time(datastore: Datastore) -> None:
+async def test_plain_functions_run_in_threads_at_the_same_time(datastore: Datastore, source: Source) -> None:
     together = threading.Barrier(4)
-    worker = Worker(datastore, "jobs", concurrency=4)
+    worker = Worker(source, "jobs", concurrency=4)
 
     @worker.handles()
     def handler(job: Job) -> str:
@@ -87,7 +88,7 @@ async def test_plain_functions_run_in_threads_at_the_same_time(datastore: Datast
 
 
 async def test_processes(datastore: Datastore) -> None:
-    item = await outcome_of(datastore, pid, process=True)
+    item = await outcome_of(datastore, datastore, pid, process=True)
     assert item.metadata["result"]["content"] == {"n": 1}
     assert item.metadata["result"]["pid"] != os.getpid()
     assert item.metadata["progress"] == "begun"
@@ -104,7 +105,7 @@ async def test_processes(datastore: Datastore) -> None:
 async def test_processes_that_fail(
     datastore: Datastore, handler: Callable[[Job], Any], timeout: float | None, error: str
 ) -> None:
-    item = await outcome_of(datastore, handler, process=True, timeout=timeout)
+    item = await outcome_of(datastore, datastore, handler, process=True, timeout=timeout)
     assert (item.status, item.metadata["last_error"]) == ("failed", error)
 
 
@@ -148,8 +149,10 @@ async def own_timeout(_: Job) -> None:
         (own_timeout, "failed", "TimeoutError: its own"),
     ],
 )
-async def test_failures(datastore: Datastore, handler: Callable[[Job], Any], status: str, error: str) -> None:
-    item = await outcome_of(datastore, handler, timeout=1)
+async def test_failures(
+    datastore: Datastore, source: Source, handler: Callable[[Job], Any], status: str, error: str
+) -> None:
+    item = await outcome_of(datastore, source, handler, timeout=1)
     assert (item.status, item.metadata["last_error"]) == (status, error)
 
 
@@ -158,9 +161,9 @@ def test_an_error_is_told_as_text_that_can_be_kept() -> None:
     assert as_text("") == "failed"
 
 
-async def test_retry_and_release(datastore: Datastore) -> None:
+async def test_retry_and_release(datastore: Datastore, source: Source) -> None:
     """A retry counts as an attempt, a release does not."""
-    worker, seen = Worker(datastore, "jobs"), list[int]()
+    worker, seen = Worker(source, "jobs"), list[int]()
 
     @worker.handles()
     async def handler(job: Job) -> int:
@@ -180,8 +183,8 @@ async def test_retry_and_release(datastore: Datastore) -> None:
     assert (item.metadata["failed_attempts"], item.metadata["released_attempts"]) == (1, 2)
 
 
-async def test_progress_is_told_while_the_handler_runs(datastore: Datastore) -> None:
-    worker, go_on = Worker(datastore, "jobs"), asyncio.Event()
+async def test_progress_is_told_while_the_handler_runs(datastore: Datastore, source: Source) -> None:
+    worker, go_on = Worker(source, "jobs"), asyncio.Event()
 
     @worker.handles()
     async def handler(job: Job) -> None:
@@ -200,9 +203,9 @@ async def test_progress_is_told_while_the_handler_runs(datastore: Datastore) -> 
     assert item.metadata["progress"] == {"done": 2, "of": 3}
 
 
-async def test_locks_are_prolonged(datastore: Datastore) -> None:
+async def test_locks_are_prolonged(datastore: Datastore, source: Source) -> None:
     """For as long as the handler runs, which here is several times the lock."""
-    worker = Worker(datastore, "jobs", lock_for="600ms")
+    worker = Worker(source, "jobs", lock_for="600ms")
 
     @worker.handles()
     async def handler(job: Job) -> bool:
@@ -217,8 +220,8 @@ async def test_locks_are_prolonged(datastore: Datastore) -> None:
 
 
 @pytest.mark.parametrize("change", [{"status": "cancelled"}, {"status": "not_started", "moved": True}])
-async def test_who_has_lost_the_lock_is_cancelled(datastore: Datastore, change: dict[str, Any]) -> None:
-    worker, begun, was_cancelled = Worker(datastore, "jobs", lock_for="600ms"), asyncio.Event(), asyncio.Event()
+async def test_who_has_lost_the_lock_is_cancelled(datastore: Datastore, source: Source, change: dict[str, Any]) -> None:
+    worker, begun, was_cancelled = Worker(source, "jobs", lock_for="600ms"), asyncio.Event(), asyncio.Event()
 
     @worker.handles(where={"moved": {"exists": False}})
     async def handler(job: Job) -> None:
@@ -241,8 +244,8 @@ async def test_who_has_lost_the_lock_is_cancelled(datastore: Datastore, change: 
     assert "last_error" not in item.metadata
 
 
-async def test_a_thread_can_see_that_it_lost_the_job(datastore: Datastore) -> None:
-    worker, begun, saw = Worker(datastore, "jobs", lock_for="600ms"), threading.Event(), threading.Event()
+async def test_a_thread_can_see_that_it_lost_the_job(datastore: Datastore, source: Source) -> None:
+    worker, begun, saw = Worker(source, "jobs", lock_for="600ms"), threading.Event(), threading.Event()
 
     @worker.handles()
     def handler(job: Job) -> None:
@@ -258,9 +261,9 @@ async def test_a_thread_can_see_that_it_lost_the_job(datastore: Datastore) -> No
         await wait_until(saw.is_set)
 
 
-async def test_handlers_have_their_own_jobs(datastore: Datastore) -> None:
+async def test_handlers_have_their_own_jobs(datastore: Datastore, source: Source) -> None:
     """More handlers than slots: each gets its turn; what none of them handles stays."""
-    worker = Worker(datastore, "jobs", concurrency=1)
+    worker = Worker(source, "jobs", concurrency=1)
 
     def handler_of(kind: str) -> Callable[[Job], Awaitable[str]]:
         async def handler(_: Job) -> str:
@@ -278,8 +281,8 @@ async def test_handlers_have_their_own_jobs(datastore: Datastore) -> None:
     assert (await datastore.get("jobs", "6")).status == "not_started"
 
 
-async def test_no_more_than_its_concurrency(datastore: Datastore) -> None:
-    worker, running, most = Worker(datastore, "jobs", concurrency=7), 0, 0
+async def test_no_more_than_its_concurrency(datastore: Datastore, source: Source) -> None:
+    worker, running, most = Worker(source, "jobs", concurrency=7), 0, 0
 
     @worker.handles()
     async def handler(_: Job) -> None:
@@ -296,8 +299,8 @@ async def test_no_more_than_its_concurrency(datastore: Datastore) -> None:
     assert sum(row["attempts"] for row in await _metadata(datastore)) == 200
 
 
-async def test_stopping_finishes_what_runs(datastore: Datastore) -> None:
-    worker, begun = Worker(datastore, "jobs", concurrency=2), asyncio.Event()
+async def test_stopping_finishes_what_runs(datastore: Datastore, source: Source) -> None:
+    worker, begun = Worker(source, "jobs", concurrency=2), asyncio.Event()
 
     @worker.handles()
     async def handler(_: Job) -> str:
@@ -311,9 +314,9 @@ async def test_stopping_finishes_what_runs(datastore: Datastore) -> None:
     assert await statuses(datastore) == {"": 5, "completed": 2, "not_started": 3}
 
 
-async def test_stopping_gives_back_what_does_not_end(datastore: Datastore) -> None:
+async def test_stopping_gives_back_what_does_not_end(datastore: Datastore, source: Source) -> None:
     """One lets itself be cancelled, one doesn't, one is a thread."""
-    worker, begun = Worker(datastore, "jobs", concurrency=3, grace=1.5), list[str]()
+    worker, begun = Worker(source, "jobs", concurrency=3, grace=1.5), list[str]()
     let_go = asyncio.Event()
 
     @worker.handles(where={"n": 0})
@@ -344,8 +347,8 @@ async def test_stopping_gives_back_what_does_not_end(datastore: Datastore) -> No
     ] * 3
 
 
-async def test_a_cancelled_run_gives_its_jobs_back(datastore: Datastore) -> None:
-    worker = Worker(datastore, "jobs")
+async def test_a_cancelled_run_gives_its_jobs_back(datastore: Datastore, source: Source) -> None:
+    worker = Worker(source, "jobs")
     worker.handles()(sleep)
     await datastore.create("jobs", "a", metadata=WAITING)
     running = asyncio.create_task(worker.run())
@@ -369,11 +372,11 @@ async def test_an_idle_worker_waits_in_line_and_stops_at_once(datastore: Datasto
 
 
 async def test_a_paused_key_is_gone_on_with_once_it_is_resumed(
-    datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+    datastore: Datastore, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hookline.worker.REST", 0.05)
     await datastore.pause("jobs")
-    worker = Worker(datastore, "jobs")
+    worker = Worker(source, "jobs")
     worker.handles()(raise_cancel)
     await datastore.create("jobs", "a", metadata=WAITING)
     async with working(worker):

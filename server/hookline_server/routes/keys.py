@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -31,6 +32,19 @@ class NewSettings(Body):
     indexes: Any = None
     retention: Any = None
     trigger_urls: Any = None
+
+
+class Changes(Body):
+    """Settings to change: what is left out stays, null brings a default back."""
+
+    max_attempts: Any = UNSET
+    lock_for: Any = UNSET
+    backoff: Any = UNSET
+    paused: Any = UNSET
+    max_length: Any = UNSET
+    indexes: Any = UNSET
+    retention: Any = UNSET
+    trigger_urls: Any = UNSET
 
 
 async def index(request: Request) -> Response:
@@ -72,6 +86,13 @@ async def put(request: Request) -> Response:
     return await _describe(request, await _datastore(request).configure(head.read_key(request), **given))
 
 
+async def patch(request: Request) -> Response:
+    """Change some of the settings."""
+    head.read_query(request)
+    given = (await body.read_json(request, Changes)).given()
+    return await _describe(request, await _datastore(request).configure(head.read_key(request), **given))
+
+
 async def pause(request: Request) -> Response:
     """Give out no claims of the key until it is resumed; who holds an item goes on."""
     return await _set_paused(request, paused=True)
@@ -98,7 +119,7 @@ def _datastore(request: Request) -> Datastore:
 
 routes = [
     Route("/v1/keys", index, methods=["GET"]),
-    resource("/v1/keys/{key}/settings", GET=get, PUT=put),
+    resource("/v1/keys/{key}/settings", GET=get, PUT=put, PATCH=patch),
     Route("/v1/jobs/{key}/pause", pause, methods=["POST"]),
     Route("/v1/jobs/{key}/resume", resume, methods=["POST"]),
 ]

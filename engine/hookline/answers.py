@@ -1,0 +1,147 @@
+"""What a server answers, as the values and errors that a datastore gives and raises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hookline.clock import parse_duration, parse_time
+from hookline.errors import (
+    REFUSALS,
+    Flaw,
+    HooklineError,
+    Incompatible,
+    Invalid,
+    OutcomeUnknown,
+    ReservedKey,
+    StoreFull,
+    Unavailable,
+)
+from hookline.index import Index
+from hookline.item import Item, Trigger
+from hookline.keysettings import KeySettings, Retention, encode_backoff
+from hookline.outcome import Claimed, Outcome
+from hookline.query import Explanation
+
+_FAILURES: dict[str, type[HooklineError]] = {
+    kind.code: kind for kind in (Unavailable, StoreFull, OutcomeUnknown, Incompatible)
+}
+_REFUSALS = REFUSALS | {ReservedKey.code: ReservedKey}
+
+
+def read_error(problem: Mapping[str, Any], status: int = 0) -> HooklineError:
+    """A problem document -> the error that a datastore raises for the same."""
+    code, detail = str(problem.get("code", "")), str(problem.get("detail", "the server gave no reason"))
+    if code == Invalid.code:
+        flaws = [Flaw(flaw["pointer"], flaw["detail"]) for flaw in problem.get("errors", ())]
+        return Invalid(*(flaws or [Flaw("", detail)]))
+    if code in _REFUSALS:
+        item = problem.get("item")
+        return _REFUSALS[code](detail, read_item(item) if item else None)
+    if code in _FAILURES:
+        return _FAILURES[code](detail)
+    status = problem.get("status", status)
+    if status in (429, 503, 502, 504):
+        return Unavailable(detail)
+    return Invalid.at("", detail) if status in (400, 413, 415, 422) else HooklineError(f"{detail} ({code or status})")
+
+
+def read_item(shown: Mapping[str, Any]) -> Item:
+    """An item as it reads over HTTP -> the item."""
+    metadata = shown["metadata"]
+    locked_until = metadata.get("locked_until")
+    return Item(
+        key=shown["key"],
+        sort_field=shown["sortField"],
+        content=shown.get("content"),
+        metadata=metadata,
+        triggers=read_triggers(shown["triggerUrls"]) if shown["triggerUrls"] else (),
+        version=shown["version"],
+        created_at=shown["createdAt"],
+        updated_at=shown["updatedAt"],
+        locked_until_ms=parse_time(locked_until) if locked_until else None,
+        token=shown.get("token"),
+    )
+
+
+def read_triggers(shown: Any) -> tuple[Trigger, ...]:
+    """TriggerUrls as they read over HTTP."""
+    return tuple(Trigger(entry["url"], tuple(entry["events"]), entry["hasApiKey"]) for entry in shown)
+
+
+def read_written(shown: Mapping[str, Any]) -> Outcome:
+    """The item of an accepted write, with its warnings, -> the outcome."""
+    item = read_item(shown)
+    return Outcome(
+        "ok",
+        item.key,
+        item.sort_field,
+        item=item,
+        warnings=tuple(shown.get("warnings", ())),
+        version=item.version,
+        status=item.status,
+        locked_until_ms=item.locked_until_ms,
+    )
+
+
+def read_result(key: str, sort_field: str, result: Mapping[str, Any]) -> Outcome:
+    """One of the ``results`` of many writes -> its outcome."""
+    if "problem" in result:
+        return refused(key, sort_field, read_error(result["problem"], result["status"]))
+    return read_written(result["item"]) if "item" in result else Outcome("ok", key, sort_field)
+
+
+def refused(key: str, sort_field: str, error: HooklineError) -> Outcome:
+    """The outcome of an operation that was not accepted."""
+    if error.code in REFUSALS:
+        item = getattr(error, "item", None)
+        return Outcome(error.code, key, sort_field, item=item)
+    return Outcome(error.code, key, sort_field, failure=error)
+
+
+def read_settled(key: str, shown: Mapping[str, Any]) -> Outcome:
+    """What became of one claim."""
+    sort_field, locked_until = shown["sortField"], shown.get("lockedUntil")
+    if "problem" in shown:
+        return refused(key, sort_field, read_error(shown["problem"]))
+    return Outcome(
+        "ok",
+        key,
+        sort_field,
+        version=shown.get("version"),
+        status=shown.get("status"),
+        locked_until_ms=parse_time(locked_until) if locked_until else None,
+    )
+
+
+def read_claimed(shown: Mapping[str, Any]) -> Claimed:
+    """What a claim took."""
+    due, problem = shown.get("nextAt"), shown.get("problem")
+    return Claimed(
+        [read_item(item) for item in shown["items"]],
+        parse_time(due) if due else None,
+        failure=read_error(problem) if problem else None,
+    )
+
+
+def read_explanation(shown: Mapping[str, Any]) -> Explanation:
+    """How a query was answered."""
+    return Explanation(shown["index"], shown["examined"], shown["candidates"])
+
+
+def read_settings(shown: Mapping[str, Any]) -> KeySettings:
+    """The settings of a key."""
+    return KeySettings(
+        max_attempts=shown["maxAttempts"],
+        lock_ms=parse_duration(shown["lockFor"]),
+        backoff=encode_backoff(shown["backoff"], "/backoff"),
+        paused=shown["paused"],
+        max_length=shown["maxLength"],
+        indexes=tuple(Index(name, kind) for name, kind in shown["indexes"].items()),
+        retention={
+            status: Retention(parse_duration(kept["age"]) if "age" in kept else None, kept.get("count"))
+            for status, kept in shown["retention"].items()
+        },
+        triggers=read_triggers(shown["triggerUrls"]),
+        generation=shown["generation"],
+    )

@@ -1,0 +1,336 @@
+"""The verbs over HTTP as flows: each yields requests, is sent their answers, and returns what the verb gives.
+
+A flow knows no transport, so that :class:`Client` and :class:`SyncClient` are the same but for who waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from hookline import answers
+from hookline.calls import CLAIM_MAX, UNSET
+from hookline.errors import HooklineError, NotFound, OutcomeUnknown, Unavailable
+from hookline.item import TERMINAL, Item, check_key, check_sort_field
+from hookline.keysettings import ARGUMENTS, KeySettings
+from hookline.operations import Operation
+from hookline.outcome import Claimed, Outcome
+from hookline.query import Count, Page
+from hookline.upkeep import Build
+from hookline.where import compile_where
+
+WAIT_MAX = 20.0
+"""Seconds that one request waits; a longer wait is several."""
+BYTES_MAX = 524_288
+"""Bytes of the operations of one request, about: a server takes 1 MiB by default."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. ``harmless``: a repeat does no harm, so it may be sent again where no answer came.
+
+    ``patience`` is for how many seconds the server may think about it by itself. ``headers`` is where an
+    ``Idempotency-Key`` goes, which makes a write harmless.
+    """
+
+    method: str
+    path: str
+    body: Any = UNSET
+    harmless: bool = False
+    patience: float = 0.0
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: never an error, which is thrown into the flow instead."""
+
+    status: int
+    data: Any
+
+
+Flow = Generator[Request, Answer, T]
+
+
+def path(*parts: str) -> str:
+    """The path of a resource."""
+    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def create(operation: Operation) -> Flow[Outcome]:
+    """Create an item."""
+    if operation.match is not None:
+        answer = yield _single("PUT", operation, names=("content", "metadata", "triggerUrls"))
+        return answers.read_written(answer.data)
+    if not operation.triggers:
+        return (yield from _alone(operation))
+    body = {"key": operation.key, "sortField": operation.sort_field, **operation.body}
+    return answers.read_written((yield Request("POST", "/v1/items", body)).data)
+
+
+def update(operation: Operation) -> Flow[Outcome]:
+    """Update an item."""
+    return answers.read_written((yield _single("PATCH", operation)).data)
+
+
+def delete(operation: Operation) -> Flow[Outcome]:
+    """Delete an item."""
+    if operation.body:
+        return (yield from _alone(operation))
+    yield _single("DELETE", operation, names=())
+    return Outcome("ok", operation.key, operation.sort_field)
+
+
+def _single(method: str, operation: Operation, names: Sequence[str] | None = None) -> Request:
+    """A request to one item; ``names`` are of the body what it has, if not all."""
+    body = operation.body if names is None else {name: operation.body.get(name) for name in names}
+    headers = {} if operation.match is None else {"If-Match": f'"{operation.match}"'}
+    where = path("items", operation.key, operation.sort_field) + ("" if operation.triggers else "?triggers=off")
+    return Request(method, where, UNSET if names == () else _present(body), headers=headers)
+
+
+def _alone(operation: Operation) -> Flow[Outcome]:
+    """A batch of one, for what the routes of single items cannot say."""
+    (outcome,) = yield from _batch([operation])
+    if not outcome.ok:
+        raise outcome.error()
+    return outcome
+
+
+def run(operations: Sequence[Operation]) -> Flow[list[Outcome]]:
+    """Many operations. After a failure of the server nothing more is sent."""
+    outcomes: list[Outcome] = []
+    failure: HooklineError | None = None
+    sent = 0
+    for (settles, key, _, single), group in groupby(operations, _family):
+        for part in _parts([*group]):
+            if failure:
+                error = Unavailable("an operation before this one failed")
+                outcomes += [answers.refused(each.key, each.sort_field, error) for each in part]
+                continue
+            sent += 1
+            try:
+                if settles:
+                    found, _ = yield from _settle(key, part)
+                elif single:
+                    found = [(yield from _VERBS[part[0].verb](part[0]))]
+                else:
+                    found = yield from _batch(part)
+            except (Unavailable, OutcomeUnknown) as error:
+                failure = error
+                found = [answers.refused(each.key, each.sort_field, error) for each in part]
+            except HooklineError as error:
+                if not single:
+                    raise
+                found = [answers.refused(each.key, each.sort_field, error) for each in part]
+            outcomes += found
+    if failure and sent == 1:
+        raise failure
+    return outcomes
+
+
+_VERBS = {"create": create, "update": update, "delete": delete}
+
+
+def _family(operation: Operation) -> tuple[bool, str, bool, object]:
+    """What may go in the same request: a condition by If-Match goes alone."""
+    single = operation.match is not None and id(operation)
+    return operation.settles, operation.key if operation.settles else "", operation.triggers, single
+
+
+def _parts(operations: Sequence[Operation]) -> list[list[Operation]]:
+    """As many as one request takes, at least one."""
+    parts: list[list[Operation]] = []
+    size = 0
+    for operation in operations:
+        more = _weigh(operation.body)
+        if not parts or len(parts[-1]) == CLAIM_MAX or size + more > BYTES_MAX:
+            parts.append([])
+            size = 0
+        parts[-1].append(operation)
+        size += more
+    return parts
+
+
+def _weigh(value: Any) -> int:
+    """About how many bytes a value takes in JSON."""
+    if isinstance(value, str):
+        return len(value) + 8
+    if isinstance(value, Mapping):
+        return 8 + sum(len(name) + _weigh(member) for name, member in value.items())
+    if isinstance(value, list):
+        return 8 + sum(map(_weigh, value))
+    return 16
+
+
+def _batch(operations: Sequence[Operation]) -> Flow[list[Outcome]]:
+    body = [{"op": each.verb, "key": each.key, "sortField": each.sort_field, **each.body} for each in operations]
+    where = "/v1/items:batch" + ("" if operations[0].triggers else "?triggers=off")
+    results = (yield Request("POST", where, {"operations": body})).data["results"]
+    return [
+        answers.read_result(each.key, each.sort_field, result) for each, result in zip(operations, results, strict=True)
+    ]
+
+
+def settle(operations: Sequence[Operation]) -> Flow[list[Outcome]]:
+    """End or prolong claims."""
+    return (yield from run(operations))
+
+
+def exchange(operations: Sequence[Operation], key: str, claim: dict[str, Any]) -> Flow[tuple[list[Outcome], Claimed]]:
+    """Settle, and claim again in the request that settles the last of it."""
+    first = [each for each in operations if each.key != key]
+    *parts, last = _parts([each for each in operations if each.key == key]) or [[]]
+    outcomes: dict[int, Outcome] = {}
+    early = [*first, *(each for part in parts for each in part)]
+    if early:
+        outcomes |= zip(map(id, early), (yield from run(early)), strict=True)
+    found, claimed = yield from _settle(key, last, _claim_body(claim))
+    outcomes |= zip(map(id, last), found, strict=True)
+    return [outcomes[id(each)] for each in operations], claimed or Claimed([])
+
+
+def _settle(
+    key: str, operations: Sequence[Operation], claim: dict[str, Any] | None = None
+) -> Flow[tuple[list[Outcome], Claimed | None]]:
+    by_verb: dict[str, list[Operation]] = {}
+    for operation in operations:
+        by_verb.setdefault(operation.verb, []).append(operation)
+    body: dict[str, Any] = {verb: [each.body for each in some] for verb, some in by_verb.items()}
+    if claim:
+        body["claim"] = claim
+    # To prolong a claim twice does no harm; to end one twice is answered stale_token.
+    harmless = claim is None and set(by_verb) == {"extend"}
+    shown = (yield Request("POST", path("jobs", key, "settle"), body, harmless)).data
+    found = {
+        id(each): answers.read_settled(key, outcome)
+        for verb, some in by_verb.items()
+        for each, outcome in zip(some, shown[verb], strict=True)
+    }
+    return [found[id(each)] for each in operations], answers.read_claimed(shown["claimed"]) if claim else None
+
+
+def claim(key: str, wait: float, options: dict[str, Any]) -> Flow[Claimed]:
+    """Claim items, and wait for one where there is none."""
+    body, deadline = _claim_body(options), time.monotonic() + wait
+    while True:
+        left = min(WAIT_MAX, max(0.0, deadline - time.monotonic()))
+        asked = body | {"wait": round(left, 3)} if left else body
+        claimed = answers.read_claimed((yield Request("POST", path("jobs", key, "claim"), asked, patience=left)).data)
+        if claimed.items or claimed.failure or time.monotonic() >= deadline:
+            return claimed
+
+
+_CLAIM = {"worker_id": "workerId", "limit": "limit", "lock_for": "lockFor", "where": "where", "triggers": "triggers"}
+
+
+def _claim_body(options: dict[str, Any]) -> dict[str, Any]:
+    unknown = options.keys() - _CLAIM.keys()
+    if unknown:
+        raise TypeError(f"a claim over HTTP has no {min(unknown)}")
+    return _present({_CLAIM[name]: value for name, value in options.items()})
+
+
+def get(key: str, sort_field: str) -> Flow[Item]:
+    """One item."""
+    check_key(key)
+    check_sort_field(sort_field)
+    return answers.read_item((yield Request("GET", path("items", key, sort_field), harmless=True)).data)
+
+
+def get_many(names: Sequence[tuple[str, str]]) -> Flow[list[Item | None]]:
+    """Items by their names."""
+    found: list[Item | None] = []
+    for start in range(0, len(names), CLAIM_MAX):
+        some = names[start : start + CLAIM_MAX]
+        body = {"operations": [{"op": "get", "key": key, "sortField": sort_field} for key, sort_field in some]}
+        results = (yield Request("POST", "/v1/items:batch", body, harmless=True)).data["results"]
+        for result in results:
+            error = answers.read_error(result["problem"]) if "problem" in result else None
+            if error and not isinstance(error, NotFound):
+                raise error
+            found.append(None if error else answers.read_item(result["item"]))
+    return found
+
+
+def wait_for(key: str, sort_field: str, until: object, seconds: float) -> Flow[Item | None]:
+    """The item once it meets the filters, or has ended where there are none."""
+    compile_where(until, "/until")
+    deadline = time.monotonic() + seconds
+    headers: dict[str, str] = {}
+    left = 0.0
+    while True:
+        where = path("items", key, sort_field)
+        wait = f"?wait={round(left * 1000)}ms" if left else ""
+        answer = yield Request("GET", where + wait, harmless=True, patience=left, headers=headers)
+        if answer.status != 304:
+            item = answers.read_item(answer.data)
+            if until is None:
+                met: Item | None = item if item.status in TERMINAL else None
+            else:
+                met = yield from _meeting(item, until)
+            if met:
+                return met
+            headers = {"If-None-Match": item.etag}
+        left = min(WAIT_MAX, deadline - time.monotonic())
+        if left <= 0:
+            return None
+
+
+def _meeting(item: Item, until: object) -> Flow[Item | None]:
+    """The item, if it meets the filters: the server knows what they mean."""
+    where = {**(until if isinstance(until, Mapping) else {}), "sortField": item.sort_field}
+    page = yield from query(item.key, {"where": where, "limit": 1})
+    return page.items[0] if page.items else None
+
+
+def query(key: str, options: Mapping[str, Any]) -> Flow[Page]:
+    """A page of items."""
+    body = _present(options) | {"explain": True}
+    shown = (yield Request("POST", path("items", key, "query"), body, harmless=True)).data
+    items = [answers.read_item(item) for item in shown["items"]]
+    return Page(items, shown["cursor"], answers.read_explanation(shown["explain"]))
+
+
+def count(key: str, options: Mapping[str, Any]) -> Flow[Count]:
+    """How many items match."""
+    body = _present(options) | {"explain": True, "count": True}
+    shown = (yield Request("POST", path("items", key, "query"), body, harmless=True)).data
+    return Count(shown["count"], shown["cursor"], answers.read_explanation(shown["explain"]))
+
+
+def configure(key: str, given: Mapping[str, Any]) -> Flow[KeySettings]:
+    """Change settings of a key."""
+    names = {argument: shown for shown, argument in ARGUMENTS.items()}
+    body = {names[name]: value for name, value in given.items() if value is not UNSET}
+    where = path("keys", key, "settings")
+    # The same change once more changes nothing.
+    request = Request("PATCH", where, body, harmless=True) if body else Request("GET", where, harmless=True)
+    return answers.read_settings((yield request).data)
+
+
+def builds(key: str) -> Flow[dict[str, Build]]:
+    """How far the indexes of a key are."""
+    shown = (yield Request("GET", path("keys", key, "settings"), harmless=True)).data
+    return {name: Build(**build) for name, build in shown.get("building", {}).items()}
+
+
+def set_paused(key: str, *, paused: bool) -> Flow[None]:
+    """Pause or resume a key."""
+    yield Request("POST", path("jobs", key, "pause" if paused else "resume"), harmless=True)
+
+
+def command(text: str, names: Mapping[str, Any]) -> Flow[list[dict[str, Any]]]:
+    """Run a text of commands."""
+    body = {"text": text, "names": dict(names)}
+    results: list[dict[str, Any]] = (yield Request("POST", "/v1/command", body, patience=330.0)).data["results"]
+    return results
+
+
+def _present(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if value is not None}

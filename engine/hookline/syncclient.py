@@ -1,0 +1,289 @@
+"""The client for code without a loop: the verbs and flows of :class:`Client`, but they block."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from hookline import flow
+from hookline.calls import UNSET
+from hookline.errors import HooklineError
+from hookline.flow import Answer, Flow, Request
+from hookline.item import Item
+from hookline.keysettings import KeySettings
+from hookline.operations import Operation
+from hookline.outcome import Claimed, Outcome
+from hookline.query import Count, Page
+from hookline.sortfield import new_sort_field
+from hookline.transport import Http, explain, may_try_again, pause, read, write
+from hookline.upkeep import Build
+
+T = TypeVar("T")
+
+
+class SyncClient(Http):
+    """The same for code without a loop. ``with SyncClient("http://127.0.0.1:8080") as client: ...``.
+
+    Threads may share one. The arguments are those of :class:`Client`.
+    """
+
+    def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
+        super().__init__(url, api_key=api_key, timeout=timeout, connections=connections)
+        self._http = httpx.Client(**self.options)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _drive(self, steps: Flow[T]) -> T:
+        """Send what a flow asks for, until it returns."""
+        try:
+            request = next(steps)
+            while True:
+                try:
+                    answer = self._send(request)
+                except HooklineError as error:
+                    request = steps.throw(error)
+                else:
+                    request = steps.send(answer)
+        except StopIteration as returned:
+            value: T = returned.value
+            return value
+
+    def _send(self, request: Request) -> Answer:
+        written, tries = write(request, self.timeout), 0
+        while True:
+            tries += 1
+            try:
+                return read(self._http.request(**written))
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                failure = explain(error, request, self.url)
+                if not may_try_again(request, failure, tries):
+                    raise failure from error
+            except HooklineError as error:
+                if not may_try_again(request, error, tries):
+                    raise
+            time.sleep(pause(tries))
+
+    # Writing
+
+    def create(self, key: str, sort_field: str | None = None, **fields: Any) -> Outcome:
+        """Create an item (:meth:`Operations.create`); without a sortField it gets one, unique and time-ordered.
+
+        Raises:
+            Exists: it is there already, and ``upsert`` is not set.
+            Invalid, ReservedKey, Locked, VersionConflict, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
+        """
+        name = new_sort_field() if sort_field is None else sort_field
+        return self._drive(flow.create(self.calls.create(key, name, **fields)))
+
+    def update(self, key: str, sort_field: str, **fields: Any) -> Outcome:
+        """Update an item (:meth:`Operations.update`).
+
+        Raises:
+            NotFound: there is no such item.
+            VersionConflict, PreconditionFailed, Locked, StaleToken, NotClaimable: it does not allow the update.
+            Invalid, ReservedKey, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
+        """
+        return self._drive(flow.update(self.calls.update(key, sort_field, **fields)))
+
+    def delete(self, key: str, sort_field: str, **fields: Any) -> Outcome:
+        """Delete an item (:meth:`Operations.delete`); the outcome names it, and does not have it.
+
+        Raises:
+            NotFound: there is no such item.
+            VersionConflict, PreconditionFailed, Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown
+        """
+        return self._drive(flow.delete(self.calls.delete(key, sort_field, **fields)))
+
+    def run(self, calls: Sequence[Operation]) -> list[Outcome]:
+        """Run many operations, made by ``client.calls``, -> their outcomes in order, as a datastore does.
+
+        Raises:
+            Invalid, Unavailable, OutcomeUnknown
+        """
+        return self._drive(flow.run(calls))
+
+    def settle(self, calls: Sequence[Operation]) -> list[Outcome]:
+        """End or prolong claims: made by ``calls.complete / fail / release / extend`` -> outcomes in order.
+
+        Raises:
+            Invalid, Unavailable, OutcomeUnknown
+        """
+        return self._drive(flow.settle(calls))
+
+    def exchange(
+        self, calls: Sequence[Operation], key: str, *, worker_id: str, limit: int = 1, **options: Any
+    ) -> tuple[list[Outcome], Claimed]:
+        """Settle, and claim up to ``limit`` items again, in one request.
+
+        Raises:
+            Invalid, ReservedKey, Unavailable, OutcomeUnknown
+        """
+        return self._drive(flow.exchange(calls, key, {"worker_id": worker_id, "limit": limit, **options}))
+
+    # Claims
+
+    def claim(
+        self,
+        key: str,
+        *,
+        worker_id: str,
+        limit: int = 1,
+        wait: float = 0,
+        **options: Any,
+    ) -> Claimed:
+        """Claim up to ``limit`` items; none there, wait up to ``wait`` seconds for one.
+
+        Raises:
+            Invalid, ReservedKey, Paused, Corrupt, Unavailable, OutcomeUnknown
+        """
+        return self._drive(flow.claim(key, wait, {"worker_id": worker_id, "limit": limit, **options}))
+
+    # Settings of a key
+
+    def configure(
+        self,
+        key: str,
+        *,
+        max_attempts: object = UNSET,
+        lock_for: object = UNSET,
+        backoff: object = UNSET,
+        paused: object = UNSET,
+        max_length: object = UNSET,
+        indexes: object = UNSET,
+        retention: object = UNSET,
+        trigger_urls: object = UNSET,
+    ) -> KeySettings:
+        """Change settings of a key -> what holds then. None brings a default back, what is not named stays.
+
+        Raises:
+            Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
+        """
+        given = {
+            "max_attempts": max_attempts,
+            "lock_for": lock_for,
+            "backoff": backoff,
+            "paused": paused,
+            "max_length": max_length,
+            "indexes": indexes,
+            "retention": retention,
+            "trigger_urls": trigger_urls,
+        }
+        return self._drive(flow.configure(key, given))
+
+    def key_settings(self, key: str) -> KeySettings:
+        """The settings of a key.
+
+        Raises:
+            Invalid, ReservedKey, Corrupt, Unavailable
+        """
+        return self._drive(flow.configure(key, {}))
+
+    def pause(self, key: str) -> None:
+        """Give out no claims of a key until it is resumed. Who holds an item goes on.
+
+        Raises:
+            Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
+        """
+        self._drive(flow.set_paused(key, paused=True))
+
+    def resume(self, key: str) -> None:
+        """Let a key's items be claimed again.
+
+        Raises:
+            Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
+        """
+        self._drive(flow.set_paused(key, paused=False))
+
+    def builds(self, key: str) -> dict[str, Build]:
+        """How far the indexes of a key are that are not complete yet, by their fields.
+
+        Raises:
+            Invalid, Corrupt, Unavailable
+        """
+        return self._drive(flow.builds(key))
+
+    # Reading
+
+    def get(self, key: str, sort_field: str) -> Item:
+        """One item.
+
+        Raises:
+            NotFound: there is no such item.
+            Invalid, Corrupt, Unavailable
+        """
+        return self._drive(flow.get(key, sort_field))
+
+    def get_many(self, names: Sequence[tuple[str, str]]) -> list[Item | None]:
+        """Items by key and sortField, in order; None where there is none.
+
+        Raises:
+            Invalid, Corrupt, Unavailable
+        """
+        return self._drive(flow.get_many(names))
+
+    def wait_for(self, key: str, sort_field: str, *, until: object = None, timeout: float = 30) -> Item | None:
+        """The item once it meets the filters ``until``, or has ended if there are none; None if that takes longer.
+
+        Raises:
+            NotFound: there is no such item, or not any more.
+            Invalid, Corrupt, Unavailable
+        """
+        return self._drive(flow.wait_for(key, sort_field, until, timeout))
+
+    def query(
+        self,
+        key: str,
+        *,
+        where: object = None,
+        order: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """Items of a key that match, as a datastore finds them.
+
+        Raises:
+            Invalid, Corrupt, Unavailable
+        """
+        asked = {"where": where, "order": order, "limit": limit, "cursor": cursor}
+        return self._drive(flow.query(key, asked))
+
+    def count(self, key: str, *, where: object = None, cursor: str | None = None) -> Count:
+        """How many items of a key match; with a ``cursor`` in it the count is to be gone on with, and added up.
+
+        Raises:
+            Invalid, Corrupt, Unavailable
+        """
+        return self._drive(flow.count(key, {"where": where, "cursor": cursor}))
+
+    def items(self, key: str, *, where: object = None, order: str | None = None, page: int = 250) -> Iterator[Item]:
+        """All items of a key that match, page after page.
+
+        Raises:
+            Invalid, Corrupt, Unavailable
+        """
+        cursor: str | None = None
+        while True:
+            found = self.query(key, where=where, order=order, limit=page, cursor=cursor)
+            yield from found.items
+            cursor = found.cursor
+            if cursor is None:
+                return
+
+    def command(self, text: str, names: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Run a text of the command language -> its results; ``names`` are values that it may name.
+
+        Raises:
+            HooklineError: a command was refused, or the text is none; what came before it has been done.
+        """
+        return self._drive(flow.command(text, names or {}))

@@ -1,0 +1,97 @@
+"""What both clients have: how a request is written, what an answer or a failure of the transport means."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import msgspec
+
+from hookline import answers
+from hookline.calls import UNSET
+from hookline.errors import HooklineError, Incompatible, Invalid, OutcomeUnknown, Unavailable
+from hookline.flow import Answer, Request
+from hookline.operations import Operations
+
+TRIES = 4
+"""Times that a request is sent, at most, where a repeat does no harm or where it was not sent at all."""
+KEEP_ALIVE = 4.0
+"""Seconds for which an idle connection is kept: servers close theirs after 5, and a request must not meet that."""
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+class Http:
+    """Where the server is, and how requests to it are written. The API key is never shown."""
+
+    def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
+        parsed = httpx.URL(url)
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise Invalid.at("/url", "expected an address such as http://127.0.0.1:8080")
+        self.url = str(parsed.copy_with(username=None, password=None)).rstrip("/")
+        self.calls = Operations()
+        self.timeout = timeout
+        # No proxies and passwords out of the environment: the key goes to this server alone. Compression costs both
+        # ends more than it saves on the networks that a worker and its server are on.
+        self.options: dict[str, Any] = {
+            "base_url": self.url,
+            "headers": {"Accept-Encoding": "identity", "User-Agent": "hookline-python"}
+            | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
+            "limits": httpx.Limits(
+                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEP_ALIVE
+            ),
+            "trust_env": False,
+        }
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+
+def write(request: Request, timeout: float) -> dict[str, Any]:
+    """A request as httpx takes it."""
+    patience = timeout + request.patience
+    written: dict[str, Any] = {
+        "method": request.method,
+        "url": request.path,
+        "headers": dict(request.headers),
+        "timeout": httpx.Timeout(patience, connect=timeout, pool=patience),
+    }
+    if request.body is not UNSET:
+        written["content"] = msgspec.json.encode(request.body)
+        written["headers"]["Content-Type"] = "application/json"
+    return written
+
+
+def read(response: httpx.Response) -> Answer:
+    """The answer, or the error that it is raised."""
+    if response.status_code in (204, 304):
+        return Answer(response.status_code, None)
+    try:
+        data = msgspec.json.decode(response.content)
+    except msgspec.DecodeError:
+        data = {}
+    if response.is_success:
+        return Answer(response.status_code, data)
+    raise answers.read_error(data if isinstance(data, Mapping) else {}, response.status_code)
+
+
+def explain(error: httpx.HTTPError | httpx.InvalidURL, request: Request, url: str) -> HooklineError:
+    """What a failure of the transport says of the request."""
+    reason = str(error) or type(error).__name__
+    if request.harmless or isinstance(error, (*_NOT_SENT, httpx.InvalidURL)):
+        return Unavailable(f"no Hookline server answers at {url}: {reason}")
+    return OutcomeUnknown(f"{url} was sent the request and gave no answer: {reason}")
+
+
+def may_try_again(request: Request, error: HooklineError, tries: int) -> bool:
+    """Whether to send it once more. With an Idempotency-Key any request may be."""
+    if tries >= TRIES or isinstance(error, Incompatible):
+        return False
+    harmless = request.harmless or "Idempotency-Key" in request.headers
+    return harmless and isinstance(error, Unavailable | OutcomeUnknown)
+
+
+def pause(tries: int) -> float:
+    """Seconds before the next try."""
+    return 0.05 * 4.0 ** (tries - 1) * random.uniform(0.5, 1)  # noqa: S311 - spreads repeats

@@ -1,0 +1,310 @@
+"""The clients: the verbs of a datastore over HTTP, with the same arguments, values and errors."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from conftest import wait_until
+from hookline import Client, Datastore, SyncClient
+from hookline.calls import Calls
+from hookline.errors import (
+    Exists,
+    Invalid,
+    NotFound,
+    OutcomeUnknown,
+    PreconditionFailed,
+    ReservedKey,
+    StaleToken,
+    Unavailable,
+    VersionConflict,
+)
+from hookline.keysettings import KeySettings
+from hookline.operations import Operations
+from jobs import WAITING, fill
+
+NOT_OVER_HTTP = {"sweep", "change_settings", "stats"}
+"""What servers do by themselves, what is about the form of settings in the store, and what /v1/keys tells otherwise."""
+BESIDES = {"items", "command"}
+"""Pages as one iterator, and the command language, which is the server's."""
+
+
+def public(kind: type) -> set[str]:
+    return {name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")}
+
+
+def arguments(kind: type, name: str) -> list[tuple[str, Any, Any]]:
+    signature = inspect.signature(getattr(kind, name))
+    return [(each.name, each.kind, each.default) for each in signature.parameters.values() if each.name != "rounds"]
+
+
+def test_the_verbs_are_those_of_a_datastore() -> None:
+    assert public(Client) - BESIDES == public(Datastore) - NOT_OVER_HTTP
+    assert public(SyncClient) == public(Client) - {"open"}
+    for name in public(Datastore) - NOT_OVER_HTTP:
+        assert arguments(Client, name) == arguments(Datastore, name), name
+    for name in public(SyncClient):
+        assert arguments(SyncClient, name) == arguments(Client, name), name
+
+
+def test_the_operations_are_those_of_the_engine() -> None:
+    for name in public(Operations):
+        assert arguments(Operations, name) == arguments(Calls, name), name
+    assert public(Calls) - public(Operations) == {"claim", "partition", "item_name"}
+
+
+async def test_items(client: Client, datastore: Datastore) -> None:
+    """What each verb gives is what the datastore gives for the same."""
+    urls = [{"url": "http://127.0.0.1:1/", "apiKey": "secret", "events": ["deleted"]}]
+    made = await client.create("docs", "a/b c", content={"n": [1, 2.5, None]}, metadata={"x": "ä"}, trigger_urls=urls)
+    assert made.item == await datastore.get("docs", "a/b c") == await client.get("docs", "a/b c")
+    assert (made.word, made.version, made.status) == ("ok", 1, None)
+    updated = await client.update("docs", "a/b c", metadata={"x": None, "y": 1}, version=1)
+    assert updated.item == await datastore.get("docs", "a/b c")
+    replaced = await client.create("docs", "a/b c", content=1, upsert=True, match=2)
+    assert (replaced.item and replaced.item.content, replaced.version) == (1, 3)
+    assert (await client.create("docs", "quiet", triggers=False)).version == 1
+    named = await client.create("docs")
+    assert named.sort_field == (named.item and named.item.sort_field)
+    found = await client.get_many([("docs", "quiet"), ("docs", "none"), ("docs", "a/b c")])
+    assert found == [await datastore.get("docs", "quiet"), None, await datastore.get("docs", "a/b c")]
+    assert (await client.delete("docs", "quiet", version=1)).ok
+    assert (await client.delete("docs", "a/b c", match=3, triggers=False)).ok
+    assert await client.get_many([("docs", "quiet"), ("docs", "a/b c")]) == [None, None]
+
+
+async def test_refusals_are_the_same_errors(client: Client) -> None:
+    await client.create("docs", "a", metadata={"x": 1})
+    with pytest.raises(Exists) as exists:
+        await client.create("docs", "a")
+    assert exists.value.item == await client.get("docs", "a")
+    with pytest.raises(NotFound):
+        await client.get("docs", "b")
+    with pytest.raises(VersionConflict):
+        await client.update("docs", "a", version=7)
+    with pytest.raises(PreconditionFailed):
+        await client.delete("docs", "a", only_if={"x": 2})
+    with pytest.raises(PreconditionFailed):
+        await client.update("docs", "a", match=9)
+    with pytest.raises(ReservedKey):
+        await client.create("hookline.x", "a")
+    with pytest.raises(ReservedKey):
+        await client.claim("hookline.x", worker_id="w")
+    with pytest.raises(Invalid) as invalid:
+        await client.query("docs", where={"x": {"like": 1}}, order="nothing")
+    assert [flaw.pointer for flaw in invalid.value.flaws] == ["/where/x"]
+    with pytest.raises(Invalid, match="not written over HTTP"):
+        await client.update("docs", "a", reserved=True)
+    with pytest.raises(Invalid, match="/content"):
+        await client.create("docs", content=float("nan"))
+    with pytest.raises(Invalid, match="at most 1048576 bytes"):
+        await client.create("docs", content="x" * 1_100_000)
+
+
+async def test_many(client: Client) -> None:
+    """More than one request takes, of each kind, in order; conditions of their own go alone."""
+    calls = client.calls
+    outcomes = await client.run([calls.create("jobs", f"{n:04}", metadata=WAITING) for n in range(600)])
+    assert all(outcome.ok and outcome.version == 1 for outcome in outcomes)
+    claimed = [item for _ in range(2) for item in (await client.claim("jobs", worker_id="w", limit=300)).items]
+    tokens = {item.sort_field: item.token or "" for item in claimed}
+    mixed = [
+        calls.complete("jobs", "0000", tokens["0000"], metadata={"result": 1}),
+        calls.create("docs", "a", triggers=False),
+        calls.update("docs", "a", metadata={"x": 1}, match=1),
+        calls.update("docs", "a", metadata={"x": 2}, match=1),
+        calls.delete("docs", "a"),
+        calls.fail("jobs", "0001", tokens["0001"], error="no", retry_after="1h"),
+        calls.release("jobs", "0002", "1.wrong"),
+    ]
+    words = [outcome.word for outcome in await client.run(mixed)]
+    assert words == ["ok", "ok", "ok", "precondition_failed", "ok", "ok", "stale_token"]
+    rest = [calls.complete("jobs", name, token) for name, token in tokens.items() if name > "0002"]
+    settled, claimed_next = await client.exchange(rest, "jobs", worker_id="w", limit=1)
+    assert [outcome.status for outcome in settled] == ["completed"] * 597
+    assert claimed_next.items == []
+    large = [calls.create("docs", f"{n}", content="x" * 300_000) for n in range(5)]
+    assert all(outcome.ok for outcome in await client.run(large))
+
+
+async def test_an_exchange_is_one_of_the_datastore(client: Client, datastore: Datastore) -> None:
+    await fill(datastore, 3)
+    (first,) = (await client.claim("jobs", worker_id="w")).items
+    calls = client.calls
+    settled, claimed = await client.exchange(
+        [calls.complete("jobs", first.sort_field, first.token or "")], "jobs", worker_id="w", limit=2, lock_for="1m"
+    )
+    assert [(outcome.word, outcome.version) for outcome in settled] == [("ok", 3)]
+    assert [replace(item, token=None) for item in claimed.items] == await datastore.get_many(
+        [("jobs", "0001"), ("jobs", "0002")]
+    )
+    (extended,) = await client.settle([calls.extend("jobs", "0001", claimed.items[0].token or "", lock_for="1h")])
+    assert extended.locked_until_ms == (await datastore.get("jobs", "0001")).locked_until_ms
+    with pytest.raises(StaleToken):
+        await client.update("jobs", "0001", metadata={"x": 1}, token="1.wrong")
+
+
+async def test_a_claim_waits(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hookline.flow.WAIT_MAX", 0.2)
+    waiting = asyncio.create_task(client.claim("jobs", worker_id="w", wait=20))
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    await client.create("jobs", "a", metadata=WAITING)
+    assert [item.sort_field for item in (await waiting).items] == ["a"]
+    assert (await client.claim("jobs", worker_id="w", wait=0.3)).items == []
+
+
+async def test_wait_for(client: Client) -> None:
+    await client.create("jobs", "a", metadata=WAITING)
+    assert await client.wait_for("jobs", "a", timeout=0.1) is None
+    ending = asyncio.create_task(client.wait_for("jobs", "a"))
+    filtered = asyncio.create_task(client.wait_for("jobs", "a", until={"x": {"gte": 2}}))
+    await asyncio.sleep(0.1)
+    await client.update("jobs", "a", metadata={"x": 1})
+    await client.update("jobs", "a", metadata={"x": 2})
+    found = await filtered
+    assert found
+    assert found.metadata["x"] == 2
+    assert not ending.done()
+    await client.update("jobs", "a", metadata={"status": "completed"})
+    assert await ending == await client.get("jobs", "a")
+    with pytest.raises(NotFound):
+        await client.wait_for("jobs", "b")
+
+
+async def test_queries(client: Client, datastore: Datastore) -> None:
+    names = await fill(datastore, 30)
+    assert [item.sort_field async for item in client.items("jobs", page=7)] == names
+    where = {"n": {"gte": 10}}
+    assert await client.query("jobs", where=where, limit=1000) == await datastore.query("jobs", where=where, limit=1000)
+    assert await client.count("jobs", where=where) == await datastore.count("jobs", where=where)
+    page = await client.query("jobs", limit=5, order="sortField:desc")
+    rest = await client.query("jobs", limit=5, order="sortField:desc", cursor=page.cursor)
+    assert [item.sort_field for item in page.items + rest.items] == names[:-11:-1]
+
+
+async def test_settings(client: Client, datastore: Datastore) -> None:
+    given: dict[str, Any] = {
+        "max_attempts": 3,
+        "lock_for": "90s",
+        "backoff": ["1s", "2s"],
+        "max_length": 10,
+        "indexes": {"n": "number"},
+        "retention": {"completed": {"age": "7d"}},
+        "trigger_urls": {"http://127.0.0.1:1/": "k"},
+    }
+    configured = await client.configure("jobs", **given)
+    assert configured == await datastore.key_settings("jobs")
+    await client.pause("jobs")
+    settings = await client.key_settings("jobs")
+    assert settings == await datastore.key_settings("jobs")
+    assert (settings.paused, settings.max_attempts) == (True, 3)
+    await client.resume("jobs")
+    cleared: KeySettings = await client.configure("jobs", backoff=None, max_length=None)
+    assert cleared == await datastore.key_settings("jobs")
+    assert (cleared.max_length, cleared.max_attempts, cleared.paused) == (None, 3, False)
+    assert await client.builds("jobs") == await datastore.builds("jobs")
+
+
+async def test_commands(client: Client) -> None:
+    (result,) = await client.command("create item with key: docs and sortField: a and content: 1")
+    assert result["item"]["content"] == 1
+    with pytest.raises(NotFound):
+        await client.command("get item with key: docs and sortField: b")
+
+
+async def test_without_a_loop(url: str, client: Client) -> None:
+    """The same flows, so one of each kind will do."""
+
+    def use() -> None:
+        with SyncClient(url) as blocking:
+            blocking.create("jobs", "a", metadata=WAITING)
+            with pytest.raises(Exists):
+                blocking.create("jobs", "a")
+            (item,) = blocking.claim("jobs", worker_id="w", wait=1).items
+            outcomes, _ = blocking.exchange(
+                [blocking.calls.complete("jobs", "a", item.token or "")], "jobs", worker_id="w"
+            )
+            assert outcomes[0].ok
+            ended = blocking.wait_for("jobs", "a")
+            assert ended == blocking.get("jobs", "a")
+            assert [item.sort_field for item in blocking.items("jobs")] == ["a"]
+
+    await asyncio.to_thread(use)
+    assert (await client.get("jobs", "a")).status == "completed"
+
+
+def test_the_api_key_is_not_shown() -> None:
+    client = Client("http://user:pass@127.0.0.1:8080/", api_key="hush-hush")
+    assert repr(client) == "Client('http://127.0.0.1:8080')"
+    assert client.options["headers"]["Authorization"] == "Bearer hush-hush"
+    for url in ("127.0.0.1:8080", "ftp://127.0.0.1", "http://"):
+        with pytest.raises(Invalid, match="/url"):
+            Client(url)
+
+
+@pytest.fixture
+def silent() -> Any:
+    """An address where connections are taken and never answered, and how many have come."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(20)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+Act = Callable[[Client], Coroutine[Any, Any, Any]]
+
+
+@pytest.mark.parametrize(
+    ("act", "error"),
+    [
+        (lambda client: client.create("jobs", "a"), OutcomeUnknown),
+        (lambda client: client.get("jobs", "a"), Unavailable),
+        (lambda client: client.run([client.calls.create("jobs", "a")]), OutcomeUnknown),
+    ],
+)
+async def test_a_server_that_does_not_answer(silent: str, act: Act, error: type[Exception]) -> None:
+    async with Client(silent, timeout=0.1) as client:
+        with pytest.raises(error):
+            await act(client)
+
+
+async def test_what_may_be_sent_again_and_what_not() -> None:
+    """Reads are sent again until there is an answer, and writes only where they were not sent."""
+    seen: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        seen.append(head.split(b" ")[0])
+        if seen.count(b"GET") == 3:
+            writer.write(
+                b"HTTP/1.1 404 Not Found\r\ncontent-length: 40\r\n\r\n" + b'{"code":"not_found","detail":"none yet"}'
+            )
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, Client(url, timeout=5) as client:
+        with pytest.raises(OutcomeUnknown):
+            await client.create("jobs", "a")
+        assert seen == [b"POST"]
+        with pytest.raises(NotFound, match="none yet"):
+            await client.get("jobs", "a")
+        assert seen == [b"POST", b"GET", b"GET", b"GET"]
+    async with Client(url) as client:
+        with pytest.raises(Unavailable, match="no Hookline server answers"):
+            await client.create("jobs", "a")
+
+
+async def test_a_waiter_that_goes_away_holds_nothing(client: Client, datastore: Datastore) -> None:
+    waiting = asyncio.create_task(client.claim("jobs", worker_id="w", wait=20))
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 0)
