@@ -27,6 +27,7 @@ from hookline.errors import (
 )
 from hookline.item import RESERVED_PREFIX, TERMINAL, Item, check_key, check_sort_field
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
+from hookline.nodes import Nodes
 from hookline.outcome import Claimed, Outcome
 from hookline.query import Count, Page, Queries, Query, get_many
 from hookline.secret import SecretBox
@@ -45,11 +46,12 @@ class Datastore:
     """The engine over one store. ``async with Datastore(url, settings, secrets) as datastore: ...``.
 
     ``calls``, ``claims`` and ``upkeep`` are there once it is open: the store knows how many partitions there are.
+    For ``url`` see :class:`Connection`.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Nodes,
         settings: Settings,
         secrets: SecretBox,
         *,

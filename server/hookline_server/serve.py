@@ -51,7 +51,7 @@ async def serve(settings: Settings, say: Say) -> None:
         server = _Server(
             (datastore.wakes, datastore.changes),
             uvicorn.Config(
-                create_app(datastore, orchestrator, cors_origins=settings.cors_origins),
+                create_app(datastore, cors_origins=settings.cors_origins),
                 log_level="warning",
                 access_log=False,
                 proxy_headers=False,

@@ -25,4 +25,5 @@ async def api(served: Api, datastore: Datastore) -> Api:
     """The server on the datastore under test."""
     served.app.state.datastore = datastore
     served.app.state.ready = None
+    served.app.state.gate = None
     return served
