@@ -85,7 +85,7 @@ class Connection:
         wanted = {"partitions": partitions, "cursor_secret": secrets.token_bytes(32), "schema": keys.SCHEMA}
         for field, value in wanted.items():
             await self.command_on(name, "HSETNX", name, field, value)
-        await self.command_on(keys.namespaces(), "SADD", keys.namespaces(), settings.namespace)
+        await self.note_use()
         flat = await self.command_on(name, "HGETALL", name)
         meta = dict(zip(flat[::2], flat[1::2], strict=True))
         if int(meta[b"schema"]) != keys.SCHEMA:
@@ -106,10 +106,23 @@ class Connection:
         ]
         self._slots = [keys.slot(tag) for tag in self._tags]
 
+    async def note_use(self) -> None:
+        """Note that the namespace is in use now, so that the servers' roles work for it.
+
+        Raises:
+            Unavailable
+        """
+        now_ms = await self.now_ms()
+        await self.command_on(keys.namespaces(), "ZADD", keys.namespaces(), "GT", now_ms, self._settings.namespace)
+
     async def close(self) -> None:
         """Close every connection to the store, but those that are shared."""
         if not self._shares:
             await self.nodes.close()
+
+    def tag(self, partition: int) -> str:
+        """What the names of a partition begin with."""
+        return self._tags[partition]
 
     async def write(self, script: str, partition: int, operations: Sequence[bytes]) -> list[Any]:
         """Run packed operations in one call -> one outcome each, ``[word, fields | false, extra | false]``.

@@ -49,7 +49,7 @@ def meta(namespace: str) -> str:
 
 
 def namespaces() -> str:
-    """The set of the names of all namespaces."""
+    """The sorted set of all namespaces, by when they were last used."""
     return "hl:namespaces"
 
 
