@@ -85,7 +85,8 @@ class Connection:
         wanted = {"partitions": partitions, "cursor_secret": secrets.token_bytes(32), "schema": keys.SCHEMA}
         for field, value in wanted.items():
             await self.command_on(name, "HSETNX", name, field, value)
-        await self.note_use()
+        # A server opens a namespace also to see whether there is anything to do.
+        await self._list("NX" if self._shares else "GT")
         flat = await self.command_on(name, "HGETALL", name)
         meta = dict(zip(flat[::2], flat[1::2], strict=True))
         if int(meta[b"schema"]) != keys.SCHEMA:
@@ -112,8 +113,11 @@ class Connection:
         Raises:
             Unavailable
         """
+        await self._list("GT")
+
+    async def _list(self, mode: str) -> None:
         now_ms = await self.now_ms()
-        await self.command_on(keys.namespaces(), "ZADD", keys.namespaces(), "GT", now_ms, self._settings.namespace)
+        await self.command_on(keys.namespaces(), "ZADD", keys.namespaces(), mode, now_ms, self._settings.namespace)
 
     async def close(self) -> None:
         """Close every connection to the store, but those that are shared."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hookline.calls import Call, Calls
+from hookline.call import Call
+from hookline.calls import Calls
 from hookline.datastore import Datastore
 from hookline.grant import ADMIN, READ, WORK, WRITE, Grant
 from hookline.item import Item

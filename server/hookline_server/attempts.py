@@ -14,31 +14,33 @@ PEERS_MAX = 4096
 
 
 class Attempts:
-    """A bucket of tries for each address; the least recent go where there are more than :data:`PEERS_MAX`.
+    """What each address has left of wrong keys; the least recent go where there are more than :data:`PEERS_MAX`.
 
-    Somebody who has an IPv6 address has a whole /64 of them, which counts as one.
+    Good keys are not counted: behind a proxy many callers have one address. Somebody who has an IPv6 address has a
+    whole /64 of them, which counts as one.
     """
 
     def __init__(self) -> None:
         self._peers: dict[str, tuple[float, float]] = {}
 
-    def begin(self, peer: str) -> int:
-        """Take a try -> 0, or after how many whole seconds there is another."""
+    def wait(self, peer: str) -> int:
+        """0, or after how many whole seconds the address may show another unknown key."""
+        found = self._peers.get(_network(peer))
+        left = FREE if found is None else _left(*found, time.monotonic())
+        return 0 if left >= 1 else math.ceil((1 - left) / PER_SECOND)
+
+    def note_wrong(self, peer: str) -> None:
+        """The address has shown a wrong key."""
         name, now = _network(peer), time.monotonic()
-        left, since = self._peers.pop(name, (float(FREE), now))
-        left = min(FREE, left + (now - since) * PER_SECOND)
-        wait = 0 if left >= 1 else math.ceil((1 - left) / PER_SECOND)
+        left = _left(*self._peers.pop(name, (FREE, now)), now)
         while len(self._peers) >= PEERS_MAX:
             del self._peers[next(iter(self._peers))]
-        self._peers[name] = (left if wait else left - 1, now)
-        return wait
+        # Many at one time are all looked at, and then waited for, but not for ever.
+        self._peers[name] = (max(left - 1, -FREE), now)
 
-    def succeed(self, peer: str) -> None:
-        """Give a try back, for the key was good."""
-        name = _network(peer)
-        left, since = self._peers.pop(name, (float(FREE), 0.0))
-        if left + 1 < FREE:
-            self._peers[name] = (left + 1, since)
+
+def _left(left: float, since: float, now: float) -> float:
+    return min(FREE, left + (now - since) * PER_SECOND)
 
 
 def _network(peer: str) -> str:

@@ -13,17 +13,19 @@ from typing import Any
 from starlette.types import Scope
 
 from hookline import Datastore
-from hookline.errors import HooklineError
 from hookline.keyring import ApiKey, Keyring
 from hookline_server.answer import FIELDS
 from hookline_server.attempts import Attempts
 from hookline_server.caller import Caller, admitted
 from hookline_server.problem import Problem
+from hookline_server.role import Surviving
 
 log = logging.getLogger(__name__)
 
 KNOWN_FOR = 5.0
 """Seconds for which a key that was good is not looked up again: so long a revoked one may still be good."""
+WATCH = 1.0
+"""Seconds between looks for the first key, as long as there is none."""
 KNOWN_MAX = 10_000
 """Keys that are known at one time."""
 USE_NOTED = 60_000
@@ -74,30 +76,26 @@ class Gate:
                 return None
             raise _unauthenticated("missing_api_key", "expected an API key: Authorization: Bearer hl_...")
         digest = self._digest(shown)
+        peer = _peer(scope)
         # Who was good may go on while others from the same address, such as a proxy's, try wrong keys.
-        peer = None if digest in self._known else _peer(scope)
-        if peer is not None:
-            wait = self._attempts.begin(peer)
-            if wait:
-                detail = "too many wrong API keys came from this address"
-                raise Problem("too_many_attempts", detail, {"Retry-After": str(wait)})
+        if digest not in self._known and (wait := self._attempts.wait(peer)):
+            detail = "too many wrong API keys came from this address"
+            raise Problem("too_many_attempts", detail, {"Retry-After": str(wait)})
         caller = await self._look_up(digest, shown)
         if caller is None:
             self._known.pop(digest, None)
+            self._attempts.note_wrong(peer)
             detail = "the API key is unknown, or it was revoked or has ended"
             raise _unauthenticated("invalid_api_key", detail, ', error="invalid_token"')
-        if peer is not None:
-            self._attempts.succeed(peer)
         return caller
 
-    async def watch(self) -> None:
-        """Ask for a key from now on if one has been made meanwhile.
-
-        Raises:
-            Unavailable
-        """
-        if self.unguarded and await self._keyring.any_made():
-            self.unguarded = False
+    async def run(self) -> None:
+        """Notice the first key that is made, wherever that is; until cancelled."""
+        while True:
+            with Surviving(log, "a look for API keys"):
+                if self.unguarded and await self._keyring.any_made():
+                    self.unguarded = False
+            await asyncio.sleep(WATCH)
 
     async def _look_up(self, digest: bytes, shown: bytes) -> Caller | None:
         """However many ask at one time, the store is asked once."""
@@ -129,10 +127,8 @@ class Gate:
             task.add_done_callback(self._noting.discard)
 
     async def _note(self, key_id: str) -> None:
-        try:
+        with Surviving(log, "noting the use of an API key"):
             await self._keyring.note_use(key_id)
-        except HooklineError as error:
-            log.debug("the use of API key %s was not noted: %s", key_id, error)
 
     async def close(self) -> None:
         """Wait for what is under way."""

@@ -123,6 +123,16 @@ class Namespaces:
         await asyncio.gather(running, return_exceptions=True)
         (await self._opened(name)).wakes.rest()
 
+    def release(self) -> None:
+        """Let everybody who waits go, for the process is about to stop."""
+        for datastore in (self._home, *self._opened_now()):
+            datastore.wakes.release()
+            datastore.changes.release()
+
+    def _opened_now(self) -> list[Datastore]:
+        done = [task for task in self._open.values() if task.done() and not task.cancelled()]
+        return [task.result() for task in done if task.exception() is None]
+
     async def close(self) -> None:
         """Close all but home."""
         for task in self._open.values():
