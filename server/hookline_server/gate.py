@@ -74,7 +74,10 @@ class Gate:
         if shown is None:
             if self.unguarded:
                 return None
-            raise _unauthenticated("missing_api_key", "expected an API key: Authorization: Bearer hl_...")
+            raise _unauthenticated(
+                "missing_api_key",
+                "expected an API key, as 'hookline keys create' makes it: Authorization: Bearer hl_...",
+            )
         digest = self._digest(shown)
         peer = _peer(scope)
         # Who was good may go on while others from the same address, such as a proxy's, try wrong keys.

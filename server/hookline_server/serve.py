@@ -54,7 +54,7 @@ async def serve(settings: Settings, say: Say) -> None:
             return Relay(served, egress, consumer).run(), Orchestrator(served).run()
 
         namespaces = await stack.enter_async_context(Namespaces(datastore, work))
-        gate = await _gate(settings, Keyring(datastore.connection, secrets), namespaces)
+        gate = await _gate(settings, Keyring(datastore.connection, secrets), namespaces, say)
         stack.push_async_callback(gate.close)
         server = _Server(
             namespaces.release,
@@ -75,7 +75,7 @@ async def serve(settings: Settings, say: Say) -> None:
         say("Stopping: finishing what is under way")
 
 
-async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces) -> Gate:
+async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces, say: Say) -> Gate:
     """The gate; open to everybody as long as no key was made, where only this machine can reach the server.
 
     Raises:
@@ -87,6 +87,8 @@ async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces) ->
             f"{settings.host} can be reached from other machines, and there is no API key: make one with"
             " 'hookline keys create', or set HOOKLINE_INSECURE=true to let anybody do anything"
         )
+    if unguarded and not _is_loopback(settings.host):
+        say("No API key has been made: anybody who can reach this server may do anything")
     return Gate(keyring, namespaces.open, unguarded=unguarded)
 
 
