@@ -19,6 +19,7 @@ LAYERS = [
     *("errors", "nodes", "outcome", "call", "calls", "connection", "keyring"),
     *("wake", "line", "claims", "batcher", "query", "stats", "doctor"),
     *("reader", "datastore", "limited", "bulk", "transfer"),
+    *("job", "runner", "holding", "worker"),
 ]
 """Inside the engine each imports only what stands before it (and values, which import none of these)."""
 

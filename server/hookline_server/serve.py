@@ -85,7 +85,7 @@ async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces, sa
     if unguarded and not (settings.insecure or _is_loopback(settings.host)):
         raise HooklineError(
             f"{settings.host} can be reached from other machines, and there is no API key: make one with"
-            " 'hookline keys create', or set HOOKLINE_INSECURE=true to let anybody do anything"
+            " 'hookline keys create', or start with --insecure to let anybody do anything"
         )
     if unguarded and not _is_loopback(settings.host):
         say("No API key has been made: anybody who can reach this server may do anything")
