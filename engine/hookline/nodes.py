@@ -34,9 +34,13 @@ LOST = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError, TypeEr
 class NotSentError(Exception):
     """No byte of the call left this process."""
 
+    code = "not_sent"
+
 
 class LostError(Exception):
     """The call may have reached the store; its answer did not come."""
+
+    code = "lost"
 
 
 class Nodes:
