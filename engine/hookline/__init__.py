@@ -1,6 +1,7 @@
 """Hookline: a Redis-backed datastore whose items are also jobs."""
 
-from hookline.calls import UNSET, Call, Calls
+from hookline.call import Call
+from hookline.calls import UNSET, Calls
 from hookline.datastore import Datastore
 from hookline.embedded import EmbeddedStore
 from hookline.errors import HooklineError
