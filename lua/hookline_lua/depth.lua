@@ -34,9 +34,9 @@ local function oldest_in_line(name)
   end
 end
 
--- Of a set whose scores are times: how many have come, and the first of them.
-local function due(name)
-  local first = ask('ZRANGE', name, 0, 0, 'WITHSCORES') or {}
+-- Of a set of that many, whose scores are times: how many have come, and the first of them.
+local function due(name, size)
+  local first = size > 0 and ask('ZRANGE', name, 0, 0, 'WITHSCORES') or {}
   if not first[2] or tonumber(first[2]) > clock.ms then
     return 0, nil
   end
@@ -44,12 +44,9 @@ local function due(name)
 end
 
 -- How many can be claimed, and since when the oldest of them waits.
-local function claimable(key, waiting)
-  if (settings.of(key) or {}).paused then
-    return 0, nil
-  end
-  local scheduled, scheduled_ms = due(index.name(key, 'scheduled'))
-  local expired, expired_ms = due(index.name(key, 'started'))
+local function claimable(key, scheduled, waiting, started)
+  local scheduled, scheduled_ms = due(index.name(key, 'scheduled'), scheduled)
+  local expired, expired_ms = due(index.name(key, 'started'), started)
   local waiting_ms = waiting > 0 and oldest_in_line(index.name(key, 'not_started')) or nil
   return waiting + scheduled + expired, older(older(waiting_ms, scheduled_ms), expired_ms)
 end
@@ -63,8 +60,10 @@ local function depth(key)
   for place in ipairs(COUNTS) do
     counts[place] = tonumber(counts[place] or 0)
   end
-  local count, oldest_ms = claimable(key, statuses[2])
-  local paused = (settings.of(key) or {}).paused and true or false
+  local paused, count, oldest_ms = (settings.of(key) or {}).paused and true or false, 0, nil
+  if not paused then
+    count, oldest_ms = claimable(key, unpack(statuses))
+  end
   return { ask('ZCARD', index.name(key, '')) or 0, statuses, counts, count, oldest_ms or false, paused }
 end
 
