@@ -307,7 +307,8 @@ async def test_at_the_memory_limit_only_what_grows_is_refused(bench: Bench, scri
                 await bench.ask(script)
         else:
             answer = await bench.ask(script)
-            assert script.startswith("relay") or comparable(answer) == comparable(whole_answer)
+            # These show ids of the outbox, which are of the store's own clock.
+            assert script.startswith(("relay", "depth")) or comparable(answer) == comparable(whole_answer)
         after = await snapshot(bench.raw)
     finally:
         await bench.raw.config_set("maxmemory", "0")
