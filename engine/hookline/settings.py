@@ -17,13 +17,21 @@ from hookline.keys import PARTITIONS_MAX
 
 PREFIX = "HOOKLINE_"
 _ORIGIN = re.compile(r"\*|https?://[^/\s,?#@]+", re.ASCII)
+LEVELS = ("debug", "info", "warning", "error")
 STORE_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 def _setting(
-    default: Any, text: str, least: float | None = None, most: float | None = None, *, secret: bool = False
+    default: Any,
+    text: str,
+    least: float | None = None,
+    most: float | None = None,
+    *,
+    secret: bool = False,
+    choices: tuple[str, ...] = (),
 ) -> Any:
-    return field(default=default, repr=not secret, metadata={"help": text, "least": least, "most": most})
+    metadata = {"help": text, "least": least, "most": most, "choices": choices}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +77,12 @@ class Settings:
         "networks (CIDR) that webhooks may reach beyond the public ones, and loopback if the server listens there",
     )
     tick: float = _setting(1.0, "how often due items are promoted, and orchestrations and retries looked for", 0.01)
+
+    log_format: str = _setting("text", "log lines as text, or as json objects", choices=("text", "json"))
+    log_level: str = _setting("info", "the lowest level that is logged: debug, info, warning or error", choices=LEVELS)
+    log_requests: str = _setting(
+        "off", "the level at which each request is logged, such as info; off: not at all", choices=("off", *LEVELS)
+    )
 
     def __post_init__(self) -> None:
         flaws = [flaw for setting in fields(self) for flaw in _flaws(setting, getattr(self, setting.name))]
@@ -120,6 +134,8 @@ def _flaws(setting: Field[Any], value: Any) -> Iterator[Flaw]:
             check_namespace(value)
         except Invalid as invalid:
             yield Flaw(f"/{_variable(setting)}", invalid.flaws[0].detail)
+    elif (choices := setting.metadata["choices"]) and value not in choices:
+        yield Flaw(f"/{_variable(setting)}", f"expected {', '.join(choices[:-1])} or {choices[-1]}")
     elif value is not None and ((least is not None and value < least) or (most is not None and value > most)):
         bounds = f"from {least} on" if most is None else f"from {least} to {most}"
         yield Flaw(f"/{_variable(setting)}", f"expected a number {bounds}: {text}")

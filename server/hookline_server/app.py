@@ -42,6 +42,7 @@ def create_app(
     cors_origins: Collection[str] = (),
     ready: Ready | None = None,
     peers: Peers | None = None,
+    log_requests: str = "off",
 ) -> Starlette:
     """The application over an open datastore, which stays the caller's to close.
 
@@ -50,11 +51,12 @@ def create_app(
         orchestrations: the orchestrator, if there is one, as ``request.app.state.orchestrations``.
         cors_origins: sites whose pages may use the API in a browser, such as ``https://app.example``; ``*`` is all.
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
+        log_requests: the level at which each request is logged, or ``off``.
         peers: the figures of the other processes that serve the same port.
     """
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Edge, Traffic(ROUTES), cors_origins)],
+        middleware=[Middleware(Edge, Traffic(ROUTES, log_requests), cors_origins)],
         exception_handlers={HTTPException: respond},
     )
     # An unknown path is answered as one, not sent elsewhere.

@@ -12,7 +12,8 @@ from urllib.parse import quote
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hookline_server import negotiate
+from hookline.errors import HooklineError
+from hookline_server import logs, negotiate
 from hookline_server.answer import FIELDS, MEDIA_TYPE, Answer, Header
 from hookline_server.problem import Problem, problem_of
 from hookline_server.traffic import Traffic
@@ -57,6 +58,7 @@ class Edge:
         request_id = fields.get(b"x-request-id", b"")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = os.urandom(12).hex().encode()
+        logs.REQUEST.set(request_id)
         added: list[Header] = [(b"x-request-id", request_id)]
         status = sent = 0
 
@@ -80,12 +82,12 @@ class Edge:
             else:
                 await self._app(scope, receive, send_more)
         except ClientDisconnect:
-            log.debug("request %s: the client went away", request_id.decode())
+            log.debug("the client went away")
         except Exception as error:
             problem = problem_of(error)
             if problem.status >= 500:
-                bug = error if problem.code == "internal" else None
-                log.error("request %s: %s", request_id.decode(), error, exc_info=bug)
+                said = error if isinstance(error, HooklineError | Problem) else problem.title
+                log.error("%s: %s", problem.code, said, exc_info=error if problem.code == "internal" else None)
             if status:
                 raise
             problem.members["instance"] = f"urn:hookline:request:{quote(request_id, safe='')}"

@@ -20,6 +20,7 @@ from hookline.figures import Family
 from hookline.wake import pause
 from hookline_server.egress import Answer, Egress
 from hookline_server.event import DELIVERIES, Delivery, Target, from_lane, from_outbox
+from hookline_server.logs import EVENT
 from hookline_server.role import Surviving
 from hookline_server.signature import sign
 
@@ -123,6 +124,7 @@ class Relay:
             with Surviving(log, f"the delivery of event {stream_id.decode()}"):
                 entry = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
                 deliveries = from_outbox(self._settings.namespace, partition, stream_id.decode(), entry)
+                EVENT.set(deliveries[0].webhook_id)
                 await asyncio.gather(*(self._first(delivery) for delivery in deliveries))
                 await self._datastore.connection.change("relay_done", partition, {"ids": [stream_id]})
         finally:
@@ -202,6 +204,7 @@ class Relay:
         self._draining.discard(lane)
 
     async def _again(self, item: Item) -> None:
+        EVENT.set(item.sort_field)
         delivery = from_lane(item.content, item.sealed_triggers)
         answer = await self._post(delivery)
         calls, token = self._datastore.calls, item.token or ""

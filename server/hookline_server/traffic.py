@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,6 +11,9 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from hookline.figures import Family, Row
+from hookline_server.logs import FIELDS
+
+log = logging.getLogger(__name__)
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD = "other"
@@ -39,9 +43,10 @@ _SENT = Family("counter", "hookline_http_response_bytes", "Bytes of bodies as th
 
 
 class Traffic:
-    """Counts requests. ``routes`` are those of the application."""
+    """Counts requests, and logs them at ``level`` if that is one. ``routes`` are those of the application."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], level: str = "off") -> None:
+        self._level = 0 if level == "off" else logging.getLevelNamesMapping()[level.upper()]
         self._templates: Mapping[Any, str] = {route.endpoint: route.path for route in routes}
         self._rows: dict[tuple[Any, str, int], tuple[Row, Row, Row, Row]] = {}
         self.in_flight = IN_FLIGHT.row()
@@ -73,6 +78,16 @@ class Traffic:
         if received and len(received) < _DIGITS and received.isdigit():
             bytes_in[0] += int(received)
         bytes_out[0] += sent
+        if self._level and log.isEnabledFor(self._level):
+            self._log(scope, status, seconds, sent)
+
+    def _log(self, scope: Scope, status: int, seconds: float, sent: int) -> None:
+        """One line of a request: nothing in it is the client's choice but the id that it may have given."""
+        method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
+        route, ms = self.template(scope), round(seconds * 1000, 2)
+        fields = {"method": method, "route": route, "status": status or ABORTED, "durationMs": ms, "bytes": sent}
+        fields["namespace"] = scope["app"].state.datastore.settings.namespace
+        log.log(self._level, "%s %s %s in %s ms", method, route, status or ABORTED, ms, extra={FIELDS: fields})
 
     def _find(self, scope: Scope, status: int) -> tuple[Row, Row, Row, Row]:
         method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD

@@ -26,6 +26,8 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65_535, help="Port to listen on, 0 for a free one; left out: 8080.")
     ] = None,
+    log_format: Annotated[str | None, typer.Option(help="Log lines as text or json; left out: text.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error; left out: info.")] = None,
 ) -> None:
     """Run the server until Ctrl-C.
 
@@ -36,13 +38,12 @@ def serve(
       hookline serve --port 9090 --data /var/lib/hookline
       hookline serve --store redis://127.0.0.1:6379/0
     """
-    import logging
-    import sys
-
+    from hookline_server import logs
     from hookline_server.serve import serve as serve_forever
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    run(serve_forever(settings(store_url=store, data=data, host=host, port=port), typer.echo))
+    given = settings(store_url=store, data=data, host=host, port=port, log_format=log_format, log_level=log_level)
+    logs.set_up(given)
+    run(serve_forever(given, typer.echo))
 
 
 @app.command(rich_help_panel=PANEL)
