@@ -154,11 +154,12 @@ async def test_no_canary_gets_out(tmp_path: Path, echo: tuple[Echo, str]) -> Non
             "HOOKLINE_CALL_TIMEOUT": "500ms",
             "HOOKLINE_TICK": "50ms",
         }
-        server = await stack.enter_async_context(serving(tmp_path / "data", **environ))
+        server = await stack.enter_async_context(serving(tmp_path / "data", port=0, **environ))
         ask = Client(await stack.enter_async_context(aiohttp.ClientSession()), server)
         await use(ask, url)
         await wait_until(lambda: receiver.calls >= 8)
-        for lane in await client.keys("hl:{default/0}:k:hookline.deliveries.*"):  # what is kept of deliveries
+        lanes: Any = await client.keys("hl:{default/0}:k:hookline.deliveries.*")
+        for lane in lanes:  # what is kept of deliveries
             await ask("GET", f"/v1/items/{lane.decode().partition(':k:')[2]}")
         statuses = await misuse(ask)
         assert all(400 <= status < 500 or status == 200 for status in statuses), statuses
