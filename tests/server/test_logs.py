@@ -185,7 +185,7 @@ async def test_lines_of_the_server(tmp_path: Path) -> None:
 async def test_what_is_no_form_or_level_is_refused(tmp_path: Path) -> None:
     code, said = await hookline("serve", "--data", str(tmp_path), "--log-format", "yaml", HOOKLINE_LOG_LEVEL="loud")
     assert code == 2
-    assert "LOG_FORMAT: expected text or json" in said
+    assert "--log-format: expected text or json" in said
     assert "LOG_LEVEL: expected debug, info, warning or error" in said
     with pytest.raises(Invalid, match="off, debug, info, warning or error"):
         replace(Settings(), log_requests="loud")
