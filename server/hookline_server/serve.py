@@ -17,6 +17,7 @@ from hookline import Datastore, EmbeddedStore, SecretBox, Settings
 from hookline.errors import HooklineError, Unavailable
 from hookline.keyring import Keyring
 from hookline.secret import load_key
+from hookline_server import logs
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
 from hookline_server.gate import Gate
@@ -35,6 +36,7 @@ async def serve(settings: Settings, say: Say) -> None:
     Raises:
         Incompatible, Unavailable: the store cannot be used; the text says what to do.
     """
+    logs.note_loop_errors(asyncio.get_running_loop())
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(_listen(settings))
         host, port = listener.getsockname()[:2]
@@ -59,7 +61,14 @@ async def serve(settings: Settings, say: Say) -> None:
         server = _Server(
             namespaces.release,
             uvicorn.Config(
-                create_app(datastore, gate, cors_origins=settings.cors_origins),
+                create_app(
+                    datastore,
+                    gate,
+                    datastores=namespaces.at_work,
+                    cors_origins=settings.cors_origins,
+                    log_requests=settings.log_requests,
+                ),
+                log_config=None,
                 log_level="warning",
                 access_log=False,
                 proxy_headers=False,
@@ -89,7 +98,7 @@ async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces, sa
         )
     if unguarded and not _is_loopback(settings.host):
         say("No API key has been made: anybody who can reach this server may do anything")
-    return Gate(keyring, namespaces.open, unguarded=unguarded)
+    return Gate(keyring, namespaces.open, home=settings.namespace, unguarded=unguarded)
 
 
 def _tune_garbage_collection() -> None:

@@ -30,6 +30,8 @@ class Probe:
     media_type: str = "application/json"
     accept: str = "application/json"
     many: bool = False
+    operating: bool = False
+    """It tells of all namespaces, and is for those who operate the server."""
 
     def __str__(self) -> str:
         told = self.body if isinstance(self.body, str) else json.dumps(self.body)
@@ -102,6 +104,7 @@ PROBES = [
     Probe("PUT", _RULES, "/v1/orchestrations/rule-KEY", {"key": "reports.a"}, ADMIN),
     Probe("DELETE", _RULES, "/v1/orchestrations/rule-KEY", scopes=ADMIN),
     Probe("POST", f"{_RULES}/run", "/v1/orchestrations/rule-KEY/run", scopes=ADMIN),
+    Probe("GET", "/metrics", "/metrics", operating=True, many=True),
     Probe("GET", "/livez", "/livez", scopes=()),
     Probe("GET", "/readyz", "/readyz", scopes=()),
 ]

@@ -95,7 +95,7 @@ async def test_another_namespace_is_neither_seen_nor_changed(
     assert await held(raw, "acme") == before
     assert foreign.status < 500
     # The same from within works, so the probe is one that could do something.
-    own = await ask(api, probe, await make_key("acme"), token=token)
+    own = await ask(api, probe, await make_key("default" if probe.operating else "acme"), token=token)
     assert own.status < 400, own.body
     assert await held(raw, "globex") == {} or probe.method != "GET"
 
@@ -144,7 +144,7 @@ async def test_patterns_hold(
         assert answer.status == 403
         assert probe.method == "HEAD" or answer.data["code"] == "key_not_allowed"
         assert CANARY.encode() not in answer.body.replace(KEY.encode(), b"")
-    if "run orchestration" in str(probe.body):
+    if probe.operating or "run orchestration" in str(probe.body):
         return  # by its own route alone
     answer = await ask(api, probe, limited, COVERED, covered)
     assert answer.status < 400, answer.body
