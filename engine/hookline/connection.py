@@ -347,7 +347,7 @@ class Connection:
         Raises:
             Unavailable: none does.
         """
-        answers = await self._translated(self._nodes.run_everywhere(("INFO", "memory")))
+        answers = await self._translated(self.nodes.run_everywhere(("INFO", "memory")))
         infos = [_read_info(answer) for answer in answers]
         return sum(int(info["used_memory"]) for info in infos), sum(int(info.get("maxmemory", 0)) for info in infos)
 

@@ -169,6 +169,7 @@ async def test_open_until_the_first_key_is_made(
         assert (await create(api, {})).status == 201
         # Who shows a key means it: a wrong one is refused, and a new one is never taken for nobody.
         assert (await create(api, {"X-API-Key": WRONG})).status == 401
+        assert (await create(api, {"Authorization": "Basic eA=="})).status == 200
         await make_key("acme")
 
         async def guarded() -> bool:
