@@ -12,10 +12,13 @@ from hookline.errors import (
     HooklineError,
     Incompatible,
     Invalid,
+    KeyNotAllowed,
+    MissingScope,
     OutcomeUnknown,
     ReservedKey,
     StoreFull,
     Unavailable,
+    UnknownApiKey,
 )
 from hookline.index import Index
 from hookline.item import Item, Trigger
@@ -26,7 +29,7 @@ from hookline.query import Explanation
 _FAILURES: dict[str, type[HooklineError]] = {
     kind.code: kind for kind in (Unavailable, StoreFull, OutcomeUnknown, Incompatible)
 }
-_REFUSALS = REFUSALS | {ReservedKey.code: ReservedKey}
+_REFUSALS = REFUSALS | {kind.code: kind for kind in (ReservedKey, MissingScope, KeyNotAllowed, UnknownApiKey)}
 
 
 def read_error(problem: Mapping[str, Any], status: int = 0) -> HooklineError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hookline.codec import TEXT_MAX
-from hookline.errors import Invalid
+from hookline.errors import HooklineError, Invalid
 from hookline.item import Item
 from hookline.job import Cancel, Duration, Job, Release, Retry, TimedOut
 from hookline.runner import Run
@@ -86,7 +86,7 @@ class Held:
         except Invalid as invalid:
             self.refuse(calls, invalid)
 
-    def refuse(self, calls: Any, invalid: Invalid) -> None:
+    def refuse(self, calls: Any, invalid: HooklineError) -> None:
         """What the handler gave can't be kept, which is a failure like others."""
         log.warning("%s failed: what its handler gave cannot be kept: %s", self.job, invalid)
         self.call, self.updates = calls.fail(*self._name, error=as_text(f"cannot be kept: {invalid}")), False

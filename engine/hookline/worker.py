@@ -19,7 +19,16 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from hookline.clock import parse_duration
-from hookline.errors import HooklineError, Invalid, OutboxFull, OutcomeUnknown, Refused, ReservedKey, Unavailable
+from hookline.errors import (
+    HooklineError,
+    Invalid,
+    MissingScope,
+    OutboxFull,
+    OutcomeUnknown,
+    Refused,
+    ReservedKey,
+    Unavailable,
+)
 from hookline.holding import LOST, RELEASED, Held, Lane, timed
 from hookline.job import Duration, Job
 from hookline.outcome import Claimed, Outcome
@@ -250,10 +259,10 @@ class Worker:
                 outcomes, claimed = [], await self.source.claim(self.key, limit=limit, **self._options(lane))
             else:
                 outcomes, claimed = await self.source.exchange(calls, self.key, limit=limit, **self._options(lane))
-        except Invalid as invalid:
-            if not batch:
+        except (Invalid, MissingScope) as error:
+            if not batch or (isinstance(error, MissingScope) and not batch[0].updates):
                 raise
-            await self._settle_each(batch, invalid)
+            await self._settle_each(batch, error)
         except HooklineError as error:
             for held in batch:
                 held.sent = True
@@ -320,17 +329,17 @@ class Worker:
         self._fatal = self._fatal or (error if isinstance(error, Exception) else RuntimeError(repr(error)))
         self.stop()
 
-    async def _settle_each(self, batch: list[Held], invalid: Invalid) -> None:
+    async def _settle_each(self, batch: list[Held], error: HooklineError) -> None:
         """One of many can't be taken, so nothing was: alone, each shows whether it is the one."""
         if len(batch) == 1:
-            batch[0].refuse(self.source.calls, invalid)
+            batch[0].refuse(self.source.calls, error)
             self._done.append(batch[0])
             return
         for place, held in enumerate(batch):
             try:
-                (outcome,) = await self.source.settle([held.call])
+                (outcome,) = await self.source.run([held.call])
                 self._settled(held, outcome)
-            except Invalid as error:
+            except (Invalid, MissingScope) as error:
                 await self._settle_each([held], error)
             except HooklineError as error:
                 self._done.extend(batch[place:])

@@ -25,6 +25,7 @@ async def served() -> AsyncIterator[Api]:
 def url(served: Api, datastore: Datastore) -> str:
     """The server on the datastore under test."""
     served.app.state.datastore = datastore
+    served.app.state.gate = None
     return f"http://127.0.0.1:{served.port}"
 
 

@@ -56,7 +56,7 @@ def test_the_verbs_are_those_of_a_datastore() -> None:
 def test_the_operations_are_those_of_the_engine() -> None:
     for name in public(Operations):
         assert arguments(Operations, name) == arguments(Calls, name), name
-    assert public(Calls) - public(Operations) == {"claim", "partition", "item_name"}
+    assert public(Calls) - public(Operations) == {"claim", "partition", "item_name", "name"}
 
 
 async def test_items(client: Client, datastore: Datastore) -> None:
