@@ -1,0 +1,74 @@
+"""Commands for those who work on jobs: ``worker``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hookline_server.cli.ending import FAILED, MISUSED, fail, run
+
+if TYPE_CHECKING:
+    from hookline import Worker
+
+PANEL = "Work on jobs"
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=PANEL)
+def worker(
+    target: Annotated[str, typer.Argument(help="The worker: MODULE:NAME, found from the current directory on.")],
+    processes: Annotated[int, typer.Option(min=1, max=256, help="Processes, each with a worker of its own.")] = 1,
+    reload: Annotated[bool, typer.Option("--reload", help="Start anew when a Python file changes here.")] = False,
+) -> None:
+    """Run a worker until Ctrl-C or SIGTERM: then it finishes what runs, or gives it back once its grace is over.
+
+    A process that dies is started again. Exit codes: 0 stopped, 1 it could not work, 2 there is no such worker,
+    3 a handler would not end.
+
+    Examples:
+      hookline worker reports:worker
+      hookline worker reports:worker --processes 4
+      hookline worker reports:worker --reload
+    """
+    if processes > 1 or reload:
+        from hookline_server.crew import Crew
+
+        crew = Crew(
+            target, processes, reload=Path.cwd() if reload else None, say=lambda line: typer.echo(line, err=True)
+        )
+        raise typer.Exit(run(crew.run()))
+    import logging
+
+    from hookline.errors import HooklineError
+    from hookline.work import work
+
+    found = _load(target)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells every request
+    try:
+        work(found)
+    except HooklineError as error:
+        fail(str(error))
+        raise typer.Exit(FAILED) from None
+
+
+def _load(target: str) -> Worker:
+    """The worker that MODULE:NAME names; where there is none the process ends."""
+    from importlib import import_module
+
+    from hookline import Worker
+
+    module, _, name = target.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(import_module(module), name or "worker")
+    except (ImportError, AttributeError, ValueError) as error:
+        fail(f"{target}: {error}")
+    else:
+        if isinstance(found, Worker):
+            return found
+        fail(f"{target}: expected a Worker, not {type(found).__name__}")
+    raise typer.Exit(MISUSED)
