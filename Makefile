@@ -29,6 +29,9 @@ format: .venv/dev ## Format the code
 docs: .venv/ready ## Write docs/configuration.md from the table of settings
 	$(BIN)/python -m hookline_server.cli.page > docs/configuration.md
 
+kill: .venv/dev ## Kill worker processes at random for a minute
+	HOOKLINE_TEST_KILL_SECONDS=60 $(BIN)/pytest -q tests/sdk/test_workers_killed.py
+
 bench: .venv/dev ## Measure store calls, store CPU and HTTP throughput
 	$(BIN)/python loadtests/bench.py
 

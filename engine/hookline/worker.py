@@ -104,7 +104,7 @@ class Worker:
         self.worker_id = worker_id or f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._lock_s = parse_duration(lock_for) / 1000
         self._most = max(1, min(EXCHANGE_MAX, -(-concurrency // EXCHANGES_MAX)))
-        self._lanes: deque[Lane] = deque()
+        self.lanes: deque[Lane] = deque()
         self._threads = Threads()
         self._processes = Processes(self._threads)
         self._held: dict[str, Held] = {}
@@ -134,7 +134,7 @@ class Worker:
             chosen: Any = function if inspect.iscoroutinefunction(function) and not process else run
             if timeout is not None:
                 chosen = timed(chosen, parse_duration(timeout) / 1000)
-            self._lanes.append(Lane(function.__name__, None if where is None else dict(where), chosen))
+            self.lanes.append(Lane(function.__name__, None if where is None else dict(where), chosen))
             return function
 
         return register
@@ -142,7 +142,7 @@ class Worker:
     @property
     def handlers(self) -> list[str]:
         """The names of the functions that handle jobs."""
-        return [lane.name for lane in self._lanes]
+        return [lane.name for lane in self.lanes]
 
     @property
     def in_flight(self) -> int:
@@ -152,7 +152,7 @@ class Worker:
     def quiet(self) -> None:
         """Claim no more; what runs goes on."""
         self._claiming = False
-        for lane in self._lanes:
+        for lane in self.lanes:
             if lane.waiting:
                 lane.waiting.cancel()
         self._wake.set()
@@ -169,7 +169,7 @@ class Worker:
             Invalid, ReservedKey: the key or the filters of a handler are no such things.
             HooklineError: the server takes no calls of ours. Whatever is raised, what ran was finished or given back.
         """
-        if not self._lanes:
+        if not self.lanes:
             raise Invalid.at("/handlers", "expected at least one function with @worker.handles()")
         self._loop = asyncio.get_running_loop()
         beside = [asyncio.create_task(work()) for work in (self._renew, self._tell_progress)]
@@ -228,16 +228,16 @@ class Worker:
         """The handler to claim for next: each in turn, but those for which there is nothing."""
         if not self._claiming or self._used >= self.concurrency:
             return None
-        for lane in self._lanes:
+        for lane in self.lanes:
             if not lane.idle and lane.rest_until <= now:
-                self._lanes.remove(lane)
-                self._lanes.append(lane)
+                self.lanes.remove(lane)
+                self.lanes.append(lane)
                 return lane
         return None
 
     def _wait_in_line(self, now: float) -> None:
-        idle = [lane for lane in self._lanes if lane.idle and lane.waiting is None and lane.rest_until <= now]
-        scarce = len(self._lanes) > self.concurrency - len(self._held)
+        idle = [lane for lane in self.lanes if lane.idle and lane.waiting is None and lane.rest_until <= now]
+        scarce = len(self.lanes) > self.concurrency - len(self._held)
         for place, lane in enumerate(idle):
             free = self.concurrency - self._used
             if free <= 0:
@@ -288,8 +288,8 @@ class Worker:
             # The lock began when the item was taken, just now: whoever waits has one that is up to WAIT old.
             self._begin(lane, claimed, self._loop.time())
             lane.idle = not claimed.items
-            self._lanes.remove(lane)
-            self._lanes.append(lane)
+            self.lanes.remove(lane)
+            self.lanes.append(lane)
         except Invalid as error:
             self._end(error)
         except HooklineError as error:
@@ -455,7 +455,7 @@ class Worker:
 
     async def _turns_until(self, moment: float) -> bool:
         """Go on without claims until nothing is held, or until the moment -> whether nothing is."""
-        while self._held or self._exchanges or any(lane.waiting for lane in self._lanes):
+        while self._held or self._exchanges or any(lane.waiting for lane in self.lanes):
             self._turn()
             left = moment - self._loop.time()
             if left <= 0:

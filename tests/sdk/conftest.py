@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from api import Api, asking
-from hookline import Client, Datastore
+from hookline import Client, Datastore, Settings
 from hookline_server.app import create_app
 
 
@@ -39,3 +40,9 @@ async def client(url: str) -> AsyncIterator[Client]:
 def source(request: pytest.FixtureRequest, datastore: Datastore, client: Client) -> Datastore | Client:
     """What a worker works on."""
     return datastore if request.param == "datastore" else client
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """A stall of the machine must not make an outcome unknown: then a job waits for the end of its lock."""
+    return replace(settings, call_timeout=30.0)

@@ -1,0 +1,64 @@
+"""The examples of docs/workers.md do what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hookline import Client, Datastore, Job, Release, Worker
+from hookline.testing import Clock, open_datastore, run_jobs
+from jobs import WAITING
+
+PAGE = Path(__file__).parents[2] / "docs/workers.md"
+
+
+@pytest.fixture
+def named(url: str) -> dict[str, Any]:
+    """What the examples define, one after the other."""
+    names: dict[str, Any] = {}
+    for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
+        exec(code.replace("http://127.0.0.1:8080", url), names)
+    return names
+
+
+async def test_the_worker_and_the_client(
+    named: dict[str, Any], client: Client, datastore: Datastore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker: Worker = named["worker"]
+    running = asyncio.create_task(worker.run())
+    await datastore.create("jobs", "bad", metadata={**WAITING, "type": "report_generation"}, content={})
+    assert await named["monthly"](client) == {"rows": 1000}
+    cancelled = await datastore.wait_for("jobs", "bad")
+    assert cancelled
+    assert cancelled.metadata["last_error"] == "there is no such department"
+    worker.stop()
+    await running
+    await named["client"].close()
+    assert capsys.readouterr().out == ""
+
+
+async def test_the_test(named: dict[str, Any]) -> None:
+    await named["test_an_invoice_is_tried_again"]()
+
+
+async def test_the_worker_on_a_store(named: dict[str, Any], store: Any) -> None:
+    assert named["direct"](store.url, bytes(32)).handlers == ["report"]
+
+
+async def test_jobs_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hookline.testing.RUNS_MAX", 5)
+    async with open_datastore(Clock(1_800_000_000_000)) as datastore:
+        worker = Worker(datastore, "jobs")
+
+        @worker.handles()
+        async def give_back(_: Job) -> None:
+            raise Release
+
+        await datastore.create("jobs", "a", metadata=WAITING)
+        with pytest.raises(AssertionError, match="give itself back"):
+            await run_jobs(worker)
+        assert (await datastore.get("jobs", "a")).updated_at == "2027-01-15T08:00:00Z"
