@@ -1,4 +1,4 @@
-"""plain: the short way leaves the same behind as the long one, which a trigger of the key that never fires makes it take."""
+"""plain: the short way leaves the same as the long one, which a trigger of the key that never fires makes it take."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESULTS: list[dict[str, Any]] = [{}, {"rows": 3, "type": "other"}, {"completed_a
 
 
 async def live(scripts: Scripts, key: str, generation: int, result: dict[str, Any]) -> list[Any]:
-    """All that becomes of one item of each metadata: created, claimed two at a time, completed, completed again in vain."""
+    """What becomes of an item of each metadata: created, claimed two at a time, completed, one again in vain."""
     make, told = scripts.calls, []
     creates = [make.create(key, f"{n}", content=[n], metadata=metadata) for n, metadata in enumerate(METADATA)]
     told += await scripts.run(*creates, generation=generation)

@@ -134,20 +134,25 @@ local function lightened(operation, answer)
   return nil
 end
 
--- The outcomes packed: once, where all are one and the same.
-local function packed(outcomes)
-  local first, count = outcomes[1], #outcomes
-  for place = 2, count do
+local function all_the_same(outcomes)
+  local first = outcomes[1]
+  for place = 2, #outcomes do
     if outcomes[place] ~= first then
-      return cmsgpack.pack(outcomes)
+      return false
     end
   end
-  return '\220' .. string.char(math.floor(count / 256), count % 256) .. string.rep(cmsgpack.pack(first), count)
+  return true
 end
 
--- Keep the outcomes for a replay: most as they are answered.
-local function keep(id, outcomes, answer)
-  local kept = nil
+-- The outcomes packed for the answer, and as they are kept for a replay.
+local function packed(outcomes)
+  local count = #outcomes
+  if count > 1 and all_the_same(outcomes) then
+    -- Those of the short ways, of which nothing can be left out.
+    local answer = '\220' .. string.char(math.floor(count / 256), count % 256) .. string.rep(cmsgpack.pack(outcomes[1]), count)
+    return answer, answer
+  end
+  local answer, kept = cmsgpack.pack(outcomes), nil
   for place, operation in ipairs(request[3]) do
     local light = lightened(operation, outcomes[place])
     if light then
@@ -155,7 +160,19 @@ local function keep(id, outcomes, answer)
       kept[place] = light
     end
   end
-  redis.call('SET', id, kept and cmsgpack.pack(kept) or answer, 'PX', request[1])
+  return answer, kept and cmsgpack.pack(kept) or answer
+end
+
+-- The outcome of an operation that was planned by other settings than its key has, or of a key whose settings are of a
+-- wrong type; else nil.
+local function settings_refusal(operation)
+  local known = settings.of(operation.key)
+  if not known then
+    return { outcome.corrupt, false, false }
+  elseif settings.changed(operation) then
+    return { outcome.settings_changed, false, { settings = known } }
+  end
+  return nil
 end
 
 function call.run(handle)
@@ -164,21 +181,21 @@ function call.run(handle)
   if kept then
     return replay(kept)
   end
-  local outcomes = {}
+  local outcomes, key, generation = {}, nil, nil
   for place, operation in ipairs(request[3]) do
-    if not settings.of(operation.key) then
-      outcomes[place] = { outcome.corrupt, false, false }
-    elseif settings.changed(operation) then
-      outcomes[place] = { outcome.settings_changed, false, { settings = settings.of(operation.key) } }
-    else
-      outcomes[place] = handle(operation, place)
+    -- Most operations of a call are of one key.
+    local as_before = operation.key == key and operation.generation == generation
+    local refusal = not as_before and settings_refusal(operation)
+    if not refusal then
+      key, generation = operation.key, operation.generation
     end
+    outcomes[place] = refusal or handle(operation, place)
   end
   item.flush()
   local fired = outbox.flush()
   lock.flush()
-  local answer = packed(outcomes)
-  keep(id, outcomes, answer)
+  local answer, to_keep = packed(outcomes)
+  redis.call('SET', id, to_keep, 'PX', request[1])
   wake.ready(index.ready)
   wake.changed(item.changed)
   if fired then

@@ -88,11 +88,9 @@ end
 
 -- The same the short way. Returns whether it could be.
 local function give_plain(operation, sort, state)
-  local shown = plain.claim(operation, sort, state.lock_ms)
+  local shown, bytes = plain.claim(operation, sort, state.lock_ms, state.lock_end)
   if shown then
-    for i = 1, #shown do
-      claim.bytes = claim.bytes - #shown[i]
-    end
+    claim.bytes = claim.bytes - bytes
     state.until_ms = math.min(state.until_ms, state.lock_ms)
     state.items[#state.items + 1] = { sort, shown }
   end

@@ -64,9 +64,10 @@ function index.score(fields, place)
   return tonumber(fields.ua)
 end
 
--- The moves of one kind that wait for a set: `added` score by member, or `removed`.
+-- The set, and its moves of one kind that wait: `added`, each score before its member, or `removed`.
 local function moves(key, label, kind)
-  local set = index.set(key, label)
+  local sets = index.sets[key]
+  local set = sets and sets[label] or index.set(key, label)
   local list = set[kind]
   if not list then
     list = {}
@@ -77,8 +78,8 @@ end
 
 function index.add(key, label, score, member)
   local added = moves(key, label, 'added')
-  added[#added + 1] = score
-  added[#added + 1] = member
+  local n = #added
+  added[n + 1], added[n + 2] = score, member
 end
 
 function index.remove(key, label, member)

@@ -4,14 +4,26 @@
 -- the end of the call. Nil from any of them says that the long way is needed.
 -- use: outcome clock settings index declared item lock
 
-local plain = { keys = {}, created = {}, completed = {} }
+local plain = { created = {}, completed = {}, keys = { create = {}, claim = {}, complete = {} } }
 
--- Whether a key asks for nothing beyond that; once a call.
-local function is_plain(key)
-  local known = plain.keys[key]
+-- A whole number and one, as text; within a call most versions are alike, and so are most attempts.
+local successors = {}
+
+local function successor(number)
+  local known = successors[number]
+  if not known then
+    known = clock.text(number + 1)
+    successors[number] = known
+  end
+  return known
+end
+
+-- Whether a key asks for nothing beyond that, and the sets between which the verb moves its items can be written.
+local function is_plain(verb, key, before, after)
+  local known = plain.keys[verb][key]
   if known == nil then
-    known = not settings.of(key).t and #declared.of(key) == 0
-    plain.keys[key] = known
+    known = not settings.of(key).t and #declared.of(key) == 0 and index.sound(key, before, after) and true or false
+    plain.keys[verb][key] = known
   end
   return known
 end
@@ -61,7 +73,7 @@ function plain.create(operation, place)
   local name = key .. ':' .. sort
   if operation.upsert or operation.match or operation.expect or operation.now or item.view[name] then
     return nil
-  elseif not is_plain(key) or settings.of(key).length_max or not index.sound(key, nil, 'not_started') then
+  elseif not is_plain('create', key, nil, 'not_started') or settings.of(key).length_max then
     return nil
   end
   local id = item.prefix .. name
@@ -75,17 +87,19 @@ function plain.create(operation, place)
     index.add(key, 'not_started', index.place(set.p, clock.ms, clock.micros + place), sort)
   end
   item.written(name, id)
-  item.grow(key, 1)
   return created(set)
 end
 
 -- Whether a claim may give the short way.
 function plain.claims(operation)
-  return #operation.where == 0 and operation.triggers ~= 'on' and is_plain(operation.key)
+  return #operation.where == 0 and operation.triggers ~= 'on' and is_plain('claim', operation.key, 'not_started', 'started')
 end
 
--- Give an item that waits in line to the worker -> what is shown of it, field after field.
-function plain.claim(operation, sort, lock_ms)
+-- A name takes no more than so much in an answer, about.
+local NAME_BYTES = 16
+
+-- Give an item that waits in line to the worker -> what is shown of it, field after field; and its bytes.
+function plain.claim(operation, sort, lock_ms, lock_end)
   local key, now = operation.key, clock.now
   local name = key .. ':' .. sort
   local id = item.prefix .. name
@@ -94,8 +108,10 @@ function plain.claim(operation, sort, lock_ms)
   end
   local shown, version, status, updated, attempts = redis.pcall('HGETALL', id), nil, nil, nil, nil
   local n = #shown
+  local bytes = n * NAME_BYTES
   for i = 1, n, 2 do
     local field = shown[i]
+    bytes = bytes + #shown[i + 1]
     if field == 'v' then
       version = i + 1
     elseif field == 's' then
@@ -111,16 +127,16 @@ function plain.claim(operation, sort, lock_ms)
   if not (version and updated and attempts) or shown[status] ~= 'not_started' then
     return nil
   end
-  local v, a, lu = clock.text(shown[version] + 1), clock.text(shown[attempts] + 1), clock.text(lock_ms)
+  local v, a = successor(shown[version]), successor(shown[attempts])
   local token = v .. '.' .. lock.mark(id, operation.nonce)
-  redis.call('HSET', id, 'v', v, 's', 'started', 'ua', now, 'a', a, 'w', operation.worker, 'sa', now, 'lu', lu, 'tk', token)
+  redis.call('HSET', id, 'v', v, 's', 'started', 'ua', now, 'a', a, 'w', operation.worker, 'sa', now, 'lu', lock_end, 'tk', token)
   index.remove(key, 'not_started', sort)
   index.add(key, 'started', lock_ms, sort)
   item.written(name, id)
   shown[version], shown[status], shown[updated], shown[attempts] = v, 'started', now, a
   shown[n + 1], shown[n + 2], shown[n + 3], shown[n + 4] = 'w', operation.worker, 'sa', now
-  shown[n + 5], shown[n + 6], shown[n + 7], shown[n + 8] = 'lu', lu, 'tk', token
-  return shown
+  shown[n + 5], shown[n + 6], shown[n + 7], shown[n + 8] = 'lu', lock_end, 'tk', token
+  return shown, bytes
 end
 
 -- The outcome of a completion, which needs to know of the item no more than its token. Who has one has it started.
@@ -129,7 +145,7 @@ function plain.complete(operation)
   local name = key .. ':' .. sort
   if operation.verb ~= 'complete' or operation.triggers == 'on' or operation.unset or operation.now or item.view[name] then
     return nil
-  elseif set.da or not is_plain(key) or not index.sound(key, 'started', 'completed') then
+  elseif set.da or not is_plain('complete', key, 'started', 'completed') then
     return nil
   end
   local id = item.prefix .. name
@@ -137,7 +153,7 @@ function plain.complete(operation)
   if known.err or not known[1] or known[1] ~= operation.token or known[3] then
     return nil
   end
-  local v, now = clock.text(known[2] + 1), clock.now
+  local v, now = successor(known[2]), clock.now
   local flat, n = { 'v', v, 's', 'completed', 'ua', now, 'da', now, nil, nil, nil, nil, nil, nil, nil, nil }, 8
   for field, value in pairs(set) do
     flat[n + 1], flat[n + 2] = field, value
