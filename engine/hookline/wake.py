@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
+from contextvars import Context
 from typing import Protocol
 
 from hookline.connection import Connection
@@ -51,7 +52,7 @@ class Wakes:
     async def subscribe(self) -> None:
         """Wait until messages arrive, but not for long: without them everybody still looks now and then."""
         if self._task is None:
-            self._task = asyncio.create_task(self._run())
+            self._task = asyncio.create_task(self._run(), context=Context())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._subscribed.wait(), _RECONNECT)
 
@@ -64,7 +65,12 @@ class Wakes:
         self._listeners[topic].discard(listener)
         if not self._listeners[topic]:
             del self._listeners[topic]
-        if self._idle_ends and not self._listeners and self._task:
+        if self._idle_ends:
+            self.rest()
+
+    def rest(self) -> None:
+        """End the subscription if nobody listens; whoever does begins it again."""
+        if not self._listeners and self._task:
             self._task.cancel()
             self._task, self._ended = None, self._task
             self._subscribed.clear()
