@@ -16,7 +16,19 @@ from hookline_server.guard import guarded
 from hookline_server.metrics import Metrics
 from hookline_server.peers import Peers
 from hookline_server.problem import respond
-from hookline_server.routes import batch, bulk, commands, health, item, items, jobs, keys, metrics, orchestrations
+from hookline_server.routes import (
+    apikeys,
+    batch,
+    bulk,
+    commands,
+    health,
+    item,
+    items,
+    jobs,
+    keys,
+    metrics,
+    orchestrations,
+)
 from hookline_server.traffic import Traffic
 
 ROUTES: list[Route] = [
@@ -30,6 +42,7 @@ ROUTES: list[Route] = [
         *commands.routes,
         *orchestrations.routes,
         *keys.routes,
+        *apikeys.routes,
         *health.routes,
         *metrics.routes,
     )
