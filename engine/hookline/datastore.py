@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
-from hookline import codec, keys
+from hookline import codec, keys, registry
 from hookline.batcher import Batcher
 from hookline.call import Call
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
@@ -19,6 +19,7 @@ from hookline.keysettings import KeySettings, Known, decode_settings, encode_set
 from hookline.nodes import Nodes
 from hookline.outcome import Claimed, Outcome
 from hookline.reader import Reader
+from hookline.registry import Presence
 from hookline.secret import SecretBox
 from hookline.settings import Settings
 from hookline.sortfield import new_sort_field
@@ -213,6 +214,41 @@ class Datastore(Reader):
             Unavailable: no answer; what a lost step has done stays, and a repeat goes on behind it.
         """
         return await self.upkeep.sweep()
+
+    # Workers
+
+    async def heartbeat(self, presence: Presence) -> str | None:
+        """Say that a worker lives -> ``quiet`` or ``stop`` if it is asked to, as its own loop does every few seconds.
+
+        Raises:
+            Invalid, Unavailable, OutcomeUnknown
+        """
+        return await registry.heartbeat(self, presence)
+
+    async def leave(self, presence: Presence) -> None:
+        """A worker has ended.
+
+        Raises:
+            Invalid, Unavailable, OutcomeUnknown
+        """
+        await registry.leave(self, presence.key, presence.worker_id)
+
+    async def workers(self) -> list[Presence]:
+        """The workers that live.
+
+        Raises:
+            Corrupt, Unavailable
+        """
+        return await registry.workers(self)
+
+    async def signal_worker(self, presence: Presence, signal: str) -> None:
+        """Ask a worker to claim no more (``quiet``), or to ``stop``; it learns of it by its next heartbeat.
+
+        Raises:
+            NotFound: no such worker has been heard of.
+            Invalid, Unavailable, OutcomeUnknown
+        """
+        await registry.signal_worker(self, presence.key, presence.worker_id, signal)
 
     # Settings of a key
 

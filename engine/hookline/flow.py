@@ -20,6 +20,7 @@ from hookline.keysettings import ARGUMENTS, KeySettings
 from hookline.operations import Operation
 from hookline.outcome import Claimed, Outcome
 from hookline.query import Count, Page
+from hookline.registry import Presence, read_presence
 from hookline.upkeep import Build
 from hookline.where import compile_where
 
@@ -330,6 +331,31 @@ def command(text: str, names: Mapping[str, Any]) -> Flow[list[dict[str, Any]]]:
     body = {"text": text, "names": dict(names)}
     results: list[dict[str, Any]] = (yield Request("POST", "/v1/command", body, patience=330.0)).data["results"]
     return results
+
+
+def heartbeat(presence: Presence) -> Flow[str | None]:
+    """A worker lives."""
+    told = presence.to_dict()
+    body = {name: told[name] for name in ("host", "pid", "handlers", "concurrency", "inFlight")}
+    answer = yield Request("PUT", path("workers", presence.key, presence.worker_id), body, harmless=True)
+    signal: str | None = answer.data["signal"]
+    return signal
+
+
+def leave(presence: Presence) -> Flow[None]:
+    """A worker has ended."""
+    yield Request("DELETE", path("workers", presence.key, presence.worker_id), harmless=True)
+
+
+def workers() -> Flow[list[Presence]]:
+    """The workers that live."""
+    shown = (yield Request("GET", "/v1/workers", harmless=True)).data["workers"]
+    return [read_presence(each) for each in shown]
+
+
+def signal_worker(presence: Presence, signal: str) -> Flow[None]:
+    """Ask a worker for something."""
+    yield Request("POST", path("workers", presence.key, presence.worker_id), {"signal": signal}, harmless=True)
 
 
 def _present(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from hookline.keysettings import KeySettings
 from hookline.operations import Operation
 from hookline.outcome import Claimed, Outcome
 from hookline.query import Count, Page
+from hookline.registry import Presence
 from hookline.sortfield import new_sort_field
 from hookline.transport import Http, explain, may_try_again, pause, read, write
 from hookline.upkeep import Build
@@ -148,6 +149,41 @@ class SyncClient(Http):
             Invalid, ReservedKey, Paused, Corrupt, Unavailable, OutcomeUnknown
         """
         return self._drive(flow.claim(key, wait, {"worker_id": worker_id, "limit": limit, **options}))
+
+    # Workers
+
+    def heartbeat(self, presence: Presence) -> str | None:
+        """Say that a worker lives -> ``quiet`` or ``stop`` if it is asked to, as its own loop does every few seconds.
+
+        Raises:
+            Invalid, Unavailable, OutcomeUnknown
+        """
+        return self._drive(flow.heartbeat(presence))
+
+    def leave(self, presence: Presence) -> None:
+        """A worker has ended.
+
+        Raises:
+            Invalid, Unavailable, OutcomeUnknown
+        """
+        self._drive(flow.leave(presence))
+
+    def workers(self) -> list[Presence]:
+        """The workers that live.
+
+        Raises:
+            Corrupt, Unavailable
+        """
+        return self._drive(flow.workers())
+
+    def signal_worker(self, presence: Presence, signal: str) -> None:
+        """Ask a worker to claim no more (``quiet``), or to ``stop``; it learns of it by its next heartbeat.
+
+        Raises:
+            NotFound: no such worker has been heard of.
+            Invalid, Unavailable, OutcomeUnknown
+        """
+        self._drive(flow.signal_worker(presence, signal))
 
     # Settings of a key
 

@@ -7,6 +7,7 @@ store works while handlers run. Where nothing is to be claimed, a claim waits in
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import os
@@ -14,10 +15,11 @@ import random
 import secrets
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from hookline import registry
 from hookline.clock import parse_duration
 from hookline.errors import (
     HooklineError,
@@ -32,7 +34,9 @@ from hookline.errors import (
 from hookline.holding import LOST, RELEASED, Held, Lane, timed
 from hookline.job import Duration, Job
 from hookline.outcome import Claimed, Outcome
+from hookline.registry import QUIET, STOP, Presence
 from hookline.runner import Processes, Threads
+from hookline.source import Source
 
 EXCHANGE_MAX = 50
 """Jobs that one exchange settles, and claims: together one call of the store."""
@@ -47,28 +51,6 @@ PROGRESS_EVERY = 0.2
 Handler = TypeVar("Handler", bound=Callable[[Job], Any])
 
 log = logging.getLogger(__name__)
-
-
-class Source(Protocol):
-    """What a worker needs of a :class:`Datastore` or a :class:`Client`."""
-
-    @property
-    def calls(self) -> Any:
-        """Makes the operations."""
-
-    async def claim(self, key: str, *, worker_id: str, limit: int = 1, wait: float = 0, **options: Any) -> Claimed:
-        """Claim, and wait for something to claim."""
-
-    async def exchange(
-        self, calls: Sequence[Any], key: str, *, worker_id: str, limit: int = 1, **options: Any
-    ) -> tuple[list[Outcome], Claimed]:
-        """Settle and claim."""
-
-    async def settle(self, calls: Sequence[Any]) -> list[Outcome]:
-        """Settle."""
-
-    async def run(self, calls: Sequence[Any]) -> list[Outcome]:
-        """Update."""
 
 
 class Worker:
@@ -114,7 +96,7 @@ class Worker:
         self._failures = 0
         self._resume_at = 0.0
         self._fatal: Exception | None = None
-        self._claiming = True
+        self.claiming = True
         self._stopping = False
         self._wake = asyncio.Event()
         self._reported: dict[Held, None] = {}
@@ -151,7 +133,7 @@ class Worker:
 
     def quiet(self) -> None:
         """Claim no more; what runs goes on."""
-        self._claiming = False
+        self.claiming = False
         for lane in self.lanes:
             if lane.waiting:
                 lane.waiting.cancel()
@@ -172,7 +154,7 @@ class Worker:
         if not self.lanes:
             raise Invalid.at("/handlers", "expected at least one function with @worker.handles()")
         self._loop = asyncio.get_running_loop()
-        beside = [asyncio.create_task(work()) for work in (self._renew, self._tell_progress)]
+        beside = [asyncio.create_task(work()) for work in (self._renew, self._tell_progress, self._be_seen)]
         try:
             while not self._stopping:
                 self._turn()
@@ -207,7 +189,7 @@ class Worker:
             task = asyncio.create_task(self._exchange(batch, lane, limit))
             self._exchanges.add(task)
             task.add_done_callback(self._exchanged)
-        if self._claiming:
+        if self.claiming:
             self._wait_in_line(now)
 
     def _exchanged(self, task: asyncio.Task[None]) -> None:
@@ -226,7 +208,7 @@ class Worker:
 
     def _hungry(self, now: float) -> Lane | None:
         """The handler to claim for next: each in turn, but those for which there is nothing."""
-        if not self._claiming or self._used >= self.concurrency:
+        if not self.claiming or self._used >= self.concurrency:
             return None
         for lane in self.lanes:
             if not lane.idle and lane.rest_until <= now:
@@ -433,6 +415,25 @@ class Worker:
                     held.give_up(LOST)
             await asyncio.sleep(PROGRESS_EVERY)
 
+    def _presence(self) -> Presence:
+        told = (socket.gethostname(), os.getpid(), tuple(self.handlers), self.concurrency, self.in_flight)
+        return Presence(self.key, self.worker_id, *told)
+
+    async def _be_seen(self) -> None:
+        """Be listed among the workers, and do what is asked of us. Where that fails the work goes on all the same."""
+        try:
+            while True:
+                try:
+                    signal = await self.source.heartbeat(self._presence())
+                except HooklineError as error:
+                    log.debug("no heartbeat: %s", error)
+                else:
+                    {QUIET: self.quiet, STOP: self.stop}.get(signal or "", _go_on)()
+                await asyncio.sleep(registry.EVERY * random.uniform(0.8, 1))  # noqa: S311
+        finally:
+            with contextlib.suppress(HooklineError, TimeoutError):
+                await asyncio.wait_for(self.source.leave(self._presence()), 1)
+
     # The end
 
     async def _drain(self, grace: float, *, finish: bool = True) -> None:
@@ -466,3 +467,7 @@ class Worker:
                 return False
             self._wake.clear()
         return True
+
+
+def _go_on() -> None:
+    """Nothing is asked."""

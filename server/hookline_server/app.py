@@ -28,6 +28,7 @@ from hookline_server.routes import (
     keys,
     metrics,
     orchestrations,
+    workers,
 )
 from hookline_server.traffic import Traffic
 
@@ -41,6 +42,7 @@ ROUTES: list[Route] = [
         *bulk.routes,
         *commands.routes,
         *orchestrations.routes,
+        *workers.routes,
         *keys.routes,
         *apikeys.routes,
         *health.routes,

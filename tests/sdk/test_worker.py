@@ -19,7 +19,7 @@ from handlers import hang, kill_itself, pid, raise_here
 from hookline import Cancel, Datastore, Item, Job, Release, Retry, Worker
 from hookline.errors import Invalid, ReservedKey
 from hookline.holding import as_text
-from hookline.worker import Source
+from hookline.source import Source
 from jobs import WAITING, fill, statuses
 
 

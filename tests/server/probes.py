@@ -11,6 +11,7 @@ from typing import Any
 
 from hookline import Datastore
 from hookline.keyring import Keyring
+from hookline.registry import Presence
 from hookline_server.orchestrator import Orchestration, Orchestrator
 
 CANARY = "canary"
@@ -58,6 +59,8 @@ _LINES = "application/x-ndjson"
 _NEW = {"key": "KEY", "sortField": "new", "content": 1}
 _RULE = {"key": "KEY", "limit": 2}
 _ITEM = "/v1/items/{key}/{sort_field:path}"
+_WORKERS = "/v1/workers/{key}/{worker_id:path}"
+_TOLD = {"host": "h", "pid": 1, "handlers": ["f"], "concurrency": 1, "inFlight": 0}
 _RULES = "/v1/orchestrations/{name}"
 
 
@@ -101,6 +104,11 @@ PROBES = [
     Probe("GET", "/v1/keys", "/v1/keys", scopes=READ, many=True),
     Probe("GET", "/v1/keys/{key}/settings", "/v1/keys/KEY/settings", scopes=READ),
     Probe("PUT", "/v1/keys/{key}/settings", "/v1/keys/KEY/settings", {"maxAttempts": 3}, ADMIN),
+    Probe("PATCH", "/v1/keys/{key}/settings", "/v1/keys/KEY/settings", {"maxAttempts": 3}, ADMIN),
+    Probe("GET", "/v1/workers", "/v1/workers", scopes=READ, many=True),
+    Probe("PUT", _WORKERS, "/v1/workers/KEY/w", _TOLD, WORK),
+    Probe("DELETE", _WORKERS, "/v1/workers/KEY/w", scopes=WORK),
+    Probe("POST", _WORKERS, "/v1/workers/KEY/w", {"signal": "quiet"}, ADMIN),
     Probe("GET", "/v1/orchestrations", "/v1/orchestrations", scopes=ADMIN, many=True),
     Probe("GET", _RULES, "/v1/orchestrations/rule-KEY", scopes=ADMIN),
     Probe("PUT", _RULES, "/v1/orchestrations/new", _RULE, ADMIN),
@@ -166,6 +174,7 @@ async def fill(datastore: Datastore, key: str) -> tuple[str, str]:
     await datastore.configure(key, max_attempts=7, trigger_urls=trigger)
     rule = Orchestration(key=key, where={"told": CANARY})
     await Orchestrator(datastore).put(f"rule-{key}", rule)
+    await datastore.heartbeat(Presence(key, "w", CANARY, 1, (CANARY,), 1, 0))
     keyring = Keyring(datastore.connection, datastore.secrets)
     made, _ = await keyring.create(datastore.settings.namespace, name=CANARY)
     return held.token or "", made.id

@@ -173,7 +173,7 @@ async def test_keys_of_the_engine_are_read_with_admin_alone(
     listed = await api("GET", "/v1/keys?prefix=hookline.", headers=await make_key("default", scopes=["read"]))
     assert listed.data["keys"] == []
     listed = await api("GET", "/v1/keys?prefix=hookline.", headers=everything)
-    assert [row["key"] for row in listed.data["keys"]] == ["hookline.orchestrations"]
+    assert [row["key"] for row in listed.data["keys"]] == ["hookline.orchestrations", "hookline.workers"]
 
 
 async def test_a_batch_with_one_operation_that_is_not_allowed_does_nothing(

@@ -1,0 +1,147 @@
+"""Who works now: one document per worker in a key of the engine's own, written anew every few seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hookline.clock import CURRENT_TIMESTAMP, format_time
+from hookline.errors import Invalid, NotFound
+from hookline.item import Item, check_key, check_sort_field
+
+Datastore = Any
+"""An open :class:`hookline.Datastore`, which stands above this and offers these functions as its verbs."""
+WORKERS = "hookline.workers"
+EVERY = 5.0
+"""Seconds between a worker's heartbeats."""
+GONE_AFTER = 20.0
+"""Seconds after which a worker that is not heard of is not live any more."""
+FORGOTTEN_AFTER = 3600.0
+FORGET_MAX = 100
+LIVE_MAX = 1000
+QUIET, STOP = "quiet", "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What a worker tells of itself. ``seen_at`` is RFC 3339, by the store; ``signal`` is what it is asked to do."""
+
+    key: str
+    worker_id: str
+    host: str
+    pid: int
+    handlers: tuple[str, ...]
+    concurrency: int
+    in_flight: int
+    seen_at: str = ""
+    signal: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it reads over HTTP."""
+        return {
+            "key": self.key,
+            "workerId": self.worker_id,
+            "host": self.host,
+            "pid": self.pid,
+            "handlers": list(self.handlers),
+            "concurrency": self.concurrency,
+            "inFlight": self.in_flight,
+            "seenAt": self.seen_at,
+            "signal": self.signal,
+        }
+
+
+def read_presence(shown: Mapping[str, Any]) -> Presence:
+    """What :meth:`Presence.to_dict` wrote, or the metadata of a worker's document, which are alike."""
+    return Presence(
+        key=shown["key"],
+        worker_id=shown["workerId"],
+        host=shown["host"],
+        pid=shown["pid"],
+        handlers=tuple(shown["handlers"]),
+        concurrency=shown["concurrency"],
+        in_flight=shown["inFlight"],
+        seen_at=shown["seenAt"],
+        signal=shown.get("signal"),
+    )
+
+
+async def heartbeat(datastore: Datastore, presence: Presence) -> str | None:
+    """Say that a worker lives -> what it is asked to do, if anything.
+
+    Raises:
+        Invalid, Unavailable, OutcomeUnknown
+    """
+    name = _name(presence.key, presence.worker_id)
+    told = presence.to_dict() | {"seenAt": CURRENT_TIMESTAMP}
+    del told["signal"]
+    calls = datastore.calls
+    update = calls.update(WORKERS, name, metadata=told, triggers=False, reserved=True)
+    (outcome,) = await datastore.run([update])
+    if outcome.word == NotFound.code:
+        create = calls.create(WORKERS, name, metadata=told, upsert=True, triggers=False, reserved=True)
+        (outcome,) = await datastore.run([create])
+        await _forget(datastore)
+    if outcome.item is None:
+        raise outcome.error()
+    signal: str | None = outcome.item.metadata.get("signal")
+    return signal
+
+
+async def leave(datastore: Datastore, key: str, worker_id: str) -> None:
+    """A worker has ended.
+
+    Raises:
+        Invalid, Unavailable, OutcomeUnknown
+    """
+    await datastore.run([datastore.calls.delete(WORKERS, _name(key, worker_id), triggers=False, reserved=True)])
+
+
+async def workers(datastore: Datastore) -> list[Presence]:
+    """The workers that live, at most :data:`LIVE_MAX`.
+
+    Raises:
+        Corrupt, Unavailable
+    """
+    since = format_time(await datastore.connection.now_ms() - round(GONE_AFTER * 1000))
+    found: list[Item] = []
+    cursor: str | None = None
+    while len(found) < LIVE_MAX:
+        page = await datastore.query(WORKERS, where={"seenAt": {"gte": since}}, limit=LIVE_MAX, cursor=cursor)
+        found += page.items
+        cursor = page.cursor
+        if cursor is None:
+            break
+    return [read_presence(item.metadata) for item in found]
+
+
+async def signal_worker(datastore: Datastore, key: str, worker_id: str, signal: str) -> None:
+    """Ask a worker to claim no more (``quiet``), or to ``stop``; it learns of it by its next heartbeat.
+
+    Raises:
+        NotFound: no such worker has been heard of.
+        Invalid, Unavailable, OutcomeUnknown
+    """
+    if signal not in (QUIET, STOP):
+        raise Invalid.at("/signal", f"expected {QUIET} or {STOP}")
+    change = {"signal": signal}
+    update = datastore.calls.update(WORKERS, _name(key, worker_id), metadata=change, triggers=False, reserved=True)
+    (outcome,) = await datastore.run([update])
+    if not outcome.ok:
+        raise outcome.error()
+
+
+async def _forget(datastore: Datastore) -> None:
+    """Remove some of those that died long ago."""
+    before = format_time(await datastore.connection.now_ms() - round(FORGOTTEN_AFTER * 1000))
+    page = await datastore.query(WORKERS, where={"seenAt": {"lt": before}}, limit=FORGET_MAX)
+    calls = datastore.calls
+    if page.items:
+        await datastore.run(
+            [calls.delete(WORKERS, item.sort_field, version=item.version, reserved=True) for item in page.items]
+        )
+
+
+def _name(key: str, worker_id: str) -> str:
+    return check_sort_field(f"{check_key(key)}/{check_sort_field(worker_id, '/workerId')}", "/workerId")

@@ -1,0 +1,37 @@
+"""Where a worker's jobs come from: what it needs of a :class:`Datastore` or a :class:`Client`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from hookline.outcome import Claimed, Outcome
+from hookline.registry import Presence
+
+
+class Source(Protocol):
+    """The verbs that a worker calls."""
+
+    @property
+    def calls(self) -> Any:
+        """Makes the operations."""
+
+    async def claim(self, key: str, *, worker_id: str, limit: int = 1, wait: float = 0, **options: Any) -> Claimed:
+        """Claim, and wait for something to claim."""
+
+    async def exchange(
+        self, calls: Sequence[Any], key: str, *, worker_id: str, limit: int = 1, **options: Any
+    ) -> tuple[list[Outcome], Claimed]:
+        """Settle and claim."""
+
+    async def settle(self, calls: Sequence[Any]) -> list[Outcome]:
+        """Settle."""
+
+    async def run(self, calls: Sequence[Any]) -> list[Outcome]:
+        """Update."""
+
+    async def heartbeat(self, presence: Presence) -> str | None:
+        """Be listed, and learn what is asked of us."""
+
+    async def leave(self, presence: Presence) -> None:
+        """Be listed no more."""

@@ -1,0 +1,85 @@
+"""Who works now: workers are listed while they live, and do what is asked of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from api import Api
+from conftest import Clock, wait_until
+from hookline import Client, Datastore, Job, Worker
+from hookline.errors import Invalid, NotFound
+from hookline.registry import WORKERS, Presence
+from jobs import WAITING, fill
+
+SOMEBODY = Presence("jobs", "w", "h", 1, ("f",), 1, 0)
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hookline.registry.EVERY", 0.1)
+
+
+async def nothing(_: Job) -> None:
+    await asyncio.sleep(0.2)
+
+
+async def test_a_worker_is_listed_while_it_lives(
+    source: Datastore | Client, datastore: Datastore, client: Client, served: Api
+) -> None:
+    worker = Worker(source, "jobs", concurrency=3)
+    worker.handles()(nothing)
+    running = asyncio.create_task(worker.run())
+    (found,) = await wait_until(datastore.workers)
+    assert [each.worker_id for each in await client.workers()] == [worker.worker_id]
+    assert (found.key, found.worker_id, found.pid) == ("jobs", worker.worker_id, os.getpid())
+    assert (found.handlers, found.concurrency, found.in_flight, found.signal) == (("nothing",), 3, 0, None)
+    await fill(datastore, 2)
+    await wait_until(lambda: _in_flight(client, 2))
+    (shown,) = (await served("GET", "/v1/workers")).data["workers"]
+    assert shown["workerId"] == worker.worker_id
+    worker.stop()
+    await running
+    assert await datastore.workers() == []
+
+
+async def _in_flight(client: Client, count: int) -> bool:
+    return [each.in_flight for each in await client.workers()] == [count]
+
+
+async def test_signals(source: Datastore | Client, datastore: Datastore, client: Client) -> None:
+    worker = Worker(source, "jobs")
+    worker.handles()(nothing)
+    running = asyncio.create_task(worker.run())
+    (presence,) = await wait_until(datastore.workers)
+    await client.signal_worker(presence, "quiet")
+    await wait_until(lambda: not worker.claiming)
+    await datastore.create("jobs", "a", metadata=WAITING)
+    await datastore.signal_worker(presence, "stop")
+    await asyncio.wait_for(running, 20)
+    assert (await datastore.get("jobs", "a")).status == "not_started"
+
+
+@pytest.mark.parametrize("over", ["store", "http"])
+async def test_what_can_not_be(over: str, datastore: Datastore, client: Client) -> None:
+    source = datastore if over == "store" else client
+    with pytest.raises(NotFound):
+        await source.signal_worker(SOMEBODY, "stop")
+    with pytest.raises(Invalid, match="quiet or stop"):
+        await source.signal_worker(SOMEBODY, "sleep")
+    await source.leave(SOMEBODY)
+
+
+async def test_the_dead_are_not_listed_and_then_forgotten(datastore: Datastore, clock: Clock) -> None:
+    clock.advance(0)
+    await datastore.heartbeat(SOMEBODY)
+    clock.advance(19)
+    assert [each.worker_id for each in await datastore.workers()] == ["w"]
+    clock.advance(2)
+    assert await datastore.workers() == []
+    assert len((await datastore.query(WORKERS)).items) == 1
+    clock.advance(3600)
+    await datastore.heartbeat(Presence("jobs", "v", "h", 1, (), 1, 0))
+    assert [item.sort_field for item in (await datastore.query(WORKERS)).items] == ["jobs/v"]
