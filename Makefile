@@ -29,14 +29,15 @@ format: .venv/dev ## Format the code
 docs: .venv/ready ## Write docs/configuration.md from the table of settings
 	$(BIN)/python -m hookline_server.cli.page > docs/configuration.md
 
-kill: .venv/dev ## Kill worker processes at random for a minute
-	HOOKLINE_TEST_KILL_SECONDS=60 $(BIN)/pytest -q tests/sdk/test_workers_killed.py
-
 bench: .venv/dev ## Measure store calls, store CPU and HTTP throughput
 	$(BIN)/python loadtests/bench.py
 
 costs: .venv/dev ## Write docs/performance.md: what each verb costs, also with a million items (about 10 minutes)
 	$(BIN)/python loadtests/costs.py
+
+.PHONY: workers
+workers: .venv/dev ## Kill worker processes at random for a minute
+	HOOKLINE_TEST_KILL_SECONDS=60 $(BIN)/pytest -q tests/sdk/test_workers_killed.py
 
 clean: ## Remove .venv and caches; data stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,9 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from hookline import Datastore
+from hookline import Datastore, registry
 from hookline.keyring import Keyring
-from hookline.registry import Presence
 from hookline_server.orchestrator import Orchestration, Orchestrator
 
 CANARY = "canary"
@@ -172,9 +171,9 @@ async def fill(datastore: Datastore, key: str) -> tuple[str, str]:
     await datastore.create(key, "waiting", metadata={"status": "not_started", "told": CANARY})
     await datastore.create(key, "dead", metadata={"status": "failed", "told": CANARY})
     await datastore.configure(key, max_attempts=7, trigger_urls=trigger)
+    await datastore.heartbeat(registry.Presence(key, "w", CANARY, 1, (CANARY,), 1, 0))
     rule = Orchestration(key=key, where={"told": CANARY})
     await Orchestrator(datastore).put(f"rule-{key}", rule)
-    await datastore.heartbeat(Presence(key, "w", CANARY, 1, (CANARY,), 1, 0))
     keyring = Keyring(datastore.connection, datastore.secrets)
     made, _ = await keyring.create(datastore.settings.namespace, name=CANARY)
     return held.token or "", made.id
