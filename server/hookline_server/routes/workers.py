@@ -9,11 +9,12 @@ from starlette.routing import Route
 from hookline import registry
 from hookline.grant import ADMIN, WORK
 from hookline.registry import Presence
-from hookline_server import body, head
+from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import Body
+from hookline_server.body import JSON, Body
 from hookline_server.caller import caller_of
-from hookline_server.routes import resource
+from hookline_server.operation import Operation, Reply
+from hookline_server.routes import Resource
 
 
 class Told(Body):
@@ -32,30 +33,53 @@ class Signal(Body):
     signal: str
 
 
+@Operation(name="listWorkers", replies={200: Reply("Who works now.", shapes.Workers)})
 async def index(request: Request) -> Response:
-    """The workers that live, of the keys that the caller may see."""
+    """List workers.
+
+    Those heard of in the last 20 seconds.
+    """
     head.read_query(request)
     caller = caller_of(request)
     found = await registry.workers(caller.whole)
     return Answer({"workers": [each.to_dict() for each in found if caller.grant.covers(each.key)]})
 
 
+@Operation(
+    name="heartbeat",
+    takes={JSON[0]: (Told,)},
+    example={"host": "a", "pid": 7, "handlers": ["report"], "concurrency": 10, "inFlight": 2},
+    replies={200: Reply("What the worker is asked to do.", shapes.Heard)},
+    writes=True,
+)
 async def heartbeat(request: Request) -> Response:
-    """A worker lives: what it is asked to do is the answer."""
+    """Tell that a worker lives.
+
+    Every few seconds; what it is asked to do is the answer.
+    """
     key, worker_id = _identity(request, WORK)
     told = (await body.read_json(request, Told)).given()
     presence = Presence(key, worker_id, **told | {"handlers": tuple(told["handlers"])})
     return Answer({"signal": await registry.heartbeat(caller_of(request).whole, presence)})
 
 
+@Operation(name="leave", replies={204: Reply("It is listed no more.")}, writes=True)
 async def leave(request: Request) -> Response:
-    """A worker has ended."""
+    """Tell that a worker has ended."""
     await registry.leave(caller_of(request).whole, *_identity(request, WORK))
     return Answer(status=204)
 
 
+@Operation(
+    name="signalWorker",
+    takes={JSON[0]: (Signal,)},
+    example={"signal": "quiet"},
+    replies={204: Reply("It learns of it by its next heartbeat.")},
+    refuses=("not_found",),
+    writes=True,
+)
 async def signal(request: Request) -> Response:
-    """Ask a worker for something."""
+    """Ask a worker to claim no more, or to stop."""
     identity = _identity(request, ADMIN)
     wanted = await body.read_json(request, Signal)
     await registry.signal_worker(caller_of(request).whole, *identity, wanted.signal)
@@ -76,5 +100,5 @@ def _identity(request: Request, scope: str) -> tuple[str, str]:
 
 routes = [
     Route("/v1/workers", index, methods=["GET"]),
-    resource("/v1/workers/{key}/{worker_id:path}", PUT=heartbeat, DELETE=leave, POST=signal),
+    Resource("/v1/workers/{key}/{worker_id:path}", PUT=heartbeat, DELETE=leave, POST=signal),
 ]
