@@ -37,12 +37,13 @@ _TAGS = {
     "items": "Items as documents.",
     "jobs": "Items as jobs: claim them, end or prolong claims, change many.",
     "keys": "What the namespace holds, key by key, and the settings of keys.",
+    "workers": "Who works now, and what they are asked to do.",
     "orchestrations": "Stored rules that claim items with triggers on.",
     "api-keys": "Who may do what.",
     "command": "The command language.",
     "server": "The server itself.",
 }
-_PATH_TYPES = {"key": Key, "sortField": SortField, "name": Key, "id": ApiKeyId}
+_PATH_TYPES = {"key": Key, "sortField": SortField, "workerId": SortField, "name": Key, "id": ApiKeyId}
 _ETAG = '(W/)?"[0-9]{1,15}([.][0-9]{1,15}(-m)?)?"'
 _REQUEST_HEADERS: dict[str, Schema] = {
     "If-Match": {
