@@ -288,9 +288,8 @@ def page(results: dict[int, Measured], rewriting: list[rewrites.Rewriting]) -> s
         "Embedded Valkey, fsync `always`; the median of three turns. Machines differ and are shared: read the ratios.",
         "",
         "Store CPU in microseconds for each operation / store commands for each, those inside scripts included.",
-        "*Beside bare*: with 100 a call, what the verb takes / what a script with the same reads and writes and no logic",
-        f"takes; with the store idle between calls, and with {AT_ONCE} calls packed beforehand and sent at once, so that it",
-        "never is.",
+        "*Beside bare*: with 100 a call, what the verb takes / what a script with the same reads and writes and no",
+        f"logic takes; with the store idle between calls, and with {AT_ONCE} calls at once that were packed before.",
         "",
     ]
     for size, measured in results.items():
