@@ -14,7 +14,7 @@ from functools import partial
 import uvicorn
 
 from hookline import Datastore, SecretBox, Settings
-from hookline.errors import HooklineError
+from hookline.errors import HooklineError, Incompatible
 from hookline.keyring import Keyring
 from hookline.secret import load_key
 from hookline_server.app import create_app
@@ -63,6 +63,8 @@ class Process:
         """
         settings = self.settings
         async with contextlib.AsyncExitStack() as stack:
+            if settings.traces == "otlp":
+                await stack.enter_async_context(_exporting())
             secrets = SecretBox(load_key(settings.secret_key, settings.data))
             datastore = await stack.enter_async_context(Datastore(self.store_url, settings, secrets))
             egress = _egress(settings, self.listener)
@@ -116,6 +118,7 @@ class Process:
             ready=ready,
             peers=self.peers,
             log_requests=self.settings.log_requests,
+            traces=self.settings.traces == "otlp",
         )
         config = uvicorn.Config(
             app,
@@ -127,6 +130,14 @@ class Process:
             lifespan="off",
         )
         return WebServer(config, started)
+
+
+def _exporting() -> contextlib.AbstractAsyncContextManager[None]:
+    try:
+        from hookline_server.traces import exporting
+    except ImportError as error:
+        raise Incompatible("traces need OpenTelemetry: install hookline[otel], or set HOOKLINE_TRACES=off") from error
+    return exporting()
 
 
 async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces, say: Say) -> Gate:
