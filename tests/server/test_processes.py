@@ -17,6 +17,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from conftest import wait_until
+from hookline import EmbeddedStore
 from process import Process, free_port, hookline, serving
 from receiver import receiving
 
@@ -218,6 +219,23 @@ async def test_a_request_under_way_is_finished(tmp_path: Path, workers: str) -> 
         answer = await asyncio.wait_for(reader.read(), 20)
         assert answer.startswith(b"HTTP/1.1 201 "), answer
         assert await asyncio.wait_for(server.process.wait(), 20) == 0
+
+
+async def test_a_webhook_under_way_is_waited_for_and_not_sent_again(tmp_path: Path) -> None:
+    async with EmbeddedStore(tmp_path / "own", fsync="no") as store, receiving() as receiver:
+        receiver.hang = asyncio.Event()
+        async with serving(tmp_path / "data", "--store", store.url) as server:
+            item = {"key": "jobs", "sortField": "a", "triggerUrls": [{"url": receiver.url, "events": ["created"]}]}
+            assert (await ask(f"{server.url}/v1/items", item))[0] == 201
+            await receiver.wait_for(1)
+            server.process.send_signal(signal.SIGTERM)
+            await wait_until(lambda: any("Stopping" in line for line in server.said))
+            receiver.hang.set()
+            assert await asyncio.wait_for(server.process.wait(), 20) == 0
+        async with aioredis.Redis.from_url(store.url, protocol=2) as client:
+            (outbox,) = [key async for key in client.scan_iter("*:outbox")]
+            assert await client.xlen(outbox) == 0
+        assert len(receiver.posts) == 1
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
