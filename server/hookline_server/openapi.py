@@ -19,7 +19,7 @@ from hookline_server.guard import OPEN, SCOPES
 from hookline_server.negotiate import JSON, LINES, MSGPACK, TEXT
 from hookline_server.operation import Operation, Reply, operation_of
 from hookline_server.problem import KINDS
-from hookline_server.routes import Endpoint, endpoints
+from hookline_server.routes import Endpoint, served_by
 
 PROBLEM = "application/problem+json"
 _ABOUT = """\
@@ -111,7 +111,7 @@ def described(routes: Iterable[BaseRoute]) -> Iterator[Described]:
     for route in routes:
         if isinstance(route, Route):
             path = re.sub(r"{(\w+?)(?::path)?}", lambda match: f"{{{_camel(match[1])}}}", route.path)
-            for method, endpoint in endpoints(route).items():
+            for method, endpoint in served_by(route).items():
                 endpoint = inspect.unwrap(endpoint)
                 operation = operation_of(endpoint)
                 if operation is None:
