@@ -70,6 +70,9 @@ class Settings:
         ROLES,
         f"what to do, of {', '.join(ROLES)}; without api it listens on no port, and each role is to run somewhere",
     )
+    probe_port: int | None = _setting(
+        None, "port for /livez, /readyz and /metrics alone, where the roles are without api; none: no port", 0, 65_535
+    )
     workers: int = _setting(1, "processes that do it, on one port", 1, 256)
     name: str | None = _setting(
         None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -52,6 +52,9 @@ ROUTES: list[Route] = [
 ]
 """Every route, behind its guard. The first that matches wins, so what is called most comes first."""
 
+PROBES = [route for route in ROUTES if route.path in ("/livez", "/readyz", "/metrics")]
+"""What a process is asked that does something else than to answer."""
+
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
 
@@ -65,6 +68,7 @@ def create_app(
     peers: Peers | None = None,
     log_requests: str = "off",
     traces: bool = False,
+    routes: Sequence[Route] = ROUTES,
 ) -> Starlette:
     """The application over an open datastore, which stays the caller's to close.
 
@@ -76,16 +80,17 @@ def create_app(
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
         log_requests: the level at which each request is logged, or ``off``.
         traces: whether each request is a span.
+        routes: all that it answers.
         peers: the figures of the other processes that serve the same port.
     """
-    traffic = Traffic(ROUTES, log_requests)
+    traffic = Traffic(routes, log_requests)
     middleware = [Middleware(Edge, traffic, cors_origins)]
     if traces:
         from hookline_server.traces import Traced
 
         middleware.insert(0, Middleware(Traced, traffic))
     app = Starlette(
-        routes=ROUTES,
+        routes=routes,
         middleware=middleware,
         exception_handlers={HTTPException: respond},
     )
