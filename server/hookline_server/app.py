@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,7 +13,7 @@ from hookline import Datastore
 from hookline_server.edge import Edge
 from hookline_server.gate import Gate
 from hookline_server.guard import guarded
-from hookline_server.metrics import Metrics
+from hookline_server.metrics import Metrics, Served
 from hookline_server.openapi import Document
 from hookline_server.peers import Peers
 from hookline_server.problem import respond
@@ -59,7 +59,7 @@ def create_app(
     datastore: Datastore,
     gate: Gate | None = None,
     *,
-    datastores: Callable[[], Iterable[Datastore]] | None = None,
+    datastores: Served | None = None,
     cors_origins: Collection[str] = (),
     ready: Ready | None = None,
     peers: Peers | None = None,
@@ -95,5 +95,9 @@ def create_app(
     app.state.gate = gate
     app.state.ready = ready
     app.state.document = Document(ROUTES)
-    app.state.metrics = Metrics(datastores or (lambda: [app.state.datastore]), peers)
+
+    async def home() -> list[Datastore]:
+        return [app.state.datastore]
+
+    app.state.metrics = Metrics(datastores or home, peers)
     return app
