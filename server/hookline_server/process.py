@@ -113,7 +113,7 @@ class Process:
         app = create_app(
             datastore,
             gate,
-            datastores=namespaces.at_work,
+            datastores=namespaces.everyone,
             cors_origins=self.settings.cors_origins,
             ready=ready,
             peers=self.peers,
