@@ -24,7 +24,8 @@ RAN_OUT = -2
 PLACES = 1000
 """Places in line within one millisecond."""
 
-_NAME = re.compile(rb"(hl:\{([a-z0-9_-]+)/(\d+)[.\d]*\}):(i|s|k|n|cfg|x|o|r|due|builds|outbox)(?::(.*))?", re.DOTALL)
+_FAMILIES = rb"i|s|k|n|cfg|x|o|once|r|due|builds|outbox"
+_NAME = re.compile(rb"(hl:\{([a-z0-9_-]+)/(\d+)[.\d]*\}):(" + _FAMILIES + rb")(?::(.*))?", re.DOTALL)
 _META = re.compile(rb"hl:([a-z0-9_-]+):meta")
 _TOKEN = re.compile(r"(\d+)\.[0-9a-f]+")
 _WAITING = ("not_started", "scheduled")
@@ -124,7 +125,7 @@ def check_keyspace(keyspace: dict[bytes, Entry]) -> None:
     key; no index names an item that is not there, and the declared ones hold just what they must; the registry lists
     just the sets that there are, and what becomes
     due is noted; a token belongs to a claim; no key has an unknown name, and just
-    the outcomes of calls (``o:``) run out.
+    the outcomes of calls (``o:``) and the answers under idempotency keys (``once:``) run out.
     """
     partitions: dict[str, Partition] = {}
     sizes: dict[str, int] = {}
@@ -139,7 +140,7 @@ def check_keyspace(keyspace: dict[bytes, Entry]) -> None:
             partition.put(family, (match[5] or b"").decode(), entry.value)
         elif entry.ttl_ms < 0:
             flaws.append(f"{name!r}: of no known family, and it never runs out")
-        runs_out = match is not None and match[4] == b"o"
+        runs_out = match is not None and match[4] in (b"o", b"once")
         if entry.ttl_ms == RAN_OUT and runs_out:
             continue
         if (match or meta) and runs_out != (entry.ttl_ms >= 0):

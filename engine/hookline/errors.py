@@ -14,6 +14,7 @@ HooklineError
 │   ├── Paused               the key gives no claims until it is resumed
 │   ├── KeyFull              the key holds as many items as it may
 │   ├── ReservedKey          keys that begin with ``hookline.`` have routes of their own
+│   ├── IdempotencyKeyReused the idempotency key came with another request before
 │   ├── OutboxFull           too many webhook events wait; changes that would add one are refused
 │   └── Corrupt              a key in the store has a type that Hookline never writes
 ├── Unavailable          the store could not be reached or cannot take the call; nothing was written
@@ -159,6 +160,13 @@ class ReservedKey(Refused):
     explanation = "keys that begin with 'hookline.' are written through their own routes only"
 
 
+class IdempotencyKeyReused(Refused):
+    """The idempotency key was brought by a request that asked for something else."""
+
+    code = "idempotency_key_reused"
+    explanation = "the idempotency key came with another request before; a new request takes a new key"
+
+
 class OutboxFull(Refused):
     """As many webhook events wait as the outbox may hold; repeat later, or with triggers off."""
 
@@ -210,6 +218,7 @@ REFUSALS: dict[str, type[Refused]] = {
         Cancelled,
         Paused,
         KeyFull,
+        IdempotencyKeyReused,
         OutboxFull,
         Corrupt,
     )

@@ -32,6 +32,7 @@ SCRIPTS = (
     "find",
     "inspect",
     "names",
+    "once",
     "patch",
     "patch_drain",
     "relay_done",

@@ -1,5 +1,5 @@
 -- The frame of a call that writes: replay, operations one by one, then the writes, then the answer.
--- use: outcome clock settings item index lock outbox wake
+-- use: outcome clock settings item index lock outbox wake once
 
 -- `states` are those of new items by the place of their operation: what is shown of them is all that a replay needs.
 local call = { states = {} }
@@ -99,7 +99,9 @@ local function replay(kept)
   for place, operation in ipairs(request[3]) do
     local answer = outcomes[place]
     local state = table.remove(answer, 4)
-    if state then
+    if answer.once ~= nil then
+      outcomes[place] = once.again(operation, answer.once)
+    elseif state then
       show_again(answer, operation, state)
     elseif answer[3] and answer[3].sorts then
       answer[3].items = {}
@@ -115,27 +117,33 @@ local function replay(kept)
   return cmsgpack.pack(outcomes)
 end
 
--- Of an item that a replay can read anew only the state is kept; one that was deleted is kept whole.
+-- Of an item that a replay can read anew only the state is kept; one that was deleted is kept whole. What is kept by the
+-- operation's own id is not kept by that of the call as well.
+local function to_keep(operation, answer, state)
+  local word, shown, extra = answer[1], answer[2], answer[3]
+  if once.keeps(operation, answer) then
+    return { once = extra and extra.replayed or false }
+  elseif state then
+    shown = false
+  elseif shown and not (operation.verb and word == outcome.ok) then
+    if item.load(operation.key, operation.sort).exists then
+      shown, state = false, state_of(shown)
+    end
+  end
+  if extra and extra.items then
+    local items = extra.items
+    extra = { sorts = {}, next_ms = extra.next_ms, more = extra.more, after = extra.after, examined = extra.examined }
+    for i, taken in ipairs(items) do
+      extra.sorts[i] = taken[1]
+    end
+  end
+  return { word, shown, extra, state }
+end
+
 local function keep(id, outcomes)
   local kept = {}
   for place, answer in ipairs(outcomes) do
-    local operation, word, shown, extra = request[3][place], answer[1], answer[2], answer[3]
-    local state = nil
-    if call.states[place] then
-      shown, state = false, call.states[place]
-    elseif shown and not (operation.verb and word == outcome.ok) then
-      if item.load(operation.key, operation.sort).exists then
-        shown, state = false, state_of(shown)
-      end
-    end
-    if extra and extra.items then
-      local items = extra.items
-      extra = { sorts = {}, next_ms = extra.next_ms, more = extra.more, after = extra.after, examined = extra.examined }
-      for i, taken in ipairs(items) do
-        extra.sorts[i] = taken[1]
-      end
-    end
-    kept[place] = { word, shown, extra, state }
+    kept[place] = to_keep(request[3][place], answer, call.states[place])
   end
   redis.call('SET', id, cmsgpack.pack(kept), 'PX', request[1])
 end
@@ -148,17 +156,26 @@ function call.run(handle)
   end
   local outcomes = {}
   for place, operation in ipairs(request[3]) do
-    if not settings.of(operation.key) then
+    local before = operation.once and once.recall(operation)
+    if before then
+      outcomes[place] = before
+    elseif operation.recall then
+      outcomes[place] = { outcome.not_found, false, false }
+    elseif not settings.of(operation.key) then
       outcomes[place] = { outcome.corrupt, false, false }
     elseif settings.changed(operation) then
       outcomes[place] = { outcome.settings_changed, false, { settings = settings.of(operation.key) } }
     else
       outcomes[place] = handle(operation, place)
+      if operation.once then
+        once.note(operation, outcomes[place], call.show)
+      end
     end
   end
   item.flush()
   local fired = outbox.flush()
   lock.flush()
+  once.flush()
   keep(id, outcomes)
   wake.ready(index.ready)
   wake.changed(item.changed)
