@@ -27,6 +27,7 @@ from hookline.errors import (
 )
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
+from hookline.nodes import Nodes
 from hookline.once import Once
 from hookline.outcome import Claimed, Outcome
 from hookline.reader import Reader
@@ -40,11 +41,12 @@ class Datastore(Reader):
     """The engine over one store. ``async with Datastore(url, settings, secrets) as datastore: ...``.
 
     ``calls``, ``claims`` and ``upkeep`` are there once it is open: the store knows how many partitions there are.
+    For ``url`` see :class:`Connection`.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Nodes,
         settings: Settings,
         secrets: SecretBox,
         *,

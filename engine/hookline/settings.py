@@ -50,6 +50,11 @@ class Settings:
     secret_key: str | None = _setting(
         None, "32 bytes, as hex or base64, that encrypt API keys; none: <data>/secret", secret=True
     )
+    require_keys: bool = _setting(False, "ask for an API key also while none has been made; true or false")
+    insecure: bool = _setting(
+        False,
+        "listen beyond loopback although no API key has been made, so that anybody may do anything; true or false",
+    )
     call_timeout: float = _setting(5.0, "longest wait for one answer of the store; asked again once after that", 0.01)
     connections: int = _setting(16, "connections to the store, at most", 1)
     cors_origins: tuple[str, ...] = _setting(
@@ -148,6 +153,8 @@ def _read(setting: Field[Any], text: str) -> Any:
         return int(text)
     if kind == "float":
         return _seconds(text)
+    if kind == "bool":
+        return _truth(text.strip().lower())
     if kind == "Path":
         return Path(text)
     if kind == "tuple[float, ...]":
@@ -155,6 +162,12 @@ def _read(setting: Field[Any], text: str) -> Any:
     if kind == "tuple[str, ...]":
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("expected true or false")
+    return text == "true"
 
 
 def _seconds(text: str) -> float:
