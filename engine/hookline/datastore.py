@@ -105,6 +105,14 @@ class Datastore(Reader):
         view.marks = Once(self.connection.cursor_secret, caller, key, body, keep_ms, self.calls.partitions)
         return view
 
+    def unmarked(self) -> Self:
+        """The same datastore, for writes that may be made twice."""
+        if self.marks is None:
+            return self
+        view = copy.copy(self)
+        view.marks = None
+        return view
+
     async def begin(self) -> Any:
         """Note what the request asks for -> what :meth:`finish` was told that it was answered, or None.
 
@@ -195,7 +203,7 @@ class Datastore(Reader):
         """Outcomes of many, each of which has its place in the request."""
         if self.marks:
             for outcome in outcomes:
-                if outcome.word == IdempotencyKeyReused.code:
+                if outcome.word == IdempotencyKeyReused.code and self.marks.body is not None:
                     raise outcome.error()
                 self.marks.count(outcome, always=True)
         return outcomes

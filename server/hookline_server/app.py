@@ -54,4 +54,5 @@ def create_app(
     app.state.datastore = datastore
     app.state.gate = gate
     app.state.ready = ready
+    app.state.under_way = set()
     return app

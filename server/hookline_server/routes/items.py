@@ -18,13 +18,13 @@ from hookline.codec import NATIVE
 from hookline.errors import Flaw, HooklineError, Invalid, OutcomeUnknown, Refused, Unavailable
 from hookline.item import check_value
 from hookline.query import Count, Page
-from hookline.sortfield import new_sort_field
 from hookline_server import body, head, strictjson
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, Body
 from hookline_server.caller import datastore_of
 from hookline_server.lines import Stream, join, split, while_read
 from hookline_server.negotiate import LINES
+from hookline_server.once import repeatable
 from hookline_server.problem import Problem, problem_of
 from hookline_server.view import created, describe_error, describe_page, describe_result
 
@@ -86,7 +86,7 @@ async def _create_many(datastore: Datastore, batch: NewItems, *, minimal: bool) 
     calls: list[Call] = []
     flaws: list[Flaw] = []
     for place, item in enumerate(batch.items):
-        options: dict[str, Any] = {"sort_field": new_sort_field(), "upsert": batch.upsert}
+        options: dict[str, Any] = {"upsert": batch.upsert, "partition": datastore.partition_ahead(place)}
         try:
             calls.append(datastore.calls.create(**(options | item.given())))
         except Invalid as invalid:
@@ -211,7 +211,7 @@ async def _create_some(
             if line is None:
                 raise body.too_large(datastore.settings.body_max)
             given = body.convert(strictjson.decode(line), NewItem).given()
-            calls[number] = datastore.calls.create(**({"sort_field": new_sort_field()} | given))
+            calls[number] = datastore.calls.create(**given, partition=datastore.partition_ahead(len(calls)))
         except (Problem, HooklineError) as error:
             results[number] = describe_error(error)
     try:
@@ -224,7 +224,7 @@ async def _create_some(
 
 
 routes = [
-    Route("/v1/items", create, methods=["POST"]),
+    Route("/v1/items", repeatable(create), methods=["POST"]),
     Route("/v1/items/{key}", list_items, methods=["GET"]),
     # Before the items themselves: one whose sortField is "query" has every method but this.
     Route("/v1/items/{key}/query", query, methods=["POST"]),
