@@ -19,6 +19,7 @@ LAYERS = [
     *("errors", "nodes", "outcome", "call", "calls", "once", "connection", "keyring"),
     *("wake", "line", "claims", "batcher", "query", "stats", "doctor"),
     *("reader", "datastore", "limited", "bulk", "transfer"),
+    *("job", "runner", "holding", "worker"),
 ]
 """Inside the engine each imports only what stands before it (and values, which import none of these)."""
 
@@ -62,6 +63,12 @@ def test_files_and_functions_stay_small(path: Path) -> None:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert (node.end_lineno or 0) - node.lineno <= 70, f"{path.name}: {node.name}"
+
+
+def test_routes_find_what_they_work_on_by_who_asks() -> None:
+    """What stands in ``app.state`` is the server's own namespace, which is not every caller's."""
+    routes = (ROOT / "server/hookline_server/routes").glob("*.py")
+    assert [path.name for path in routes if "state.datastore" in path.read_text()] == ["health.py"]
 
 
 def test_every_lua_file_is_used() -> None:

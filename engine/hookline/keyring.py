@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from hookline import keys
 from hookline.connection import Connection
-from hookline.errors import Flaw, Invalid, UnknownApiKey
+from hookline.errors import Flaw, Incompatible, Invalid, UnknownApiKey
 from hookline.grant import Grant, read_grant
 from hookline.item import check_namespace
 from hookline.secret import SecretBox
@@ -26,12 +26,15 @@ from hookline.secret import SecretBox
 PREFIX = "hl_"
 NAME_MAX = 128
 KEYS_MAX = 10_000
+GRACE = 86_400
+"""Seconds for which the secret before a rotation is good, where nothing is said of it."""
 REVOKED_FOR = 30 * 86_400
 """Seconds for which a revoked key is still listed."""
 
 _KEY = re.compile(r"hl_([0-9a-f]{12})_[0-9a-f]{64}([0-9a-f]{8})", re.ASCII)
 _MADE = "-"
-"""A member of the set of ids that stays: with the last key revoked a server must not be open again."""
+"""Of the set of ids one member begins so, and stays: with the last key revoked no server must be open again. It tells
+under which pepper the keys were made."""
 _MAC = "mac:"
 
 
@@ -60,6 +63,7 @@ class Keyring:
     def __init__(self, connection: Connection, box: SecretBox) -> None:
         self._connection = connection
         self._pepper = box.derive("api-keys")
+        self._mark = _MADE + self._mac("mark")[:16]
 
     async def create(
         self,
@@ -76,10 +80,10 @@ class Keyring:
 
         Raises:
             Invalid: an argument has the wrong form, or there are as many keys as there may be.
-            Unavailable
+            Incompatible, Unavailable
         """
         grant = _checked(namespace, name, scopes, patterns)
-        if await self._connection.command_on(keys.api_keys(), "SCARD", keys.api_keys()) > KEYS_MAX:
+        if len(await self._ids()) >= KEYS_MAX:
             raise Invalid.at(
                 "", f"expected at most {KEYS_MAX} API keys: revoke some, they go {REVOKED_FOR // 86_400} days later"
             )
@@ -97,7 +101,7 @@ class Keyring:
             f"{_MAC}{self._mac(text)}": ends_ms or "",
         }
         # Listed first: what is cut off between the two is an id without a key, never a key that nobody sees.
-        await self._connection.command_on(keys.api_keys(), "SADD", keys.api_keys(), _MADE, key_id)
+        await self._connection.command_on(keys.api_keys(), "SADD", keys.api_keys(), self._mark, key_id)
         await self._set(key_id, fields)
         return key, text
 
@@ -105,18 +109,31 @@ class Keyring:
         """Whether there is an API key, or was one.
 
         Raises:
+            Incompatible: they were made under another secret than that of this installation, so none can be good.
             Unavailable
         """
-        return bool(await self._connection.command_on(keys.api_keys(), "EXISTS", keys.api_keys()))
+        if await self._connection.command_on(keys.api_keys(), "SISMEMBER", keys.api_keys(), self._mark):
+            return True
+        await self._ids()
+        return False
+
+    async def _ids(self) -> list[str]:
+        members = await self._connection.command_on(keys.api_keys(), "SMEMBERS", keys.api_keys())
+        names = {member.decode() for member in members}
+        if names and self._mark not in names:
+            raise Incompatible(
+                "the API keys in this store were made under another secret: name the data directory of the servers with"
+                " --data, or give this process their HOOKLINE_SECRET_KEY"
+            )
+        return sorted(names - {self._mark})
 
     async def all(self) -> list[ApiKey]:
         """Every key, in the order in which they were made; revoked ones for a while too.
 
         Raises:
-            Unavailable
+            Incompatible, Unavailable
         """
-        members = await self._connection.command_on(keys.api_keys(), "SMEMBERS", keys.api_keys())
-        ids = [member.decode() for member in members if member.decode() != _MADE]
+        ids = await self._ids()
         found = await asyncio.gather(*(self.get(key_id) for key_id in ids))
         gone = [key_id for key_id, key in zip(ids, found, strict=True) if key is None]
         if gone:
@@ -157,12 +174,12 @@ class Keyring:
                 )
         return None
 
-    async def rotate(self, key_id: str, *, grace: float = 86_400, lasts: float | None = None) -> str:
+    async def rotate(self, key_id: str, *, grace: float = GRACE, lasts: float | None = None) -> str:
         """Give a key another secret -> the key as it reads now. The one before is good for ``grace`` seconds more.
 
         Raises:
             UnknownApiKey: there is none of this id, or it was revoked.
-            Unavailable
+            Incompatible, Unavailable
         """
         key = await self._known(key_id)
         now_ms = await self._connection.now_ms()
@@ -183,7 +200,7 @@ class Keyring:
 
         Raises:
             UnknownApiKey: there is none of this id, or it was revoked.
-            Unavailable
+            Incompatible, Unavailable
         """
         await self._known(key_id)
         await self._set(key_id, {"revoked": await self._connection.now_ms()})
@@ -198,6 +215,7 @@ class Keyring:
         await self._set(key_id, {"used": await self._connection.now_ms()})
 
     async def _known(self, key_id: str) -> ApiKey:
+        await self.any_made()
         key = await self.get(key_id)
         if key is None or key.revoked_ms is not None:
             raise UnknownApiKey

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,8 +13,23 @@ from hookline import Datastore
 from hookline_server.edge import Edge
 from hookline_server.gate import Gate
 from hookline_server.guard import guarded
+from hookline_server.metrics import Metrics
+from hookline_server.peers import Peers
 from hookline_server.problem import respond
-from hookline_server.routes import batch, bulk, commands, health, item, items, jobs, keys, orchestrations
+from hookline_server.routes import (
+    apikeys,
+    batch,
+    bulk,
+    commands,
+    health,
+    item,
+    items,
+    jobs,
+    keys,
+    metrics,
+    orchestrations,
+)
+from hookline_server.traffic import Traffic
 
 ROUTES: list[Route] = [
     guarded(route)
@@ -27,7 +42,9 @@ ROUTES: list[Route] = [
         *commands.routes,
         *orchestrations.routes,
         *keys.routes,
+        *apikeys.routes,
         *health.routes,
+        *metrics.routes,
     )
 ]
 """Every route, behind its guard. The first that matches wins, so what is called most comes first."""
@@ -36,18 +53,30 @@ Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 def create_app(
-    datastore: Datastore, gate: Gate | None = None, *, cors_origins: Collection[str] = (), ready: Ready | None = None
+    datastore: Datastore,
+    gate: Gate | None = None,
+    *,
+    datastores: Callable[[], Iterable[Datastore]] | None = None,
+    cors_origins: Collection[str] = (),
+    ready: Ready | None = None,
+    peers: Peers | None = None,
+    log_requests: str = "off",
 ) -> Starlette:
     """The application over an open datastore, which stays the caller's to close.
 
     Args:
         datastore: the namespace of who is asked for no API key. Routes find theirs by ``caller.datastore_of(request)``.
         gate: tells who asks; without one everybody may do everything.
+        datastores: those of which ``/metrics`` tells what they hold, if that is not ``datastore`` alone.
         cors_origins: sites whose pages may use the API in a browser, such as ``https://app.example``; ``*`` is all.
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
+        log_requests: the level at which each request is logged, or ``off``.
+        peers: the figures of the other processes that serve the same port.
     """
     app = Starlette(
-        routes=ROUTES, middleware=[Middleware(Edge, cors_origins)], exception_handlers={HTTPException: respond}
+        routes=ROUTES,
+        middleware=[Middleware(Edge, Traffic(ROUTES, log_requests), cors_origins)],
+        exception_handlers={HTTPException: respond},
     )
     # An unknown path is answered as one, not sent elsewhere.
     app.router.redirect_slashes = False
@@ -55,4 +84,5 @@ def create_app(
     app.state.gate = gate
     app.state.ready = ready
     app.state.under_way = set()
+    app.state.metrics = Metrics(datastores or (lambda: [app.state.datastore]), peers)
     return app

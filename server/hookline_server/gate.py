@@ -13,7 +13,7 @@ from typing import Any
 from starlette.types import Scope
 
 from hookline import Datastore
-from hookline.keyring import ApiKey, Keyring
+from hookline.keyring import PREFIX, ApiKey, Keyring
 from hookline_server.answer import FIELDS
 from hookline_server.attempts import Attempts
 from hookline_server.caller import Caller, admitted
@@ -39,13 +39,20 @@ class Gate:
     Args:
         keyring: the API keys.
         open_namespace: opens a namespace, or finds it open.
+        home: the server's own namespace.
         unguarded: whether who shows no key may do everything, until the first key is made.
     """
 
     def __init__(
-        self, keyring: Keyring, open_namespace: Callable[[str], Awaitable[Datastore]], *, unguarded: bool = False
+        self,
+        keyring: Keyring,
+        open_namespace: Callable[[str], Awaitable[Datastore]],
+        *,
+        home: str = "default",
+        unguarded: bool = False,
     ) -> None:
         self.unguarded = unguarded
+        self._home = home
         self._keyring = keyring
         self._open_namespace = open_namespace
         # By a digest that nobody outside can compute: neither the keys nor how they compare is in this memory.
@@ -71,10 +78,13 @@ class Gate:
             Unavailable: the store gave no answer.
         """
         shown = _shown(scope)
+        if self.unguarded and not (shown and shown.startswith(PREFIX.encode())):
+            return None  # what else stands there may be a proxy's
         if shown is None:
-            if self.unguarded:
-                return None
-            raise _unauthenticated("missing_api_key", "expected an API key: Authorization: Bearer hl_...")
+            raise _unauthenticated(
+                "missing_api_key",
+                "expected an API key, as 'hookline keys create' makes it: Authorization: Bearer hl_...",
+            )
         digest = self._digest(shown)
         peer = _peer(scope)
         # Who was good may go on while others from the same address, such as a proxy's, try wrong keys.
@@ -111,7 +121,8 @@ class Gate:
         if key is None:
             return None
         self.unguarded = False
-        caller = admitted(await self._open_namespace(key.namespace), key.grant, key.id)
+        whole = await self._open_namespace(key.namespace)
+        caller = admitted(whole, key.grant, key.id, at_home=key.namespace == self._home)
         left = KNOWN_FOR if key.ends_ms is None else min(KNOWN_FOR, key.ends_ms / 1000 - time.time())
         self._known.pop(digest, None)
         while len(self._known) >= KNOWN_MAX:

@@ -9,13 +9,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hookline.errors import MissingScope
 from hookline.grant import ADMIN, READ, WORK, WRITE
-from hookline_server.caller import CALLER, anonymous
+from hookline_server.caller import CALLER, OPERATOR, UNLIMITED, anonymous
 from hookline_server.gate import Gate
 
 ANY = (READ, WRITE, WORK)
 """Any scope will do: what is asked for in the body is held against the key, operation by operation."""
 OPEN = ()
 """No key is asked for."""
+ISSUING = (UNLIMITED,)
+"""An API key that is limited to item keys must not make one that is not."""
+OPERATING = (OPERATOR,)
+"""What shows all namespaces."""
 
 SCOPES: dict[tuple[str, str], Collection[str]] = {
     ("POST", "/v1/items"): (WRITE,),
@@ -42,6 +46,11 @@ SCOPES: dict[tuple[str, str], Collection[str]] = {
     ("DELETE", "/v1/orchestrations/{name}"): (ADMIN,),
     ("POST", "/v1/orchestrations/{name}/run"): (ADMIN,),
     ("POST", "/v1/command"): ANY,
+    ("GET", "/v1/api-keys"): ISSUING,
+    ("POST", "/v1/api-keys"): ISSUING,
+    ("DELETE", "/v1/api-keys/{id}"): ISSUING,
+    ("POST", "/v1/api-keys/{id}/rotate"): ISSUING,
+    ("GET", "/metrics"): OPERATING,
     ("GET", "/livez"): OPEN,
     ("GET", "/readyz"): OPEN,
 }
@@ -71,7 +80,7 @@ class Guard:
             caller = None if gate is None else gate.known(scope) or await gate.identify(scope)
             if caller is None:
                 caller = anonymous(state.datastore)
-            elif wanted.isdisjoint(caller.grant.allowed):
+            elif wanted.isdisjoint(caller.scopes):
                 raise MissingScope(f"the API key lacks the scope {' or '.join(sorted(wanted))}")
             scope[CALLER] = caller
         await self._app(scope, receive, send)

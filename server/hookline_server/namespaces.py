@@ -123,6 +123,10 @@ class Namespaces:
         await asyncio.gather(running, return_exceptions=True)
         (await self._opened(name)).wakes.rest()
 
+    def at_work(self) -> list[Datastore]:
+        """Home, and those that something is done for now."""
+        return [self._home, *(self._open[name].result() for name in self._awake)]
+
     def release(self) -> None:
         """Let everybody who waits go, for the process is about to stop."""
         for datastore in (self._home, *self._opened_now()):

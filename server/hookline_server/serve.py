@@ -17,6 +17,7 @@ from hookline import Datastore, EmbeddedStore, SecretBox, Settings
 from hookline.errors import HooklineError, Unavailable
 from hookline.keyring import Keyring
 from hookline.secret import load_key
+from hookline_server import logs
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
 from hookline_server.gate import Gate
@@ -35,6 +36,7 @@ async def serve(settings: Settings, say: Say) -> None:
     Raises:
         Incompatible, Unavailable: the store cannot be used; the text says what to do.
     """
+    logs.note_loop_errors(asyncio.get_running_loop())
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(_listen(settings))
         host, port = listener.getsockname()[:2]
@@ -54,12 +56,19 @@ async def serve(settings: Settings, say: Say) -> None:
             return Relay(served, egress, consumer).run(), Orchestrator(served).run()
 
         namespaces = await stack.enter_async_context(Namespaces(datastore, work))
-        gate = await _gate(settings, Keyring(datastore.connection, secrets), namespaces)
+        gate = await _gate(settings, Keyring(datastore.connection, secrets), namespaces, say)
         stack.push_async_callback(gate.close)
         server = _Server(
             namespaces.release,
             uvicorn.Config(
-                create_app(datastore, gate, cors_origins=settings.cors_origins),
+                create_app(
+                    datastore,
+                    gate,
+                    datastores=namespaces.at_work,
+                    cors_origins=settings.cors_origins,
+                    log_requests=settings.log_requests,
+                ),
+                log_config=None,
                 log_level="warning",
                 access_log=False,
                 proxy_headers=False,
@@ -75,7 +84,7 @@ async def serve(settings: Settings, say: Say) -> None:
         say("Stopping: finishing what is under way")
 
 
-async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces) -> Gate:
+async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces, say: Say) -> Gate:
     """The gate; open to everybody as long as no key was made, where only this machine can reach the server.
 
     Raises:
@@ -85,9 +94,11 @@ async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces) ->
     if unguarded and not (settings.insecure or _is_loopback(settings.host)):
         raise HooklineError(
             f"{settings.host} can be reached from other machines, and there is no API key: make one with"
-            " 'hookline keys create', or set HOOKLINE_INSECURE=true to let anybody do anything"
+            " 'hookline keys create', or start with --insecure to let anybody do anything"
         )
-    return Gate(keyring, namespaces.open, unguarded=unguarded)
+    if unguarded and not _is_loopback(settings.host):
+        say("No API key has been made: anybody who can reach this server may do anything")
+    return Gate(keyring, namespaces.open, home=settings.namespace, unguarded=unguarded)
 
 
 def _tune_garbage_collection() -> None:

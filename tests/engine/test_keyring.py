@@ -11,7 +11,7 @@ import redis.asyncio as aioredis
 
 from conftest import NOW_MS, Clock
 from hookline import Datastore, SecretBox
-from hookline.errors import Invalid, KeyNotAllowed, MissingScope, UnknownApiKey
+from hookline.errors import Incompatible, Invalid, KeyNotAllowed, MissingScope, UnknownApiKey
 from hookline.grant import Grant, read_grant
 from hookline.keyring import KEYS_MAX, Keyring, read_id
 from invariants import check_invariants
@@ -98,6 +98,14 @@ async def test_they_are_listed_in_order(keyring: Keyring, clock: Clock) -> None:
     ]
 
 
+async def test_keys_of_another_secret_are_told(keyring: Keyring, datastore: Datastore) -> None:
+    key, _ = await keyring.create("acme")
+    other = Keyring(datastore.connection, SecretBox(bytes(32)))
+    for refused in (other.any_made(), other.all(), other.create("acme"), other.rotate(key.id), other.revoke(key.id)):
+        with pytest.raises(Incompatible, match="another secret"):
+            await refused
+
+
 async def test_bad_arguments_are_named(keyring: Keyring) -> None:
     with pytest.raises(Invalid) as raised:
         await keyring.create("No Namespace", name="\n", scopes=["reed"], patterns=["a b"])
@@ -108,7 +116,8 @@ async def test_bad_arguments_are_named(keyring: Keyring) -> None:
 
 
 async def test_there_are_so_many_at_most(keyring: Keyring, raw: aioredis.Redis) -> None:
-    await raw.sadd("hl:api-keys", *range(KEYS_MAX + 1))
+    await keyring.create("acme")
+    await raw.sadd("hl:api-keys", *range(KEYS_MAX))
     with pytest.raises(Invalid, match="at most"):
         await keyring.create("acme")
 
