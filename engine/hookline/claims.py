@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -52,13 +54,28 @@ class Claims:
         filters = codec.pack_request(list(options["where"].conditions))
         async with self.lines.place(key, filters) as place:
             while True:
-                claimed = await self.take(key, limit, options, once)
+                claimed = await self._take_whole(key, limit, options, once)
                 left = deadline - time.monotonic()
                 place.found = bool(claimed.items)
                 if place.found or claimed.replayed or left <= 0 or self._wakes.released:
                     return claimed
                 due = POLL if claimed.next_ms is None else claimed.next_ms / 1000 - time.time()
                 await place.pause(left, min(POLL, max(due, 0.01)))
+
+    async def _take_whole(self, key: str, limit: int, options: dict[str, Any], once: Once | None) -> Claimed:
+        """Take items; whoever goes away meanwhile gets nothing, so what was taken for it is given back.
+
+        But for a request that may come again: what was taken is kept for its repeat.
+        """
+        taking = asyncio.ensure_future(self.take(key, limit, options, once))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            with contextlib.suppress(HooklineError):
+                taken = (await taking).items
+                for item in [] if once else taken:
+                    await self._perform(self._calls.release(key, item.sort_field, item.token or ""))
+            raise
 
     async def take(
         self, key: str, limit: int, options: dict[str, Any], once: Once | None = None, *, given: bool = False
