@@ -63,7 +63,7 @@ VERBS: dict[str, Run] = {
 async def token(datastore: Datastore) -> str:
     """Items to work on in every partition; the token of the one that is held."""
     create = datastore.calls.create
-    await datastore.run([create("jobs", f"waits {n}", content=n, metadata={**WAITING, "n": n}) for n in range(60)])
+    await datastore.run([create("jobs", f"waits {n}", content=n, metadata={**WAITING, "n": n}) for n in range(320)])
     await datastore.run([create("crowd", f"{n}", metadata=WAITING) for n in range(300)])
     await datastore.create("jobs", "plain", content=[1], metadata={"x": 1})
     held = await datastore.create("jobs", "held", metadata=HELD)
@@ -197,7 +197,7 @@ async def test_operations_of_a_batch_that_were_refused_are_tried_again(datastore
 async def test_a_claim_that_found_nothing_is_tried_again(datastore: Datastore) -> None:
     view = datastore.once("k")
     assert not (await view.claim("jobs", worker_id="w")).items
-    await datastore.run([datastore.calls.create("jobs", f"{n}", metadata=WAITING) for n in range(60)])
+    await datastore.run([datastore.calls.create("jobs", f"{n}", metadata=WAITING) for n in range(320)])
     claimed = await view.claim("jobs", worker_id="w")
     assert len(claimed.items) == 1
     assert first(await datastore.once("k").claim("jobs", worker_id="w")) == claimed
