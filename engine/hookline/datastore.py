@@ -83,7 +83,7 @@ class Datastore(Reader):
 
     # Under an idempotency key
 
-    def once(self, key: str, *, caller: str = "", body: bytes | None = None) -> Self:
+    def once(self, idempotency_key: str, *, caller: str = "", body: bytes | None = None) -> Self:
         """The same datastore, for one request that may come again: each of its writes takes effect once.
 
         Who makes the same writes through it in the same order under the same key gets the answers of the first time,
@@ -91,7 +91,7 @@ class Datastore(Reader):
         beside it: they may be set twice. A claim looks at one partition, and of a deleted item nothing is kept.
 
         Args:
-            key: what the repeats of a request have in common, up to 255 characters.
+            idempotency_key: what the repeats of a request have in common, up to 255 characters.
             caller: whose key it is.
             body: what the request asks for: under the same key something else is refused. Without it each write is held
                 against the one in its place.
@@ -102,7 +102,7 @@ class Datastore(Reader):
         """
         view = copy.copy(self)
         keep_ms = round(self.settings.idempotency_keep * 1000)
-        view.marks = Once(self.connection.cursor_secret, caller, key, body, keep_ms, self.calls.partitions)
+        view.marks = Once(self.connection.cursor_secret, caller, idempotency_key, body, keep_ms, self.calls.partitions)
         return view
 
     def unmarked(self) -> Self:
