@@ -14,6 +14,7 @@ from hookline_server.edge import Edge
 from hookline_server.gate import Gate
 from hookline_server.guard import guarded
 from hookline_server.metrics import Metrics
+from hookline_server.once import repeatable
 from hookline_server.peers import Peers
 from hookline_server.problem import respond
 from hookline_server.routes import (
@@ -32,7 +33,7 @@ from hookline_server.routes import (
 from hookline_server.traffic import Traffic
 
 ROUTES: list[Route] = [
-    guarded(route)
+    guarded(repeatable(route))
     for route in (
         *items.routes,
         *item.routes,
@@ -47,7 +48,10 @@ ROUTES: list[Route] = [
         *metrics.routes,
     )
 ]
-"""Every route, behind its guard. The first that matches wins, so what is called most comes first."""
+"""Every route, behind its guard, honouring idempotency keys.
+
+The first that matches wins, so what is called most comes first.
+"""
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
 

@@ -12,57 +12,98 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route, request_response
 from starlette.types import Message, Receive, Scope, Send
 
 from hookline.errors import HooklineError
 from hookline_server import body, head
-from hookline_server.caller import CALLER, caller_of, datastore_of
+from hookline_server.answer import Answer
+from hookline_server.caller import CALLER, caller_of
 from hookline_server.command import TEXT_MAX
 from hookline_server.problem import RETRY_AFTER, Problem
 
 HEADER = b"idempotency-key"
 REPLAYED = (b"idempotency-replayed", b"true")
+OPERATIONS = frozenset(
+    {
+        "/v1/items",
+        "/v1/items/{key}/{sort_field:path}",
+        "/v1/items:batch",
+        "/v1/jobs/{key}/claim",
+        "/v1/jobs/{key}/settle",
+        "/v1/orchestrations/{name}",
+        "/v1/orchestrations/{name}/run",
+    }
+)
+"""Paths whose answers come of operations that are kept one by one. Of all others that write, the answer is kept as a
+whole once it is there; what they do may be done twice, or keeps its operations as well.
+"""
+BESIDE = ("/v1/items/{key}/query", "/v1/api-keys")
+"""Beginnings of paths that pay no heed to it: they do not write, or answer with a secret, which is kept nowhere."""
 WHOLE_MAX = 262_144
 """Bytes of an answer that is kept as a whole; where it is longer, a repeat of its request is served anew."""
+_READS = frozenset({"GET", "HEAD"})
 # A structured field's string (RFC 9651), or the same without its quotation marks.
 _KEY = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"|([!#-+\--~]{1,255})', re.ASCII)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def repeatable(endpoint: Endpoint) -> Endpoint:
-    """The endpoint of a write, which honours Idempotency-Key; without one nothing is done for it."""
+def repeatable(route: Route) -> Route:
+    """The route, honouring Idempotency-Key where it writes; without one nothing is done for it."""
+    endpoint: Endpoint = route.endpoint
+    path = route.path
+    if not (route.methods or set()) - _READS or path.startswith(BESIDE):
+        return route
+    one_by_one = path in OPERATIONS
 
     async def dispatch(request: Request) -> Response:
         written = head.field(request, HEADER)
-        return await (endpoint(request) if written is None else _serve(endpoint, request, written))
+        if written is None or request.method in _READS:
+            return await endpoint(request)
+        return await _serve(endpoint if one_by_one else _whole(endpoint), request, written)
+
+    route.app = request_response(dispatch)
+    return route
+
+
+def _whole(endpoint: Endpoint) -> Endpoint:
+    """An endpoint whose answer is kept, and given again without asking it."""
+
+    async def dispatch(request: Request) -> Response:
+        datastore = caller_of(request).whole
+        kept = await datastore.begin()
+        if kept is not None and datastore.marks:
+            datastore.marks.replays += 1
+            return _restore(msgspec.msgpack.decode(kept))
+        response = await endpoint(request)
+        packed = _pack(response)
+        if datastore.marks and packed is not None:
+            datastore.marks.effects += 1
+            # What was done is told, whether or not it could be noted.
+            with contextlib.suppress(HooklineError):
+                await datastore.finish(packed)
+        return response
 
     return dispatch
 
 
-async def whole(request: Request, work: Callable[[], Awaitable[Any]]) -> Any:
-    """What the work gives, a value for JSON; of a request that comes again, what it gave the first time.
+def _pack(response: Response) -> bytes | None:
+    """What is kept of a response: its value, to be encoded anew, or its text; None where it is too long."""
+    kept: dict[str, Any] = {"status": response.status_code}
+    if isinstance(response, Answer):
+        kept |= {"headers": response.more}
+        kept |= {} if response.value is msgspec.UNSET else {"value": response.value}
+    else:
+        kept |= {"text": bytes(response.body), "type": response.media_type}
+    packed = msgspec.msgpack.encode(kept)
+    return packed if len(packed) <= WHOLE_MAX else None
 
-    For work that is not one write of an item, or that may be done twice: what it gave is kept after it is done.
 
-    Raises:
-        IdempotencyKeyReused: the key came with another request before.
-    """
-    datastore = datastore_of(request)
-    if datastore.marks is None:
-        return await work()
-    kept = await datastore.begin()
-    if kept is not None:
-        datastore.marks.replays += 1
-        return msgspec.msgpack.decode(kept)
-    value = await work()
-    datastore.marks.effects += 1
-    encoded = msgspec.msgpack.encode(value)
-    if len(encoded) <= WHOLE_MAX:
-        # What was done is told, whether or not it could be noted.
-        with contextlib.suppress(HooklineError):
-            await datastore.finish(encoded)
-    return value
+def _restore(kept: dict[str, Any]) -> Response:
+    if "text" in kept:
+        return Response(kept["text"], kept["status"], media_type=kept["type"])
+    return Answer(kept.get("value", msgspec.UNSET), kept["status"], kept["headers"])
 
 
 async def _serve(endpoint: Endpoint, request: Request, written: str) -> Response:

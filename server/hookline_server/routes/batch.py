@@ -19,7 +19,6 @@ from hookline_server import body, head
 from hookline_server.answer import Answer
 from hookline_server.body import Body
 from hookline_server.caller import datastore_of
-from hookline_server.once import repeatable
 from hookline_server.routes.item import Patch, Version
 from hookline_server.routes.items import BATCH_MAX, NewItem
 from hookline_server.view import describe_error, describe_result
@@ -175,4 +174,4 @@ def _describe(step: Call | _Read, result: Result, *, minimal: bool) -> dict[str,
     return describe_result(result, minimal=minimal)
 
 
-routes = [Route("/v1/items:batch", repeatable(run), methods=["POST"])]
+routes = [Route("/v1/items:batch", run, methods=["POST"])]

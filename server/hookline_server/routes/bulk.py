@@ -19,7 +19,6 @@ from hookline_server import body, head
 from hookline_server.answer import Answer
 from hookline_server.body import Body
 from hookline_server.caller import datastore_of
-from hookline_server.once import repeatable, whole
 
 ITEMS_MAX, SECONDS_MAX = 1000, 1.0
 """What one request changes, or passes over, at most, but for the rest of a step; and how long it takes for that."""
@@ -43,29 +42,24 @@ async def cancel(request: Request) -> Response:
     """Cancel the items that match, those that wait unless ``where`` names another status."""
     head.read_query(request)
     given = (await body.read_json(request, Selected)).given()
-    return await _advance(request, bulk.cancel(datastore_of(request), head.read_key(request), **given))
+    return await _advance(bulk.cancel(datastore_of(request), head.read_key(request), **given))
 
 
 async def redrive(request: Request) -> Response:
     """Put the dead letters that match back in line."""
     head.read_query(request)
     given = (await body.read_json(request, Selected)).given()
-    return await _advance(request, bulk.redrive(datastore_of(request), head.read_key(request), **given))
+    return await _advance(bulk.redrive(datastore_of(request), head.read_key(request), **given))
 
 
 async def delete(request: Request) -> Response:
     """Delete the items that match."""
     triggers = head.read_triggers(request)
     given = (await body.read_json(request, Doomed)).given()
-    steps = bulk.delete(datastore_of(request), head.read_key(request), triggers=triggers, **given)
-    return await _advance(request, steps)
+    return await _advance(bulk.delete(datastore_of(request), head.read_key(request), triggers=triggers, **given))
 
 
-async def _advance(request: Request, steps: AsyncGenerator[Progress, None]) -> Response:
-    return Answer(await whole(request, lambda: _take_some(steps)))
-
-
-async def _take_some(steps: AsyncGenerator[Progress, None]) -> dict[str, Any]:
+async def _advance(steps: AsyncGenerator[Progress, None]) -> Response:
     """Some steps. What fails after the first is met again by who goes on, and until then what was done is told."""
     until = time.monotonic() + SECONDS_MAX
     progress: Progress | None = None
@@ -79,12 +73,12 @@ async def _take_some(steps: AsyncGenerator[Progress, None]) -> dict[str, Any]:
                 raise
     if progress is None:
         raise TypeError("a change of many tells of every step")
-    return {"done": progress.done, "passedOver": progress.passed_over, "cursor": progress.cursor}
+    return Answer({"done": progress.done, "passedOver": progress.passed_over, "cursor": progress.cursor})
 
 
 routes = [
-    Route("/v1/jobs/{key}/cancel", repeatable(cancel), methods=["POST"]),
-    Route("/v1/jobs/{key}/redrive", repeatable(redrive), methods=["POST"]),
+    Route("/v1/jobs/{key}/cancel", cancel, methods=["POST"]),
+    Route("/v1/jobs/{key}/redrive", redrive, methods=["POST"]),
     # An item whose sortField is "delete" has every method but this.
-    Route("/v1/items/{key}/delete", repeatable(delete), methods=["POST"]),
+    Route("/v1/items/{key}/delete", delete, methods=["POST"]),
 ]

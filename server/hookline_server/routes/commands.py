@@ -17,7 +17,6 @@ from hookline_server.caller import datastore_of
 from hookline_server.command import TEXT_MAX, CommandSyntaxError, parse
 from hookline_server.command.names import Names
 from hookline_server.interpreter import Stopped, interpret
-from hookline_server.once import repeatable, whole
 from hookline_server.problem import Problem, problem_of
 
 TEXT = ("text/plain", "application/octet-stream", "application/x-www-form-urlencoded")
@@ -38,8 +37,7 @@ async def run(request: Request) -> Response:
     # 64 KiB take the parser a tenth of a second, in which the loop serves others.
     statements = await asyncio.to_thread(parse, script.text, script.names)
     try:
-        datastore = datastore_of(request)
-        results = await whole(request, lambda: interpret(datastore, statements, Names(script.names)))
+        results = await interpret(datastore_of(request), statements, Names(script.names))
     except Stopped as stopped:
         raise _problem(stopped) from stopped
     if head.media_type(request) == negotiate.TEXT:
@@ -80,4 +78,4 @@ def _problem(stopped: Stopped) -> Problem:
     return problem
 
 
-routes = [Route("/v1/command", repeatable(run), methods=["POST"])]
+routes = [Route("/v1/command", run, methods=["POST"])]

@@ -19,7 +19,6 @@ from hookline_server import body, head, merge
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, MERGE_PATCH, Body
 from hookline_server.caller import datastore_of
-from hookline_server.once import repeatable
 from hookline_server.routes import resource, while_connected
 from hookline_server.view import created, updated
 
@@ -151,12 +150,4 @@ async def delete(request: Request) -> Response:
     return Answer(status=204)
 
 
-routes = [
-    resource(
-        "/v1/items/{key}/{sort_field:path}",
-        GET=get,
-        PUT=repeatable(put),
-        PATCH=repeatable(patch),
-        DELETE=repeatable(delete),
-    )
-]
+routes = [resource("/v1/items/{key}/{sort_field:path}", GET=get, PUT=put, PATCH=patch, DELETE=delete)]

@@ -24,7 +24,6 @@ from hookline_server.body import JSON, Body
 from hookline_server.caller import datastore_of
 from hookline_server.lines import Stream, join, split, while_read
 from hookline_server.negotiate import LINES
-from hookline_server.once import repeatable
 from hookline_server.problem import Problem, problem_of
 from hookline_server.view import created, describe_error, describe_page, describe_result
 
@@ -224,7 +223,7 @@ async def _create_some(
 
 
 routes = [
-    Route("/v1/items", repeatable(create), methods=["POST"]),
+    Route("/v1/items", create, methods=["POST"]),
     Route("/v1/items/{key}", list_items, methods=["GET"]),
     # Before the items themselves: one whose sortField is "query" has every method but this.
     Route("/v1/items/{key}/query", query, methods=["POST"]),

@@ -18,7 +18,6 @@ from hookline_server import body, head
 from hookline_server.answer import Answer
 from hookline_server.body import Body
 from hookline_server.caller import datastore_of
-from hookline_server.once import repeatable
 from hookline_server.routes import while_connected
 from hookline_server.view import describe_claimed, describe_settled
 
@@ -157,6 +156,6 @@ def _claim_options(wanted: Settle, following: NextClaim) -> dict[str, Any]:
 
 
 routes = [
-    Route("/v1/jobs/{key}/claim", repeatable(claim), methods=["POST"]),
-    Route("/v1/jobs/{key}/settle", repeatable(settle), methods=["POST"]),
+    Route("/v1/jobs/{key}/claim", claim, methods=["POST"]),
+    Route("/v1/jobs/{key}/settle", settle, methods=["POST"]),
 ]

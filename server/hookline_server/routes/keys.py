@@ -14,7 +14,6 @@ from hookline_server import body, head
 from hookline_server.answer import Answer
 from hookline_server.body import Body
 from hookline_server.caller import datastore_of
-from hookline_server.once import repeatable, whole
 from hookline_server.routes import resource
 from hookline_server.view import describe_settings
 
@@ -63,42 +62,38 @@ async def index(request: Request) -> Response:
 async def get(request: Request) -> Response:
     """The settings as they hold, defaults included, and how far the indexes are that are being built."""
     head.read_query(request)
-    return Answer(await _describe(request, await datastore_of(request).key_settings(head.read_key(request))))
+    return await _describe(request, await datastore_of(request).key_settings(head.read_key(request)))
 
 
 async def put(request: Request) -> Response:
     """Replace the settings."""
     head.read_query(request)
     given = (await body.read_json(request, NewSettings)).given()
-    return await _configure(request, **given)
+    return await _describe(request, await datastore_of(request).configure(head.read_key(request), **given))
 
 
 async def pause(request: Request) -> Response:
     """Give out no claims of the key until it is resumed; who holds an item goes on."""
-    head.read_query(request)
-    return await _configure(request, paused=True)
+    return await _set_paused(request, paused=True)
 
 
 async def resume(request: Request) -> Response:
     """Let the key's items be claimed again."""
+    return await _set_paused(request, paused=None)
+
+
+async def _set_paused(request: Request, *, paused: bool | None) -> Response:
     head.read_query(request)
-    return await _configure(request, paused=None)
+    return await _describe(request, await datastore_of(request).configure(head.read_key(request), paused=paused))
 
 
-async def _configure(request: Request, **given: Any) -> Response:
-    async def change() -> dict[str, Any]:
-        return await _describe(request, await datastore_of(request).configure(head.read_key(request), **given))
-
-    return Answer(await whole(request, change))
-
-
-async def _describe(request: Request, settings: KeySettings) -> dict[str, Any]:
-    return describe_settings(settings, await datastore_of(request).builds(head.read_key(request)))
+async def _describe(request: Request, settings: KeySettings) -> Response:
+    return Answer(describe_settings(settings, await datastore_of(request).builds(head.read_key(request))))
 
 
 routes = [
     Route("/v1/keys", index, methods=["GET"]),
-    resource("/v1/keys/{key}/settings", GET=get, PUT=repeatable(put)),
-    Route("/v1/jobs/{key}/pause", repeatable(pause), methods=["POST"]),
-    Route("/v1/jobs/{key}/resume", repeatable(resume), methods=["POST"]),
+    resource("/v1/keys/{key}/settings", GET=get, PUT=put),
+    Route("/v1/jobs/{key}/pause", pause, methods=["POST"]),
+    Route("/v1/jobs/{key}/resume", resume, methods=["POST"]),
 ]

@@ -14,7 +14,6 @@ from hookline.item import check_key
 from hookline_server import body, head
 from hookline_server.answer import Answer
 from hookline_server.caller import caller_of
-from hookline_server.once import repeatable
 from hookline_server.orchestrator import ORCHESTRATIONS, Orchestration, Orchestrator, describe
 from hookline_server.routes import resource
 from hookline_server.view import describe_claimed
@@ -89,6 +88,6 @@ async def run(request: Request) -> Response:
 
 routes = [
     Route("/v1/orchestrations", index, methods=["GET"]),
-    resource("/v1/orchestrations/{name}", GET=get, PUT=repeatable(put), DELETE=repeatable(delete)),
-    Route("/v1/orchestrations/{name}/run", repeatable(run), methods=["POST"]),
+    resource("/v1/orchestrations/{name}", GET=get, PUT=put, DELETE=delete),
+    Route("/v1/orchestrations/{name}/run", run, methods=["POST"]),
 ]
