@@ -50,14 +50,25 @@ function once.recall(operation)
   return { outcome.ok, record[SHOWN], extra }
 end
 
+-- Fields come by name or one after the other.
+local function without_content(fields)
+  local lean = {}
+  if fields[1] then
+    for i = 1, #fields, 2 do
+      lean[fields[i]] = fields[i] ~= 'c' and fields[i + 1] or nil
+    end
+    return lean
+  end
+  for field, value in pairs(fields) do
+    lean[field] = field ~= 'c' and value or nil
+  end
+  return lean
+end
+
 local function without_contents(items)
   local lean = {}
   for place, taken in ipairs(items) do
-    local fields = {}
-    for field, value in pairs(taken[2]) do
-      fields[field] = field ~= 'c' and value or nil
-    end
-    lean[place] = { taken[1], fields }
+    lean[place] = { taken[1], without_content(taken[2]) }
   end
   return lean
 end
@@ -84,20 +95,17 @@ function once.note(operation, answer, show)
   once.fresh[#once.fresh + 1] = mark
 end
 
--- The same for a call that is asked for again: as it was, a replay or not.
-function once.again(operation, replayed)
-  local answer = once.recall(operation)
-  if not replayed then
-    answer[3].replayed, answer[3].sort = nil, nil
-    answer[3] = next(answer[3]) and answer[3] or false
+-- What an operation of a call answered that is asked for again: as it stands in the record, be it a first answer or one that
+-- was given again. Nil where there is no such record.
+function once.again(operation, answer)
+  local again = answer[1] == outcome.ok and not operation.once.lean and once.recall(operation)
+  if not again or again[1] ~= outcome.ok then
+    return nil
   end
-  return answer
-end
-
--- Whether the answer to an operation can be had again from its record.
-function once.keeps(operation, answer)
-  local mark = operation.once
-  return mark and not mark.lean and answer[1] == outcome.ok and once.made[mark.id] ~= nil
+  if not (answer[3] and answer[3].replayed) then
+    again[3].replayed, again[3].sort = nil, nil
+  end
+  return again
 end
 
 function once.flush()
