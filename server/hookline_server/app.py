@@ -15,6 +15,7 @@ from hookline_server.gate import Gate
 from hookline_server.guard import guarded
 from hookline_server.metrics import Metrics
 from hookline_server.once import repeatable
+from hookline_server.openapi import Document
 from hookline_server.peers import Peers
 from hookline_server.problem import respond
 from hookline_server.routes import (
@@ -22,6 +23,7 @@ from hookline_server.routes import (
     batch,
     bulk,
     commands,
+    document,
     health,
     item,
     items,
@@ -45,6 +47,7 @@ ROUTES: list[Route] = [
         *keys.routes,
         *apikeys.routes,
         *health.routes,
+        *document.routes,
         *metrics.routes,
     )
 ]
@@ -96,5 +99,6 @@ def create_app(
     app.state.gate = gate
     app.state.ready = ready
     app.state.under_way = set()
+    app.state.document = Document(ROUTES)
     app.state.metrics = Metrics(datastores or (lambda: [app.state.datastore]), peers)
     return app
