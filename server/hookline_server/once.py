@@ -49,11 +49,16 @@ _KEY = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"|([!#-+\--~]{1,255})', re
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
+def honours(method: str, path: str) -> bool:
+    """Whether a method of a route with this path honours the header."""
+    return method not in _READS and not path.startswith(BESIDE)
+
+
 def repeatable(route: Route) -> Route:
     """The route, honouring Idempotency-Key where it writes; without one nothing is done for it."""
     endpoint: Endpoint = route.endpoint
     path = route.path
-    if not (route.methods or set()) - _READS or path.startswith(BESIDE):
+    if not any(honours(method, path) for method in route.methods or ()):
         return route
     one_by_one = path in OPERATIONS
 
