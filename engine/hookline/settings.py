@@ -118,6 +118,7 @@ class Settings:
         (), "sites whose pages may use the API in a browser, such as https://app.example; * is all of them"
     )
     body_max: int = _setting(1_048_576, "bytes of a request's body, at most", 1, section="Limits")
+    idempotency_keep: float = _setting(86_400.0, "how long the answer to an Idempotency-Key is kept", 1)
     outbox_max: int = _setting(
         1_000_000, "webhook events of a partition that may wait; more are refused", 0, section="Webhooks"
     )
