@@ -28,7 +28,12 @@ AWAKE_FOR = 60_000
 NOTED_EVERY = 10.0
 """Seconds after which the use of a namespace is noted again."""
 INSPECTED_EVERY = 30.0
-"""Seconds after which an idle namespace is looked at, in case its use was not noted."""
+"""Seconds after which idle namespaces are looked at, in case the use of one was not noted; later if there are many."""
+INSPECTED_MOST = 100
+"""So many of them at each look, about four commands each."""
+
+_PATIENCE = 2.0
+"""Seconds that whoever only wants to tell of them waits for the store."""
 
 Roles = Callable[[Datastore], Iterable[Coroutine[Any, Any, None]]]
 
@@ -47,7 +52,9 @@ class Namespaces:
         self._awake: dict[str, asyncio.Task[None]] = {}
         self._due: dict[str, float] = {}
         """When a namespace that sleeps has something to do, in ms since 1970."""
-        self._inspected = 0.0
+        self._idle: set[str] = set()
+        """Those still to be looked at in this round."""
+        self._inspect_at = 0.0
 
     async def open(self, name: str) -> Datastore:
         """The datastore of a namespace in use.
@@ -83,18 +90,22 @@ class Namespaces:
 
     async def _look(self) -> None:
         now_ms = await self._home.connection.now_ms()
-        used = await self._names(now_ms - AWAKE_FOR)
-        wanted = used | {name for name, due_ms in self._due.items() if due_ms <= now_ms + AWAKE_FOR}
-        if time.monotonic() - self._inspected >= INSPECTED_EVERY or not self._inspected:
-            for name in await self._names() - wanted - self._awake.keys():
-                if await self._inspect(name) <= now_ms + AWAKE_FOR:
-                    wanted.add(name)
-            self._inspected = time.monotonic()
+        soon_ms = now_ms + AWAKE_FOR
+        wanted = await self._names(now_ms - AWAKE_FOR) | {name for name, due in self._due.items() if due <= soon_ms}
         for name in wanted:
             await self._wake(name)
         for name in self._awake.keys() - wanted:
-            if await self._inspect(name) > now_ms + AWAKE_FOR:
+            due_ms = await self._inspect(name)
+            if due_ms is not None and due_ms > soon_ms:
                 await self._rest(name)
+        if not self._idle and time.monotonic() >= self._inspect_at:
+            self._idle = await self._names() - self._awake.keys()
+            self._inspect_at = time.monotonic() + INSPECTED_EVERY
+        for name in list(self._idle)[:INSPECTED_MOST]:
+            due_ms = None if name in self._awake else await self._inspect(name)
+            if due_ms is not None and due_ms <= soon_ms:
+                await self._wake(name)
+            self._idle.discard(name)
 
     async def _names(self, since_ms: int = 0) -> set[str]:
         """The other namespaces that were used since then."""
@@ -103,11 +114,12 @@ class Namespaces:
         )
         return {name.decode() for name in found} - {self._home.settings.namespace}
 
-    async def _inspect(self, name: str) -> float:
-        """When a namespace has something to do next, in ms since 1970: 0 is now, infinity is never."""
+    async def _inspect(self, name: str) -> float | None:
+        """When a namespace has something to do next, in ms since 1970: 0 is now, infinity never. None: no answer."""
         with Surviving(log, f"a look at namespace {name}"):
-            self._due[name] = await (await self._opened(name)).upkeep.next_ms()
-        return self._due.get(name, 0)
+            due_ms = self._due[name] = await (await self._opened(name)).upkeep.next_ms()
+            return due_ms
+        return None
 
     async def _wake(self, name: str) -> None:
         running = self._awake.get(name)
@@ -123,9 +135,15 @@ class Namespaces:
         await asyncio.gather(running, return_exceptions=True)
         (await self._opened(name)).wakes.rest()
 
-    def at_work(self) -> list[Datastore]:
-        """Home, and those that something is done for now."""
-        return [self._home, *(self._open[name].result() for name in self._awake)]
+    async def everyone(self) -> list[Datastore]:
+        """Home, and the others in order of their names, also those that nothing is done for now.
+
+        While the store does not answer, those that are open.
+        """
+        with contextlib.suppress(HooklineError, TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await asyncio.gather(*map(self._opened, await self._names()), return_exceptions=True)
+        return [self._home, *sorted(self._opened_now(), key=lambda datastore: datastore.settings.namespace)]
 
     def release(self) -> None:
         """Let everybody who waits go, for the process is about to stop."""
