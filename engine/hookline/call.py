@@ -72,10 +72,9 @@ class Call:
         )
 
     def _sent(self) -> dict[bytes, bytes]:
-        return {
-            name.encode(): value.encode() if isinstance(value, str) else value
-            for name, value in self.request.get("set", {}).items()
-        }
+        new = self.request.get("new", ())
+        sent = self.request.get("set") or dict(zip(new[::2], new[1::2], strict=True))
+        return {name.encode(): value.encode() if isinstance(value, str) else value for name, value in sent.items()}
 
     def _decode_claim(self, extra: Mapping[bytes, Any]) -> Claimed:
         items = [

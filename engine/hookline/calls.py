@@ -12,7 +12,7 @@ from hookline import codec
 from hookline.call import Call
 from hookline.codec import Change
 from hookline.errors import Flaw, Invalid, ReservedKey
-from hookline.item import RESERVED_PREFIX, STARTED, TERMINAL, check_key, check_sort_field, read_triggers
+from hookline.item import NOT_STARTED, RESERVED_PREFIX, STARTED, TERMINAL, check_key, check_sort_field, read_triggers
 from hookline.keys import item_name, partition_of, partition_tag
 from hookline.keysettings import encode_backoff
 from hookline.secret import SecretBox
@@ -33,6 +33,9 @@ class Unset:
     def __repr__(self) -> str:
         return "UNSET"
 
+
+_OTHER_WAYS = frozenset({"t", "w", "lu", "sa", "da", "sd"})
+"""Fields with which a new item needs more than to be written."""
 
 UNSET = Unset()
 """Stands for an argument that was not given, where None means null."""
@@ -87,6 +90,9 @@ class Calls:
         request.pop("unset", None)  # nothing is there to be removed
         if upsert:
             request |= {"upsert": True, "replace": True}
+        elif not (change.stamped or match or version) and _is_plain(change):
+            del request["set"]
+            request |= _plain(change)
         call = self._call("create_drain" if reserved else "create", key, sort_field, request)
         return replace(call, generated=True) if generated else call
 
@@ -397,3 +403,19 @@ def _refuse_reserved(key: str, reserved: bool) -> None:
 
 def _present(request: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in request.items() if value is not None}
+
+
+def _is_plain(change: Change) -> bool:
+    """Whether a new item may be created the short way, as lua/hookline_lua/lib/plain.lua says."""
+    values = change.values
+    return values.get("s") in (None, NOT_STARTED) and not _OTHER_WAYS & values.keys()
+
+
+def _plain(change: Change) -> dict[str, Any]:
+    """What that way takes: all fields of the item, one after the other, and its priority if it stands in line."""
+    values = {"c": codec.pack(None), **change.values}
+    line = {}
+    if "s" in values:
+        values.setdefault("a", "0")
+        line = {"line": values.get("p", "5")}
+    return {"new": [part for pair in values.items() for part in pair], **line}

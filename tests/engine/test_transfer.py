@@ -96,6 +96,7 @@ async def fill(datastore: Datastore) -> None:
     ):
         call = datastore.calls.create(key, "n", reserved=True)
         call.request["set"] = fields
+        call.request.pop("new", None)
         await datastore.run([call])
 
 

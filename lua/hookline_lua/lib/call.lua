@@ -5,6 +5,18 @@
 -- no more than what is shown.
 local call = {}
 
+-- Give a create that lists its fields a map of them, as other operations have it.
+function call.name_fields(operation)
+  local new = operation.new
+  if new and not operation.set then
+    local set = {}
+    for i = 1, #new, 2 do
+      set[new[i]] = new[i + 1]
+    end
+    operation.set = set
+  end
+end
+
 -- Fields of an item for the caller: without what it sent itself, `false` for what it sent and did not stay.
 -- The token goes only to the call that made the claim, known by its nonce.
 function call.show(record, operation)
@@ -94,10 +106,19 @@ local function show_again(answer, operation, state)
   end
 end
 
+local function unpacked(kept)
+  local outcomes = cmsgpack.unpack(kept)
+  for place = 1, outcomes.count or 0 do
+    outcomes[place] = cmsgpack.unpack(kept).each
+  end
+  return outcomes
+end
+
 -- A lost answer is asked for again under the same call id: the words were kept, the items are read anew.
 local function replay(kept)
-  local outcomes = cmsgpack.unpack(kept)
+  local outcomes = unpacked(kept)
   for place, operation in ipairs(request[3]) do
+    call.name_fields(operation)
     local answer = outcomes[place]
     local state = table.remove(answer, 4)
     local again = operation.once and once.again(operation, answer)
@@ -116,6 +137,7 @@ local function replay(kept)
       answer[3].sorts = nil
     end
   end
+  outcomes.count, outcomes.each = nil, nil
   return cmsgpack.pack(outcomes)
 end
 
@@ -153,8 +175,8 @@ local function packed(outcomes)
   local count = #outcomes
   if count > 1 and all_the_same(outcomes) then
     -- Those of the short ways, of which nothing can be left out.
-    local answer = '\220' .. string.char(math.floor(count / 256), count % 256) .. string.rep(cmsgpack.pack(outcomes[1]), count)
-    return answer, answer
+    local head = '\220' .. string.char(math.floor(count / 256), count % 256)
+    return head .. string.rep(cmsgpack.pack(outcomes[1]), count), cmsgpack.pack({ each = outcomes[1], count = count })
   end
   local answer, kept = cmsgpack.pack(outcomes), nil
   for place, operation in ipairs(request[3]) do
