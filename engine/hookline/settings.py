@@ -64,6 +64,8 @@ class Settings:
         (1, 5, 30, 120, 600, 3600, 10_800, 28_800, 86_400),
         "waits between delivery attempts, in order, jittered by 20 %",
     )
+    deliveries_keep_completed: float = _setting(86_400.0, "how long a delivery that succeeded at a retry is told of", 0)
+    deliveries_keep_failed: float = _setting(2_592_000.0, "how long a failed or cancelled delivery is kept", 0)
     egress_allow: tuple[str, ...] = _setting(
         (),
         "networks (CIDR) that webhooks may reach beyond the public ones, and loopback if the server listens there",

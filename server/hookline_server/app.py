@@ -13,7 +13,19 @@ from starlette.routing import Route
 from hookline import Datastore
 from hookline_server.edge import Edge
 from hookline_server.problem import respond
-from hookline_server.routes import batch, bulk, commands, health, item, items, jobs, keys, orchestrations
+from hookline_server.routes import (
+    batch,
+    bulk,
+    commands,
+    deliveries,
+    endpoints,
+    health,
+    item,
+    items,
+    jobs,
+    keys,
+    orchestrations,
+)
 
 ROUTES: list[Route] = [
     *items.routes,
@@ -24,6 +36,8 @@ ROUTES: list[Route] = [
     *commands.routes,
     *orchestrations.routes,
     *keys.routes,
+    *deliveries.routes,
+    *endpoints.routes,
     *health.routes,
 ]
 """Every route. The first that matches wins, so what is called most comes first."""

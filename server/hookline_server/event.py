@@ -12,9 +12,12 @@ from yarl import URL
 from hookline import codec
 from hookline.clock import format_time
 from hookline.codec import Fields
+from hookline_server.endpoint import lane_of
 
-DELIVERIES = "hookline.deliveries."
-"""Keys of the lanes: one per endpoint, with the deliveries that did not succeed at once."""
+
+def endpoint_of(url: str) -> str:
+    """The id of the endpoint at a URL."""
+    return hashlib.sha256(url.encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,14 @@ class Target:
         return f"{url.scheme}://{url.host}:{url.port}"
 
     @property
+    def endpoint_id(self) -> str:
+        """The same URL is the same endpoint, whatever item it is on."""
+        return endpoint_of(self.url)
+
+    @property
     def lane(self) -> str:
-        """The key of this endpoint's deliveries; the same URL is the same endpoint, whatever item it is on."""
-        return DELIVERIES + hashlib.sha256(self.url.encode()).hexdigest()[:20]
+        """The key of this endpoint's deliveries."""
+        return lane_of(self.endpoint_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,15 @@ class Delivery:
             "webhookId": self.webhook_id,
             "source": {"key": self.source_key, "sortField": self.source_sort_field},
             "payload": self.payload,
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What kept deliveries can be filtered by."""
+        return {
+            "event": self.payload["event"],
+            "item_key": self.source_key,
+            "item_sort_field": self.source_sort_field,
+            "occurred_at": self.payload["occurredAt"],
         }
 
     def sealed(self) -> bytes:

@@ -41,24 +41,24 @@ async def cancel(request: Request) -> Response:
     """Cancel the items that match, those that wait unless ``where`` names another status."""
     head.read_query(request)
     given = (await body.read_json(request, Selected)).given()
-    return await _advance(bulk.cancel(_datastore(request), head.read_key(request), **given))
+    return await advance(bulk.cancel(_datastore(request), head.read_key(request), **given))
 
 
 async def redrive(request: Request) -> Response:
     """Put the dead letters that match back in line."""
     head.read_query(request)
     given = (await body.read_json(request, Selected)).given()
-    return await _advance(bulk.redrive(_datastore(request), head.read_key(request), **given))
+    return await advance(bulk.redrive(_datastore(request), head.read_key(request), **given))
 
 
 async def delete(request: Request) -> Response:
     """Delete the items that match."""
     triggers = head.read_triggers(request)
     given = (await body.read_json(request, Doomed)).given()
-    return await _advance(bulk.delete(_datastore(request), head.read_key(request), triggers=triggers, **given))
+    return await advance(bulk.delete(_datastore(request), head.read_key(request), triggers=triggers, **given))
 
 
-async def _advance(steps: AsyncGenerator[Progress, None]) -> Response:
+async def advance(steps: AsyncGenerator[Progress, None]) -> Response:
     """Some steps. What fails after the first is met again by who goes on, and until then what was done is told."""
     until = time.monotonic() + SECONDS_MAX
     progress: Progress | None = None

@@ -1,0 +1,50 @@
+"""The sender: one attempt at one delivery, signed and with its API key, through the guarded way out."""
+
+from __future__ import annotations
+
+import time
+
+from hookline import Datastore, codec
+from hookline_server.egress import Answer, Egress
+from hookline_server.event import Delivery
+from hookline_server.signature import sign
+
+
+class Sender:
+    """Posts deliveries of one datastore."""
+
+    def __init__(self, datastore: Datastore, egress: Egress) -> None:
+        self._egress = egress
+        self._namespace = datastore.settings.namespace
+        self._secrets = datastore.secrets
+        self._secret = datastore.secrets.derive(f"webhook-signing:{self._namespace}")
+
+    async def post(self, delivery: Delivery) -> Answer:
+        """Make one attempt. Whatever is wrong with it ends in an answer."""
+        try:
+            body = delivery.body()
+            return await self._egress.post(
+                delivery.target.url, body, self._headers(delivery, body), secrets=[delivery.token]
+            )
+        except ValueError as error:
+            return Answer(None, str(error), None, 0, "")
+
+    def _headers(self, delivery: Delivery, body: bytes) -> dict[str, str]:
+        timestamp = int(time.time())
+        headers = {
+            "Content-Type": "application/json",
+            "webhook-id": delivery.webhook_id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": sign(self._secret, delivery.webhook_id, timestamp, body),
+        }
+        api_key = self._open(delivery, delivery.target.sealed_key)
+        if api_key:
+            headers["X-API-KEY"] = api_key
+        return headers
+
+    def _open(self, delivery: Delivery, sealed: bytes) -> str:
+        """A secret of the trigger, which is sealed for the item, or the key, that the trigger is on."""
+        if not sealed:
+            return ""
+        sort_field = "" if delivery.target.of_key else delivery.source_sort_field
+        return self._secrets.open(sealed, codec.identity(self._namespace, delivery.source_key, sort_field))
