@@ -12,6 +12,7 @@ from yarl import URL
 from hookline import codec
 from hookline.clock import format_time
 from hookline.codec import Fields
+from hookline.item import PLAIN, Options
 from hookline_server.endpoint import lane_of
 
 
@@ -27,6 +28,7 @@ class Target:
     url: str
     sealed_key: bytes
     of_key: bool = False
+    options: Options = PLAIN
 
     @property
     def origin(self) -> str:
@@ -80,19 +82,21 @@ class Delivery:
 
     def sealed(self) -> bytes:
         """The trigger as the lane's item keeps it: no events, so it never fires by itself."""
-        return codec.pack_request([[self.target.url, self.target.sealed_key, [], self.token, self.target.of_key]])
+        target = self.target
+        options = codec.pack_options(target.options, list(map(bytes, target.options.secrets or ())))  # type: ignore[arg-type]
+        return codec.pack_request([[target.url, target.sealed_key, [], self.token, target.of_key, *options]])
 
 
 def from_lane(content: dict[str, Any], sealed_triggers: bytes) -> Delivery:
     """The delivery that a lane's item holds."""
-    url, sealed_key, _, token, *of_key = codec.unpack_answer(sealed_triggers)[0]
+    url, sealed_key, _, token, *more = codec.unpack_answer(sealed_triggers)[0]
     source = content["source"]
     return Delivery(
         content["webhookId"],
         source["key"],
         source["sortField"],
         content["payload"],
-        Target(url.decode(), sealed_key, any(of_key)),
+        Target(url.decode(), sealed_key, any(more[:1]), _options(more)),
         token.decode(),
     )
 
@@ -104,9 +108,16 @@ def from_outbox(namespace: str, partition: int, stream_id: str, entry: dict[str,
     token = entry["token"].decode()
     webhook_id = f"{namespace}-{partition}-{stream_id}"
     return [
-        Delivery(webhook_id, key, sort_field, payload, Target(url.decode(), sealed, any(of_key)), token)
-        for url, sealed, _, *of_key in codec.unpack_answer(entry["triggers"])
+        Delivery(
+            webhook_id, key, sort_field, payload, Target(url.decode(), sealed, any(more[:1]), _options(more)), token
+        )
+        for url, sealed, _, *more in codec.unpack_answer(entry["triggers"])
     ]
+
+
+def _options(more: list[Any]) -> Options:
+    """The options of a trigger, which stand behind whether it is its key's."""
+    return codec.decode_options(more[1]) if len(more) > 1 and more[1] else PLAIN
 
 
 def _payload(entry: dict[str, bytes], key: str, sort_field: str) -> dict[str, Any]:
