@@ -115,8 +115,8 @@ def _show_triggers(packed: bytes, api_keys: bool) -> list[dict[str, Any]]:
         delivery, written = (more, more[2:]) if len(more) > 1 else ([], more)
         options = codec.decode_options(written[0]) if written else PLAIN
         trigger |= {name: value for name, value in options.to_dict().items() if name != "hasSecret"}
-        if options.secrets and api_keys:
-            trigger["sealedSecrets"] = [base64.b64encode(bytes(secret)).decode() for secret in options.secrets]  # type: ignore[arg-type]
+        if options.sealed and api_keys:
+            trigger["sealedSecrets"] = [base64.b64encode(secret).decode() for secret in options.sealed]
         if events:
             trigger["events"] = [event.decode() for event in events]
         if sealed and api_keys:

@@ -209,7 +209,7 @@ def encode_triggers(changes: list[TriggerChange], secrets: SecretBox, owner: byt
 
 
 def _seal_secrets(options: Options, secrets: SecretBox, owner: bytes) -> list[bytes] | None:
-    return None if options.secrets is None else [secrets.seal(str(secret), owner) for secret in options.secrets]
+    return None if options.secrets is None else [secrets.seal(secret, owner) for secret in options.secrets]
 
 
 def pack_options(options: Options, sealed: list[bytes] | None) -> list[list[Any]]:
@@ -232,7 +232,7 @@ def decode_options(written: list[Any]) -> Options:
         retry=None if retry is False else tuple(retry),
         ordered=bool(ordered),
         format=form.decode() if form else None,
-        secrets=tuple(secrets) if secrets else None,
+        sealed=tuple(secrets or ()),
     )
 
 

@@ -41,8 +41,8 @@ class Options:
 
     ``where`` are filters that the changed item must meet, ``conditions`` the same compiled. ``retry`` are the waits
     between attempts in ms, None where the server's hold. ``ordered``: the events of an item arrive one after the
-    other. ``format`` is None or ``cloudevents``. ``secrets`` sign in place of the namespace's: as written (None: those
-    that are stored stay), or sealed where they are read.
+    other. ``format`` is None or ``cloudevents``. ``secrets`` sign in place of the namespace's, as written (None: those
+    that are stored stay); ``sealed`` are the same where they were read.
     """
 
     where: Mapping[str, Any] | None = None
@@ -50,13 +50,14 @@ class Options:
     retry: tuple[int, ...] | None = None
     ordered: bool = False
     format: str | None = None
-    secrets: tuple[str, ...] | tuple[bytes, ...] | None = None
+    secrets: tuple[str, ...] | None = field(default=None, repr=False)
+    sealed: tuple[bytes, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As it reads outside: what is not the default."""
         retry = None if self.retry is None else [format_duration(wait) for wait in self.retry]
         shown = {"where": self.where, "retry": retry, "ordered": self.ordered or None, "format": self.format}
-        shown["hasSecret"] = bool(self.secrets) or None
+        shown["hasSecret"] = bool(self.sealed) or None
         return {name: value for name, value in shown.items() if value is not None}
 
 

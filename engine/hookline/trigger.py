@@ -20,7 +20,7 @@ SECRETS_MAX = 2
 CLOUDEVENTS = "cloudevents"
 _FORMATS = (CLOUDEVENTS,)
 _WORD = re.compile(r"[^\0]{1,64}")
-_NAMES = {"url", "apiKey", "events", "where", "retry", "ordered", "format", "secret"}
+_NAMES = {"url", "apiKey", "events", "where", "retry", "format", "secret"}
 _READ_ONLY = {"hasApiKey", "hasSecret"}
 """What reading shows in their place, taken back so that what was read can be written."""
 
@@ -94,17 +94,14 @@ def _is_header_value(text: str) -> bool:
 
 def _read_options(entry: Mapping[str, Any], pointer: str) -> Options:
     """What an entry says beyond URL, API key and events."""
-    ordered, form, where = entry.get("ordered"), entry.get("format"), entry.get("where")
+    form, where = entry.get("format"), entry.get("where")
     conditions = compile_where(where, f"{pointer}/where").conditions
-    if ordered not in (None, True, False):
-        raise Invalid.at(f"{pointer}/ordered", "expected true or false")
     if form is not None and form not in _FORMATS:
         raise Invalid.at(f"{pointer}/format", f"expected {', '.join(_FORMATS)}, or null for Hookline's own")
     return Options(
         where=where if conditions else None,
         conditions=conditions,
         retry=_read_retry(entry.get("retry"), f"{pointer}/retry"),
-        ordered=bool(ordered),
         format=form,
         secrets=_read_secrets(entry.get("secret"), f"{pointer}/secret"),
     )
@@ -126,18 +123,13 @@ def _read_secrets(value: object, pointer: str) -> tuple[str, ...] | None:
     """The signing secrets, the newest first; None keeps what is stored, an empty text is none."""
     if value is None:
         return None
-    written = [value] if isinstance(value, str) else value
     if value == "":
         return ()
-    if (
-        not isinstance(written, list | tuple)
-        or not 1 <= len(written) <= SECRETS_MAX
-        or not all(map(_is_secret, written))
-    ):
-        raise Invalid.at(
-            pointer, f"expected whsec_ and the base64 of 24 to 64 bytes, or a list of up to {SECRETS_MAX} such texts"
-        )
-    return tuple(written)
+    written = [value] if isinstance(value, str) else value
+    if isinstance(written, list | tuple) and 1 <= len(written) <= SECRETS_MAX and all(map(_is_secret, written)):
+        return tuple(written)
+    expected = f"expected whsec_ and the base64 of 24 to 64 bytes, or a list of up to {SECRETS_MAX} such texts"
+    raise Invalid.at(pointer, expected)
 
 
 def _is_secret(text: object) -> bool:

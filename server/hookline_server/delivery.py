@@ -48,7 +48,7 @@ class Deliveries:
             "c": codec.pack(delivery.content()),
             "t": delivery.sealed(),
             "a": str(len(attempts)),
-            "ma": str(len(self.schedule()) + 1),
+            "ma": str(len(self.schedule(delivery)) + 1),
         }
         told = {**delivery.facts(), "attempt_log": list(attempts)}
         values |= {f"m:{name}": codec.pack(value) for name, value in told.items()}
@@ -75,9 +75,10 @@ class Deliveries:
         await self._endpoints.note(endpoint_id, delivery.target.url, {})
         self._prepared.add(endpoint_id)
 
-    def schedule(self) -> Sequence[float]:
-        """Seconds between the attempts of a delivery."""
-        return self._datastore.settings.delivery_schedule
+    def schedule(self, delivery: Delivery) -> Sequence[float]:
+        """Seconds between the attempts of a delivery: its trigger's, or the server's."""
+        retry = delivery.target.options.retry
+        return self._datastore.settings.delivery_schedule if retry is None else [wait / 1000 for wait in retry]
 
     async def claim(self, lane: str, worker: str, limit: int) -> Claimed:
         """Up to so many deliveries of a lane that are due, each for as long as an attempt can take.

@@ -13,6 +13,7 @@ from hookline import codec
 from hookline.clock import format_time
 from hookline.codec import Fields
 from hookline.item import PLAIN, Options
+from hookline.trigger import CLOUDEVENTS
 from hookline_server.endpoint import lane_of
 
 
@@ -58,9 +59,29 @@ class Delivery:
     target: Target
     token: str
 
+    @property
+    def media_type(self) -> str:
+        """The Content-Type of the body."""
+        return "application/cloudevents+json" if self.target.options.format == CLOUDEVENTS else "application/json"
+
     def body(self) -> bytes:
-        """The bytes to post: they depend on nothing but the event."""
-        return msgspec.json.encode({**self.payload, "token": self.token} if self.token else self.payload)
+        """The bytes to post: they depend on nothing but the event and the format that its trigger asks for."""
+        payload = {**self.payload, "token": self.token} if self.token else self.payload
+        return msgspec.json.encode(self._cloud_event(payload) if self.target.options.format == CLOUDEVENTS else payload)
+
+    def _cloud_event(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """The event by CloudEvents 1.0, in its structured form; ``webhook_id`` begins with the namespace."""
+        namespace = self.webhook_id.rsplit("-", 3)[0]
+        return {
+            "specversion": "1.0",
+            "id": self.webhook_id,
+            "source": f"/hookline/{namespace}/{self.source_key}",
+            "type": f"hookline.item.{payload['event']}",
+            "subject": self.source_sort_field,
+            "time": payload["occurredAt"],
+            "datacontenttype": "application/json",
+            "data": payload,
+        }
 
     def content(self) -> dict[str, Any]:
         """What the lane's item shows of it. API key and token stay out: they are kept with its sealed triggers."""
@@ -83,7 +104,7 @@ class Delivery:
     def sealed(self) -> bytes:
         """The trigger as the lane's item keeps it: no events, so it never fires by itself."""
         target = self.target
-        options = codec.pack_options(target.options, list(map(bytes, target.options.secrets or ())))  # type: ignore[arg-type]
+        options = codec.pack_options(target.options, list(target.options.sealed))
         return codec.pack_request([[target.url, target.sealed_key, [], self.token, target.of_key, *options]])
 
 

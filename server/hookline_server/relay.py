@@ -23,6 +23,7 @@ from hookline_server.endpoint import DELIVERIES, Endpoints
 from hookline_server.event import Delivery, from_outbox
 from hookline_server.health import Health
 from hookline_server.lane import Lane, Lanes
+from hookline_server.loop import LoopGuard
 from hookline_server.retry import delay_after
 from hookline_server.role import Surviving
 from hookline_server.sender import Sender
@@ -58,6 +59,7 @@ class Relay:
         self._deliveries = Deliveries(datastore)
         self._health = Health(Endpoints(datastore))
         self.lanes = Lanes(Endpoints(datastore), self._settings.lane_concurrency)
+        self._loops = LoopGuard(self._settings.loop_limit)
         self.outcomes: Counter[str] = Counter()
         # A delivery ends within its timeout; what is held for longer was given up by whoever holds it.
         self._idle_ms = round(self._settings.delivery_timeout * 2000) + 5000
@@ -174,6 +176,14 @@ class Relay:
         """The first attempt, straight from the outbox; a lane without room gets the delivery without one."""
         lane = self.lanes.get(delivery.target.endpoint_id)
         now = time.time()
+        slowed, first = self._loops.wait(delivery, now)
+        if slowed:
+            if first:
+                name, origin = f"{delivery.source_key}/{delivery.source_sort_field}", delivery.target.origin
+                log.warning("item %s calls %s again and again, as in a loop: its webhooks are slowed", name, origin)
+            await self._deliveries.keep(delivery, delay=slowed, error="slowed: its item calls this URL in a loop")
+            lane.look(now + slowed)
+            return
         if not lane.room(now, direct=True):
             await self._deliveries.keep(delivery)
             lane.look(lane.opens_at(now))
@@ -181,7 +191,7 @@ class Relay:
         answer, attempt = await self._attempt(lane, delivery)
         if answer.ok:
             return
-        delay = delay_after(1, self._deliveries.schedule())
+        delay = delay_after(1, self._deliveries.schedule(delivery))
         final = _is_final(answer) or delay is None
         await self._deliveries.keep(
             delivery, [attempt], delay=delay or 0.0, error=explain(answer), status="failed" if final else None
@@ -265,7 +275,7 @@ class Relay:
             with Surviving(log, f"delivery {item.sort_field}"):
                 delivery = kept.read(item)
                 answer, attempt = await self._attempt(lane, delivery, begun=True)
-                delay = delay_after(item.metadata["attempts"], self._deliveries.schedule()) or 0.0
+                delay = delay_after(item.metadata["attempts"], self._deliveries.schedule(delivery)) or 0.0
                 outcome = await self._deliveries.settle(item, attempt, answer, delay=delay, final=_is_final(answer))
                 if not outcome.ok:
                     log.warning("delivery %s was settled by somebody else: %s", item.sort_field, outcome.word)

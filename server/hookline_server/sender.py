@@ -7,7 +7,7 @@ import time
 from hookline import Datastore, codec
 from hookline_server.egress import Answer, Egress
 from hookline_server.event import Delivery
-from hookline_server.signature import sign
+from hookline_server.signature import read_secret, sign
 
 
 class Sender:
@@ -31,16 +31,24 @@ class Sender:
 
     def _headers(self, delivery: Delivery, body: bytes) -> dict[str, str]:
         timestamp = int(time.time())
+        signatures = [sign(secret, delivery.webhook_id, timestamp, body) for secret in self._signing(delivery)]
         headers = {
-            "Content-Type": "application/json",
+            "Content-Type": delivery.media_type,
             "webhook-id": delivery.webhook_id,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(self._secret, delivery.webhook_id, timestamp, body),
+            "webhook-signature": " ".join(signatures),
         }
         api_key = self._open(delivery, delivery.target.sealed_key)
         if api_key:
             headers["X-API-KEY"] = api_key
         return headers
+
+    def _signing(self, delivery: Delivery) -> list[bytes]:
+        """The secrets that sign a delivery: its trigger's, or the namespace's."""
+        sealed = delivery.target.options.sealed
+        if not sealed:
+            return [self._secret]
+        return [read_secret(self._open(delivery, secret)) for secret in sealed]
 
     def _open(self, delivery: Delivery, sealed: bytes) -> str:
         """A secret of the trigger, which is sealed for the item, or the key, that the trigger is on."""
