@@ -7,10 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
+from hookline import Settings, configuration
 from hookline_server.cli import app
+from hookline_server.cli.page import page
 from process import hookline
 
 COMMANDS = sorted(
@@ -87,3 +91,27 @@ def test_to_begin_does_not_wait_for_what_a_server_needs() -> None:
     check = f"import sys, hookline_server.cli; print(sorted({heavy!r} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
     assert found == "[]\n"
+
+
+async def test_serve_has_an_option_for_every_setting_but_the_key_to_all_secrets() -> None:
+    code, said = await hookline("serve", "--help", COLUMNS="200")
+    assert code == 0
+    told = set(re.findall(r"│ (--[a-z-]+)", said)) - {"--help"}
+    assert told == {configuration.flag(setting) for setting in fields(Settings)} - {""}
+    assert [setting.name for setting in fields(Settings) if not configuration.flag(setting)] == ["secret_key"]
+    assert "redis://, rediss:// or unix:// URL of a store" in said
+    assert "[default: 1s,5s,30s,2m,10m,1h,3h,8h,1d]" in said
+
+
+async def test_an_option_that_cannot_be_read_is_named_by_itself_and_the_file_by_its_path(tmp_path: Path) -> None:
+    file = tmp_path / "hookline.toml"
+    file.write_text("tick = 0\n")
+    code, said = await hookline("serve", "--port", "eighty", "--config", str(file))
+    assert code == 2
+    assert "hookline: --port: expected a whole number: port to listen on" in said
+    assert f"hookline: {file}: tick: expected a number from 0.01 on" in said
+
+
+def test_the_page_of_the_settings_is_current() -> None:
+    written = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+    assert written == page(), "write it anew: make docs"

@@ -44,7 +44,7 @@ def checked(read: Callable[[], Result], option: str = "") -> Result:
         return read()
     except Invalid as error:
         for flaw in error.flaws:
-            fail(f"{flaw.pointer.lstrip('/')}: {flaw.detail}")
+            fail(f"{flaw.pointer.removeprefix('/')}: {flaw.detail}")
     except (HooklineError, ValueError) as error:
         fail(f"{option + ': ' if option else ''}{error}")
     raise typer.Exit(MISUSED)

@@ -2,47 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import logging
+import sys
+from typing import Any
 
 import typer
 
+from hookline_server.cli import configuration
 from hookline_server.cli.ending import FAILED, run
-from hookline_server.cli.options import Data, settings
+from hookline_server.cli.options import settings
 
 PANEL = "Run a server"
 app = typer.Typer()
 
 
-@app.command(rich_help_panel=PANEL)
-def serve(
-    store: Annotated[
-        str | None,
-        typer.Option(
-            help="URL of a Redis or Valkey, or of nodes of a cluster, with commas between; left out: the embedded one."
-        ),
-    ] = None,
-    data: Data = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; left out: 127.0.0.1.")] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65_535, help="Port to listen on, 0 for a free one; left out: 8080.")
-    ] = None,
-) -> None:
+def serve(**given: Any) -> None:
     """Run the server until Ctrl-C.
 
-    Options win over the environment.
+    Each option has a variable too: --call-timeout is HOOKLINE_CALL_TIMEOUT, --store
+    is HOOKLINE_STORE_URL; HOOKLINE_SECRET_KEY has no option. Options win over the
+    environment, and that over the file of --config. Durations may have a unit, such
+    as 500ms or 30s. docs/configuration.md has all of this on one page.
 
     Examples:
       hookline serve
       hookline serve --port 9090 --data /var/lib/hookline
       hookline serve --store redis://127.0.0.1:6379/0
     """
-    import logging
-    import sys
-
     from hookline_server.serve import serve as serve_forever
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    run(serve_forever(settings(store_url=store, data=data, host=host, port=port), typer.echo))
+    run(serve_forever(settings(**given), typer.echo))
+
+
+serve.__signature__ = configuration.signature()  # type: ignore[attr-defined]
+app.command(rich_help_panel=PANEL)(serve)
 
 
 @app.command(rich_help_panel=PANEL)
