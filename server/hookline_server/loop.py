@@ -26,7 +26,7 @@ class LoopGuard:
         self._rows = [array("L"), array("L")]
 
     def wait(self, delivery: Delivery, now: float) -> tuple[float, bool]:
-        """Seconds that a new call is to wait, and whether it is the first of its window to do so; ``now`` in seconds."""
+        """Seconds that a call at ``now`` (in seconds) is to wait, and whether it is the first of its window to."""
         if not self._limit:
             return 0.0, False
         if now - self._begun >= WINDOW:
