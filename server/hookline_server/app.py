@@ -12,6 +12,8 @@ from starlette.routing import Route
 
 from hookline import Datastore
 from hookline_server.edge import Edge
+from hookline_server.metrics import Metrics
+from hookline_server.peers import Peers
 from hookline_server.problem import respond
 from hookline_server.routes import (
     batch,
@@ -24,8 +26,10 @@ from hookline_server.routes import (
     items,
     jobs,
     keys,
+    metrics,
     orchestrations,
 )
+from hookline_server.traffic import Traffic
 
 ROUTES: list[Route] = [
     *items.routes,
@@ -39,6 +43,7 @@ ROUTES: list[Route] = [
     *deliveries.routes,
     *endpoints.routes,
     *health.routes,
+    *metrics.routes,
 ]
 """Every route. The first that matches wins, so what is called most comes first."""
 
@@ -46,7 +51,13 @@ Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 def create_app(
-    datastore: Datastore, orchestrations: Any = None, *, cors_origins: Collection[str] = (), ready: Ready | None = None
+    datastore: Datastore,
+    orchestrations: Any = None,
+    *,
+    cors_origins: Collection[str] = (),
+    ready: Ready | None = None,
+    peers: Peers | None = None,
+    log_requests: str = "off",
 ) -> Starlette:
     """The application over an open datastore, which stays the caller's to close.
 
@@ -55,13 +66,18 @@ def create_app(
         orchestrations: the orchestrator, if there is one, as ``request.app.state.orchestrations``.
         cors_origins: sites whose pages may use the API in a browser, such as ``https://app.example``; ``*`` is all.
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
+        log_requests: the level at which each request is logged, or ``off``.
+        peers: the figures of the other processes that serve the same port.
     """
     app = Starlette(
-        routes=ROUTES, middleware=[Middleware(Edge, cors_origins)], exception_handlers={HTTPException: respond}
+        routes=ROUTES,
+        middleware=[Middleware(Edge, Traffic(ROUTES, log_requests), cors_origins)],
+        exception_handlers={HTTPException: respond},
     )
     # An unknown path is answered as one, not sent elsewhere.
     app.router.redirect_slashes = False
     app.state.datastore = datastore
     app.state.orchestrations = orchestrations
     app.state.ready = ready
+    app.state.metrics = Metrics(lambda: [app.state.datastore], peers)
     return app

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 
@@ -23,6 +22,7 @@ from hookline_server.endpoint import DELIVERIES, Endpoints
 from hookline_server.event import Delivery, from_outbox
 from hookline_server.health import Health
 from hookline_server.lane import Lane, Lanes
+from hookline_server.logs import EVENT
 from hookline_server.loop import LoopGuard
 from hookline_server.retry import delay_after
 from hookline_server.role import Surviving
@@ -46,8 +46,7 @@ _Events = list[tuple[Slot, bytes, list[Delivery]]]
 class Relay:
     """One relay. ``consumer`` is its stable name: restarted under it, it goes on with what it had taken.
 
-    ``grace`` is how long it waits, in seconds, for the webhooks in flight when it is stopped. ``outcomes`` counts
-    attempts by what came of them: ``ok``, ``http_4xx``, ``http_5xx``, ..., or the word of :class:`egress.Answer`.
+    ``grace`` is how long it waits, in seconds, for the webhooks in flight when it is stopped.
     """
 
     def __init__(self, datastore: Datastore, egress: Egress, consumer: str, *, grace: float = 5.0) -> None:
@@ -60,7 +59,6 @@ class Relay:
         self._health = Health(Endpoints(datastore))
         self.lanes = Lanes(Endpoints(datastore), self._settings.lane_concurrency)
         self._loops = LoopGuard(self._settings.loop_limit)
-        self.outcomes: Counter[str] = Counter()
         # A delivery ends within its timeout; what is held for longer was given up by whoever holds it.
         self._idle_ms = round(self._settings.delivery_timeout * 2000) + 5000
         self.fresh = Slots(self._settings.relay_concurrency)
@@ -154,6 +152,7 @@ class Relay:
     async def _deliver(self, partition: int, slot: Slot, stream_id: bytes, deliveries: list[Delivery]) -> None:
         try:
             with Surviving(log, f"the delivery of event {stream_id.decode()}"):
+                EVENT.set(deliveries[0].webhook_id)
                 if len(deliveries) == 1:
                     await self._first(deliveries[0])
                 else:
@@ -272,6 +271,7 @@ class Relay:
 
     async def _again(self, lane: Lane, slot: Slot, item: Item) -> None:
         try:
+            EVENT.set(item.sort_field)
             with Surviving(log, f"delivery {item.sort_field}"):
                 delivery = kept.read(item)
                 answer, attempt = await self._attempt(lane, delivery, begun=True)
@@ -295,7 +295,6 @@ class Relay:
             answer = await self._sender.post(delivery)
         finally:
             lane.end()
-        self.outcomes[_kind(answer)] += 1
         with Surviving(log, f"what is stored of endpoint {lane.endpoint.id}"):
             await self._health.note(lane, delivery.target, answer)
         return answer, attempt_of(answer, round(now * 1000))
@@ -308,9 +307,3 @@ class Relay:
 
 def _is_final(answer: Answer) -> bool:
     return not answer.ok and (answer.status == GONE or answer.wish in (DISABLE, ABORT))
-
-
-def _kind(answer: Answer) -> str:
-    if answer.ok:
-        return "ok"
-    return answer.error or f"http_{(answer.status or 0) // 100}xx"

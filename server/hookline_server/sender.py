@@ -5,9 +5,19 @@ from __future__ import annotations
 import time
 
 from hookline import Datastore, codec
+from hookline.figures import Family
 from hookline_server.egress import Answer, Egress
 from hookline_server.event import Delivery
 from hookline_server.signature import read_secret, sign
+
+_IN_FLIGHT = Family("gauge", "hookline_deliveries_in_flight", "Webhooks being posted now", ("namespace",))
+_ATTEMPTS = Family(
+    "counter",
+    "hookline_delivery_attempts",
+    "Attempts by outcome: the class of the status such as 2xx, or why there is none, such as timeout",
+    ("namespace", "outcome"),
+)
+_DURATION = Family("histogram", "hookline_delivery_duration_seconds", "Attempts, from lookup to answer", ("namespace",))
 
 
 class Sender:
@@ -21,13 +31,20 @@ class Sender:
 
     async def post(self, delivery: Delivery) -> Answer:
         """Make one attempt. Whatever is wrong with it ends in an answer."""
+        _IN_FLIGHT.add(self._namespace)
         try:
             body = delivery.body()
-            return await self._egress.post(
+            answer = await self._egress.post(
                 delivery.target.url, body, self._headers(delivery, body), secrets=[delivery.token]
             )
         except ValueError as error:
+            _ATTEMPTS.add(self._namespace, "unopenable")
             return Answer(None, str(error), None, 0, "")
+        finally:
+            _IN_FLIGHT.add(self._namespace, amount=-1)
+        _ATTEMPTS.add(self._namespace, answer.outcome)
+        _DURATION.observe(answer.duration_ms / 1000, self._namespace)
+        return answer
 
     def _headers(self, delivery: Delivery, body: bytes) -> dict[str, str]:
         timestamp = int(time.time())

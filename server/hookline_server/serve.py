@@ -17,6 +17,7 @@ from hookline import Datastore, EmbeddedStore, SecretBox, Settings
 from hookline.errors import Unavailable
 from hookline.secret import load_key
 from hookline.wake import Wakes
+from hookline_server import logs
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
 from hookline_server.orchestrator import Orchestrator
@@ -33,6 +34,7 @@ async def serve(settings: Settings, say: Say) -> None:
     Raises:
         Incompatible, Unavailable: the store cannot be used; the text says what to do.
     """
+    logs.note_loop_errors(asyncio.get_running_loop())
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(_listen(settings))
         host, port = listener.getsockname()[:2]
@@ -51,7 +53,13 @@ async def serve(settings: Settings, say: Say) -> None:
         server = _Server(
             (datastore.wakes, datastore.changes),
             uvicorn.Config(
-                create_app(datastore, orchestrator, cors_origins=settings.cors_origins),
+                create_app(
+                    datastore,
+                    orchestrator,
+                    cors_origins=settings.cors_origins,
+                    log_requests=settings.log_requests,
+                ),
+                log_config=None,
                 log_level="warning",
                 access_log=False,
                 proxy_headers=False,
