@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,6 +11,8 @@ from starlette.routing import Route
 
 from hookline import Datastore
 from hookline_server.edge import Edge
+from hookline_server.gate import Gate
+from hookline_server.guard import guarded
 from hookline_server.metrics import Metrics
 from hookline_server.peers import Peers
 from hookline_server.problem import respond
@@ -32,28 +33,32 @@ from hookline_server.routes import (
 from hookline_server.traffic import Traffic
 
 ROUTES: list[Route] = [
-    *items.routes,
-    *item.routes,
-    *jobs.routes,
-    *batch.routes,
-    *bulk.routes,
-    *commands.routes,
-    *orchestrations.routes,
-    *keys.routes,
-    *deliveries.routes,
-    *endpoints.routes,
-    *health.routes,
-    *metrics.routes,
+    guarded(route)
+    for route in (
+        *items.routes,
+        *item.routes,
+        *jobs.routes,
+        *batch.routes,
+        *bulk.routes,
+        *commands.routes,
+        *orchestrations.routes,
+        *keys.routes,
+        *deliveries.routes,
+        *endpoints.routes,
+        *health.routes,
+        *metrics.routes,
+    )
 ]
-"""Every route. The first that matches wins, so what is called most comes first."""
+"""Every route, behind its guard. The first that matches wins, so what is called most comes first."""
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 def create_app(
     datastore: Datastore,
-    orchestrations: Any = None,
+    gate: Gate | None = None,
     *,
+    datastores: Callable[[], Iterable[Datastore]] | None = None,
     cors_origins: Collection[str] = (),
     ready: Ready | None = None,
     peers: Peers | None = None,
@@ -62,8 +67,9 @@ def create_app(
     """The application over an open datastore, which stays the caller's to close.
 
     Args:
-        datastore: where everything is kept; routes find it as ``request.app.state.datastore``.
-        orchestrations: the orchestrator, if there is one, as ``request.app.state.orchestrations``.
+        datastore: the namespace of who is asked for no API key. Routes find theirs by ``caller.datastore_of(request)``.
+        gate: tells who asks; without one everybody may do everything.
+        datastores: those of which ``/metrics`` tells what they hold, if that is not ``datastore`` alone.
         cors_origins: sites whose pages may use the API in a browser, such as ``https://app.example``; ``*`` is all.
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
         log_requests: the level at which each request is logged, or ``off``.
@@ -77,7 +83,7 @@ def create_app(
     # An unknown path is answered as one, not sent elsewhere.
     app.router.redirect_slashes = False
     app.state.datastore = datastore
-    app.state.orchestrations = orchestrations
+    app.state.gate = gate
     app.state.ready = ready
-    app.state.metrics = Metrics(lambda: [app.state.datastore], peers)
+    app.state.metrics = Metrics(datastores or (lambda: [app.state.datastore]), peers)
     return app

@@ -30,7 +30,7 @@ _PREFLIGHT_FOR = "600"
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _SENT = (
     "Accept, Authorization, Content-Encoding, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, "
-    "X-Request-Id"
+    "X-API-Key, X-Request-Id"
 )
 _SHOWN = b"etag, location, link, preference-applied, retry-after, x-request-id"
 

@@ -34,6 +34,12 @@ KINDS: dict[str, tuple[int, str]] = {
     "method_not_allowed": (405, "The path does not have this method"),
     "not_acceptable": (406, "There is no answer of a kind that the client takes"),
     "cross_site": (403, "The request comes from a page of another site"),
+    "missing_api_key": (401, "The request shows no API key"),
+    "invalid_api_key": (401, "The API key is not good"),
+    "missing_scope": (403, "The API key lacks a scope"),
+    "key_not_allowed": (403, "The API key is limited to other keys"),
+    "too_many_attempts": (429, "Too many wrong API keys"),
+    "unknown_api_key": (404, "There is no such API key"),
     "bad_request": (400, "The request cannot be served"),
     # What the store says no to
     "not_found": (404, "There is no such item"),

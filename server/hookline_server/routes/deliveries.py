@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hookline import Datastore
 from hookline.errors import Invalid
 from hookline_server import body, deliveries, head
 from hookline_server.answer import Answer
 from hookline_server.body import Body
+from hookline_server.caller import whole_of
 from hookline_server.routes import resource
 from hookline_server.routes.bulk import advance
 
@@ -44,7 +44,7 @@ async def index(request: Request) -> Response:
     given = head.read_query(request, "limit", "cursor", *_SELECTION)
     limit = head.read_limit(given.get("limit", "50"))
     found, cursor = await deliveries.page(
-        _datastore(request), _where(given), _endpoint(given.get("endpoint")), limit, given.get("cursor")
+        whole_of(request), _where(given), _endpoint(given.get("endpoint")), limit, given.get("cursor")
     )
     shown = {"items": [deliveries.describe(item) for item in found], "cursor": cursor}
     return Answer(shown, headers=head.next_page(request, given, cursor))
@@ -53,27 +53,27 @@ async def index(request: Request) -> Response:
 async def get(request: Request) -> Response:
     """One delivery, with its attempts and its body."""
     head.read_query(request)
-    item = await deliveries.get(_datastore(request), request.path_params["id"])
+    item = await deliveries.get(whole_of(request), request.path_params["id"])
     return Answer(deliveries.describe(item, whole=True))
 
 
 async def redrive(request: Request) -> Response:
     """Put one failed delivery back in line."""
     head.read_query(request)
-    return Answer(deliveries.describe(await deliveries.redrive(_datastore(request), request.path_params["id"])))
+    return Answer(deliveries.describe(await deliveries.redrive(whole_of(request), request.path_params["id"])))
 
 
 async def cancel(request: Request) -> Response:
     """Attempt one delivery no more."""
     head.read_query(request)
-    return Answer(deliveries.describe(await deliveries.cancel(_datastore(request), request.path_params["id"])))
+    return Answer(deliveries.describe(await deliveries.cancel(whole_of(request), request.path_params["id"])))
 
 
 async def redrive_all(request: Request) -> Response:
     """Put all failed deliveries that match back in line, such as those since a time."""
     head.read_query(request)
     given = await body.read_json(request, Selected)
-    steps = deliveries.redrive_all(_datastore(request), given.where(), _endpoint(given.endpoint), given.cursor)
+    steps = deliveries.redrive_all(whole_of(request), given.where(), _endpoint(given.endpoint), given.cursor)
     return await advance(steps)
 
 
@@ -81,7 +81,7 @@ async def cancel_all(request: Request) -> Response:
     """Cancel all that match of those that wait."""
     head.read_query(request)
     given = await body.read_json(request, Selected)
-    steps = deliveries.cancel_all(_datastore(request), given.where(), _endpoint(given.endpoint), given.cursor)
+    steps = deliveries.cancel_all(whole_of(request), given.where(), _endpoint(given.endpoint), given.cursor)
     return await advance(steps)
 
 
@@ -95,11 +95,6 @@ def _endpoint(written: str | None) -> str | None:
     if written is not None and not re.fullmatch("[0-9a-f]{20}", written):
         raise Invalid.at("/endpoint", "expected the id of an endpoint: 20 hexadecimal digits")
     return written
-
-
-def _datastore(request: Request) -> Datastore:
-    datastore: Datastore = request.app.state.datastore
-    return datastore
 
 
 routes = [

@@ -7,13 +7,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hookline import Datastore
 from hookline.errors import Invalid
 from hookline.stats import Stats
 from hookline.url import check_url
 from hookline_server import body, head
 from hookline_server.answer import Answer
 from hookline_server.body import Body
+from hookline_server.caller import whole_of
 from hookline_server.endpoint import Endpoint, Endpoints, lane_of
 from hookline_server.event import endpoint_of
 from hookline_server.routes import resource
@@ -39,7 +39,7 @@ async def index(request: Request) -> Response:
     given = head.read_query(request, "status", "limit", "cursor")
     where = {"status": given["status"]} if "status" in given else {}
     limit = head.read_limit(given.get("limit", "50"))
-    found, cursor = await Endpoints(_datastore(request)).page(where, limit, given.get("cursor"))
+    found, cursor = await Endpoints(whole_of(request)).page(where, limit, given.get("cursor"))
     shown = [await _describe(request, endpoint) for endpoint in found]
     return Answer({"items": shown, "cursor": cursor}, headers=head.next_page(request, given, cursor))
 
@@ -52,7 +52,7 @@ async def post(request: Request) -> Response:
         check_url(url)
     except ValueError as error:
         raise Invalid.at("/url", str(error)) from None
-    endpoints, endpoint_id = Endpoints(_datastore(request)), endpoint_of(url)
+    endpoints, endpoint_id = Endpoints(whole_of(request)), endpoint_of(url)
     await endpoints.note(endpoint_id, url, {})
     shown = await _describe(request, await endpoints.get(endpoint_id))
     return Answer(shown, 201, {"Location": f"/v1/endpoints/{endpoint_id}"})
@@ -61,18 +61,18 @@ async def post(request: Request) -> Response:
 async def get(request: Request) -> Response:
     """One endpoint."""
     head.read_query(request)
-    return Answer(await _describe(request, await Endpoints(_datastore(request)).get(_id(request))))
+    return Answer(await _describe(request, await Endpoints(whole_of(request)).get(_id(request))))
 
 
 async def put(request: Request) -> Response:
     """Replace what is decided of an endpoint. Made active, it begins anew; relays follow within a second."""
     head.read_query(request)
     given = (await body.read_json(request, NewSettings)).given()
-    return Answer(await _describe(request, await Endpoints(_datastore(request)).configure(_id(request), given)))
+    return Answer(await _describe(request, await Endpoints(whole_of(request)).configure(_id(request), given)))
 
 
 async def _describe(request: Request, endpoint: Endpoint) -> dict[str, Any]:
-    stats: Stats = await _datastore(request).stats(lane_of(endpoint.id))
+    stats: Stats = await whole_of(request).stats(lane_of(endpoint.id))
     counts: dict[str, int] = {}
     for row in stats.rows:
         if row.status and row.count:
@@ -83,11 +83,6 @@ async def _describe(request: Request, endpoint: Endpoint) -> dict[str, Any]:
 def _id(request: Request) -> str:
     endpoint_id: str = request.path_params["id"]
     return endpoint_id
-
-
-def _datastore(request: Request) -> Datastore:
-    datastore: Datastore = request.app.state.datastore
-    return datastore
 
 
 routes = [
