@@ -235,6 +235,7 @@ class Relay:
 
     async def _drain(self, lane: Lane) -> None:
         """Attempt what is due in one lane, as many at once as the lane may have."""
+        lane.look(time.time() + SCAN)  # should it fail
         try:
             with Surviving(log, f"lane {lane.key}"):
                 while True:
@@ -272,6 +273,7 @@ class Relay:
     async def _again(self, lane: Lane, slot: Slot, item: Item) -> None:
         try:
             EVENT.set(item.sort_field)
+            lane.look((item.locked_until_ms or 0) / 1000)  # should it fail, it can be claimed again then
             with Surviving(log, f"delivery {item.sort_field}"):
                 delivery = kept.read(item)
                 answer, attempt = await self._attempt(lane, delivery, begun=True)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hookline import Datastore
@@ -74,7 +74,7 @@ def _job(verb: str, body: Any, scopes: tuple[str, ...]) -> Probe:
 
 _ENDPOINT = endpoint_of(URL)
 _DELIVERY, _DEAD = (f"{_ENDPOINT}.{CANARY}-0-{number}-0" for number in (1, 2))
-_WEBHOOKS: list[tuple[Any, ...]] = [
+_WEBHOOKS: list[Any] = [
     ("GET", "/v1/deliveries", "/v1/deliveries"),
     ("GET", "/v1/deliveries/{id}", f"/v1/deliveries/{_DELIVERY}"),
     ("POST", "/v1/deliveries/redrive", "/v1/deliveries/redrive", {}),
@@ -124,7 +124,7 @@ PROBES = [
     Probe("PUT", _RULES, "/v1/orchestrations/rule-KEY", {"key": "reports.a"}, ADMIN),
     Probe("DELETE", _RULES, "/v1/orchestrations/rule-KEY", scopes=ADMIN),
     Probe("POST", f"{_RULES}/run", "/v1/orchestrations/rule-KEY/run", scopes=ADMIN),
-    *(Probe(*probe, of_all_keys=True) for probe in _WEBHOOKS),
+    *(replace(Probe(*probe), of_all_keys=True) for probe in _WEBHOOKS),
     Probe("GET", "/metrics", "/metrics", operating=True, many=True),
     Probe("GET", "/livez", "/livez", scopes=()),
     Probe("GET", "/readyz", "/readyz", scopes=()),

@@ -21,7 +21,7 @@ from relays import create_job, relaying, start
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return replace(
-        Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=0.5, lane_concurrency=4
+        Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=5.0, lane_concurrency=4
     )
 
 

@@ -27,7 +27,7 @@ OLD, NEW = ("whsec_" + base64.b64encode(bytes([byte]) * 32).decode() for byte in
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return replace(
-        Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=0.5, loop_limit=5
+        Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=5.0, loop_limit=5
     )
 
 
