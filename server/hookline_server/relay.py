@@ -234,23 +234,28 @@ class Relay:
                 self.lanes.get(row.key.removeprefix(DELIVERIES)).look(time.time())
 
     async def _drain(self, lane: Lane) -> None:
-        """Attempt what is due in one lane, as many at once as the lane may have."""
-        lane.look(time.time() + SCAN)  # should it fail
+        """Attempt what is due in one lane."""
         try:
             with Surviving(log, f"lane {lane.key}"):
-                while True:
-                    lane.freed.clear()
-                    room = lane.room(time.time())
-                    if not room and not lane.busy:
-                        lane.look(lane.opens_at(time.time()))
-                        return
-                    if not room:
-                        await pause(lane.freed, POLL)
-                        await self.lanes.refresh([lane.endpoint.id])
-                    elif not await self._claim(lane, room):
-                        return
+                await self._empty(lane)
+                return
+            lane.look(time.time() + POLL)
         finally:
             lane.draining = False
+
+    async def _empty(self, lane: Lane) -> None:
+        """Attempt what is due, as many at once as the lane may have, until nothing is due or it has no room."""
+        while True:
+            lane.freed.clear()
+            room = lane.room(time.time())
+            if not room and not lane.busy:
+                lane.look(lane.opens_at(time.time()))
+                return
+            if not room:
+                await pause(lane.freed, POLL)
+                await self.lanes.refresh([lane.endpoint.id])
+            elif not await self._claim(lane, room):
+                return
 
     async def _claim(self, lane: Lane, room: int) -> bool:
         """Begin attempts at up to so many deliveries of a lane. False if none is due now."""
