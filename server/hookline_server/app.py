@@ -17,6 +17,7 @@ from hookline_server.metrics import Metrics
 from hookline_server.peers import Peers
 from hookline_server.problem import respond
 from hookline_server.routes import (
+    apikeys,
     batch,
     bulk,
     commands,
@@ -45,6 +46,7 @@ ROUTES: list[Route] = [
         *keys.routes,
         *deliveries.routes,
         *endpoints.routes,
+        *apikeys.routes,
         *health.routes,
         *metrics.routes,
     )
@@ -63,6 +65,7 @@ def create_app(
     ready: Ready | None = None,
     peers: Peers | None = None,
     log_requests: str = "off",
+    traces: bool = False,
 ) -> Starlette:
     """The application over an open datastore, which stays the caller's to close.
 
@@ -73,11 +76,18 @@ def create_app(
         cors_origins: sites whose pages may use the API in a browser, such as ``https://app.example``; ``*`` is all.
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
         log_requests: the level at which each request is logged, or ``off``.
+        traces: whether each request is a span.
         peers: the figures of the other processes that serve the same port.
     """
+    traffic = Traffic(ROUTES, log_requests)
+    middleware = [Middleware(Edge, traffic, cors_origins)]
+    if traces:
+        from hookline_server.traces import Traced
+
+        middleware.insert(0, Middleware(Traced, traffic))
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Edge, Traffic(ROUTES, log_requests), cors_origins)],
+        middleware=middleware,
         exception_handlers={HTTPException: respond},
     )
     # An unknown path is answered as one, not sent elsewhere.

@@ -58,6 +58,8 @@ class Delivery:
     payload: dict[str, Any]
     target: Target
     token: str
+    trace: str = ""
+    """The ``traceparent`` of the request that made the change, if it had one."""
 
     @property
     def media_type(self) -> str:
@@ -90,6 +92,7 @@ class Delivery:
             "webhookId": self.webhook_id,
             "source": {"key": self.source_key, "sortField": self.source_sort_field},
             "payload": self.payload,
+            **({"traceparent": self.trace} if self.trace else {}),
         }
 
     def facts(self) -> dict[str, Any]:
@@ -119,6 +122,7 @@ def from_lane(content: dict[str, Any], sealed_triggers: bytes) -> Delivery:
         content["payload"],
         Target(url.decode(), sealed_key, any(more[:1]), _options(more)),
         token.decode(),
+        content.get("traceparent", ""),
     )
 
 
@@ -126,11 +130,17 @@ def from_outbox(namespace: str, partition: int, stream_id: str, entry: dict[str,
     """An entry of the outbox -> one delivery for each trigger that matched."""
     key, sort_field = entry["key"].decode(), entry["sort"].decode()
     payload = _payload(entry, key, sort_field)
-    token = entry["token"].decode()
+    token, trace = entry["token"].decode(), entry.get("trace", b"").decode()
     webhook_id = f"{namespace}-{partition}-{stream_id}"
     return [
         Delivery(
-            webhook_id, key, sort_field, payload, Target(url.decode(), sealed, any(more[:1]), _options(more)), token
+            webhook_id,
+            key,
+            sort_field,
+            payload,
+            Target(url.decode(), sealed, any(more[:1]), _options(more)),
+            token,
+            trace,
         )
         for url, sealed, _, *more in codec.unpack_answer(entry["triggers"])
     ]

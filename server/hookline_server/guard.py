@@ -9,13 +9,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hookline.errors import MissingScope
 from hookline.grant import ADMIN, READ, WORK, WRITE
-from hookline_server.caller import CALLER, OPERATOR, anonymous
+from hookline_server.caller import CALLER, OPERATOR, UNLIMITED, anonymous
 from hookline_server.gate import Gate
 
 ANY = (READ, WRITE, WORK)
 """Any scope will do: what is asked for in the body is held against the key, operation by operation."""
 OPEN = ()
 """No key is asked for."""
+ISSUING = (UNLIMITED,)
+"""An API key that is limited to item keys must not make one that is not."""
+DELIVERING = (UNLIMITED,)
+"""What webhooks carry is of all item keys."""
 OPERATING = (OPERATOR,)
 """What shows all namespaces."""
 
@@ -43,17 +47,21 @@ SCOPES: dict[tuple[str, str], Collection[str]] = {
     ("PUT", "/v1/orchestrations/{name}"): (ADMIN,),
     ("DELETE", "/v1/orchestrations/{name}"): (ADMIN,),
     ("POST", "/v1/orchestrations/{name}/run"): (ADMIN,),
-    ("GET", "/v1/deliveries"): (ADMIN,),
-    ("GET", "/v1/deliveries/{id}"): (ADMIN,),
-    ("POST", "/v1/deliveries/redrive"): (ADMIN,),
-    ("POST", "/v1/deliveries/cancel"): (ADMIN,),
-    ("POST", "/v1/deliveries/{id}/redrive"): (ADMIN,),
-    ("POST", "/v1/deliveries/{id}/cancel"): (ADMIN,),
-    ("GET", "/v1/endpoints"): (ADMIN,),
-    ("POST", "/v1/endpoints"): (ADMIN,),
-    ("GET", "/v1/endpoints/{id}"): (ADMIN,),
-    ("PUT", "/v1/endpoints/{id}"): (ADMIN,),
+    ("GET", "/v1/deliveries"): DELIVERING,
+    ("GET", "/v1/deliveries/{id}"): DELIVERING,
+    ("POST", "/v1/deliveries/redrive"): DELIVERING,
+    ("POST", "/v1/deliveries/cancel"): DELIVERING,
+    ("POST", "/v1/deliveries/{id}/redrive"): DELIVERING,
+    ("POST", "/v1/deliveries/{id}/cancel"): DELIVERING,
+    ("GET", "/v1/endpoints"): DELIVERING,
+    ("POST", "/v1/endpoints"): DELIVERING,
+    ("GET", "/v1/endpoints/{id}"): DELIVERING,
+    ("PUT", "/v1/endpoints/{id}"): DELIVERING,
     ("POST", "/v1/command"): ANY,
+    ("GET", "/v1/api-keys"): ISSUING,
+    ("POST", "/v1/api-keys"): ISSUING,
+    ("DELETE", "/v1/api-keys/{id}"): ISSUING,
+    ("POST", "/v1/api-keys/{id}/rotate"): ISSUING,
     ("GET", "/metrics"): OPERATING,
     ("GET", "/livez"): OPEN,
     ("GET", "/readyz"): OPEN,

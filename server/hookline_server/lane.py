@@ -31,6 +31,7 @@ class Lane:
     look_at: float | None = None
     draining: bool = False
     known_at: float = 0.0
+    used_at: float = 0.0
     freed: asyncio.Event = field(default_factory=asyncio.Event)
     _allowance: float = 1.0
     _counted_at: float = 0.0
@@ -116,6 +117,8 @@ class Lanes:
         lane = self._lanes.get(endpoint_id)
         if lane is None:
             lane = self._lanes[endpoint_id] = Lane(Endpoint(endpoint_id), self._concurrency)
+        # Whoever asks for it goes on to use it: until then it must not be forgotten.
+        lane.used_at = time.time()
         return lane
 
     async def refresh(self, ids: Collection[str]) -> None:
@@ -135,6 +138,6 @@ class Lanes:
         """Those to be looked at now; those that nothing happens in are forgotten."""
         now = time.time()
         for lane in [lane for lane in self if not lane.busy and lane.look_at is None and not lane.draining]:
-            if now - lane.known_at > FORGET:
+            if now - lane.used_at > FORGET:
                 del self._lanes[lane.endpoint.id]
         return [lane for lane in self if lane.look_at is not None and lane.look_at <= now and not lane.draining]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from hookline import Datastore, Item
+from hookline import Datastore, Item, trace
 from hookline.wake import pause
 from hookline_server import delivery as kept
 from hookline_server.delivery import Deliveries, attempt_of, explain
@@ -153,11 +153,12 @@ class Relay:
         try:
             with Surviving(log, f"the delivery of event {stream_id.decode()}"):
                 EVENT.set(deliveries[0].webhook_id)
-                if len(deliveries) == 1:
-                    await self._first(deliveries[0])
-                else:
-                    await asyncio.gather(*map(self._first, deliveries))
-                await self._end(partition, stream_id)
+                with trace.span("event", "consumer", deliveries[0].trace, {"hookline.event": deliveries[0].webhook_id}):
+                    if len(deliveries) == 1:
+                        await self._first(deliveries[0])
+                    else:
+                        await asyncio.gather(*map(self._first, deliveries))
+                    await self._end(partition, stream_id)
         finally:
             slot.release()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from hookline import Datastore, codec
+from hookline import Datastore, codec, trace
 from hookline.figures import Family
 from hookline_server.egress import Answer, Egress
 from hookline_server.event import Delivery
@@ -33,10 +33,11 @@ class Sender:
         """Make one attempt. Whatever is wrong with it ends in an answer."""
         _IN_FLIGHT.add(self._namespace)
         try:
-            body = delivery.body()
-            answer = await self._egress.post(
-                delivery.target.url, body, self._headers(delivery, body), secrets=[delivery.token]
-            )
+            attributes = {"http.request.method": "POST", "hookline.event": delivery.webhook_id}
+            with trace.span("POST", "client", trace.PARENT.get() or delivery.trace, attributes) as note:
+                headers = self._headers(delivery, body := delivery.body())
+                answer = await self._egress.post(delivery.target.url, body, headers, secrets=[delivery.token])
+                note(_described(answer))
         except ValueError as error:
             _ATTEMPTS.add(self._namespace, "unopenable")
             return Answer(None, str(error), None, 0, "")
@@ -58,6 +59,8 @@ class Sender:
         api_key = self._open(delivery, delivery.target.sealed_key)
         if api_key:
             headers["X-API-KEY"] = api_key
+        if parent := trace.PARENT.get():
+            headers["traceparent"] = parent
         return headers
 
     def _signing(self, delivery: Delivery) -> list[bytes]:
@@ -73,3 +76,9 @@ class Sender:
             return ""
         sort_field = "" if delivery.target.of_key else delivery.source_sort_field
         return self._secrets.open(sealed, codec.identity(self._namespace, delivery.source_key, sort_field))
+
+
+def _described(answer: Answer) -> trace.Attributes:
+    """What a span says of an attempt."""
+    told: dict[str, str | int] = {} if answer.status is None else {"http.response.status_code": answer.status}
+    return told if answer.ok else {**told, "error.type": answer.error or str(answer.status)}
