@@ -54,7 +54,9 @@ class Api:
 @contextlib.asynccontextmanager
 async def asking(app: Starlette) -> AsyncIterator[Api]:
     """Serve an application on a free port of loopback."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", http="httptools", lifespan="off")
+    options: dict[str, Any] = {"http": "httptools", "lifespan": "off", "log_level": "error"}
+    # Else a client may send just when the server closes what it thinks is idle, because the machine is slow.
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, timeout_keep_alive=600, **options)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:
