@@ -23,7 +23,7 @@ from hookline_server.event import Delivery, from_outbox
 from hookline_server.health import Health
 from hookline_server.lane import Lane, Lanes
 from hookline_server.logs import EVENT
-from hookline_server.loop import LoopGuard
+from hookline_server.loopguard import LoopGuard
 from hookline_server.retry import delay_after
 from hookline_server.role import Surviving
 from hookline_server.sender import Sender

@@ -77,15 +77,15 @@ _ENDPOINT = endpoint_of(URL)
 _DELIVERY, _DEAD = (f"{_ENDPOINT}.{CANARY}-0-{number}-0" for number in (1, 2))
 _WEBHOOKS: list[Any] = [
     ("GET", "/v1/deliveries", "/v1/deliveries"),
-    ("GET", "/v1/deliveries/{id}", f"/v1/deliveries/{_DELIVERY}"),
+    ("GET", "/v1/deliveries/{delivery}", f"/v1/deliveries/{_DELIVERY}"),
     ("POST", "/v1/deliveries/redrive", "/v1/deliveries/redrive", {}),
     ("POST", "/v1/deliveries/cancel", "/v1/deliveries/cancel", {}),
-    ("POST", "/v1/deliveries/{id}/redrive", f"/v1/deliveries/{_DEAD}/redrive"),
-    ("POST", "/v1/deliveries/{id}/cancel", f"/v1/deliveries/{_DELIVERY}/cancel"),
+    ("POST", "/v1/deliveries/{delivery}/redrive", f"/v1/deliveries/{_DEAD}/redrive"),
+    ("POST", "/v1/deliveries/{delivery}/cancel", f"/v1/deliveries/{_DELIVERY}/cancel"),
     ("GET", "/v1/endpoints", "/v1/endpoints"),
     ("POST", "/v1/endpoints", "/v1/endpoints", {"url": "https://another.example/"}),
-    ("GET", "/v1/endpoints/{id}", f"/v1/endpoints/{_ENDPOINT}"),
-    ("PUT", "/v1/endpoints/{id}", f"/v1/endpoints/{_ENDPOINT}", {"status": "paused"}),
+    ("GET", "/v1/endpoints/{endpoint}", f"/v1/endpoints/{_ENDPOINT}"),
+    ("PUT", "/v1/endpoints/{endpoint}", f"/v1/endpoints/{_ENDPOINT}", {"status": "paused"}),
 ]
 
 PROBES = [
@@ -133,6 +133,8 @@ PROBES = [
     Probe("GET", "/metrics", "/metrics", unlimited=True, operating=True),
     Probe("GET", "/livez", "/livez", scopes=()),
     Probe("GET", "/readyz", "/readyz", scopes=()),
+    Probe("GET", "/openapi.json", "/openapi.json", scopes=()),
+    Probe("GET", "/docs", "/docs", scopes=()),
 ]
 
 _ONE = "key: KEY\nsortField: a\n"

@@ -17,7 +17,7 @@ from conftest import wait_until
 from hookline import Datastore, Settings
 from hookline.errors import Invalid
 from hookline_server.event import endpoint_of
-from hookline_server.loop import PAUSE
+from hookline_server.loopguard import PAUSE
 from receiver import Receiver, receiving
 from relays import create_job, relaying, start
 

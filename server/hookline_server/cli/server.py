@@ -1,4 +1,4 @@
-"""The server: ``serve``, and ``demo``, which shows it."""
+"""The server: ``serve``; ``demo``, which shows it; ``openapi``, which describes it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def serve(**given: Any) -> None:
     Examples:
       hookline serve
       hookline serve --port 9090 --data /var/lib/hookline
-      hookline serve --store redis://127.0.0.1:6379/0
+      hookline serve --store redis://127.0.0.1:6379/0 --workers 4 --drain 5s
+      hookline serve --store redis://127.0.0.1:6379/0 --roles relay,orchestrator
     """
     from hookline_server import logs
     from hookline_server.serve import serve as serve_forever
@@ -49,3 +50,18 @@ def demo() -> None:
     from hookline_server.demo import play
 
     raise typer.Exit(0 if run(play()) else FAILED)
+
+
+@app.command(rich_help_panel=PANEL)
+def openapi() -> None:
+    """Print the API's document (OpenAPI 3.1), as the server has it at /openapi.json.
+
+    Example:
+      hookline openapi > openapi.json
+    """
+    import msgspec
+
+    from hookline_server.app import ROUTES
+    from hookline_server.openapi import build
+
+    typer.echo(msgspec.json.format(msgspec.json.encode(build(ROUTES))))

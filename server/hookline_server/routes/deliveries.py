@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from hookline.errors import Invalid
-from hookline_server import body, deliveries, head
+from hookline_server import body, deliveries, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import Body
+from hookline_server.body import JSON, Body
 from hookline_server.caller import whole_of
-from hookline_server.routes import resource
+from hookline_server.fields import Cursor, PageLimit
+from hookline_server.operation import Operation, Reply
+from hookline_server.routes import Resource
 from hookline_server.routes.bulk import advance
 
 _FIELDS = {"status": "status", "event": "event", "key": "item_key", "sortField": "item_sort_field"}
@@ -22,16 +25,24 @@ _FIELDS = {"status": "status", "event": "event", "key": "item_key", "sortField":
 _SELECTION = ("endpoint", "since", "until", *_FIELDS)
 
 
-class Selected(Body):
+_Endpoint = Annotated[str, Meta(description="The id of an endpoint.")]
+_Event = Annotated[str, Meta(description="What happened to the item.")]
+_Key = Annotated[str, Meta(description="The key of the item.")]
+_SortField = Annotated[str, Meta(description="The sortField of the item.")]
+_Since = Annotated[str, Meta(description="Events from this time on, RFC 3339.")]
+_Until = Annotated[str, Meta(description="Events before this time, RFC 3339.")]
+
+
+class SelectedDeliveries(Body):
     """Which deliveries; all that is left out selects all."""
 
-    endpoint: str | None = None
-    event: str | None = None
-    key: str | None = None
-    sort_field: str | None = None
-    since: str | None = None
-    until: str | None = None
-    cursor: str | None = None
+    endpoint: _Endpoint | None = None
+    event: _Event | None = None
+    key: _Key | None = None
+    sort_field: _SortField | None = None
+    since: _Since | None = None
+    until: _Until | None = None
+    cursor: Cursor | None = None
 
     def where(self) -> dict[str, Any]:
         """The filters."""
@@ -39,8 +50,26 @@ class Selected(Body):
         return _where({**given, "since": self.since, "until": self.until})
 
 
+@Operation(
+    name="listDeliveries",
+    query={
+        "endpoint": _Endpoint,
+        "status": Annotated[str, Meta(description="Their status.")],
+        "event": _Event,
+        "key": _Key,
+        "sortField": _SortField,
+        "since": _Since,
+        "until": _Until,
+        "limit": PageLimit,
+        "cursor": Cursor,
+    },
+    replies={200: Reply("A page of deliveries, endpoint by endpoint.", shapes.Deliveries, ("Link",))},
+)
 async def index(request: Request) -> Response:
-    """The deliveries that match, endpoint by endpoint."""
+    """List webhooks that did not succeed at once.
+
+    Those that match, endpoint by endpoint.
+    """
     given = head.read_query(request, "limit", "cursor", *_SELECTION)
     limit = head.read_limit(given.get("limit", "50"))
     found, cursor = await deliveries.page(
@@ -50,37 +79,73 @@ async def index(request: Request) -> Response:
     return Answer(shown, headers=head.next_page(request, given, cursor))
 
 
+@Operation(name="getDelivery", replies={200: Reply("The delivery.", shapes.WholeDelivery)}, refuses=("not_found",))
 async def get(request: Request) -> Response:
-    """One delivery, with its attempts and its body."""
+    """Read a delivery.
+
+    With its attempts and its body.
+    """
     head.read_query(request)
-    item = await deliveries.get(whole_of(request), request.path_params["id"])
+    item = await deliveries.get(whole_of(request), request.path_params["delivery"])
     return Answer(deliveries.describe(item, whole=True))
 
 
+@Operation(
+    name="redriveDelivery",
+    replies={200: Reply("It is back in line.", shapes.Delivery)},
+    refuses=("not_found", "precondition_failed"),
+    writes=True,
+)
 async def redrive(request: Request) -> Response:
-    """Put one failed delivery back in line."""
+    """Redrive a failed delivery."""
     head.read_query(request)
-    return Answer(deliveries.describe(await deliveries.redrive(whole_of(request), request.path_params["id"])))
+    return Answer(deliveries.describe(await deliveries.redrive(whole_of(request), request.path_params["delivery"])))
 
 
+@Operation(
+    name="cancelDelivery",
+    replies={200: Reply("It is cancelled.", shapes.Delivery)},
+    refuses=("not_found", "precondition_failed"),
+    writes=True,
+)
 async def cancel(request: Request) -> Response:
-    """Attempt one delivery no more."""
+    """Cancel a delivery.
+
+    An attempt under way may still arrive.
+    """
     head.read_query(request)
-    return Answer(deliveries.describe(await deliveries.cancel(whole_of(request), request.path_params["id"])))
+    return Answer(deliveries.describe(await deliveries.cancel(whole_of(request), request.path_params["delivery"])))
 
 
+@Operation(
+    name="redriveDeliveries",
+    takes={JSON[0]: (SelectedDeliveries,)},
+    example={"since": "2027-01-01T00:00:00Z"},
+    replies={200: Reply("How far it is.", shapes.Progress)},
+    writes=True,
+)
 async def redrive_all(request: Request) -> Response:
-    """Put all failed deliveries that match back in line, such as those since a time."""
+    """Redrive all failed deliveries that match.
+
+    Such as those since a time.
+    """
     head.read_query(request)
-    given = await body.read_json(request, Selected)
+    given = await body.read_json(request, SelectedDeliveries)
     steps = deliveries.redrive_all(whole_of(request), given.where(), _endpoint(given.endpoint), given.cursor)
     return await advance(steps)
 
 
+@Operation(
+    name="cancelDeliveries",
+    takes={JSON[0]: (SelectedDeliveries,)},
+    example={"key": "jobs"},
+    replies={200: Reply("How far it is.", shapes.Progress)},
+    writes=True,
+)
 async def cancel_all(request: Request) -> Response:
-    """Cancel all that match of those that wait."""
+    """Cancel all waiting deliveries that match."""
     head.read_query(request)
-    given = await body.read_json(request, Selected)
+    given = await body.read_json(request, SelectedDeliveries)
     steps = deliveries.cancel_all(whole_of(request), given.where(), _endpoint(given.endpoint), given.cursor)
     return await advance(steps)
 
@@ -101,7 +166,7 @@ routes = [
     Route("/v1/deliveries", index, methods=["GET"]),
     Route("/v1/deliveries/redrive", redrive_all, methods=["POST"]),
     Route("/v1/deliveries/cancel", cancel_all, methods=["POST"]),
-    resource("/v1/deliveries/{id}", GET=get),
-    Route("/v1/deliveries/{id}/redrive", redrive, methods=["POST"]),
-    Route("/v1/deliveries/{id}/cancel", cancel, methods=["POST"]),
+    Resource("/v1/deliveries/{delivery}", GET=get),
+    Route("/v1/deliveries/{delivery}/redrive", redrive, methods=["POST"]),
+    Route("/v1/deliveries/{delivery}/cancel", cancel, methods=["POST"]),
 ]

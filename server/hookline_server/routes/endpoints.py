@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
 from hookline.errors import Invalid
 from hookline.stats import Stats
 from hookline.url import check_url
-from hookline_server import body, head
+from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import Body
+from hookline_server.body import JSON, Body
 from hookline_server.caller import whole_of
 from hookline_server.endpoint import Endpoint, Endpoints, lane_of
 from hookline_server.event import endpoint_of
-from hookline_server.routes import resource
+from hookline_server.fields import Cursor, PageLimit
+from hookline_server.operation import Operation, Reply
+from hookline_server.routes import Resource
 
 
 class NewEndpoint(Body):
     """The endpoint at a URL, to be configured before anything has gone wrong there."""
 
-    url: str
+    url: Annotated[str, Meta(description="Where webhooks go to, as triggers write it.")]
 
 
-class NewSettings(Body):
+class EndpointSettings(Body):
     """What people decide of an endpoint: what is left out, or null, has its default."""
 
-    status: str | None = None
-    reason: str | None = None
-    concurrency: Any = None
-    rate: Any = None
+    status: Annotated[str, Meta(description="active, paused or disabled.")] | None = None
+    reason: Annotated[str, Meta(description="Why, for people.")] | None = None
+    concurrency: Annotated[int, Meta(description="Attempts at once, of each server.")] | None = None
+    rate: Annotated[float, Meta(description="Attempts a second, of each server.")] | None = None
 
 
+@Operation(
+    name="listEndpoints",
+    query={
+        "status": Annotated[str, Meta(description="active, paused or disabled.")],
+        "limit": PageLimit,
+        "cursor": Cursor,
+    },
+    replies={200: Reply("A page of endpoints.", shapes.Endpoints, ("Link",))},
+)
 async def index(request: Request) -> Response:
-    """The endpoints that are stored, with how many deliveries each has in which status."""
+    """List endpoints.
+
+    Those that failed, or were configured, with how many deliveries each has in which status.
+    """
     given = head.read_query(request, "status", "limit", "cursor")
     where = {"status": given["status"]} if "status" in given else {}
     limit = head.read_limit(given.get("limit", "50"))
@@ -44,8 +59,18 @@ async def index(request: Request) -> Response:
     return Answer({"items": shown, "cursor": cursor}, headers=head.next_page(request, given, cursor))
 
 
+@Operation(
+    name="createEndpoint",
+    takes={JSON[0]: (NewEndpoint,)},
+    example={"url": "https://worker.example/run"},
+    replies={201: Reply("The endpoint, also if it was there already.", shapes.Endpoint, ("Location",))},
+    writes=True,
+)
 async def post(request: Request) -> Response:
-    """Store the endpoint at a URL, so that it can be configured: 201 with its id; also if it is there already."""
+    """Store the endpoint at a URL.
+
+    So that it can be configured before anything failed there.
+    """
     head.read_query(request)
     url = (await body.read_json(request, NewEndpoint)).url
     try:
@@ -58,16 +83,28 @@ async def post(request: Request) -> Response:
     return Answer(shown, 201, {"Location": f"/v1/endpoints/{endpoint_id}"})
 
 
+@Operation(name="getEndpoint", replies={200: Reply("The endpoint.", shapes.Endpoint)}, refuses=("not_found",))
 async def get(request: Request) -> Response:
-    """One endpoint."""
+    """Read an endpoint."""
     head.read_query(request)
     return Answer(await _describe(request, await Endpoints(whole_of(request)).get(_id(request))))
 
 
+@Operation(
+    name="putEndpoint",
+    takes={JSON[0]: (EndpointSettings,)},
+    example={"status": "paused", "reason": "maintenance"},
+    replies={200: Reply("The endpoint as it is now.", shapes.Endpoint)},
+    refuses=("not_found",),
+    writes=True,
+)
 async def put(request: Request) -> Response:
-    """Replace what is decided of an endpoint. Made active, it begins anew; relays follow within a second."""
+    """Configure an endpoint.
+
+    Replaces what was decided. Made active, it begins anew; relays follow within a second.
+    """
     head.read_query(request)
-    given = (await body.read_json(request, NewSettings)).given()
+    given = (await body.read_json(request, EndpointSettings)).given()
     return Answer(await _describe(request, await Endpoints(whole_of(request)).configure(_id(request), given)))
 
 
@@ -81,11 +118,11 @@ async def _describe(request: Request, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _id(request: Request) -> str:
-    endpoint_id: str = request.path_params["id"]
+    endpoint_id: str = request.path_params["endpoint"]
     return endpoint_id
 
 
 routes = [
-    resource("/v1/endpoints", GET=index, POST=post),
-    resource("/v1/endpoints/{id}", GET=get, PUT=put),
+    Resource("/v1/endpoints", GET=index, POST=post),
+    Resource("/v1/endpoints/{endpoint}", GET=get, PUT=put),
 ]
