@@ -97,12 +97,13 @@ async def _change(
     *,
     reserved: bool = False,
 ) -> AsyncGenerator[Progress, None]:
-    """Walk the items that match and change each at the version that was found.
+    """Walk the items that match and change each at the version that was found, which it is once.
 
     What changes while it runs comes by again at the end of its index: that is passed over, so the walk has an end.
     """
     if check_key(key).startswith(RESERVED_PREFIX) and not reserved:
         raise ReservedKey
+    datastore = datastore.unmarked()
     begun, cursor = _read_cursor(cursor) if cursor else (await datastore.connection.now_ms(), None)
     done = passed_over = 0
     while True:

@@ -70,6 +70,9 @@ class Settings:
         ROLES,
         f"what to do, of {', '.join(ROLES)}; without api it listens on no port, and each role is to run somewhere",
     )
+    probe_port: int | None = _setting(
+        None, "port for /livez, /readyz and /metrics alone, where the roles are without api; none: no port", 0, 65_535
+    )
     workers: int = _setting(1, "processes that do it, on one port", 1, 256)
     name: str | None = _setting(
         None,
@@ -115,6 +118,7 @@ class Settings:
         (), "sites whose pages may use the API in a browser, such as https://app.example; * is all of them"
     )
     body_max: int = _setting(1_048_576, "bytes of a request's body, at most", 1, section="Limits")
+    idempotency_keep: float = _setting(86_400.0, "how long the answer to an Idempotency-Key is kept", 1)
     outbox_max: int = _setting(
         1_000_000, "webhook events of a partition that may wait; more are refused", 0, section="Webhooks"
     )

@@ -17,7 +17,7 @@ from hookline import Datastore, SecretBox, Settings
 from hookline.errors import HooklineError, Incompatible
 from hookline.keyring import Keyring
 from hookline.secret import load_key
-from hookline_server.app import create_app
+from hookline_server.app import PROBES, ROUTES, create_app
 from hookline_server.egress import Egress
 from hookline_server.gate import Gate
 from hookline_server.namespaces import Namespaces
@@ -37,7 +37,7 @@ class Process:
     Args:
         settings: all of them; ``roles`` says what it does.
         store_url: where the store is.
-        listener: the socket of the role ``api``, bound and listening.
+        listener: the socket of the role ``api``, or that for probes alone, bound and listening.
         slot: which one it is among the processes of the same settings.
         peers: the figures of these.
     """
@@ -113,12 +113,13 @@ class Process:
         app = create_app(
             datastore,
             gate,
-            datastores=namespaces.at_work,
+            datastores=namespaces.everyone,
             cors_origins=self.settings.cors_origins,
             ready=ready,
             peers=self.peers,
             log_requests=self.settings.log_requests,
             traces=self.settings.traces == "otlp",
+            routes=ROUTES if "api" in self.settings.roles else PROBES,
         )
         config = uvicorn.Config(
             app,

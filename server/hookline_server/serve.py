@@ -26,7 +26,8 @@ async def serve(settings: Settings, say: Say) -> None:
     """
     logs.note_loop_errors(asyncio.get_running_loop())
     async with contextlib.AsyncExitStack() as stack:
-        listener = stack.enter_context(_listen(settings)) if "api" in settings.roles else None
+        port = settings.port if "api" in settings.roles else settings.probe_port
+        listener = None if port is None else stack.enter_context(_listen(settings.host, port))
         stop = Stop(settings.grace, partial(say, "Stopping: finishing what is under way"))
         url = settings.store_url
         if url is None:
@@ -50,25 +51,24 @@ def _greet(say: Say, settings: Settings, listener: socket.socket | None) -> None
         say("Hookline runs, and listens on no port")
     say(f"  data    {'in the store that you named' if settings.store_url else settings.data.resolve()}")
     say(f"  runs    {roles}" + (f", in each of {settings.workers} processes" if settings.workers > 1 else ""))
-    if base:
+    if "api" in settings.roles:
         body = '{"key": "jobs", "metadata": {"status": "not_started"}}'
         say(f"  try     curl -s {base}/v1/items --json '{body}'")
     say("  stop    Ctrl-C")
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.host, settings.port))
+        listener.bind((host, port))
         # From here on requests wait until they are served.
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise Unavailable(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): "
-            "choose another port with --port or HOOKLINE_PORT"
+            f"cannot listen on {host}:{port} ({error.strerror}): choose another port with --port or HOOKLINE_PORT"
         ) from error
     return listener
 

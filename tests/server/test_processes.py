@@ -113,9 +113,15 @@ async def test_each_role_runs_by_itself_on_a_store_that_another_process_owns(tmp
             await wait_until(claimed)
             assert receiver.posts == []
             assert await orchestrator.stop() == 0
-        async with serving(data, *joined, "--roles", "relay") as relay:
+        async with serving(data, *joined, "--roles", "relay", "--probe-port", "0") as relay:
             (post,) = await receiver.wait_for(1)
             assert post.data["newDataset"]["sortField"] == "a"
+            assert (await ask(f"{relay.url}/readyz"))[0] == 200
+            assert (await ask(f"{relay.url}/v1/items/jobs/a"))[0] == 404
+            async with aiohttp.ClientSession() as session, session.get(f"{relay.url}/metrics") as response:
+                assert (
+                    'hookline_delivery_attempts_total{namespace="default",outcome="2xx"} 1.0' in await response.text()
+                )
             assert await relay.stop() == 0
 
 
