@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hookline_server import negotiate
 from hookline_server.answer import FIELDS, MEDIA_TYPE, Answer, Header
+from hookline_server.framing import fields_of
+from hookline_server.limits import REFUSAL
 from hookline_server.problem import Problem, problem_of
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,9 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        fields = scope[FIELDS] = _fields(scope["headers"])
+        fields = scope.get(FIELDS)
+        if fields is None:
+            fields = scope[FIELDS] = fields_of(scope["headers"])
         request_id = fields.get(b"x-request-id", b"")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = os.urandom(12).hex().encode()
@@ -65,6 +69,8 @@ class Edge:
             await send(message)
 
         try:
+            if REFUSAL in scope:
+                raise scope[REFUSAL]
             accept = fields.get(b"accept")
             if accept and accept not in _ANY_KIND:
                 _choose(scope, accept)
@@ -110,16 +116,6 @@ def _preflight() -> Answer:
         "Access-Control-Max-Age": _PREFLIGHT_FOR,
     }
     return Answer(status=204, headers=headers)
-
-
-def _fields(headers: list[Header]) -> dict[bytes, bytes]:
-    """The header fields by their names in lower case; one that stands twice is a list (RFC 9110, 5.3)."""
-    fields = dict(headers)
-    if len(fields) < len(headers):
-        fields = {}
-        for name, value in headers:
-            fields[name] = b"%b, %b" % (fields[name], value) if name in fields else value
-    return fields
 
 
 def _choose(scope: Scope, accept: bytes) -> None:

@@ -19,8 +19,10 @@ from hookline.secret import load_key
 from hookline.wake import Wakes
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
+from hookline_server.limits import Limits
 from hookline_server.orchestrator import Orchestrator
 from hookline_server.relay import Relay
+from hookline_server.wire import configure
 
 Say = Callable[[str], None]
 BACKLOG = 2048
@@ -50,13 +52,10 @@ async def serve(settings: Settings, say: Say) -> None:
         relay = Relay(datastore, egress, consumer=f"{socket.gethostname()}:{port}")
         server = _Server(
             (datastore.wakes, datastore.changes),
-            uvicorn.Config(
+            configure(
                 create_app(datastore, orchestrator, cors_origins=settings.cors_origins),
+                Limits(settings),
                 log_level="warning",
-                access_log=False,
-                proxy_headers=False,
-                http="httptools",
-                lifespan="off",
                 timeout_graceful_shutdown=10,
             ),
         )
