@@ -68,6 +68,8 @@ class Settings:
     clients_max: int = _setting(10_000, "connections of clients at once", 1)
     clients_per_address: int = _setting(1000, "connections at once from one address, or from one /64 of IPv6", 1)
     requests_max: int = _setting(2000, "requests under way at once, those that wait included; more are refused", 1)
+    rate_limit: int = _setting(0, "requests that one caller may make in HOOKLINE_RATE_WINDOW; 0 is no limit", 0)
+    rate_window: float = _setting(60.0, "the time in which so many requests may be made", 1)
     outbox_max: int = _setting(1_000_000, "webhook events of a partition that may wait; more are refused", 0)
     relay_concurrency: int = _setting(64, "webhooks in flight at once", 1)
     lane_concurrency: int = _setting(16, "webhooks in flight at once to one endpoint", 1)

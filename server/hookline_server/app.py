@@ -13,6 +13,7 @@ from starlette.routing import Route
 from hookline import Datastore
 from hookline_server.edge import Edge
 from hookline_server.problem import respond
+from hookline_server.rate import Rate
 from hookline_server.routes import batch, bulk, commands, health, item, items, jobs, keys, orchestrations
 
 ROUTES: list[Route] = [
@@ -32,7 +33,12 @@ Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 def create_app(
-    datastore: Datastore, orchestrations: Any = None, *, cors_origins: Collection[str] = (), ready: Ready | None = None
+    datastore: Datastore,
+    orchestrations: Any = None,
+    *,
+    cors_origins: Collection[str] = (),
+    ready: Ready | None = None,
+    rate: Rate | None = None,
 ) -> Starlette:
     """The application over an open datastore, which stays the caller's to close.
 
@@ -41,9 +47,10 @@ def create_app(
         orchestrations: the orchestrator, if there is one, as ``request.app.state.orchestrations``.
         cors_origins: sites whose pages may use the API in a browser, such as ``https://app.example``; ``*`` is all.
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
+        rate: that of the requests of one caller, if it has a limit.
     """
     app = Starlette(
-        routes=ROUTES, middleware=[Middleware(Edge, cors_origins)], exception_handlers={HTTPException: respond}
+        routes=ROUTES, middleware=[Middleware(Edge, cors_origins, rate)], exception_handlers={HTTPException: respond}
     )
     # An unknown path is answered as one, not sent elsewhere.
     app.router.redirect_slashes = False

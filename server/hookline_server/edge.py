@@ -14,8 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hookline_server import negotiate
 from hookline_server.answer import FIELDS, MEDIA_TYPE, Answer, Header
 from hookline_server.framing import fields_of
-from hookline_server.limits import REFUSAL
+from hookline_server.limits import ALWAYS, REFUSAL, network_of
 from hookline_server.problem import Problem, problem_of
+from hookline_server.rate import Rate
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,9 @@ class Edge:
     allowed to those pages, so ``*`` gives them nothing that belongs to the browser's user.
     """
 
-    def __init__(self, app: ASGIApp, cors_origins: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, cors_origins: Collection[str] = (), rate: Rate | None = None) -> None:
         self._app = app
+        self._rate = rate
         self._origins = frozenset(origin.encode() for origin in cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,6 +73,8 @@ class Edge:
         try:
             if REFUSAL in scope:
                 raise scope[REFUSAL]
+            if self._rate and scope["raw_path"] not in ALWAYS:
+                added += self._rate.take(_caller(scope))
             accept = fields.get(b"accept")
             if accept and accept not in _ANY_KIND:
                 _choose(scope, accept)
@@ -107,6 +111,10 @@ class Edge:
         if not own and scope["method"] not in _READS:
             raise Problem("cross_site", "expected an Origin that is this server's own address, or none")
         return False
+
+
+def _caller(scope: Scope) -> str:
+    return network_of(scope["client"][0]) if scope["client"] else ""
 
 
 def _preflight() -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
@@ -14,7 +15,7 @@ REFUSAL = "hookline.refusal"
 """Where a request's scope has the problem for which nothing is done for it."""
 _LOOK = 0.5
 """Seconds between two looks at the connections, at most."""
-_ALWAYS = (b"/livez", b"/readyz")
+ALWAYS = frozenset({b"/livez", b"/readyz"})
 """Paths that are served however much there is to do: who asks would take a refusal for a broken process."""
 
 
@@ -63,7 +64,7 @@ class Limits:
 
     def overload(self, under_way: int, path: bytes) -> Problem | None:
         """Why a request is one too many, beside so many under way."""
-        if under_way < self.settings.requests_max or path in _ALWAYS:
+        if under_way < self.settings.requests_max or path in ALWAYS:
             return None
         self.refused["overloaded"] += 1
         return Problem("overloaded", "as many requests are under way as the server takes; nothing was done for this")
@@ -96,6 +97,7 @@ class Pace:
         return now <= self._until
 
 
+@lru_cache(4096)
 def network_of(host: str) -> str:
     """What an address counts as: itself; in IPv6, of which everybody has very many, its /64.
 

@@ -21,6 +21,7 @@ from hookline_server.app import create_app
 from hookline_server.egress import Egress
 from hookline_server.limits import Limits
 from hookline_server.orchestrator import Orchestrator
+from hookline_server.rate import rate_of
 from hookline_server.relay import Relay
 from hookline_server.wire import configure
 
@@ -53,7 +54,7 @@ async def serve(settings: Settings, say: Say) -> None:
         server = _Server(
             (datastore.wakes, datastore.changes),
             configure(
-                create_app(datastore, orchestrator, cors_origins=settings.cors_origins),
+                create_app(datastore, orchestrator, cors_origins=settings.cors_origins, rate=rate_of(settings)),
                 Limits(settings),
                 log_level="warning",
                 timeout_graceful_shutdown=10,
