@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +22,9 @@ _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 JSON = ("application/json", *MSGPACKS)
 """What a value may be written as: msgpack holds the same ones."""
 MERGE_PATCH = "application/merge-patch+json"
+ASIDE_FROM = 131_072
+"""Bytes of a body from which it is read beside the loop: others are not to wait for what may be a bomb."""
+_ASIDE = ThreadPoolExecutor(1, "bodies")  # One: several would take turns with the loop.
 WAIT_MAX = 25.0
 """Seconds: well below the minute after which load balancers give an idle connection up."""
 
@@ -56,7 +61,13 @@ async def read_value(request: Request, accept: tuple[str, ...] = JSON) -> Any:
     if not plain:
         check_media_type(request, accept)
     raw = await read_bytes(request, request.app.state.datastore.settings.body_max)
-    return (strictjson if plain or media_type(request) not in MSGPACKS else strictmsgpack).decode(raw)
+    decode = (strictjson if plain or media_type(request) not in MSGPACKS else strictmsgpack).decode
+    return decode(raw) if len(raw) < ASIDE_FROM else await aside(decode, raw)
+
+
+async def aside(decode: Callable[[bytes], Any], raw: bytes) -> Any:
+    """The value of a large body, read beside the loop."""
+    return await asyncio.get_running_loop().run_in_executor(_ASIDE, decode, raw)
 
 
 async def read_bytes(request: Request, most: int) -> bytes:

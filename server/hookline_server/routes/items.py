@@ -209,7 +209,9 @@ async def _create_some(
         try:
             if line is None:
                 raise body.too_large(datastore.settings.body_max)
-            given = body.convert(strictjson.decode(line), NewItem).given()
+            large = len(line) >= body.ASIDE_FROM
+            value = await body.aside(strictjson.decode, line) if large else strictjson.decode(line)
+            given = body.convert(value, NewItem).given()
             calls[number] = datastore.calls.create(**({"sort_field": new_sort_field()} | given))
         except (Problem, HooklineError) as error:
             results[number] = describe_error(error)
