@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test lint format bench costs clean
+.PHONY: help serve demo test lint format docs bench costs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -25,6 +25,9 @@ lint: .venv/dev ## Check formatting, style and types
 format: .venv/dev ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: .venv/ready ## Write docs/configuration.md from the table of settings
+	$(BIN)/python -m hookline_server.cli.page > docs/configuration.md
 
 bench: .venv/dev ## Measure store calls, store CPU and HTTP throughput
 	$(BIN)/python loadtests/bench.py

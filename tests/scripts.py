@@ -12,7 +12,8 @@ import redis.asyncio as aioredis
 
 from conftest import NOW_MS, Clock
 from hookline import Datastore
-from hookline.calls import Call, Calls
+from hookline.call import Call
+from hookline.calls import Calls
 from hookline.clock import format_time
 from hookline.codec import pack_request, unpack_answer
 from hookline.keysettings import Known

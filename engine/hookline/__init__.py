@@ -1,27 +1,47 @@
-"""Hookline: a Redis-backed datastore whose items are also jobs."""
+"""Hookline: a Redis-backed datastore whose items are also jobs.
 
-from hookline.calls import UNSET, Call, Calls
-from hookline.datastore import Datastore
-from hookline.embedded import EmbeddedStore
-from hookline.errors import HooklineError
-from hookline.item import Item, Trigger
-from hookline.outcome import Claimed, Outcome
-from hookline.query import Page
-from hookline.secret import SecretBox
-from hookline.settings import Settings
+A name is loaded when it is first asked for: who needs the settings alone does not wait for the store's client.
+"""
 
-__all__ = [
-    "UNSET",
-    "Call",
-    "Calls",
-    "Claimed",
-    "Datastore",
-    "EmbeddedStore",
-    "HooklineError",
-    "Item",
-    "Outcome",
-    "Page",
-    "SecretBox",
-    "Settings",
-    "Trigger",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hookline.call import Call as Call
+    from hookline.calls import UNSET as UNSET
+    from hookline.calls import Calls as Calls
+    from hookline.datastore import Datastore as Datastore
+    from hookline.embedded import EmbeddedStore as EmbeddedStore
+    from hookline.errors import HooklineError as HooklineError
+    from hookline.item import Item as Item
+    from hookline.item import Trigger as Trigger
+    from hookline.outcome import Claimed as Claimed
+    from hookline.outcome import Outcome as Outcome
+    from hookline.query import Page as Page
+    from hookline.secret import SecretBox as SecretBox
+    from hookline.settings import Settings as Settings
+
+_NAMES = {
+    "call": ("Call",),
+    "calls": ("UNSET", "Calls"),
+    "datastore": ("Datastore",),
+    "embedded": ("EmbeddedStore",),
+    "errors": ("HooklineError",),
+    "item": ("Item", "Trigger"),
+    "outcome": ("Claimed", "Outcome"),
+    "query": ("Page",),
+    "secret": ("SecretBox",),
+    "settings": ("Settings",),
+}
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if (home := _HOMES.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hookline.calls import Call
+from hookline.call import Call
 from hookline.clock import parse_time
 from hookline.datastore import Datastore
 from hookline.errors import Invalid, ReservedKey

@@ -1,21 +1,20 @@
-"""Each verb as a value: which script and partition, what it sends, how its answer reads. No store, no clock."""
+"""Makes the call of each verb from its arguments, which are checked here. No store, no clock."""
 
 from __future__ import annotations
 
 import random
 import secrets as nonces
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hookline import codec
-from hookline.codec import Change, Fields
+from hookline.call import Call
+from hookline.codec import Change
 from hookline.errors import Flaw, Invalid, ReservedKey
 from hookline.item import RESERVED_PREFIX, STARTED, TERMINAL, check_key, check_sort_field, read_triggers
 from hookline.keys import item_name, partition_of, partition_tag
-from hookline.keysettings import Known, encode_backoff
-from hookline.outcome import WARNINGS, Claimed, Outcome
-from hookline.plan import declared
+from hookline.keysettings import encode_backoff
 from hookline.secret import SecretBox
 from hookline.where import Where, compile_where
 
@@ -36,92 +35,6 @@ class Unset:
 
 UNSET = Unset()
 """Stands for an argument that was not given, where None means null."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One operation for one partition. ``request`` is what the script gets, but for what depends on the key's settings.
-
-    ``where`` are the filters of a claim, which indexes may answer.
-    """
-
-    script: str
-    partition: int
-    key: str
-    sort_field: str
-    request: dict[str, Any] = field(repr=False)
-    where: Where | None = None
-
-    @property
-    def gives(self) -> int:
-        """How many items it may give: a claim's limit, else 0."""
-        limit: int = self.request.get("limit", 0)
-        return limit
-
-    def pack(self, known: Known) -> bytes:
-        """The request as the script reads it, for a partition whose settings of the key are as known."""
-        request = {**self.request, "generation": known.generation}
-        if self.where and known.indexes:
-            request["walks"] = [walk.request() for walk in declared(self.where, known.indexes)]
-        return codec.pack_request(request)
-
-    def decode(self, answer: list[Any]) -> Outcome | Claimed:
-        """A script's answer ``[word, fields | false, extra | false]`` -> what became of the operation."""
-        word, shown, extra = answer[0].decode(), answer[1], answer[2] or {}
-        if self.request.get("verb") == "claim" and word == "ok":
-            return self._decode_claim(extra)
-        outcome = Outcome(
-            word,
-            self.key,
-            self.sort_field,
-            warnings=tuple(WARNINGS[name.decode()] for name in extra.get(b"warnings", ())),
-        )
-        if not shown:
-            return outcome
-        if "verb" in self.request and word == "ok":
-            return _decode_state(outcome, codec.decode_fields(shown))
-        fields = codec.decode_fields({**self._sent(), **shown} if word == "ok" else shown)
-        item = codec.decode_item(self.key, self.sort_field, fields)
-        version = extra.get(b"version")
-        return replace(
-            outcome,
-            item=item,
-            version=int(version) if version else item.version,
-            status=item.status,
-            locked_until_ms=item.locked_until_ms,
-        )
-
-    def _sent(self) -> dict[bytes, bytes]:
-        return {
-            name.encode(): value.encode() if isinstance(value, str) else value
-            for name, value in self.request.get("set", {}).items()
-        }
-
-    def _decode_claim(self, extra: Mapping[bytes, Any]) -> Claimed:
-        items = [
-            codec.decode_item(self.key, sort.decode(), codec.decode_fields(shown))
-            for sort, shown in extra.get(b"items") or ()
-        ]
-        due, after = extra.get(b"next_ms"), extra.get(b"after")
-        return Claimed(
-            items,
-            int(due) if due is not None else None,
-            bool(extra.get(b"more")),
-            list(after) if after else None,
-            examined=extra.get(b"examined", 0),
-        )
-
-
-def _decode_state(outcome: Outcome, fields: Fields) -> Outcome:
-    locked_until = fields.get("lu")
-    return Outcome(
-        outcome.word,
-        outcome.key,
-        outcome.sort_field,
-        version=int(fields["v"]),
-        status=fields["s"].decode() if "s" in fields else None,
-        locked_until_ms=int(locked_until) if locked_until else None,
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hookline import codec
-from hookline.calls import GIVEN_MAX, Call, Calls
+from hookline.call import Call
+from hookline.calls import GIVEN_MAX, Calls
 from hookline.errors import HooklineError, Refused
 from hookline.item import Item
 from hookline.line import Lines

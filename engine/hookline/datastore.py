@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets as randomness
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,36 +10,22 @@ from typing import Any, Self
 
 from hookline import codec, keys
 from hookline.batcher import Batcher
-from hookline.calls import CLAIM_MAX, GIVEN_MAX, QUERY_MAX, UNSET, Call, Calls
+from hookline.call import Call
+from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
 from hookline.claims import Claims
-from hookline.connection import Connection
-from hookline.errors import (
-    Corrupt,
-    HooklineError,
-    Invalid,
-    NotFound,
-    OutcomeUnknown,
-    Refused,
-    ReservedKey,
-    Unavailable,
-)
-from hookline.item import RESERVED_PREFIX, TERMINAL, Item, check_key, check_sort_field
+from hookline.errors import Corrupt, HooklineError, Invalid, OutcomeUnknown, Refused, ReservedKey, Unavailable
+from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
 from hookline.outcome import Claimed, Outcome
-from hookline.query import Count, Page, Queries, Query, get_many
+from hookline.reader import Reader
 from hookline.secret import SecretBox
 from hookline.settings import Settings
-from hookline.stats import Stats, read_stats
-from hookline.upkeep import Build, Upkeep
-from hookline.wake import Wakes, pause
+from hookline.sortfield import new_sort_field
+from hookline.wake import Wakes
 from hookline.where import compile_where
 
-CHANGE_POLL = 10.0
-"""Seconds after which who waits for an item looks by itself: it covers lost messages."""
-ENDED = {"status": {"in": sorted(TERMINAL)}}
 
-
-class Datastore:
+class Datastore(Reader):
     """The engine over one store. ``async with Datastore(url, settings, secrets) as datastore: ...``.
 
     ``calls``, ``claims`` and ``upkeep`` are there once it is open: the store knows how many partitions there are.
@@ -55,11 +39,8 @@ class Datastore:
         *,
         now_ms: Callable[[], int | None] = lambda: None,
     ) -> None:
-        self.settings = settings
-        self.secrets = secrets
-        self.connection = Connection(url, settings, now_ms=now_ms)
+        super().__init__(url, settings, secrets, now_ms=now_ms)
         self.wakes = Wakes(self.connection, keys.wake_channel)
-        self.changes = Wakes(self.connection, keys.changed_channel, idle_ends=True)
         self._batcher = Batcher(self.connection)
         self._known: dict[tuple[str, int], Known] = {}
 
@@ -70,22 +51,14 @@ class Datastore:
             Incompatible: the store cannot be used as it is.
             Unavailable: it cannot be reached.
         """
-        try:
-            await self.connection.open()
-        except BaseException:
-            await self.close()
-            raise
-        self.calls = Calls(self.settings.namespace, self.connection.partitions, self.secrets)
+        await super().open()
         self.claims = Claims(self.calls, self.wakes, self._perform)
-        self._queries = Queries(self.connection, self.calls.partitions, {})
-        self.upkeep = Upkeep(self.connection, self.calls.partitions)
 
     async def close(self) -> None:
         """Wait for what is under way, then close."""
         await self._batcher.close()
         await self.wakes.close()
-        await self.changes.close()
-        await self.connection.close()
+        await super().close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -335,115 +308,6 @@ class Datastore:
             raise Corrupt
         return dict(fields)  # an empty table comes as a list
 
-    # Reading
-
-    async def get(self, key: str, sort_field: str) -> Item:
-        """One item.
-
-        Raises:
-            NotFound: there is no such item.
-            Invalid, Corrupt, Unavailable
-        """
-        item = await self._get(key, sort_field, ())
-        if item is None:
-            raise TypeError("without filters an item that is there is shown")
-        return item
-
-    async def _get(self, key: str, sort_field: str, conditions: Sequence[dict[str, Any]]) -> Item | None:
-        """One item, or None where it does not meet the conditions."""
-        check_key(key)
-        check_sort_field(sort_field)
-        request: dict[str, Any] = {"verb": "get", "key": key, "sort": sort_field}
-        if conditions:
-            request["where"] = list(conditions)
-        partition = self.calls.partition(key, sort_field)
-        ((word, fields, _),) = await self.connection.read("find", partition, [request])
-        if word != b"ok":
-            raise Corrupt if word == b"corrupt" else NotFound
-        return codec.decode_item(key, sort_field, codec.decode_fields(fields)) if fields else None
-
-    async def get_many(self, names: Sequence[tuple[str, str]]) -> list[Item | None]:
-        """Items by key and sortField, in order; None where there is none.
-
-        Raises:
-            Invalid, Corrupt, Unavailable
-        """
-        return await get_many(self.connection, self.calls.partition, names)
-
-    async def wait_for(self, key: str, sort_field: str, *, until: object = None, timeout: float = 30) -> Item | None:
-        """The item once it meets the filters ``until``, or has ended if there are none; None if that takes longer.
-
-        Raises:
-            NotFound: there is no such item, or not any more.
-            Invalid, Corrupt, Unavailable
-        """
-        conditions = compile_where(ENDED if until is None else until, "/until").conditions
-        deadline = time.monotonic() + timeout
-        async with self.changes.listening(self.calls.item_name(key, sort_field)) as changed:
-            while True:
-                item = await self._get(key, sort_field, conditions)
-                left = deadline - time.monotonic()
-                if item or left <= 0:
-                    return item
-                await pause(changed, min(left, CHANGE_POLL))
-
-    async def query(
-        self,
-        key: str,
-        *,
-        where: object = None,
-        order: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-        rounds: int | None = None,
-    ) -> Page:
-        """Items of a key that match.
-
-        ``order`` is ``sortField``, a field that has an index (only items that have it are found then), or ``status``
-        (the order within the one status asked for: for ``not_started`` that of claims), and ``:desc`` to reverse it.
-        Without one, the items come in the order of the index that has the fewest entries within the filters: a declared
-        one, that of a status asked for, or that of the sortFields.
-        A page is shorter than ``limit`` only at the end, or when the budget of entries examined is spent; then it
-        carries a cursor all the same. ``rounds`` is how many reads it may take, each below 4 MiB of a partition.
-
-        Raises:
-            Invalid: an argument has the wrong form, or the order has no index.
-            Corrupt, Unavailable
-        """
-        check_key(key)
-        if type(limit) is not int or not 1 <= limit <= QUERY_MAX:
-            raise Invalid.at("/limit", f"expected a whole number from 1 to {QUERY_MAX}")
-        query = Query(key, compile_where(where), order, [key, where, order])
-        return await self._queries.page(query, limit, cursor, rounds)
-
-    async def count(self, key: str, *, where: object = None, cursor: str | None = None) -> Count:
-        """How many items of a key match: at once where an index knows, else as far as the budget reaches.
-
-        With a ``cursor`` in it the count is to be gone on with there, and added up.
-
-        Raises:
-            Invalid: an argument has the wrong form.
-            Corrupt, Unavailable
-        """
-        check_key(key)
-        return await self._queries.count(Query(key, compile_where(where), None, [key, where, "count"]), cursor)
-
-    async def builds(self, key: str) -> dict[str, Build]:
-        """How far the indexes of a key are that are not complete yet, by their fields.
-
-        Raises:
-            Invalid, Corrupt, Unavailable
-        """
-        return await self.upkeep.build(check_key(key), work=0)
-
-    async def stats(self, prefix: str = "") -> Stats:
-        """What the store holds of the keys that begin with ``prefix``; of the engine's own only if that names them.
-
-        Raises:
-            Unavailable
-        """
-        return await read_stats(self.connection, self.calls.partitions, prefix)
-
 
 def _waves(calls: Sequence[Call]) -> Iterator[list[int]]:
     """The places of calls that may run at the same time: within a wave, calls on one item are of one script."""
@@ -468,13 +332,3 @@ def _settled(outcome: Outcome | Claimed) -> Outcome:
     if isinstance(outcome, Claimed):
         raise TypeError("a claim has items, not an outcome")
     return outcome
-
-
-_last_moment = 0
-
-
-def new_sort_field() -> str:
-    """A unique sortField that orders by time: 16 hex digits of rising nanoseconds and 8 random ones."""
-    global _last_moment
-    _last_moment = max(_last_moment + 1, time.time_ns())
-    return f"{_last_moment:016x}-{randomness.token_hex(4)}"

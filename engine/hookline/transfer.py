@@ -9,7 +9,7 @@ from typing import Any
 
 from hookline import archive, codec
 from hookline.archive import End, Entry, Header
-from hookline.calls import Call
+from hookline.call import Call
 from hookline.clock import format_time
 from hookline.datastore import Datastore
 from hookline.doctor import names

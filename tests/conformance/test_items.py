@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from conftest import NOW_MS, Clock
 from hookline import Datastore
 from hookline.clock import format_time
-from hookline.datastore import new_sort_field
 from hookline.errors import (
     Corrupt,
     Exists,
@@ -25,6 +24,7 @@ from hookline.errors import (
     StaleToken,
     VersionConflict,
 )
+from hookline.sortfield import new_sort_field
 from jobs import WAITING, claim_one, pages, spoil, tags
 from values import FIELD_NAMES, JSON, same
 

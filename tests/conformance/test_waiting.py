@@ -145,7 +145,7 @@ async def test_waiting_claims_share_what_comes(datastore: Datastore) -> None:
 
 @pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
 async def test_wait_for_the_end_of_an_item(datastore: Datastore, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
-    monkeypatch.setattr("hookline.datastore.CHANGE_POLL", 60.0)
+    monkeypatch.setattr("hookline.reader.CHANGE_POLL", 60.0)
     await datastore.create("jobs", "a", metadata=WAITING)
     waiting = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
     await wait_until(lambda: datastore.changes._subscribed.is_set())

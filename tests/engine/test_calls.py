@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hookline import UNSET, Calls, SecretBox
-from hookline.calls import Call
+from hookline.call import Call
 from hookline.codec import unpack_answer
 from hookline.errors import REFUSALS, Invalid, ReservedKey
 from hookline.keysettings import Known

@@ -11,7 +11,7 @@ import redis.asyncio as aioredis
 
 from conftest import NOW_MS
 from hookline import Datastore
-from hookline.calls import Call
+from hookline.call import Call
 from hookline.codec import unpack_answer
 from hookline.outcome import Claimed
 from hookline_lua import compose

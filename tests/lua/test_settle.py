@@ -9,7 +9,7 @@ import pytest
 
 from conftest import NOW_MS
 from hookline import Datastore
-from hookline.calls import Call
+from hookline.call import Call
 from hookline.codec import pack
 from hookline.outcome import Outcome
 from scripts import KEY, URL, Scripts, at, line, ms, snapshot, unchanged

@@ -166,7 +166,7 @@ SEEDS = (
     ),
     Seed(
         "get_from_another_partition",
-        f"{ENGINE}/datastore.py",
+        f"{ENGINE}/reader.py",
         "partition = self.calls.partition(key, sort_field)",
         "partition = self.calls.partition(sort_field, key)",
         "an item is looked for in another partition than the one it was created in",

@@ -14,9 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hookline import Call, Datastore, HooklineError, Item, Outcome
-from hookline.datastore import new_sort_field
 from hookline.errors import Corrupt, Flaw, Invalid, NotFound, OutcomeUnknown, Refused, Unavailable
 from hookline.item import check_key, check_sort_field
+from hookline.sortfield import new_sort_field
 from hookline_server import body, head
 from hookline_server.answer import Answer
 from hookline_server.body import Body

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hookline import Datastore, Item, Outcome
-from hookline.datastore import CHANGE_POLL
 from hookline.errors import Exists, NotFound, PreconditionFailed, VersionConflict
+from hookline.reader import CHANGE_POLL
 from hookline.wake import pause
 from hookline_server import body, head, merge
 from hookline_server.answer import Answer

@@ -15,10 +15,10 @@ from starlette.routing import Route
 from hookline import Call, Datastore
 from hookline.calls import CLAIM_MAX, QUERY_MAX
 from hookline.codec import NATIVE
-from hookline.datastore import new_sort_field
 from hookline.errors import Flaw, HooklineError, Invalid, OutcomeUnknown, Refused, Unavailable
 from hookline.item import check_value
 from hookline.query import Count, Page
+from hookline.sortfield import new_sort_field
 from hookline_server import body, head, strictjson
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, Body

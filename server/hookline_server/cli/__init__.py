@@ -1,0 +1,50 @@
+"""The command line. One module for each group of commands; each has ``app``, which is put together here.
+
+Whatever a command runs it imports by itself: a short one should not wait for the server's modules to load.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hookline_server.cli import maintenance, server, texts, webhooks
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    # A traceback in a frame hides what an issue needs, and may show the values of variables.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (server, texts, webhooks, maintenance):
+    app.add_typer(group.app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"hookline, version {version('hookline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _hookline(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Hookline: a datastore whose items are also jobs.
+
+    Start a server with an embedded store, and try it:
+
+      hookline serve
+      hookline demo
+    """
+
+
+def main() -> None:
+    """Run the command that the arguments name; the exit code is 0, 1 (it failed), 2 (bad arguments) or 130 (Ctrl-C)."""
+    app(prog_name="hookline")

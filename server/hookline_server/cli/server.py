@@ -1,0 +1,51 @@
+"""The server: ``serve``, and ``demo``, which shows it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import typer
+
+from hookline_server.cli import configuration
+from hookline_server.cli.ending import FAILED, run
+from hookline_server.cli.options import settings
+
+PANEL = "Run a server"
+app = typer.Typer()
+
+
+def serve(**given: Any) -> None:
+    """Run the server until Ctrl-C.
+
+    Each option has a variable too: --call-timeout is HOOKLINE_CALL_TIMEOUT, --store
+    is HOOKLINE_STORE_URL; HOOKLINE_SECRET_KEY has no option. Options win over the
+    environment, and that over the file of --config. Durations may have a unit, such
+    as 500ms or 30s. docs/configuration.md has all of this on one page.
+
+    Examples:
+      hookline serve
+      hookline serve --port 9090 --data /var/lib/hookline
+      hookline serve --store redis://127.0.0.1:6379/0
+    """
+    from hookline_server.serve import serve as serve_forever
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    run(serve_forever(settings(**given), typer.echo))
+
+
+serve.__signature__ = configuration.signature()  # type: ignore[attr-defined]
+app.command(rich_help_panel=PANEL)(serve)
+
+
+@app.command(rich_help_panel=PANEL)
+def demo() -> None:
+    """Play a job's whole life: server, worker and webhooks, all real and all on this machine. Ends within 30 s.
+
+    Example:
+      hookline demo
+    """
+    from hookline_server.demo import play
+
+    raise typer.Exit(0 if run(play()) else FAILED)

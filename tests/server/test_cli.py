@@ -1,0 +1,117 @@
+"""The command line as a shell sees it: help, refusals, exit codes, completion."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from hookline import Settings, configuration
+from hookline_server.cli import app
+from hookline_server.cli.page import page
+from process import hookline
+
+COMMANDS = sorted(
+    command.name or str(getattr(command.callback, "__name__", ""))
+    for group in app.registered_groups
+    if group.typer_instance
+    for command in group.typer_instance.registered_commands
+)
+
+
+async def test_the_help_lists_every_command() -> None:
+    code, said = await hookline("--help")
+    assert code == 0
+    assert set(COMMANDS) <= set(re.findall(r"^│ ([a-z-]+) ", said, re.MULTILINE))
+    assert {"serve", "run", "export"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_the_help_of_a_command_has_an_example(command: str) -> None:
+    code, said = await hookline(command, "-h")
+    assert code == 0
+    assert re.search(rf"Examples?: *\n.*hookline {command}\b", said, re.DOTALL), said
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["crate"], "No such command 'crate'"),
+        (["serve", "--prot", "80"], "No such option: --prot"),
+        (["orchestrate"], "Missing option '--key'"),
+        (["orchestrate", "--key", "jobs", "--limit", "0"], "--limit"),
+        (["orchestrate", "--key", "jobs", "--every", "soon"], "hookline: --every: expected"),
+        (["orchestrate", "--key", "jobs", "--where", "{"], "hookline: --where: Expecting"),
+        (["run", "--output", "xml", "-"], "--output"),
+        (["run", "no-such-file"], "no-such-file"),
+        (["shell"], "hookline: a shell needs a terminal"),
+    ],
+)
+async def test_what_cannot_be_meant_ends_with_2_and_a_sentence(args: list[str], sentence: str) -> None:
+    code, said = await hookline(*args)
+    assert code == 2, said
+    assert sentence in said
+    assert "Traceback" not in said
+
+
+async def test_ctrl_c_ends_with_130() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "hookline_server", "receive", "--port", "0", stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    await process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    said, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, said) == (130, b"")
+
+
+async def test_the_version() -> None:
+    code, said = await hookline("--version")
+    assert code == 0
+    assert re.fullmatch(r"hookline, version \d+\.\d+\.\d+\S*\n", said)
+
+
+async def test_completion_completes() -> None:
+    words = {"COMP_WORDS": "hookline signing-secret --da", "COMP_CWORD": "2", "_HOOKLINE_COMPLETE": "complete_bash"}
+    assert await hookline(**words) == (0, "--data\n")
+    code, script = await hookline(_HOOKLINE_COMPLETE="source_bash")
+    assert code == 0
+    subprocess.run(["bash", "-n"], input=script.encode(), check=True)
+    assert "complete -o default -F _hookline_completion hookline" in script
+
+
+def test_to_begin_does_not_wait_for_what_a_server_needs() -> None:
+    heavy = {"redis", "uvicorn", "starlette", "aiohttp", "asyncio", "cryptography", "msgspec", "lark", "prompt_toolkit"}
+    check = f"import sys, hookline_server.cli; print(sorted({heavy!r} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
+    assert found == "[]\n"
+
+
+async def test_serve_has_an_option_for_every_setting_but_the_key_to_all_secrets() -> None:
+    code, said = await hookline("serve", "--help", COLUMNS="200")
+    assert code == 0
+    told = set(re.findall(r"│ (--[a-z-]+)", said)) - {"--help"}
+    assert told == {configuration.flag(setting) for setting in fields(Settings)} - {""}
+    assert [setting.name for setting in fields(Settings) if not configuration.flag(setting)] == ["secret_key"]
+    assert "redis://, rediss:// or unix:// URL of a store" in said
+    assert "[default: 1s,5s,30s,2m,10m,1h,3h,8h,1d]" in said
+
+
+async def test_an_option_that_cannot_be_read_is_named_by_itself_and_the_file_by_its_path(tmp_path: Path) -> None:
+    file = tmp_path / "hookline.toml"
+    file.write_text("tick = 0\n")
+    code, said = await hookline("serve", "--port", "eighty", "--config", str(file))
+    assert code == 2
+    assert "hookline: --port: expected a whole number: port to listen on" in said
+    assert f"hookline: {file}: tick: expected a number from 0.01 on" in said
+
+
+def test_the_page_of_the_settings_is_current() -> None:
+    written = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+    assert written == page(), "write it anew: make docs"
