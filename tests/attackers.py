@@ -49,7 +49,7 @@ def bombs() -> Iterable[bytes]:
 
 async def _trickled(line: Line, start: bytes) -> str:
     await line.send(start)
-    answering = asyncio.create_task(line.rest())
+    answering = asyncio.create_task(line.rest(60))
     while not answering.done() and not line.writer.is_closing():
         await asyncio.sleep(_PAUSE)
         await line.send(b"y")
@@ -82,7 +82,7 @@ async def slow_reader(line: Line) -> str:
 async def large_head(line: Line) -> str:
     """A head beyond the limit."""
     await line.send(request("GET", "/livez", X="y" * 60_000))
-    return " ".join(str(answer.status) for answer in await line.rest())
+    return " ".join(str(answer.status) for answer in await line.rest(60))
 
 
 @contextlib.asynccontextmanager
@@ -103,7 +103,7 @@ async def attacked(port: int, slow: int) -> AsyncIterator[Counter[str]]:
     def sending(data: bytes) -> Attack:
         async def attack(line: Line) -> str:
             await line.send(data)
-            return " ".join(str(answer.status) for answer in await line.rest())
+            return " ".join(str(answer.status) for answer in await line.rest(60))
 
         return attack
 

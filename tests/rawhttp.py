@@ -52,10 +52,10 @@ class Line:
         except ConnectionError as error:
             raise EOFError from error
 
-    async def rest(self) -> list[Answer]:
-        """All answers until the server ends the connection, which it has ten seconds for."""
+    async def rest(self, seconds: float = 10) -> list[Answer]:
+        """All answers until the server ends the connection, which it has to do within so many seconds."""
         answers = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(seconds):
             with contextlib.suppress(EOFError):
                 while True:
                     answers.append(await self.answer())

@@ -83,17 +83,17 @@ class Limits:
 class Pace:
     """Whether something goes on fast enough: ahead by no more than ``patience``, so a burst buys no long rest."""
 
-    __slots__ = ("_patience", "_rate", "_seen", "_until")
+    __slots__ = ("_patience", "_rate", "_until", "seen")
 
     def __init__(self, now: float, seen: int, rate: float, patience: float) -> None:
         """Begin. ``seen`` are the bytes so far, ``rate`` bytes a second, ``patience`` and ``now`` seconds."""
-        self._seen, self._rate, self._patience = seen, rate, patience
+        self.seen, self._rate, self._patience = seen, rate, patience
         self._until = now + patience
 
     def holds(self, now: float, seen: int) -> bool:
         """Whether with so many bytes by now it has not fallen behind for longer than the patience lasts."""
-        self._until = min(self._until + max(0, seen - self._seen) / self._rate, now + self._patience)
-        self._seen = seen
+        self._until = min(self._until + max(0, seen - self.seen) / self._rate, now + self._patience)
+        self.seen = seen
         return now <= self._until
 
 

@@ -306,8 +306,12 @@ class Wire(HttpToolsProtocol):
                 self.transport.close()
 
     def _is_slow(self, now: float) -> bool:
-        """Whether the body comes too slowly: as far as it waits for the client, not for us."""
-        if self.flow.read_paused or self.cycle.body:
+        """Whether the body comes too slowly: as far as it waits for the client, not for us.
+
+        It waits for us when nothing more is read, or what had come by the last look has not been taken by now.
+        """
+        still = self._taking is not None and self._taking.seen == self._body_size
+        if self.flow.read_paused or (still and self.cycle.body):
             self._taking = None
             return False
         if self._taking is None:

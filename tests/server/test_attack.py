@@ -12,8 +12,8 @@ from conftest import wait_until
 from process import serving
 from rawhttp import dialled
 
-SLOW = 120
-ROUNDS = 25
+SLOW = 60
+ROUNDS = 8
 BOMBS = 11
 MIB = 1 << 20
 
