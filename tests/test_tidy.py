@@ -18,6 +18,7 @@ LUA = sorted((ROOT / "lua").rglob("*.lua"))
 LAYERS = [
     *("errors", "nodes", "outcome", "call", "calls", "connection"),
     *("wake", "line", "claims", "batcher", "query", "stats", "doctor", "reader", "datastore", "bulk", "transfer"),
+    *("job", "runner", "holding", "worker"),
 ]
 """Inside the engine each imports only what stands before it (and values, which import none of these)."""
 

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from hookline.errors import HooklineError as HooklineError
     from hookline.item import Item as Item
     from hookline.item import Trigger as Trigger
+    from hookline.job import Cancel as Cancel
+    from hookline.job import Job as Job
+    from hookline.job import Release as Release
+    from hookline.job import Retry as Retry
     from hookline.outcome import Claimed as Claimed
     from hookline.outcome import Outcome as Outcome
     from hookline.query import Page as Page
     from hookline.secret import SecretBox as SecretBox
     from hookline.settings import Settings as Settings
+    from hookline.worker import Worker as Worker
 
 _NAMES = {
     "call": ("Call",),
@@ -28,10 +33,12 @@ _NAMES = {
     "embedded": ("EmbeddedStore",),
     "errors": ("HooklineError",),
     "item": ("Item", "Trigger"),
+    "job": ("Cancel", "Job", "Release", "Retry"),
     "outcome": ("Claimed", "Outcome"),
     "query": ("Page",),
     "secret": ("SecretBox",),
     "settings": ("Settings",),
+    "worker": ("Worker",),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,8 @@ class Batcher:
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         lane.waiting.append(_Waiting(operation, gives, future))
         if lane.running is None:
-            lane.running = asyncio.create_task(self._run(lane, script, partition))
+            # It works for all callers: what is noted of this one's request is not the others'.
+            lane.running = asyncio.create_task(self._run(lane, script, partition), context=Context())
         return future
 
     async def close(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -49,13 +51,24 @@ class Claims:
         filters = codec.pack_request(list(options["where"].conditions))
         async with self.lines.place(key, filters) as place:
             while True:
-                claimed = await self.take(key, limit, options)
+                claimed = await self._take_whole(key, limit, options)
                 left = deadline - time.monotonic()
                 place.found = bool(claimed.items)
                 if place.found or left <= 0 or self._wakes.released:
                     return claimed
                 due = POLL if claimed.next_ms is None else claimed.next_ms / 1000 - time.time()
                 await place.pause(left, min(POLL, max(due, 0.01)))
+
+    async def _take_whole(self, key: str, limit: int, options: dict[str, Any]) -> Claimed:
+        """Take items; whoever goes away meanwhile gets nothing, so what was taken for it is given back."""
+        taking = asyncio.ensure_future(self.take(key, limit, options))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            with contextlib.suppress(HooklineError):
+                for item in (await taking).items:
+                    await self._perform(self._calls.release(key, item.sort_field, item.token or ""))
+            raise
 
     async def take(self, key: str, limit: int, options: dict[str, Any], *, given: bool = False) -> Claimed:
         """Stay on one partition while that has work, then rotate; the limit is split, never exceeded.

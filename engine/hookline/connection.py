@@ -13,6 +13,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import msgpack
@@ -21,6 +22,7 @@ from redis import exceptions as redis_errors
 from hookline import keys
 from hookline.codec import pack_request, unpack_answer
 from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, Unavailable
+from hookline.figures import Family
 from hookline.nodes import LOST, LostError, Nodes, NotSentError
 from hookline.settings import Settings
 from hookline_lua import SCRIPTS, load
@@ -32,6 +34,27 @@ REDIS_MIN, VALKEY_MIN = (7, 0), (7, 2)
 CLUSTER_PARTITIONS = 16
 """Of a new namespace on a cluster, where no setting says otherwise."""
 _RETRY_PAUSE = 0.05
+
+_DURATION = Family(
+    "histogram",
+    "hookline_store_call_duration_seconds",
+    "From the sending of a script's call to its answer, or its loss; retries apart",
+    ("script",),
+)
+_OPERATIONS = Family(
+    "histogram",
+    "hookline_store_call_operations",
+    "Operations that left together in one call",
+    ("script",),
+    (1, 2, 5, 10, 20, 50, 100),
+)
+_RETRIES = Family("counter", "hookline_store_retries", "Calls asked again, under the same id", ("script",))
+_FAILURES = Family(
+    "counter",
+    "hookline_store_call_failures",
+    "Calls without a result: not_sent, lost (sent, and no answer came), or the code of what the store said",
+    ("script", "reason"),
+)
 
 _NOT_NOW = ("MISCONF", "LOADING", "BUSY", "READONLY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN")
 
@@ -104,6 +127,7 @@ class Connection:
             OutcomeUnknown: the call was sent and no answer came until the deadline.
         """
         settings = self._settings
+        _OPERATIONS.observe(len(operations), script)
         keep_ms = round(settings.call_timeout * 2000)
         request = b"".join(
             (
@@ -139,6 +163,7 @@ class Connection:
                 return answer
             if asyncio.get_running_loop().time() >= deadline:
                 raise OutcomeUnknown("the store was sent the call and gave no answer; read the item to see its state")
+            _RETRIES.add(script)
             await asyncio.sleep(_RETRY_PAUSE)
 
     async def read(self, script: str, partition: int, request: object) -> Any:
@@ -184,21 +209,33 @@ class Connection:
             raise _translate(error) from error
 
     async def _evaluate(self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None = None) -> Any:
+        """One attempt of a call."""
+        began = perf_counter()
+        try:
+            return await self._run(name, partition, args, send_by)
+        except redis_errors.ResponseError as error:
+            failure = _translate(error)
+            _FAILURES.add(name, failure.code)
+            raise failure from error
+        except (NotSentError, LostError, HooklineError) as error:
+            _FAILURES.add(name, error.code)
+            raise
+        finally:
+            _DURATION.observe(perf_counter() - began, name)
+
+    async def _run(self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None) -> Any:
         script, slot = load(name), self._slots[partition]
         run = partial(self._nodes.run, slot, send_by=send_by)
         try:
-            try:
-                return await run("EVALSHA", script.sha, len(script.keys), *args)
-            except redis_errors.NoScriptError:
-                # Nothing ran: the store was restarted, or its scripts were flushed.
-                await run("SCRIPT", "LOAD", script.source)
-            try:
-                return await run("EVALSHA", script.sha, len(script.keys), *args)
-            except redis_errors.NoScriptError:
-                # Flushed again in between: sent with its text it cannot be missing.
-                return await run("EVAL", script.source, len(script.keys), *args)
-        except redis_errors.ResponseError as error:
-            raise _translate(error) from error
+            return await run("EVALSHA", script.sha, len(script.keys), *args)
+        except redis_errors.NoScriptError:
+            # Nothing ran: the store was restarted, or its scripts were flushed.
+            await run("SCRIPT", "LOAD", script.source)
+        try:
+            return await run("EVALSHA", script.sha, len(script.keys), *args)
+        except redis_errors.NoScriptError:
+            # Flushed again in between: sent with its text it cannot be missing.
+            return await run("EVAL", script.source, len(script.keys), *args)
 
     @asynccontextmanager
     async def messages(self, channel: Callable[[str], str]) -> AsyncIterator[AsyncIterator[str]]:
@@ -262,6 +299,16 @@ class Connection:
             return fixed
         seconds, micros = await self.command("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
+
+    async def memory(self) -> tuple[int, int]:
+        """Bytes that the store uses, and may use at most (0: no limit), over all nodes of it that answer.
+
+        Raises:
+            Unavailable: none does.
+        """
+        answers = await self._translated(self._nodes.run_everywhere(("INFO", "memory")))
+        infos = [_read_info(answer) for answer in answers]
+        return sum(int(info["used_memory"]) for info in infos), sum(int(info.get("maxmemory", 0)) for info in infos)
 
     def _now_text(self) -> str:
         now_ms = self._now_ms()

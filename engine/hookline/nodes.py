@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from contextvars import Context
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -34,9 +35,13 @@ LOST = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError, TypeEr
 class NotSentError(Exception):
     """No byte of the call left this process."""
 
+    code = "not_sent"
+
 
 class LostError(Exception):
     """The call may have reached the store; its answer did not come."""
+
+    code = "lost"
 
 
 class Nodes:
@@ -213,7 +218,7 @@ class Nodes:
     def _refresh_soon(self) -> None:
         """Learn anew who has what, once however many ask for it."""
         if self.clustered and (self._refreshing is None or self._refreshing.done()):
-            self._refreshing = asyncio.create_task(self._refresh_quietly())
+            self._refreshing = asyncio.create_task(self._refresh_quietly(), context=Context())
 
     async def _refresh_quietly(self) -> None:
         # Who needs a slot that nobody serves is told so by its own call.

@@ -15,6 +15,7 @@ from hookline.errors import Flaw, Invalid
 from hookline.keys import PARTITIONS_MAX
 
 _ORIGIN = re.compile(r"\*|https?://[^/\s,?#@]+", re.ASCII)
+LEVELS = ("debug", "info", "warning", "error")
 STORE_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -27,6 +28,7 @@ def _setting(
     secret: bool = False,
     flag: str | None = None,
     section: str | None = None,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """A row of the table.
 
@@ -38,8 +40,17 @@ def _setting(
         secret: never shown.
         flag: the option of ``hookline serve``, where it is not called like the setting; ``""``: it has none.
         section: the heading that begins with this row.
+        choices: the words that it may be.
     """
-    metadata = {"help": text, "least": least, "most": most, "secret": secret, "flag": flag, "section": section}
+    metadata = {
+        "help": text,
+        "least": least,
+        "most": most,
+        "secret": secret,
+        "flag": flag,
+        "section": section,
+        "choices": choices,
+    }
     return field(default=default, repr=not secret, metadata=metadata)
 
 
@@ -111,6 +122,13 @@ class Settings:
         (),
         "networks (CIDR) that webhooks may reach beyond the public ones, and loopback if the server listens there",
     )
+    log_format: str = _setting(
+        "text", "log lines as text, or as json objects", section="Observation", choices=("text", "json")
+    )
+    log_level: str = _setting("info", "the lowest level that is logged: debug, info, warning or error", choices=LEVELS)
+    log_requests: str = _setting(
+        "off", "the level at which each request is logged, such as info; off: not at all", choices=("off", *LEVELS)
+    )
 
     def __post_init__(self) -> None:
         flaws = [
@@ -165,6 +183,8 @@ def _flaws(setting: Field[Any], value: Any) -> Iterator[str]:
             check_namespace(value)
         except Invalid as invalid:
             yield invalid.flaws[0].detail
+    elif (choices := setting.metadata["choices"]) and value not in choices:
+        yield f"expected {', '.join(choices[:-1])} or {choices[-1]}"
     elif value is not None and ((least is not None and value < least) or (most is not None and value > most)):
         bounds = f"from {least} on" if most is None else f"from {least} to {most}"
         yield f"expected a number {bounds}: {text}"

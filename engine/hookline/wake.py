@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
+from contextvars import Context
 from typing import Protocol
 
 from hookline.connection import Connection
@@ -51,7 +52,7 @@ class Wakes:
     async def subscribe(self) -> None:
         """Wait until messages arrive, but not for long: without them everybody still looks now and then."""
         if self._task is None:
-            self._task = asyncio.create_task(self._run())
+            self._task = asyncio.create_task(self._run(), context=Context())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._subscribed.wait(), _RECONNECT)
 

@@ -29,6 +29,7 @@ SCRIPTS = (
     "create",
     "create_drain",
     "delete",
+    "depth",
     "find",
     "inspect",
     "names",

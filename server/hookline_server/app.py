@@ -12,9 +12,12 @@ from starlette.routing import Route
 
 from hookline import Datastore
 from hookline_server.edge import Edge
+from hookline_server.metrics import Metrics
+from hookline_server.peers import Peers
 from hookline_server.problem import respond
 from hookline_server.rate import Rate
-from hookline_server.routes import batch, bulk, commands, health, item, items, jobs, keys, orchestrations
+from hookline_server.routes import batch, bulk, commands, health, item, items, jobs, keys, metrics, orchestrations
+from hookline_server.traffic import Traffic
 
 ROUTES: list[Route] = [
     *items.routes,
@@ -26,6 +29,7 @@ ROUTES: list[Route] = [
     *orchestrations.routes,
     *keys.routes,
     *health.routes,
+    *metrics.routes,
 ]
 """Every route. The first that matches wins, so what is called most comes first."""
 
@@ -39,6 +43,8 @@ def create_app(
     cors_origins: Collection[str] = (),
     ready: Ready | None = None,
     rate: Rate | None = None,
+    peers: Peers | None = None,
+    log_requests: str = "off",
 ) -> Starlette:
     """The application over an open datastore, which stays the caller's to close.
 
@@ -48,13 +54,18 @@ def create_app(
         cors_origins: sites whose pages may use the API in a browser, such as ``https://app.example``; ``*`` is all.
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
         rate: that of the requests of one caller, if it has a limit.
+        log_requests: the level at which each request is logged, or ``off``.
+        peers: the figures of the other processes that serve the same port.
     """
     app = Starlette(
-        routes=ROUTES, middleware=[Middleware(Edge, cors_origins, rate)], exception_handlers={HTTPException: respond}
+        routes=ROUTES,
+        middleware=[Middleware(Edge, Traffic(ROUTES, log_requests), cors_origins, rate)],
+        exception_handlers={HTTPException: respond},
     )
     # An unknown path is answered as one, not sent elsewhere.
     app.router.redirect_slashes = False
     app.state.datastore = datastore
     app.state.orchestrations = orchestrations
     app.state.ready = ready
+    app.state.metrics = Metrics(lambda: [app.state.datastore], peers)
     return app

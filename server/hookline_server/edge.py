@@ -6,17 +6,20 @@ import logging
 import os
 import re
 from collections.abc import Collection
+from time import perf_counter
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hookline_server import negotiate
+from hookline.errors import HooklineError
+from hookline_server import logs, negotiate
 from hookline_server.answer import FIELDS, MEDIA_TYPE, Answer, Header
 from hookline_server.framing import fields_of
 from hookline_server.limits import ALWAYS, REFUSAL, network_of
 from hookline_server.problem import Problem, problem_of
 from hookline_server.rate import Rate
+from hookline_server.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +47,11 @@ class Edge:
     allowed to those pages, so ``*`` gives them nothing that belongs to the browser's user.
     """
 
-    def __init__(self, app: ASGIApp, cors_origins: Collection[str] = (), rate: Rate | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, traffic: Traffic, cors_origins: Collection[str] = (), rate: Rate | None = None
+    ) -> None:
         self._app = app
+        self._traffic = traffic
         self._rate = rate
         self._origins = frozenset(origin.encode() for origin in cors_origins)
 
@@ -60,16 +66,21 @@ class Edge:
         request_id = fields.get(b"x-request-id", b"")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = os.urandom(12).hex().encode()
+        logs.REQUEST.set(request_id)
         added: list[Header] = [(b"x-request-id", request_id)]
-        started = False
+        status = sent = 0
 
         async def send_more(message: Message) -> None:
-            nonlocal started
+            nonlocal status, sent
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 message["headers"].extend(added)
+            else:
+                sent += len(message.get("body", b""))
             await send(message)
 
+        traffic, began = self._traffic, perf_counter()
+        traffic.in_flight[0] += 1
         try:
             if REFUSAL in scope:
                 raise scope[REFUSAL]
@@ -83,16 +94,19 @@ class Edge:
             else:
                 await self._app(scope, receive, send_more)
         except ClientDisconnect:
-            log.debug("request %s: the client went away", request_id.decode())
+            log.debug("the client went away")
         except Exception as error:
             problem = problem_of(error)
             if problem.status >= 500:
-                bug = error if problem.code == "internal" else None
-                log.error("request %s: %s", request_id.decode(), error, exc_info=bug)
-            if started:
+                said = error if isinstance(error, HooklineError | Problem) else problem.title
+                log.error("%s: %s", problem.code, said, exc_info=error if problem.code == "internal" else None)
+            if status:
                 raise
             problem.members["instance"] = f"urn:hookline:request:{quote(request_id, safe='')}"
             await problem.response()(scope, receive, send_more)
+        finally:
+            traffic.in_flight[0] -= 1
+            traffic.ended(scope, status, perf_counter() - began, fields.get(b"content-length"), sent)
 
     def _cross(self, scope: Scope, fields: dict[bytes, bytes], added: list[Header]) -> bool:
         """Let pages of allowed sites read the answer -> whether this is their browser's question about what they may.

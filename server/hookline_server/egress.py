@@ -74,6 +74,13 @@ class Answer:
         """
         return self.status is not None and 200 <= self.status < 300 and self.error in (None, "too_large")
 
+    @property
+    def outcome(self) -> str:
+        """The class of its status, such as ``2xx``, or the word of ``error`` where that says more."""
+        if self.status is None or self.error not in (None, "redirect", "too_large"):
+            return self.error or "protocol"
+        return f"{self.status // 100}xx"
+
 
 class Egress:
     """Posts to URLs of users, only to addresses that are public or allowed.

@@ -16,9 +16,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 from hookline import Call, Datastore, Item, codec
+from hookline.figures import Family
 from hookline.wake import pause
 from hookline_server.egress import Answer, Egress
 from hookline_server.event import DELIVERIES, Delivery, Target, from_lane, from_outbox
+from hookline_server.logs import EVENT
 from hookline_server.role import Surviving
 from hookline_server.signature import sign
 
@@ -28,6 +30,15 @@ POLL = 1.0
 """Seconds between looks at an outbox whose wake message was lost."""
 GONE = 410
 """The receiver wants no more of this: no attempt follows."""
+
+_IN_FLIGHT = Family("gauge", "hookline_deliveries_in_flight", "Webhooks being posted now", ("namespace",))
+_ATTEMPTS = Family(
+    "counter",
+    "hookline_delivery_attempts",
+    "Attempts by outcome: the class of the status such as 2xx, or why there is none, such as timeout",
+    ("namespace", "outcome"),
+)
+_DURATION = Family("histogram", "hookline_delivery_duration_seconds", "Attempts, from lookup to answer", ("namespace",))
 
 
 class Relay:
@@ -113,6 +124,7 @@ class Relay:
             with Surviving(log, f"the delivery of event {stream_id.decode()}"):
                 entry = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
                 deliveries = from_outbox(self._settings.namespace, partition, stream_id.decode(), entry)
+                EVENT.set(deliveries[0].webhook_id)
                 await asyncio.gather(*(self._first(delivery) for delivery in deliveries))
                 await self._datastore.connection.change("relay_done", partition, {"ids": [stream_id]})
         finally:
@@ -192,6 +204,7 @@ class Relay:
         self._draining.discard(lane)
 
     async def _again(self, item: Item) -> None:
+        EVENT.set(item.sort_field)
         delivery = from_lane(item.content, item.sealed_triggers)
         answer = await self._post(delivery)
         calls, token = self._datastore.calls, item.token or ""
@@ -220,17 +233,23 @@ class Relay:
     # Both
 
     async def _post(self, delivery: Delivery) -> Answer:
-        lane = delivery.target.lane
+        lane, namespace = delivery.target.lane, self._settings.namespace
         self._busy[lane] += 1
+        _IN_FLIGHT.add(namespace)
         try:
             headers = self._headers(delivery, body := delivery.body())
-            return await self._egress.post(delivery.target.url, body, headers, secrets=[delivery.token])
+            answer = await self._egress.post(delivery.target.url, body, headers, secrets=[delivery.token])
         except ValueError as error:
+            _ATTEMPTS.add(namespace, "unopenable")
             return Answer(None, str(error), None, 0, "")
         finally:
+            _IN_FLIGHT.add(namespace, amount=-1)
             self._busy[lane] -= 1
             if not self._busy[lane]:
                 del self._busy[lane]
+        _ATTEMPTS.add(namespace, answer.outcome)
+        _DURATION.observe(answer.duration_ms / 1000, namespace)
+        return answer
 
     def _note(self, target: Target, answer: Answer) -> None:
         """Say once that an endpoint fails, for somebody waits for what is kept; and once that it answers again."""

@@ -17,6 +17,7 @@ from hookline import Datastore, EmbeddedStore, SecretBox, Settings
 from hookline.errors import Unavailable
 from hookline.secret import load_key
 from hookline.wake import Wakes
+from hookline_server import logs
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
 from hookline_server.limits import Limits
@@ -36,6 +37,7 @@ async def serve(settings: Settings, say: Say) -> None:
     Raises:
         Incompatible, Unavailable: the store cannot be used; the text says what to do.
     """
+    logs.note_loop_errors(asyncio.get_running_loop())
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(_listen(settings))
         host, port = listener.getsockname()[:2]
@@ -54,8 +56,15 @@ async def serve(settings: Settings, say: Say) -> None:
         server = _Server(
             (datastore.wakes, datastore.changes),
             configure(
-                create_app(datastore, orchestrator, cors_origins=settings.cors_origins, rate=rate_of(settings)),
+                create_app(
+                    datastore,
+                    orchestrator,
+                    cors_origins=settings.cors_origins,
+                    rate=rate_of(settings),
+                    log_requests=settings.log_requests,
+                ),
                 Limits(settings),
+                log_config=None,
                 log_level="warning",
                 timeout_graceful_shutdown=10,
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from api import Api
 from hookline import Datastore, errors
 from hookline.errors import HooklineError, Incompatible, Invalid, Refused
+from hookline_server import logs
 from hookline_server.problem import KINDS, problem_of
 
 SECRET = "redis://user:hunter2@10.0.0.7"
@@ -96,14 +98,18 @@ async def test_what_went_wrong_inside_goes_to_the_log_only(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     break_with(datastore, monkeypatch, error)
+    caplog.handler.setFormatter(logs.Json())
     with caplog.at_level(logging.ERROR):
         answer = await api("GET", "/v1/items/jobs/a", headers={"X-Request-Id": "find-me"})
     assert answer.status in (500, 503)
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["x-request-id"] == "find-me"
     assert b"hunter2" not in answer.body + repr(answer.headers).encode()
-    assert "hunter2" in caplog.text
-    assert "find-me" in caplog.text
+    (line,) = [json.loads(text) for text in caplog.text.splitlines()]
+    assert line["request"] == "find-me"
+    assert ("hunter2" in line["message"]) == isinstance(error, HooklineError)
+    assert ("hunter2" in caplog.text) == isinstance(error, HooklineError)
+    assert type(error).__name__ in line.get("exception", [type(error).__name__])[-1]
     monkeypatch.undo()
     assert (await api("GET", "/v1/items/jobs/a")).status == 404
 

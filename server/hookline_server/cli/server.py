@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from typing import Any
 
 import typer
@@ -29,10 +27,12 @@ def serve(**given: Any) -> None:
       hookline serve --port 9090 --data /var/lib/hookline
       hookline serve --store redis://127.0.0.1:6379/0
     """
+    from hookline_server import logs
     from hookline_server.serve import serve as serve_forever
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    run(serve_forever(settings(**given), typer.echo))
+    chosen = settings(**given)
+    logs.set_up(chosen)
+    run(serve_forever(chosen, typer.echo))
 
 
 serve.__signature__ = configuration.signature()  # type: ignore[attr-defined]

@@ -1,0 +1,160 @@
+"""What a worker holds: a job from its claim until it is known that its end has been taken; and the handlers' lanes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hookline.codec import TEXT_MAX
+from hookline.errors import Invalid
+from hookline.item import Item
+from hookline.job import Cancel, Duration, Job, Release, Retry, TimedOut
+from hookline.runner import Run
+
+LOST, RELEASED = "lost", "released"
+"""Why a handler was given up: the claim is somebody else's, or nobody's; or the worker stops and gives the job back."""
+_NOTHING = object()
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """One handler, and how its claims stand.
+
+    ``idle``: the last claim found nothing more, so the next waits. ``rest_until``: there is no use in one before.
+    """
+
+    name: str
+    where: dict[str, Any] | None
+    run: Run
+    idle: bool = False
+    rest_until: float = 0.0
+    waiting: asyncio.Task[None] | None = None
+
+
+class Held:
+    """One claim. ``call`` is what ends it, once that is known; ``updates`` whether that is an update, not a settle."""
+
+    __slots__ = ("_progress", "_tell", "call", "fate", "item", "job", "locked_at", "sent", "task", "token", "updates")
+
+    def __init__(self, item: Item, tell: Callable[[Held], None], locked_at: float) -> None:
+        self.item = item
+        self.token = item.token or ""
+        self.job = Job(item, self._report)
+        self.locked_at = locked_at
+        self.task: asyncio.Task[Any] | None = None
+        self.call: Any = None
+        self.updates = False
+        self.fate = ""
+        self.sent = False
+        self._tell = tell
+        self._progress: Any = _NOTHING
+
+    @property
+    def running(self) -> bool:
+        """Whether the handler has not come to its end."""
+        return self.task is not None and not self.task.done()
+
+    @property
+    def _name(self) -> tuple[str, str, str]:
+        return self.item.key, self.item.sort_field, self.token
+
+    def judge(self, calls: Any, task: asyncio.Task[Any]) -> None:
+        """What the handler came to -> the call that says so."""
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        try:
+            if error is None:
+                self.call = calls.complete(*self._name, metadata=self._results(task.result()))
+            elif isinstance(error, Retry):
+                self.call = calls.fail(*self._name, error=as_text(error.reason), retry_after=error.after)
+            elif isinstance(error, Release):
+                self.call = calls.release(*self._name, delay=error.delay or None)
+            elif isinstance(error, Cancel):
+                key, sort_field, token = self._name
+                gone = {"status": "cancelled", "last_error": as_text(error.reason)}
+                self.call, self.updates = calls.update(key, sort_field, metadata=gone, token=token), True
+            elif self.fate == RELEASED and isinstance(error, asyncio.CancelledError):
+                self.call = calls.release(*self._name)
+            else:
+                # The traceback is for the log alone: it may show what is nobody's business.
+                log.warning("%s failed", self.job, exc_info=None if isinstance(error, TimedOut) else error)
+                self.call = calls.fail(*self._name, error=as_text(describe(error)))
+        except Invalid as invalid:
+            self.refuse(calls, invalid)
+
+    def refuse(self, calls: Any, invalid: Invalid) -> None:
+        """What the handler gave can't be kept, which is a failure like others."""
+        log.warning("%s failed: what its handler gave cannot be kept: %s", self.job, invalid)
+        self.call, self.updates = calls.fail(*self._name, error=as_text(f"cannot be kept: {invalid}")), False
+
+    def abandon(self, calls: Any) -> None:
+        """Give the job back although its handler goes on."""
+        self.fate, self.call = LOST, calls.release(*self._name)
+
+    def give_up(self, fate: str) -> None:
+        """Cancel the handler."""
+        if self.running and self.task:
+            self.fate = fate
+            self.job._gone = True
+            self.task.cancel()
+
+    def extend(self, calls: Any, lock_for: Duration) -> Any:
+        """The call that prolongs the claim."""
+        return calls.extend(*self._name, lock_for=lock_for)
+
+    def prolonged(self, locked_at: float, until_ms: int | None) -> None:
+        """The lock holds on."""
+        self.locked_at = locked_at
+        self.job._locked_until_ms = until_ms
+
+    def _report(self, value: Any) -> None:
+        self._progress = value
+        self._tell(self)
+
+    def tell(self, calls: Any) -> Any:
+        """The call that says how far the job is; None if there is nothing new, or nothing that can be kept."""
+        value, self._progress = self._progress, _NOTHING
+        key, sort_field, token = self._name
+        if value is _NOTHING:
+            return None
+        try:
+            return calls.update(key, sort_field, metadata={"progress": value}, token=token)
+        except Invalid as invalid:
+            log.warning("%s: its progress cannot be kept: %s", self.job, invalid)
+            return None
+
+    def _results(self, result: Any) -> dict[str, Any] | None:
+        results = {} if result is None else {"result": result}
+        if self._progress is not _NOTHING:
+            results["progress"] = self._progress
+        return results or None
+
+
+def timed(run: Run, seconds: float) -> Run:
+    """The same with an end to it."""
+
+    async def run_timed(job: Job) -> Any:
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await run(job)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            job._gone = True
+            raise TimedOut(f"took longer than {seconds:g} s") from None
+
+    return run_timed
+
+
+def describe(error: BaseException) -> str:
+    """An error as the last error of its job."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def as_text(text: str) -> str:
+    """As much of it as the store keeps."""
+    return text.encode(errors="replace").decode().replace("\0", "")[:TEXT_MAX] or "failed"

@@ -1,0 +1,456 @@
+"""The worker: claims the jobs of a key, runs their handlers, and says what became of them.
+
+One *exchange* a turn settles what is done and claims for the slots that are free. Two may be in flight, so that the
+store works while handlers run. Where nothing is to be claimed, a claim waits in the store's line until something is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import random
+import secrets
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from hookline.clock import parse_duration
+from hookline.errors import HooklineError, Invalid, OutboxFull, OutcomeUnknown, Refused, ReservedKey, Unavailable
+from hookline.holding import LOST, RELEASED, Held, Lane, timed
+from hookline.job import Duration, Job
+from hookline.outcome import Claimed, Outcome
+from hookline.runner import Processes, Threads
+
+EXCHANGE_MAX = 50
+"""Jobs that one exchange settles, and claims: together one call of the store."""
+EXCHANGES_MAX = 2
+WAIT = 20.0
+"""Seconds for which a claim waits; :data:`TURN` where more handlers wait than slots are free, so that each has one."""
+TURN = 0.5
+REST = 1.0
+"""Seconds after which a key is asked again that gives no claims now: one that is paused."""
+BACKOFF_MAX = 5.0
+PROGRESS_EVERY = 0.2
+Handler = TypeVar("Handler", bound=Callable[[Job], Any])
+
+log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """What a worker needs of a :class:`Datastore` or a :class:`Client`."""
+
+    @property
+    def calls(self) -> Any:
+        """Makes the operations."""
+
+    async def claim(self, key: str, *, worker_id: str, limit: int = 1, wait: float = 0, **options: Any) -> Claimed:
+        """Claim, and wait for something to claim."""
+
+    async def exchange(
+        self, calls: Sequence[Any], key: str, *, worker_id: str, limit: int = 1, **options: Any
+    ) -> tuple[list[Outcome], Claimed]:
+        """Settle and claim."""
+
+    async def settle(self, calls: Sequence[Any]) -> list[Outcome]:
+        """Settle."""
+
+    async def run(self, calls: Sequence[Any]) -> list[Outcome]:
+        """Update."""
+
+
+class Worker:
+    """Runs the jobs of one key.
+
+    Args:
+        source: an open :class:`Datastore`, or a :class:`Client`.
+        key: whose items are the jobs.
+        concurrency: jobs that run at the same time.
+        lock_for: how long a claim holds. It is prolonged at a third of that, so this is how long a job waits whose
+            worker has died.
+        grace: seconds that :meth:`stop` gives the handlers that run; what is left then is given back.
+        worker_id: what the claims are made as; by default of host, process and chance.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        key: str,
+        *,
+        concurrency: int = 10,
+        lock_for: Duration = 60,
+        grace: float = 25.0,
+        worker_id: str | None = None,
+    ) -> None:
+        if concurrency < 1:
+            raise Invalid.at("/concurrency", "expected a whole number from 1")
+        self.source = source
+        self.key = key
+        self.concurrency = concurrency
+        self.lock_for = lock_for
+        self.grace = grace
+        self.worker_id = worker_id or f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._lock_s = parse_duration(lock_for) / 1000
+        self._most = max(1, min(EXCHANGE_MAX, -(-concurrency // EXCHANGES_MAX)))
+        self._lanes: deque[Lane] = deque()
+        self._threads = Threads()
+        self._processes = Processes(self._threads)
+        self._held: dict[str, Held] = {}
+        self._done: deque[Held] = deque()
+        self._exchanges: set[asyncio.Task[None]] = set()
+        self._used = 0
+        self._failures = 0
+        self._resume_at = 0.0
+        self._fatal: Exception | None = None
+        self._claiming = True
+        self._stopping = False
+        self._wake = asyncio.Event()
+        self._reported: dict[Held, None] = {}
+        self._report = asyncio.Event()
+
+    def handles(
+        self, where: Mapping[str, Any] | None = None, *, timeout: Duration | None = None, process: bool = False
+    ) -> Callable[[Handler], Handler]:
+        """Let a function handle the jobs that match ``where``, or all. Its result becomes metadata ``result``.
+
+        An async function runs on the loop, a plain one in a thread, either with ``process`` in a process of its own:
+        then it must be importable. ``timeout``: how long it may take before the attempt has failed.
+        """
+
+        def register(function: Handler) -> Handler:
+            run = partial(self._processes.run if process else self._threads.run, function)
+            chosen: Any = function if inspect.iscoroutinefunction(function) and not process else run
+            if timeout is not None:
+                chosen = timed(chosen, parse_duration(timeout) / 1000)
+            self._lanes.append(Lane(function.__name__, None if where is None else dict(where), chosen))
+            return function
+
+        return register
+
+    @property
+    def handlers(self) -> list[str]:
+        """The names of the functions that handle jobs."""
+        return [lane.name for lane in self._lanes]
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs that are held now."""
+        return len(self._held)
+
+    def quiet(self) -> None:
+        """Claim no more; what runs goes on."""
+        self._claiming = False
+        for lane in self._lanes:
+            if lane.waiting:
+                lane.waiting.cancel()
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Claim no more, finish what runs within the grace, give the rest back; then :meth:`run` returns."""
+        self._stopping = True
+        self.quiet()
+
+    async def run(self) -> None:
+        """Work until :meth:`stop`.
+
+        Raises:
+            Invalid, ReservedKey: the key or the filters of a handler are no such things.
+            HooklineError: the server takes no calls of ours. Whatever is raised, what ran was finished or given back.
+        """
+        if not self._lanes:
+            raise Invalid.at("/handlers", "expected at least one function with @worker.handles()")
+        self._loop = asyncio.get_running_loop()
+        beside = [asyncio.create_task(work()) for work in (self._renew, self._tell_progress)]
+        try:
+            while not self._stopping:
+                self._turn()
+                await self._wake.wait()
+                self._wake.clear()
+            await self._drain(self.grace)
+        except asyncio.CancelledError:
+            self.stop()
+            await self._drain(min(self.grace, 2.0), finish=False)
+            raise
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+            self._processes.close()
+        if self._fatal:
+            raise self._fatal
+
+    # One turn: start what there is room for
+
+    def _turn(self) -> None:
+        now = self._loop.time()
+        if now < self._resume_at:
+            return
+        while len(self._exchanges) < EXCHANGES_MAX:
+            batch = self._next_batch()
+            lane = None if batch and batch[0].updates else self._hungry(now)
+            limit = min(self._most, self.concurrency - self._used) if lane else 0
+            if not batch and not limit:
+                break
+            self._used += limit
+            task = asyncio.create_task(self._exchange(batch, lane, limit))
+            self._exchanges.add(task)
+            task.add_done_callback(self._exchanged)
+        if self._claiming:
+            self._wait_in_line(now)
+
+    def _exchanged(self, task: asyncio.Task[None]) -> None:
+        self._exchanges.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._end(error)
+        self._wake.set()
+
+    def _next_batch(self) -> list[Held]:
+        """What is done, as much as one exchange settles; what is settled by an update goes by itself."""
+        batch: list[Held] = []
+        done = self._done
+        while done and len(batch) < self._most and done[0].updates == (batch[0].updates if batch else done[0].updates):
+            batch.append(done.popleft())
+        return batch
+
+    def _hungry(self, now: float) -> Lane | None:
+        """The handler to claim for next: each in turn, but those for which there is nothing."""
+        if not self._claiming or self._used >= self.concurrency:
+            return None
+        for lane in self._lanes:
+            if not lane.idle and lane.rest_until <= now:
+                self._lanes.remove(lane)
+                self._lanes.append(lane)
+                return lane
+        return None
+
+    def _wait_in_line(self, now: float) -> None:
+        idle = [lane for lane in self._lanes if lane.idle and lane.waiting is None and lane.rest_until <= now]
+        scarce = len(self._lanes) > self.concurrency - len(self._held)
+        for place, lane in enumerate(idle):
+            free = self.concurrency - self._used
+            if free <= 0:
+                break
+            limit = max(1, min(self._most, free // (len(idle) - place)))
+            self._used += limit
+            lane.waiting = asyncio.create_task(self._wait(lane, limit, TURN if scarce else WAIT))
+
+    # Exchanges
+
+    async def _exchange(self, batch: list[Held], lane: Lane | None, limit: int) -> None:
+        began, claimed = self._loop.time(), None
+        calls = [held.call for held in batch]
+        try:
+            if lane is None:
+                settle = self.source.run if batch[0].updates else self.source.settle
+                outcomes = await settle(calls)
+            elif not batch:
+                outcomes, claimed = [], await self.source.claim(self.key, limit=limit, **self._options(lane))
+            else:
+                outcomes, claimed = await self.source.exchange(calls, self.key, limit=limit, **self._options(lane))
+        except Invalid as invalid:
+            if not batch:
+                raise
+            await self._settle_each(batch, invalid)
+        except HooklineError as error:
+            for held in batch:
+                held.sent = True
+            self._done.extendleft(reversed(batch))
+            self._meet(error, lane)
+        else:
+            self._failures = 0
+            for held, outcome in zip(batch, outcomes, strict=True):
+                self._settled(held, outcome)
+        finally:
+            self._used -= limit
+        if claimed and lane:
+            self._begin(lane, claimed, began)
+            lane.idle = len(claimed.items) < limit and claimed.failure is None
+            if claimed.failure:
+                self._meet(claimed.failure, lane)
+
+    async def _wait(self, lane: Lane, limit: int, wait: float) -> None:
+        """Wait for jobs, slots reserved. Cancelled, the claim gives back what it has just taken."""
+        try:
+            claimed = await self.source.claim(self.key, limit=limit, wait=wait, **self._options(lane))
+            self._failures = 0
+            # The lock began when the item was taken, just now: whoever waits has one that is up to WAIT old.
+            self._begin(lane, claimed, self._loop.time())
+            lane.idle = not claimed.items
+            self._lanes.remove(lane)
+            self._lanes.append(lane)
+        except Invalid as error:
+            self._end(error)
+        except HooklineError as error:
+            self._meet(error, lane)
+        finally:
+            self._used -= limit
+            lane.waiting = None
+            self._wake.set()
+
+    def _options(self, lane: Lane) -> dict[str, Any]:
+        return {"worker_id": self.worker_id, "lock_for": self.lock_for, "where": lane.where}
+
+    def _meet(self, error: HooklineError, lane: Lane | None) -> None:
+        """Go on later, if that may help."""
+        if isinstance(error, Refused) and not isinstance(error, ReservedKey) and lane:
+            lane.rest_until = self._loop.time() + REST * random.uniform(1, 1.2)  # noqa: S311 - spreads load
+            self._loop.call_at(lane.rest_until, self._wake.set)
+        elif isinstance(error, Unavailable | OutcomeUnknown | OutboxFull):
+            self._back_off(error)
+        else:
+            self._end(error)
+
+    def _back_off(self, error: HooklineError) -> None:
+        now = self._loop.time()
+        if now < self._resume_at:
+            return
+        longest = 0.5 if self._stopping else BACKOFF_MAX
+        delay = min(longest, 0.05 * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1)  # noqa: S311
+        if self._failures == 0:
+            log.warning("no answer, trying again until there is one: %s", error)
+        self._failures += 1
+        self._resume_at = now + delay
+        self._loop.call_later(delay, self._wake.set)
+
+    def _end(self, error: BaseException) -> None:
+        """What cannot be got over ends the worker, once what runs is finished."""
+        self._fatal = self._fatal or (error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        self.stop()
+
+    async def _settle_each(self, batch: list[Held], invalid: Invalid) -> None:
+        """One of many can't be taken, so nothing was: alone, each shows whether it is the one."""
+        if len(batch) == 1:
+            batch[0].refuse(self.source.calls, invalid)
+            self._done.append(batch[0])
+            return
+        for place, held in enumerate(batch):
+            try:
+                (outcome,) = await self.source.settle([held.call])
+                self._settled(held, outcome)
+            except Invalid as error:
+                await self._settle_each([held], error)
+            except HooklineError as error:
+                self._done.extend(batch[place:])
+                self._meet(error, None)
+                return
+
+    def _settled(self, held: Held, outcome: Outcome) -> None:
+        """What became of a result. Where that is not known, or not now, it is sent again: the token keeps it single."""
+        error = None if outcome.ok else outcome.error()
+        if isinstance(error, Unavailable | OutcomeUnknown | OutboxFull):
+            held.sent = True
+            self._done.append(held)
+            self._back_off(error)
+            return
+        self._held.pop(held.token, None)
+        if error and not (held.sent and outcome.word == "stale_token"):
+            log.warning("%s: what became of it was not taken: %s", held.job, error)
+
+    # Jobs
+
+    def _begin(self, lane: Lane, claimed: Claimed, locked_at: float) -> None:
+        for item in claimed.items:
+            held = Held(item, self._tell, locked_at)
+            self._held[held.token] = held
+            if self._stopping:
+                held.abandon(self.source.calls)
+                self._done.append(held)
+                continue
+            self._used += 1
+            held.task = asyncio.create_task(lane.run(held.job))
+            held.task.add_done_callback(partial(self._ended, held))
+
+    def _ended(self, held: Held, task: asyncio.Task[Any]) -> None:
+        self._used -= 1
+        self._reported.pop(held, None)
+        if held.fate == LOST:
+            if held.call is None:  # else it was given back, and is held until that has been taken
+                self._held.pop(held.token, None)
+        else:
+            held.judge(self.source.calls, task)
+            self._done.append(held)
+        self._wake.set()
+
+    async def _renew(self) -> None:
+        """Prolong the locks of what is held, in one batch; who has lost one is told."""
+        pause = self._lock_s / 3
+        while True:
+            await asyncio.sleep(pause)
+            pause, now = self._lock_s / 3, self._loop.time()
+            held = [each for each in self._held.values() if now - each.locked_at > self._lock_s / 6]
+            if not held:
+                continue
+            calls = self.source.calls
+            try:
+                outcomes = await self.source.settle([each.extend(calls, self.lock_for) for each in held])
+            except HooklineError as error:
+                log.warning("locks could not be prolonged, trying again: %s", error)
+                pause = min(pause, 1.0)
+                continue
+            for each, outcome in zip(held, outcomes, strict=True):
+                if outcome.ok:
+                    each.prolonged(now, outcome.locked_until_ms)
+                elif outcome.failure:
+                    pause = min(pause, 1.0)
+                elif each.token in self._held and each.running:
+                    log.warning("%s: stopped, since %s", each.job, outcome.error())
+                    each.give_up(LOST)
+
+    def _tell(self, held: Held) -> None:
+        """A handler has told how far it is, in whichever thread."""
+        if held not in self._reported:
+            self._reported[held] = None
+            self._loop.call_soon_threadsafe(self._report.set)
+
+    async def _tell_progress(self) -> None:
+        while True:
+            await self._report.wait()
+            self._report.clear()
+            told, self._reported = list(self._reported), {}
+            sent = [(held, call) for held in told if held.running and (call := held.tell(self.source.calls))]
+            try:
+                outcomes = await self.source.run([call for _, call in sent]) if sent else []
+            except HooklineError as error:
+                log.info("progress could not be told: %s", error)
+                outcomes = []
+            for (held, _), outcome in zip(sent, outcomes, strict=False):
+                if outcome.word in ("stale_token", "cancelled", "not_found") and held.running:
+                    held.give_up(LOST)
+            await asyncio.sleep(PROGRESS_EVERY)
+
+    # The end
+
+    async def _drain(self, grace: float, *, finish: bool = True) -> None:
+        """Finish what runs or give it back, within the grace."""
+        deadline = self._loop.time() + grace
+        cancel_at = deadline - min(grace / 3, 5.0) if finish else self._loop.time()
+        if not await self._turns_until(cancel_at):
+            for held in [*self._held.values()]:
+                held.give_up(RELEASED)
+            if not await self._turns_until(deadline - min(grace / 6, 2.0)):
+                for held in self._held.values():
+                    if held.running:  # it does not let itself be cancelled
+                        held.abandon(self.source.calls)
+                        self._done.append(held)
+                await self._turns_until(deadline)
+        for task in self._exchanges:
+            task.cancel()
+        if self._held:
+            log.warning("%d jobs are left to be claimed again when their locks end", len(self._held))
+
+    async def _turns_until(self, moment: float) -> bool:
+        """Go on without claims until nothing is held, or until the moment -> whether nothing is."""
+        while self._held or self._exchanges or any(lane.waiting for lane in self._lanes):
+            self._turn()
+            left = moment - self._loop.time()
+            if left <= 0:
+                return False
+            try:
+                await asyncio.wait_for(self._wake.wait(), left)
+            except TimeoutError:
+                return False
+            self._wake.clear()
+        return True

@@ -1,0 +1,58 @@
+"""The page of ``/metrics``: what the processes have counted, and what the store holds, asked at most once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+
+from hookline import Datastore, figures
+from hookline.figures import Family, Labels, Row
+from hookline_server.peers import Peers
+from hookline_server.survey import survey
+from hookline_server.usage import note_usage
+
+FRESH_S = 1.0
+"""Seconds for which a page is good: a second scraper costs the store nothing."""
+
+_BUILD = Family("gauge", "hookline_build_info", "The release that answers; always 1", ("version",))
+_PROCESSES = Family("gauge", "hookline_processes", "Processes of this server whose figures are in here")
+
+Rows = dict[str, dict[Labels, Row]]
+
+
+class Metrics:
+    """Makes pages. ``datastores`` are those of the namespaces served, ``peers`` the server's other processes."""
+
+    def __init__(self, datastores: Callable[[], Iterable[Datastore]], peers: Peers | None = None) -> None:
+        self._datastores = datastores
+        self._peers = peers
+        self._lock = asyncio.Lock()
+        self._rows: Rows = {}
+        self._until = 0.0
+
+    async def page(self, accept: str) -> tuple[bytes, str]:
+        """A page in a form that the Accept header takes, and its media type."""
+        async with self._lock:
+            if time.monotonic() >= self._until:
+                self._rows = await self._gather()
+                self._until = time.monotonic() + FRESH_S
+            return await asyncio.to_thread(_write, self._rows, accept)
+
+    async def _gather(self) -> Rows:
+        readings = await survey(self._datastores())
+        note_usage(self._peers.slot if self._peers else 0)
+        dumps = [figures.dump(), *(self._peers.read() if self._peers else ())]
+        readings += [(_PROCESSES, (), len(dumps)), (_BUILD, (version("hookline"),), 1)]
+        rows = figures.total(dumps)
+        for family, labels, value in readings:
+            rows[family.name][labels] = [value]
+        return rows
+
+
+def _write(rows: Rows, accept: str) -> tuple[bytes, str]:
+    from hookline_server.exposition import negotiate
+
+    encode, media_type = negotiate(accept)
+    return encode(rows), media_type

@@ -1,0 +1,421 @@
+"""Workers: what becomes of jobs whose handlers return, raise, take too long, or lose their lock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from conftest import wait_until
+from handlers import hang, kill_itself, pid, raise_here
+from hookline import Cancel, Datastore, Item, Job, Release, Retry, Worker
+from hookline.errors import Invalid, ReservedKey
+from hookline.holding import as_text
+from jobs import WAITING, fill, statuses
+
+
+@asynccontextmanager
+async def working(worker: Worker) -> AsyncIterator[Worker]:
+    """Let it work meanwhile."""
+    running = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        await asyncio.wait_for(running, 30)
+
+
+async def ended(datastore: Datastore, sort_field: str = "a") -> Item:
+    """The item once it has ended."""
+    item = await datastore.wait_for("jobs", sort_field, timeout=20)
+    assert item, (await datastore.get("jobs", sort_field)).metadata
+    return item
+
+
+async def outcome_of(datastore: Datastore, handler: Callable[[Job], Any], **options: Any) -> Item:
+    """What becomes of one job, of one attempt, with this handler."""
+    await datastore.create("jobs", "a", content={"n": 1}, metadata={"status": "not_started", "max_attempts": 1})
+    worker = Worker(datastore, "jobs")
+    worker.handles(**options)(handler)
+    async with working(worker):
+        return await ended(datastore)
+
+
+async def test_a_result_is_kept(datastore: Datastore) -> None:
+    async def handler(job: Job) -> dict[str, Any]:
+        assert (job.key, job.sort_field, job.content, job.attempt) == ("jobs", "a", {"n": 1}, 1)
+        assert job.metadata["status"] == "started"
+        assert job.deadline
+        assert job.deadline.timestamp() > time.time() + 30
+        return {"rows": 3}
+
+    item = await outcome_of(datastore, handler)
+    assert (item.status, item.metadata["result"]) == ("completed", {"rows": 3})
+
+
+async def test_no_result_leaves_no_field(datastore: Datastore) -> None:
+    async def handler(_: Job) -> None: ...
+
+    item = await outcome_of(datastore, handler)
+    assert item.status == "completed"
+    assert "result" not in item.metadata
+
+
+async def test_plain_functions_run_in_threads_at_the_same_time(datastore: Datastore) -> None:
+    together = threading.Barrier(4)
+    worker = Worker(datastore, "jobs", concurrency=4)
+
+    @worker.handles()
+    def handler(job: Job) -> str:
+        together.wait(20)
+        job.progress(100)
+        return threading.current_thread().name
+
+    made = await fill(datastore, 4)
+    async with working(worker):
+        items = [await ended(datastore, name) for name in made]
+    assert {item.metadata["result"] for item in items} == {"hookline-handler"}
+    assert all(item.metadata["progress"] == 100 for item in items)
+
+
+async def test_processes(datastore: Datastore) -> None:
+    item = await outcome_of(datastore, pid, process=True)
+    assert item.metadata["result"]["content"] == {"n": 1}
+    assert item.metadata["result"]["pid"] != os.getpid()
+    assert item.metadata["progress"] == "begun"
+
+
+@pytest.mark.parametrize(
+    ("handler", "timeout", "error"),
+    [
+        (kill_itself, None, "RuntimeError: the handler's process ended with exit code -9"),
+        (hang, 2, "TimedOut: took longer than 2 s"),
+        (raise_here, None, "not yet"),
+    ],
+)
+async def test_processes_that_fail(
+    datastore: Datastore, handler: Callable[[Job], Any], timeout: float | None, error: str
+) -> None:
+    item = await outcome_of(datastore, handler, process=True, timeout=timeout)
+    assert (item.status, item.metadata["last_error"]) == ("failed", error)
+
+
+async def raise_value_error(_: Job) -> None:
+    raise ValueError("no such report")
+
+
+async def raise_cancel(_: Job) -> None:
+    raise Cancel("a duplicate")
+
+
+async def return_no_json(_: Job) -> object:
+    return {"it": object()}
+
+
+async def raise_text_of_no_use(_: Job) -> None:
+    raise ValueError("?\0" + "x" * 10_000)
+
+
+async def cancel_itself(_: Job) -> None:
+    raise asyncio.CancelledError
+
+
+async def sleep(_: Job) -> None:
+    await asyncio.sleep(60)
+
+
+async def own_timeout(_: Job) -> None:
+    raise TimeoutError("its own")
+
+
+@pytest.mark.parametrize(
+    ("handler", "status", "error"),
+    [
+        (raise_value_error, "failed", "ValueError: no such report"),
+        (raise_cancel, "cancelled", "a duplicate"),
+        (return_no_json, "failed", "cannot be kept: /metadata/result/it: expected a JSON value, not object"),
+        (raise_text_of_no_use, "failed", ("ValueError: ?" + "x" * 10_000)[:8192]),
+        (cancel_itself, "failed", "CancelledError"),
+        (sleep, "failed", "TimedOut: took longer than 1 s"),
+        (own_timeout, "failed", "TimeoutError: its own"),
+    ],
+)
+async def test_failures(datastore: Datastore, handler: Callable[[Job], Any], status: str, error: str) -> None:
+    item = await outcome_of(datastore, handler, timeout=1)
+    assert (item.status, item.metadata["last_error"]) == (status, error)
+
+
+def test_an_error_is_told_as_text_that_can_be_kept() -> None:
+    assert as_text("\ud800\0a") == "?a"
+    assert as_text("") == "failed"
+
+
+async def test_retry_and_release(datastore: Datastore) -> None:
+    """A retry counts as an attempt, a release does not."""
+    worker, seen = Worker(datastore, "jobs"), list[int]()
+
+    @worker.handles()
+    async def handler(job: Job) -> int:
+        seen.append(job.attempt)
+        if len(seen) == 1:
+            raise Retry(after="10ms")
+        if len(seen) == 2:
+            raise Release
+        if len(seen) == 3:
+            raise Release(delay="10ms")
+        return job.attempt
+
+    await datastore.create("jobs", "a", metadata=WAITING)
+    async with working(worker):
+        item = await ended(datastore)
+    assert seen == [1, 2, 2, 2]
+    assert (item.metadata["failed_attempts"], item.metadata["released_attempts"]) == (1, 2)
+
+
+async def test_progress_is_told_while_the_handler_runs(datastore: Datastore) -> None:
+    worker, go_on = Worker(datastore, "jobs"), asyncio.Event()
+
+    @worker.handles()
+    async def handler(job: Job) -> None:
+        job.progress({"not": "kept", "since": {1, 2}})
+        await asyncio.sleep(0.3)
+        job.progress(1)
+        job.progress({"done": 2, "of": 3})
+        await go_on.wait()
+
+    await datastore.create("jobs", "a", metadata=WAITING)
+    async with working(worker):
+        until = {"progress.done": 2, "status": "started"}
+        assert await datastore.wait_for("jobs", "a", until=until, timeout=20)
+        go_on.set()
+        item = await ended(datastore)
+    assert item.metadata["progress"] == {"done": 2, "of": 3}
+
+
+async def test_locks_are_prolonged(datastore: Datastore) -> None:
+    """For as long as the handler runs, which here is several times the lock."""
+    worker = Worker(datastore, "jobs", lock_for="600ms")
+
+    @worker.handles()
+    async def handler(job: Job) -> bool:
+        before = job.deadline
+        await asyncio.sleep(2.5)
+        return bool(before and job.deadline and before < job.deadline)
+
+    await datastore.create("jobs", "a", metadata=WAITING)
+    async with working(worker):
+        item = await ended(datastore)
+    assert (item.metadata["attempts"], item.metadata["result"]) == (1, True)
+
+
+@pytest.mark.parametrize("change", [{"status": "cancelled"}, {"status": "not_started", "moved": True}])
+async def test_who_has_lost_the_lock_is_cancelled(datastore: Datastore, change: dict[str, Any]) -> None:
+    worker, begun, was_cancelled = Worker(datastore, "jobs", lock_for="600ms"), asyncio.Event(), asyncio.Event()
+
+    @worker.handles(where={"moved": {"exists": False}})
+    async def handler(job: Job) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            assert job.cancelled
+            was_cancelled.set()
+            raise
+
+    await datastore.create("jobs", "a", metadata=WAITING)
+    async with working(worker):
+        await asyncio.wait_for(begun.wait(), 20)
+        await datastore.update("jobs", "a", metadata=change)
+        await asyncio.wait_for(was_cancelled.wait(), 20)
+        await wait_until(lambda: worker.in_flight == 0)
+    item = await datastore.get("jobs", "a")
+    assert item.status == change["status"]
+    assert "last_error" not in item.metadata
+
+
+async def test_a_thread_can_see_that_it_lost_the_job(datastore: Datastore) -> None:
+    worker, begun, saw = Worker(datastore, "jobs", lock_for="600ms"), threading.Event(), threading.Event()
+
+    @worker.handles()
+    def handler(job: Job) -> None:
+        begun.set()
+        while not job.cancelled:
+            threading.Event().wait(0.02)
+        saw.set()
+
+    await datastore.create("jobs", "a", metadata=WAITING)
+    async with working(worker):
+        await wait_until(begun.is_set)
+        await datastore.update("jobs", "a", metadata={"status": "cancelled"})
+        await wait_until(saw.is_set)
+
+
+async def test_handlers_have_their_own_jobs(datastore: Datastore) -> None:
+    """More handlers than slots: each gets its turn; what none of them handles stays."""
+    worker = Worker(datastore, "jobs", concurrency=1)
+
+    def handler_of(kind: str) -> Callable[[Job], Awaitable[str]]:
+        async def handler(_: Job) -> str:
+            return kind
+
+        return worker.handles(where={"type": kind})(handler)
+
+    for kind in ("a", "b", "c"):
+        handler_of(kind)
+    async with working(worker):
+        for number, kind in enumerate("abcabcx"):
+            await datastore.create("jobs", f"{number}", metadata={"status": "not_started", "type": kind})
+        items = [await ended(datastore, f"{number}") for number in range(6)]
+    assert [item.metadata["result"] for item in items] == list("abcabc")
+    assert (await datastore.get("jobs", "6")).status == "not_started"
+
+
+async def test_no_more_than_its_concurrency(datastore: Datastore) -> None:
+    worker, running, most = Worker(datastore, "jobs", concurrency=7), 0, 0
+
+    @worker.handles()
+    async def handler(_: Job) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.005)
+        running -= 1
+
+    await fill(datastore, 200)
+    async with working(worker):
+        await wait_until(lambda: _count(datastore, "completed", 200), seconds=30)
+    assert most == 7
+    assert sum(row["attempts"] for row in await _metadata(datastore)) == 200
+
+
+async def test_stopping_finishes_what_runs(datastore: Datastore) -> None:
+    worker, begun = Worker(datastore, "jobs", concurrency=2), asyncio.Event()
+
+    @worker.handles()
+    async def handler(_: Job) -> str:
+        begun.set()
+        await asyncio.sleep(0.3)
+        return "done"
+
+    await fill(datastore, 5)
+    async with working(worker):
+        await asyncio.wait_for(begun.wait(), 20)
+    assert await statuses(datastore) == {"": 5, "completed": 2, "not_started": 3}
+
+
+async def test_stopping_gives_back_what_does_not_end(datastore: Datastore) -> None:
+    """One lets itself be cancelled, one doesn't, one is a thread."""
+    worker, begun = Worker(datastore, "jobs", concurrency=3, grace=1.5), list[str]()
+    let_go = asyncio.Event()
+
+    @worker.handles(where={"n": 0})
+    async def mild(job: Job) -> None:
+        begun.append(job.sort_field)
+        await asyncio.sleep(60)
+
+    @worker.handles(where={"n": 1})
+    async def stubborn(job: Job) -> None:
+        begun.append(job.sort_field)
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                continue
+
+    @worker.handles(where={"n": 2})
+    def thread(job: Job) -> None:
+        begun.append(job.sort_field)
+        hang(job)
+
+    await fill(datastore, 3)
+    async with working(worker):
+        await wait_until(lambda: len(begun) == 3)
+    let_go.set()
+    assert [(row["status"], row["attempts"], row["released_attempts"]) for row in await _metadata(datastore)] == [
+        ("not_started", 0, 1)
+    ] * 3
+
+
+async def test_a_cancelled_run_gives_its_jobs_back(datastore: Datastore) -> None:
+    worker = Worker(datastore, "jobs")
+    worker.handles()(sleep)
+    await datastore.create("jobs", "a", metadata=WAITING)
+    running = asyncio.create_task(worker.run())
+    await wait_until(lambda: worker.in_flight == 1)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    item = await datastore.get("jobs", "a")
+    assert (item.status, item.metadata["attempts"]) == ("not_started", 0)
+
+
+async def test_an_idle_worker_waits_in_line_and_stops_at_once(datastore: Datastore) -> None:
+    worker = Worker(datastore, "jobs")
+    worker.handles()(sleep)
+    async with working(worker):
+        await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1)
+        worker.quiet()
+        await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 0)
+        await datastore.create("jobs", "a", metadata=WAITING)
+    assert (await datastore.get("jobs", "a")).status == "not_started"
+
+
+async def test_a_paused_key_is_gone_on_with_once_it_is_resumed(
+    datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.worker.REST", 0.05)
+    await datastore.pause("jobs")
+    worker = Worker(datastore, "jobs")
+    worker.handles()(raise_cancel)
+    await datastore.create("jobs", "a", metadata=WAITING)
+    async with working(worker):
+        await asyncio.sleep(0.3)
+        assert (await datastore.get("jobs", "a")).status == "not_started"
+        await datastore.resume("jobs")
+        await ended(datastore)
+
+
+async def test_what_can_not_be(datastore: Datastore) -> None:
+    with pytest.raises(Invalid):
+        Worker(datastore, "jobs", concurrency=0)
+    with pytest.raises(Invalid):
+        await Worker(datastore, "jobs").run()
+    reserved, badly_filtered = Worker(datastore, "hookline.x"), Worker(datastore, "jobs")
+    reserved.handles()(sleep)
+    with pytest.raises(ReservedKey):
+        await reserved.run()
+    badly_filtered.handles(where={"n": {"like": 1}})(sleep)
+    with pytest.raises(Invalid, match="/where/n"):
+        await badly_filtered.run()
+
+
+async def test_a_claim_that_is_given_up_gives_back_what_it_took(datastore: Datastore) -> None:
+    """Whenever it is cancelled: no item is held by nobody."""
+    got = 0
+    for number in range(60):
+        key = f"jobs-{number}"
+        claiming = asyncio.create_task(datastore.claim(key, worker_id="w", wait=20))
+        await wait_until(partial(datastore.claims.lines.waiting, key))
+        await datastore.create(key, "a", metadata=WAITING)
+        for _ in range(number % 20):
+            await asyncio.sleep(0)
+        claiming.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            got += len((await claiming).items)
+    assert (await statuses(datastore)).get("started", 0) == got
+
+
+async def _count(datastore: Datastore, status: str, wanted: int) -> bool:
+    return (await statuses(datastore)).get(status) == wanted
+
+
+async def _metadata(datastore: Datastore) -> list[dict[str, Any]]:
+    return [item.metadata for item in (await datastore.query("jobs", limit=1000)).items]

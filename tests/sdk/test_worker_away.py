@@ -1,0 +1,54 @@
+"""A worker whose store loses calls and answers, and is away for a while: no result of a handler is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import replace
+
+from conftest import wait_until
+from hookline import Datastore, EmbeddedStore, Job, SecretBox, Settings, Worker
+from jobs import fill, statuses
+from proxy import LOSE_CALL, LOSE_REPLY, proxied
+
+JOBS = 60
+
+
+async def test_every_job_is_completed_with_its_result(
+    datastore: Datastore, store: EmbeddedStore, settings: Settings
+) -> None:
+    """And no handler runs twice but where a claim was lost, which shows as a lock that expired."""
+    runs = 0
+    await fill(datastore, JOBS)
+    async with proxied(store.url) as proxy:
+        proxy.faults.extend(random.Random(1).choices([b"", LOSE_CALL, LOSE_REPLY], k=200))
+        near = replace(settings, call_timeout=0.3)
+        async with Datastore(proxy.url, near, SecretBox(bytes(range(32)))) as far:
+            worker = Worker(far, "jobs", concurrency=5, lock_for="1s")
+
+            @worker.handles()
+            async def handler(job: Job) -> str:
+                nonlocal runs
+                runs += 1
+                await asyncio.sleep(0.01)
+                return job.sort_field
+
+            running = asyncio.create_task(worker.run())
+            await wait_until(lambda: worker.in_flight)
+            for _ in range(2):
+                proxy.store_lost = True
+                await proxy.cut()
+                await asyncio.sleep(0.8)
+                proxy.store_lost = False
+                await asyncio.sleep(0.5)
+            await wait_until(lambda: _all_done(datastore), seconds=60)
+            worker.stop()
+            await running
+    items = (await datastore.query("jobs", limit=JOBS)).items
+    assert [item.metadata["result"] for item in items] == [item.sort_field for item in items]
+    lost = sum(item.metadata.get("crashed_attempts", 0) for item in items)
+    assert JOBS <= runs <= JOBS + lost
+
+
+async def _all_done(datastore: Datastore) -> bool:
+    return (await statuses(datastore)).get("completed") == JOBS
