@@ -16,7 +16,8 @@ ADDRESS = "127.0.0.66"
 BIG = "big"
 """The key whose items they ask for and do not read."""
 MIB = 1 << 20
-_PAUSE = 0.25
+_PAUSE = 0.5
+"""Seconds between two bytes of who is slow."""
 Attack = Callable[[Line], Awaitable[str]]
 """One connection's worth -> how it ended."""
 
@@ -95,8 +96,9 @@ async def attacked(port: int, slow: int) -> AsyncIterator[Counter[str]]:
 
     async def go_on(name: str, attacks: Iterable[Attack]) -> None:
         for attack in attacks:
+            room = 8192 if attack is slow_reader else None
             with contextlib.suppress(OSError, EOFError, TimeoutError):
-                async with dialled(port, ADDRESS) as line:
+                async with dialled(port, ADDRESS, room) as line:
                     ends[f"{name}: {await attack(line)}"] += 1
             await asyncio.sleep(0.02)
 

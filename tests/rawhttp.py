@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -63,9 +64,17 @@ class Line:
 
 
 @contextlib.asynccontextmanager
-async def dialled(port: int, source: str = "127.0.0.1") -> AsyncIterator[Line]:
-    """A connection from an address of loopback."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0), limit=1 << 20)
+async def dialled(port: int, source: str = "127.0.0.1", room: int | None = None) -> AsyncIterator[Line]:
+    """A connection from an address of loopback. ``room`` are the bytes that it holds before they are read."""
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(socket.socket())
+        if room:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        connection.setblocking(False)
+        connection.bind((source, 0))
+        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
+        stack.pop_all()
+    reader, writer = await asyncio.open_connection(sock=connection, limit=1 << 20)
     try:
         yield Line(reader, writer)
     finally:

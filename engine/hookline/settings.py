@@ -102,6 +102,11 @@ class Settings:
         10.0, "longest time that a body, or the reading of an answer, may fall behind HOOKLINE_TRANSFER_RATE", 0.01
     )
     transfer_rate: int = _setting(1000, "bytes a second in which a client sends a body or reads an answer, at least", 1)
+    unread_max: int = _setting(
+        268_435_456,
+        "bytes of answers that may wait for clients to read them; beyond, those with the most are cut off",
+        1,
+    )
     keep_alive: float = _setting(75.0, "longest time that a connection is kept open between two requests", 0.01)
     clients_max: int = _setting(10_000, "connections of clients at once", 1)
     clients_per_address: int = _setting(1000, "connections at once from one address, or from one /64 of IPv6", 1)

@@ -24,8 +24,11 @@ class Watched(Protocol):
 
     address: str | None
 
-    def look(self, now: float) -> None:
-        """Refuse or close what has taken too long; ``now`` is the loop's time."""
+    def look(self, now: float) -> int:
+        """Refuse or close what has taken too long; ``now`` is the loop's time -> bytes of answers that are unread."""
+
+    def abort(self) -> None:
+        """End at once."""
 
 
 class Limits:
@@ -74,9 +77,13 @@ class Limits:
         self._timer = loop.call_later(self._pause, self._look, loop) if self._connections else None
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = loop.time()
-        for connection in tuple(self._connections):
-            connection.look(now)
+        now, most = loop.time(), self.settings.unread_max
+        unread = {connection: connection.look(now) for connection in tuple(self._connections)}
+        total = sum(unread.values())
+        while total > most:
+            largest = max(unread, key=unread.__getitem__)
+            total -= unread.pop(largest)
+            largest.abort()
         self._look_again(loop)
 
 

@@ -58,6 +58,8 @@ class _Odd(dict[str, Any]):
 
 
 def _object(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    if not pairs:
+        return {}
     members = {name: value for name, value in pairs if type(name) is str}
     if len(members) == len(pairs):
         return members

@@ -283,13 +283,15 @@ class Wire(HttpToolsProtocol):
 
     # Refusing
 
-    def look(self, now: float) -> None:
-        """Refuse or close what has taken too long."""
-        settings = self._limits.settings
-        if self._is_stalled(now):
-            self._limits.refused["stalled"] += 1
-            self.transport.abort()
-        elif self._phase == HEAD:
+    def look(self, now: float) -> int:
+        """Refuse or close what has taken too long -> bytes of answers that the client has not read."""
+        settings, unread = self._limits.settings, self.transport.get_write_buffer_size()
+        if not unread:
+            self._giving = None
+        elif self._is_stalled(now, unread):
+            self.abort()
+            return 0
+        if self._phase == HEAD:
             if now - self._since > settings.head_timeout:
                 self._refuse(Problem("request_timeout", f"expected the headers within {settings.head_timeout:g} s"))
         elif self._phase == BODY:
@@ -304,6 +306,12 @@ class Wire(HttpToolsProtocol):
             patience = settings.head_timeout if self.cycle is None else settings.keep_alive
             if now - self._since > patience:
                 self.transport.close()
+        return unread
+
+    def abort(self) -> None:
+        """Give up a client that does not read its answers."""
+        self._limits.refused["stalled"] += 1
+        self.transport.abort()
 
     def _is_slow(self, now: float) -> bool:
         """Whether the body comes too slowly: as far as it waits for the client, not for us.
@@ -318,11 +326,9 @@ class Wire(HttpToolsProtocol):
             self._taking = self._pace(now, self._body_size)
         return not self._taking.holds(now, self._body_size)
 
-    def _is_stalled(self, now: float) -> bool:
+    def _is_stalled(self, now: float, unread: int) -> bool:
         """Whether the client reads its answer too slowly. What waits to be sent grows only if it is not too much."""
-        unread = self.transport.get_write_buffer_size()
-        grows = self._active is not None and not self.flow.write_paused and not self.transport.is_closing()
-        if not unread or grows:
+        if self._active is not None and not self.flow.write_paused and not self.transport.is_closing():
             self._giving = None
             return False
         if self._giving is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -321,3 +322,25 @@ def test_what_an_address_counts_as() -> None:
     assert network_of("192.0.2.7") == network_of("::ffff:192.0.2.7") == "192.0.2.7"
     assert network_of("2001:db8::1") == network_of("2001:db8::2%eth0") == "2001:db8::"
     assert network_of("2001:db8:0:1::1") == "2001:db8:0:1::"
+
+
+async def test_answers_that_nobody_reads_have_a_bound_in_all(datastore: Datastore) -> None:
+    for number in range(20):
+        await datastore.create("big", str(number), content="x" * 500_000)
+    settings = replace(datastore.settings, unread_max=9_000_000)
+    async with asking(create_app(datastore), settings) as api, contextlib.AsyncExitStack() as stack:
+        lines = []
+        for limit in (2, 20, 2):
+            lines.append(await stack.enter_async_context(dialled(api.port, room=8192)))
+            lines[-1].writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await lines[-1].send(request("GET", f"/v1/items/big?limit={limit}", close=True))
+        assert not api.limits.refused
+        async with dialled(api.port, room=8192) as line:
+            line.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await line.send(request("GET", "/v1/items/big?limit=20", close=True))
+            await wait_until(lambda: api.limits.refused["stalled"])
+        assert api.limits.refused["stalled"] == 1
+        # Whoever holds the least is left alone.
+        for place in (0, 2):
+            lines[place].writer.transport.resume_reading()  # type: ignore[attr-defined]
+            assert [answer.status for answer in await lines[place].rest()] == [200]
