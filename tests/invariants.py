@@ -26,6 +26,8 @@ PLACES = 1000
 
 _NAME = re.compile(rb"(hl:\{([a-z0-9_-]+)/(\d+)[.\d]*\}):(i|s|k|n|cfg|x|o|r|due|builds|outbox)(?::(.*))?", re.DOTALL)
 _META = re.compile(rb"hl:([a-z0-9_-]+):meta")
+_SHARED = re.compile(rb"hl:(?:namespaces|api-keys|api-key:[0-9a-f]{12})")
+"""What stands beside the namespaces; the records of API keys that were revoked run out."""
 _TOKEN = re.compile(r"(\d+)\.[0-9a-f]+")
 _WAITING = ("not_started", "scheduled")
 
@@ -137,7 +139,7 @@ def check_keyspace(keyspace: dict[bytes, Entry]) -> None:
             tag, family = match[1].decode(), match[4].decode()
             partition = partitions.setdefault(tag, Partition(tag, match[2].decode(), int(match[3])))
             partition.put(family, (match[5] or b"").decode(), entry.value)
-        elif entry.ttl_ms < 0:
+        elif entry.ttl_ms < 0 and not _SHARED.fullmatch(name):
             flaws.append(f"{name!r}: of no known family, and it never runs out")
         runs_out = match is not None and match[4] == b"o"
         if entry.ttl_ms == RAN_OUT and runs_out:

@@ -16,8 +16,9 @@ PACKAGES = {"hookline_lua": ROOT / "lua", "hookline": ROOT / "engine", "hookline
 MODULES = sorted(path for root in PACKAGES.values() for path in root.rglob("*.py"))
 LUA = sorted((ROOT / "lua").rglob("*.lua"))
 LAYERS = [
-    *("errors", "nodes", "outcome", "call", "calls", "connection"),
-    *("wake", "line", "claims", "batcher", "query", "stats", "doctor", "reader", "datastore", "bulk", "transfer"),
+    *("errors", "nodes", "outcome", "call", "calls", "connection", "keyring"),
+    *("wake", "line", "claims", "batcher", "query", "stats", "doctor"),
+    *("reader", "datastore", "limited", "bulk", "transfer"),
     *("job", "runner", "holding", "worker"),
 ]
 """Inside the engine each imports only what stands before it (and values, which import none of these)."""

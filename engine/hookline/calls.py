@@ -250,6 +250,14 @@ class Calls:
         """The partition that an item is in."""
         return partition_of(key, sort_field, self.partitions)
 
+    def name(self, key: str, sort_field: str) -> tuple[str, str]:
+        """Key and sortField of an item to be read.
+
+        Raises:
+            Invalid: one has the wrong form.
+        """
+        return check_key(key), check_sort_field(sort_field)
+
     def item_name(self, key: str, sort_field: str) -> str:
         """The name of an item in the store, which its changes are told by."""
         tag = partition_tag(self.namespace, self.partition(key, sort_field), self.partitions)

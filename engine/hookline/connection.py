@@ -60,12 +60,19 @@ _NOT_NOW = ("MISCONF", "LOADING", "BUSY", "READONLY", "MASTERDOWN", "NOREPLICAS"
 
 
 class Connection:
-    """Runs scripts on the store. ``now_ms`` gives the clock of every call in tests; None is the store's own."""
+    """Runs scripts on the store. ``now_ms`` gives the clock of every call in tests; None is the store's own.
 
-    def __init__(self, url: str, settings: Settings, *, now_ms: Callable[[], int | None] = lambda: None) -> None:
+    For another namespace of a store that is open, its ``nodes`` take the place of the URL: they are shared, and stay
+    the first one's to close.
+    """
+
+    def __init__(
+        self, url: str | Nodes, settings: Settings, *, now_ms: Callable[[], int | None] = lambda: None
+    ) -> None:
         self._settings = settings
         self._now_ms = now_ms
-        self._nodes = Nodes(url, settings)
+        self._shares = isinstance(url, Nodes)
+        self.nodes = url if isinstance(url, Nodes) else Nodes(url, settings)
         self._tags: list[str] = []
         self._slots: list[int] = []
         self.partitions = 0
@@ -78,24 +85,32 @@ class Connection:
             Incompatible: the store is too old, may evict keys, or holds the namespace in another form.
             Unavailable: the store cannot be reached.
         """
-        await self._translated(self._nodes.open())
-        for answer in await self._translated(self._nodes.run_everywhere(("INFO", "everything"))):
+        if not self._shares:
+            await self._open_store()
+        await self._open_namespace()
+        if self.nodes.clustered and self.partitions == 1:
+            log.warning(
+                "namespace %s has one partition: of this cluster it uses one node only", self._settings.namespace
+            )
+
+    async def _open_store(self) -> None:
+        await self._translated(self.nodes.open())
+        for answer in await self._translated(self.nodes.run_everywhere(("INFO", "everything"))):
             info = _read_info(answer)
             _check_server(info)
             _check_policy(info)
-        await self._open_namespace()
-        if self._nodes.clustered and self.partitions == 1:
-            log.warning("the store is a cluster, of which a namespace with one partition uses one node only")
         scripts = [("SCRIPT", "LOAD", load(name).source) for name in SCRIPTS]
-        await self._translated(self._nodes.run_everywhere(*scripts))
+        await self._translated(self.nodes.run_everywhere(*scripts))
 
     async def _open_namespace(self) -> None:
         settings, name = self._settings, keys.meta(self._settings.namespace)
-        partitions = settings.partitions or (CLUSTER_PARTITIONS if self._nodes.clustered else 1)
+        partitions = settings.partitions or (CLUSTER_PARTITIONS if self.nodes.clustered else 1)
         wanted = {"partitions": partitions, "cursor_secret": secrets.token_bytes(32), "schema": keys.SCHEMA}
         for field, value in wanted.items():
-            await self._command(keys.slot(name), "HSETNX", name, field, value)
-        flat = await self._command(keys.slot(name), "HGETALL", name)
+            await self.command_on(name, "HSETNX", name, field, value)
+        # A server opens a namespace also to see whether there is anything to do.
+        await self._list("NX" if self._shares else "GT")
+        flat = await self.command_on(name, "HGETALL", name)
         meta = dict(zip(flat[::2], flat[1::2], strict=True))
         if int(meta[b"schema"]) != keys.SCHEMA:
             raise Incompatible(
@@ -103,7 +118,8 @@ class Connection:
                 f" {keys.SCHEMA}: use a release of that schema"
             )
         self.partitions = int(meta[b"partitions"])
-        if settings.partitions not in (None, self.partitions):
+        # Of the other namespaces of a server, the setting means those that are new.
+        if settings.partitions not in (None, self.partitions) and not self._shares:
             raise Incompatible(
                 f"namespace {settings.namespace!r} was created with {self.partitions} partitions, which is fixed: start"
                 f" with HOOKLINE_PARTITIONS={self.partitions}, or without it"
@@ -114,9 +130,26 @@ class Connection:
         ]
         self._slots = [keys.slot(tag) for tag in self._tags]
 
+    async def note_use(self) -> None:
+        """Note that the namespace is in use now, so that the servers' roles work for it.
+
+        Raises:
+            Unavailable
+        """
+        await self._list("GT")
+
+    async def _list(self, mode: str) -> None:
+        now_ms = await self.now_ms()
+        await self.command_on(keys.namespaces(), "ZADD", keys.namespaces(), mode, now_ms, self._settings.namespace)
+
     async def close(self) -> None:
-        """Close every connection to the store."""
-        await self._nodes.close()
+        """Close every connection to the store, but those that are shared."""
+        if not self._shares:
+            await self.nodes.close()
+
+    def tag(self, partition: int) -> str:
+        """What the names of a partition begin with."""
+        return self._tags[partition]
 
     async def write(self, script: str, partition: int, operations: Sequence[bytes]) -> list[Any]:
         """Run packed operations in one call -> one outcome each, ``[word, fields | false, extra | false]``.
@@ -197,8 +230,16 @@ class Connection:
         """
         return await self._command(None, *args)
 
+    async def command_on(self, name: str, *args: Any) -> Any:
+        """The same of a command for one key that stands in no partition -> the answer of the node that has it.
+
+        Raises:
+            Unavailable: no answer.
+        """
+        return await self._command(keys.slot(name), *args)
+
     async def _command(self, slot: int | None, *args: Any) -> Any:
-        return await self._translated(self._nodes.run(slot, *args))
+        return await self._translated(self.nodes.run(slot, *args))
 
     async def _translated(self, work: Awaitable[Any]) -> Any:
         try:
@@ -225,7 +266,7 @@ class Connection:
 
     async def _run(self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None) -> Any:
         script, slot = load(name), self._slots[partition]
-        run = partial(self._nodes.run, slot, send_by=send_by)
+        run = partial(self.nodes.run, slot, send_by=send_by)
         try:
             return await run("EVALSHA", script.sha, len(script.keys), *args)
         except redis_errors.NoScriptError:
@@ -244,11 +285,11 @@ class Connection:
         Raises:
             Unavailable: the store cannot be reached, or the subscription was lost.
         """
-        if self._nodes.clustered:
-            await self._translated(self._nodes.refresh())
+        if self.nodes.clustered:
+            await self._translated(self.nodes.refresh())
         by_node: dict[object, list[int]] = {}
         for partition, slot in enumerate(self._slots):
-            by_node.setdefault(self._nodes.node_of(slot), []).append(partition)
+            by_node.setdefault(self.nodes.node_of(slot), []).append(partition)
         topics: asyncio.Queue[str | Exception] = asyncio.Queue()
         async with AsyncExitStack() as stack:
             try:
@@ -264,7 +305,7 @@ class Connection:
     @asynccontextmanager
     async def _subscription(self, slot: int, channels: list[str]) -> AsyncIterator[AsyncIterator[str]]:
         """Subscribe to channels of one node; the iterator ends with an error when the node gives one of them up."""
-        client = self._nodes.client(slot)
+        client = self.nodes.client(slot)
         pubsub = client.pubsub()
         try:
             for each in channels:  # A cluster takes only channels of one slot at a time.
@@ -306,7 +347,7 @@ class Connection:
         Raises:
             Unavailable: none does.
         """
-        answers = await self._translated(self._nodes.run_everywhere(("INFO", "memory")))
+        answers = await self._translated(self.nodes.run_everywhere(("INFO", "memory")))
         infos = [_read_info(answer) for answer in answers]
         return sum(int(info["used_memory"]) for info in infos), sum(int(info.get("maxmemory", 0)) for info in infos)
 

@@ -16,6 +16,7 @@ from hookline.claims import Claims
 from hookline.errors import Corrupt, HooklineError, Invalid, OutcomeUnknown, Refused, ReservedKey, Unavailable
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
+from hookline.nodes import Nodes
 from hookline.outcome import Claimed, Outcome
 from hookline.reader import Reader
 from hookline.secret import SecretBox
@@ -29,11 +30,12 @@ class Datastore(Reader):
     """The engine over one store. ``async with Datastore(url, settings, secrets) as datastore: ...``.
 
     ``calls``, ``claims`` and ``upkeep`` are there once it is open: the store knows how many partitions there are.
+    For ``url`` see :class:`Connection`.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Nodes,
         settings: Settings,
         secrets: SecretBox,
         *,

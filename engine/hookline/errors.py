@@ -14,6 +14,9 @@ HooklineError
 │   ├── Paused               the key gives no claims until it is resumed
 │   ├── KeyFull              the key holds as many items as it may
 │   ├── ReservedKey          keys that begin with ``hookline.`` have routes of their own
+│   ├── MissingScope         the API key lacks the scope that this asks for
+│   ├── KeyNotAllowed        the API key is limited to other keys
+│   ├── UnknownApiKey        no API key has this id, or it was revoked
 │   ├── OutboxFull           too many webhook events wait; changes that would add one are refused
 │   └── Corrupt              a key in the store has a type that Hookline never writes
 ├── Unavailable          the store could not be reached or cannot take the call; nothing was written
@@ -157,6 +160,27 @@ class ReservedKey(Refused):
 
     code = "reserved_key"
     explanation = "keys that begin with 'hookline.' are written through their own routes only"
+
+
+class MissingScope(Refused):
+    """The API key lacks the scope that the operation asks for."""
+
+    code = "missing_scope"
+    explanation = "the API key lacks the scope that this asks for"
+
+
+class KeyNotAllowed(Refused):
+    """The API key is limited to keys of other names."""
+
+    code = "key_not_allowed"
+    explanation = "the API key is limited to other keys than this"
+
+
+class UnknownApiKey(Refused):
+    """No API key has this id, or it was revoked."""
+
+    code = "unknown_api_key"
+    explanation = "no API key has this id, or it was revoked"
 
 
 class OutboxFull(Refused):

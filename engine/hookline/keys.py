@@ -48,6 +48,21 @@ def meta(namespace: str) -> str:
     return f"hl:{namespace}:meta"
 
 
+def namespaces() -> str:
+    """The sorted set of all namespaces, by when they were last used."""
+    return "hl:namespaces"
+
+
+def api_keys() -> str:
+    """The set of the ids of all API keys."""
+    return "hl:api-keys"
+
+
+def api_key(key_id: str) -> str:
+    """The hash of an API key."""
+    return f"hl:api-key:{key_id}"
+
+
 def wake_channel(tag: str) -> str:
     """The sharded channel that tells of ready items and new events of a partition: ``ready:<key>``, ``outbox``."""
     return f"{tag}:wake"

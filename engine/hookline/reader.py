@@ -11,6 +11,7 @@ from hookline.calls import QUERY_MAX, Calls
 from hookline.connection import Connection
 from hookline.errors import Corrupt, Invalid, NotFound
 from hookline.item import TERMINAL, Item, check_key, check_sort_field
+from hookline.nodes import Nodes
 from hookline.query import Count, Page, Queries, Query, get_many
 from hookline.secret import SecretBox
 from hookline.settings import Settings
@@ -29,7 +30,7 @@ class Reader:
 
     def __init__(
         self,
-        url: str,
+        url: str | Nodes,
         settings: Settings,
         secrets: SecretBox,
         *,

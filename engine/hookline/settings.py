@@ -90,6 +90,10 @@ class Settings:
         flag="",
         section="Access",
     )
+    require_keys: bool = _setting(False, "ask for an API key also while none has been made")
+    insecure: bool = _setting(
+        False, "listen beyond loopback although no API key has been made, so that anybody may do anything"
+    )
     cors_origins: tuple[str, ...] = _setting(
         (), "sites whose pages may use the API in a browser, such as https://app.example; * is all of them"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -67,6 +68,27 @@ class Upkeep:
             if not (answer[b"more"] or answer[b"builds"]):
                 break
         return corrupt
+
+    async def next_ms(self) -> float:
+        """When servers have something to do next, in ms since 1970: 0 is now, infinity is never.
+
+        That is: to deliver events or to retry them, to run rules, to build indexes, and what a sweep does.
+
+        Raises:
+            Unavailable
+        """
+        return min(await asyncio.gather(*map(self._next_ms, range(self._partitions))))
+
+    async def _next_ms(self, partition: int) -> float:
+        tag, ask = self._connection.tag(partition), self._connection.command_on
+        name = f"{tag}:outbox"
+        if await ask(name, "XLEN", name) or await ask(f"{tag}:builds", "EXISTS", f"{tag}:builds"):
+            return 0
+        name = f"{tag}:r:hookline"
+        if any(member.endswith(b"\0not_started") for member in await ask(name, "SMEMBERS", name)):
+            return 0
+        first = await ask(f"{tag}:due", "ZRANGE", f"{tag}:due", 0, 0, "WITHSCORES")
+        return float(first[1]) if first else math.inf
 
     async def build(self, key: str, work: int) -> dict[str, Build]:
         """Look at so many items of each partition for the indexes of a key that are not complete -> how far these are.

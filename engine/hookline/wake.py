@@ -65,7 +65,12 @@ class Wakes:
         self._listeners[topic].discard(listener)
         if not self._listeners[topic]:
             del self._listeners[topic]
-        if self._idle_ends and not self._listeners and self._task:
+        if self._idle_ends:
+            self.rest()
+
+    def rest(self) -> None:
+        """End the subscription if nobody listens; whoever does begins it again."""
+        if not self._listeners and self._task:
             self._task.cancel()
             self._task, self._ended = None, self._task
             self._subscribed.clear()

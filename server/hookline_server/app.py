@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,6 +11,8 @@ from starlette.routing import Route
 
 from hookline import Datastore
 from hookline_server.edge import Edge
+from hookline_server.gate import Gate
+from hookline_server.guard import guarded
 from hookline_server.metrics import Metrics
 from hookline_server.peers import Peers
 from hookline_server.problem import respond
@@ -20,26 +21,30 @@ from hookline_server.routes import batch, bulk, commands, health, item, items, j
 from hookline_server.traffic import Traffic
 
 ROUTES: list[Route] = [
-    *items.routes,
-    *item.routes,
-    *jobs.routes,
-    *batch.routes,
-    *bulk.routes,
-    *commands.routes,
-    *orchestrations.routes,
-    *keys.routes,
-    *health.routes,
-    *metrics.routes,
+    guarded(route)
+    for route in (
+        *items.routes,
+        *item.routes,
+        *jobs.routes,
+        *batch.routes,
+        *bulk.routes,
+        *commands.routes,
+        *orchestrations.routes,
+        *keys.routes,
+        *health.routes,
+        *metrics.routes,
+    )
 ]
-"""Every route. The first that matches wins, so what is called most comes first."""
+"""Every route, behind its guard. The first that matches wins, so what is called most comes first."""
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 def create_app(
     datastore: Datastore,
-    orchestrations: Any = None,
+    gate: Gate | None = None,
     *,
+    datastores: Callable[[], Iterable[Datastore]] | None = None,
     cors_origins: Collection[str] = (),
     ready: Ready | None = None,
     rate: Rate | None = None,
@@ -49,8 +54,9 @@ def create_app(
     """The application over an open datastore, which stays the caller's to close.
 
     Args:
-        datastore: where everything is kept; routes find it as ``request.app.state.datastore``.
-        orchestrations: the orchestrator, if there is one, as ``request.app.state.orchestrations``.
+        datastore: the namespace of who is asked for no API key. Routes find theirs by ``caller.datastore_of(request)``.
+        gate: tells who asks; without one everybody may do everything.
+        datastores: those of which ``/metrics`` tells what they hold, if that is not ``datastore`` alone.
         cors_origins: sites whose pages may use the API in a browser, such as ``https://app.example``; ``*`` is all.
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
         rate: that of the requests of one caller, if it has a limit.
@@ -59,13 +65,14 @@ def create_app(
     """
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Edge, Traffic(ROUTES, log_requests), cors_origins, rate)],
+        middleware=[Middleware(Edge, Traffic(ROUTES, log_requests), cors_origins)],
         exception_handlers={HTTPException: respond},
     )
     # An unknown path is answered as one, not sent elsewhere.
     app.router.redirect_slashes = False
     app.state.datastore = datastore
-    app.state.orchestrations = orchestrations
+    app.state.rate = rate
+    app.state.gate = gate
     app.state.ready = ready
-    app.state.metrics = Metrics(lambda: [app.state.datastore], peers)
+    app.state.metrics = Metrics(datastores or (lambda: [app.state.datastore]), peers)
     return app

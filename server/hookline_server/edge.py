@@ -14,11 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hookline.errors import HooklineError
 from hookline_server import logs, negotiate
-from hookline_server.answer import FIELDS, MEDIA_TYPE, Answer, Header
+from hookline_server.answer import ADDED, FIELDS, MEDIA_TYPE, Answer, Header
 from hookline_server.framing import fields_of
-from hookline_server.limits import ALWAYS, REFUSAL, network_of
+from hookline_server.limits import REFUSAL
 from hookline_server.problem import Problem, problem_of
-from hookline_server.rate import Rate
 from hookline_server.traffic import Traffic
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ _PREFLIGHT_FOR = "600"
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _SENT = (
     "Accept, Authorization, Content-Encoding, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, "
-    "X-Request-Id"
+    "X-API-Key, X-Request-Id"
 )
 _SHOWN = b"etag, location, link, preference-applied, retry-after, x-request-id"
 
@@ -47,12 +46,9 @@ class Edge:
     allowed to those pages, so ``*`` gives them nothing that belongs to the browser's user.
     """
 
-    def __init__(
-        self, app: ASGIApp, traffic: Traffic, cors_origins: Collection[str] = (), rate: Rate | None = None
-    ) -> None:
+    def __init__(self, app: ASGIApp, traffic: Traffic, cors_origins: Collection[str] = ()) -> None:
         self._app = app
         self._traffic = traffic
-        self._rate = rate
         self._origins = frozenset(origin.encode() for origin in cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,6 +64,7 @@ class Edge:
             request_id = os.urandom(12).hex().encode()
         logs.REQUEST.set(request_id)
         added: list[Header] = [(b"x-request-id", request_id)]
+        scope[ADDED] = added
         status = sent = 0
 
         async def send_more(message: Message) -> None:
@@ -84,8 +81,6 @@ class Edge:
         try:
             if REFUSAL in scope:
                 raise scope[REFUSAL]
-            if self._rate and scope["raw_path"] not in ALWAYS:
-                added += self._rate.take(_caller(scope))
             accept = fields.get(b"accept")
             if accept and accept not in _ANY_KIND:
                 _choose(scope, accept)
@@ -125,10 +120,6 @@ class Edge:
         if not own and scope["method"] not in _READS:
             raise Problem("cross_site", "expected an Origin that is this server's own address, or none")
         return False
-
-
-def _caller(scope: Scope) -> str:
-    return network_of(scope["client"][0]) if scope["client"] else ""
 
 
 def _preflight() -> Answer:

@@ -8,6 +8,8 @@ from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
+from starlette.types import Scope
+
 from hookline import Settings
 from hookline_server.problem import Problem
 
@@ -115,3 +117,9 @@ def network_of(host: str) -> str:
         return host
     address = IPv6Address(host.partition("%")[0])
     return str(address.ipv4_mapped or IPv6Network((address, 64), strict=False).network_address)
+
+
+def peer_of(scope: Scope) -> str:
+    """What the address of a request's client counts as."""
+    client = scope.get("client")
+    return network_of(client[0]) if client else ""

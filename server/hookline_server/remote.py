@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -31,25 +31,33 @@ class Answer:
     problem: dict[str, Any] | None = None
 
 
-async def send(url: str, text: str, names: Mapping[str, Any]) -> Answer:
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server: where it listens, and the API key that is shown to it."""
+
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+
+
+async def send(server: Server, text: str, names: Mapping[str, Any]) -> Answer:
     """Run a text of commands on a server; ``names`` are what earlier texts have bound.
 
     Raises:
         Unavailable: there is no server.
     """
     body = json.dumps({"text": text, "names": dict(names)}).encode()
-    status, answer = await _post(url, "/v1/command", body, "application/json")
+    status, answer = await _post(server, "/v1/command", body, "application/json")
     return Answer(answer.get("results", []), None if status == 200 else answer)
 
 
-async def run_text(url: str, text: str, say: Say, output: str = "json") -> None:
+async def run_text(server: Server, text: str, say: Say, output: str = "json") -> None:
     """Run a text of commands on a server and say each result, as JSON or as a ``table``.
 
     Raises:
         HooklineError: a command was refused; what came before it has been said.
         Unavailable: there is no server.
     """
-    answer = await send(url, text, {})
+    answer = await send(server, text, {})
     for result in answer.results:
         say(show(result, output))
     if answer.problem:
@@ -75,7 +83,7 @@ def explain(problem: dict[str, Any], text: str) -> str:
 
 
 async def orchestrate(
-    *, url: str, key: str, limit: int, every: str, lock_for: str, where: Any, once: bool, say: Say
+    server: Server, *, key: str, limit: int, every: str, lock_for: str, where: Any, once: bool, say: Say
 ) -> None:
     """Claim items with triggers on, every so often, until cancelled; a run that fails is said and tried again.
 
@@ -93,7 +101,7 @@ async def orchestrate(
     ).encode()
     while True:
         try:
-            status, answer = await _post(url, f"/v1/jobs/{quote(key, safe='')}/claim", claim, "application/json")
+            status, answer = await _post(server, f"/v1/jobs/{quote(key, safe='')}/claim", claim, "application/json")
             if status != 200:
                 raise HooklineError(_explain(answer))
             names = " ".join(item["sortField"] for item in answer["items"])
@@ -107,17 +115,20 @@ async def orchestrate(
         await asyncio.sleep(parse_duration(every) / 1000)
 
 
-async def _post(url: str, path: str, body: bytes, content_type: str) -> tuple[int, Any]:
+async def _post(server: Server, path: str, body: bytes, content_type: str) -> tuple[int, Any]:
+    headers = {"Content-Type": content_type}
+    if server.api_key:
+        headers["Authorization"] = f"Bearer {server.api_key}"
     timeout = aiohttp.ClientTimeout(total=TIME_MAX, sock_connect=10)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.post(url + path, data=body, headers={"Content-Type": content_type}) as response,
+            session.post(server.url + path, data=body, headers=headers) as response,
         ):
             return response.status, await response.json(content_type=None)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         raise Unavailable(
-            f"no Hookline server answers at {url}: start one with 'hookline serve', or name its --url"
+            f"no Hookline server answers at {server.url}: start one with 'hookline serve', or name its --url"
         ) from error
 
 

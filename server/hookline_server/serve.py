@@ -10,19 +10,21 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import uvicorn
 
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings
-from hookline.errors import Unavailable
+from hookline.errors import HooklineError, Unavailable
+from hookline.keyring import Keyring
 from hookline.secret import load_key
-from hookline.wake import Wakes
 from hookline_server import logs
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
+from hookline_server.gate import Gate
 from hookline_server.limits import Limits
+from hookline_server.namespaces import Namespaces
 from hookline_server.orchestrator import Orchestrator
 from hookline_server.rate import rate_of
 from hookline_server.relay import Relay
@@ -55,14 +57,21 @@ async def serve(settings: Settings, say: Say) -> None:
         datastore = await stack.enter_async_context(Datastore(url, settings, secrets))
         egress = _egress(settings, port)
         stack.push_async_callback(egress.close)
-        orchestrator = Orchestrator(datastore)
-        relay = Relay(datastore, egress, consumer=f"{socket.gethostname()}:{port}")
+        consumer = f"{socket.gethostname()}:{port}"
+
+        def work(served: Datastore) -> tuple[Coroutine[Any, Any, None], ...]:
+            return Relay(served, egress, consumer).run(), Orchestrator(served).run()
+
+        namespaces = await stack.enter_async_context(Namespaces(datastore, work))
+        gate = await _gate(settings, Keyring(datastore.connection, secrets), namespaces, say)
+        stack.push_async_callback(gate.close)
         server = _Server(
-            (datastore.wakes, datastore.changes),
+            namespaces.release,
             configure(
                 create_app(
                     datastore,
-                    orchestrator,
+                    gate,
+                    datastores=namespaces.at_work,
                     cors_origins=settings.cors_origins,
                     rate=rate_of(settings),
                     log_requests=settings.log_requests,
@@ -73,11 +82,28 @@ async def serve(settings: Settings, say: Say) -> None:
                 timeout_graceful_shutdown=10,
             ),
         )
-        await stack.enter_async_context(_background(server, *roles, relay.run(), orchestrator.run()))
+        await stack.enter_async_context(_background(server, *roles, *work(datastore), namespaces.run(), gate.run()))
         _tune(settings)
         _greet(say, settings, f"http://{_bracketed(host)}:{port}")
         await server.serve(sockets=[listener])
         say("Stopping: finishing what is under way")
+
+
+async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces, say: Say) -> Gate:
+    """The gate; open to everybody as long as no key was made, where only this machine can reach the server.
+
+    Raises:
+        HooklineError: others can, and nothing would keep them out.
+    """
+    unguarded = not settings.require_keys and not await keyring.any_made()
+    if unguarded and not (settings.insecure or _is_loopback(settings.host)):
+        raise HooklineError(
+            f"{settings.host} can be reached from other machines, and there is no API key: make one with"
+            " 'hookline keys create', or start with --insecure to let anybody do anything"
+        )
+    if unguarded and not _is_loopback(settings.host):
+        say("No API key has been made: anybody who can reach this server may do anything")
+    return Gate(keyring, namespaces.open, home=settings.namespace, unguarded=unguarded)
 
 
 OTHER_FILES = 512
@@ -168,9 +194,9 @@ async def _background(server: _Server, *work: Coroutine[Any, Any, None]) -> Asyn
 class _Server(uvicorn.Server):
     """uvicorn's server raises its signals again once it has stopped, which would cut our own stopping short."""
 
-    def __init__(self, waits: Sequence[Wakes], config: uvicorn.Config) -> None:
+    def __init__(self, release: Callable[[], None], config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._waits = waits
+        self._release = release
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -182,5 +208,4 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
-        for wakes in self._waits:
-            wakes.release()
+        self._release()

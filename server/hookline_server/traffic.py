@@ -11,6 +11,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from hookline.figures import Family, Row
+from hookline_server.caller import CALLER, Caller
 from hookline_server.logs import FIELDS
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,11 @@ class Traffic:
         method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
         route, ms = self.template(scope), round(seconds * 1000, 2)
         fields = {"method": method, "route": route, "status": status or ABORTED, "durationMs": ms, "bytes": sent}
-        fields["namespace"] = scope["app"].state.datastore.settings.namespace
+        caller: Caller | None = scope.get(CALLER)
+        if caller:
+            fields["namespace"] = caller.namespace
+        if caller and caller.id:
+            fields["apiKey"] = caller.id
         log.log(self._level, "%s %s %s in %s ms", method, route, status or ABORTED, ms, extra={FIELDS: fields})
 
     def _find(self, scope: Scope, status: int) -> tuple[Row, Row, Row, Row]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from api import Api, asking
 from hookline import Datastore
+from hookline.keyring import Keyring
 from hookline_server.app import create_app
+from hookline_server.gate import Gate
+from hookline_server.namespaces import Namespaces
+
+MakeKey = Callable[..., Awaitable[dict[str, str]]]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -22,7 +28,40 @@ async def served() -> AsyncIterator[Api]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def api(served: Api, datastore: Datastore) -> Api:
-    """The server on the datastore under test."""
+    """The server on the datastore under test, which asks nobody for an API key."""
     served.app.state.datastore = datastore
     served.app.state.ready = None
+    served.app.state.gate = None
     return served
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def namespaces(datastore: Datastore) -> AsyncIterator[Namespaces]:
+    """The namespaces of the store under test."""
+    async with Namespaces(datastore) as opened:
+        yield opened
+
+
+@pytest.fixture
+def keyring(datastore: Datastore) -> Keyring:
+    """The API keys of the store under test."""
+    return Keyring(datastore.connection, datastore.secrets)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def gate(api: Api, keyring: Keyring, namespaces: Namespaces) -> AsyncIterator[Gate]:
+    """The server asks for an API key."""
+    gate = api.app.state.gate = Gate(keyring, namespaces.open)
+    yield gate
+    await gate.close()
+
+
+@pytest.fixture
+def make_key(keyring: Keyring) -> MakeKey:
+    """Makes an API key of a namespace, which may do everything unless it is told otherwise -> the header with it."""
+
+    async def make(namespace: str, **limits: Any) -> dict[str, str]:
+        _, text = await keyring.create(namespace, **({"scopes": ["admin"]} | limits))
+        return {"Authorization": f"Bearer {text}"}
+
+    return make

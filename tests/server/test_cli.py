@@ -23,18 +23,19 @@ COMMANDS = sorted(
     if group.typer_instance
     for command in group.typer_instance.registered_commands
 )
+KEYS = [f"keys {command}" for command in ("create", "list", "rotate", "revoke")]
 
 
 async def test_the_help_lists_every_command() -> None:
     code, said = await hookline("--help")
     assert code == 0
-    assert set(COMMANDS) <= set(re.findall(r"^│ ([a-z-]+) ", said, re.MULTILINE))
+    assert {*COMMANDS, "keys"} <= set(re.findall(r"^│ ([a-z-]+) ", said, re.MULTILINE))
     assert {"serve", "run", "export"} <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *KEYS])
 async def test_the_help_of_a_command_has_an_example(command: str) -> None:
-    code, said = await hookline(command, "-h")
+    code, said = await hookline(*command.split(), "-h")
     assert code == 0
     assert re.search(rf"Examples?: *\n.*hookline {command}\b", said, re.DOTALL), said
 
@@ -49,6 +50,7 @@ async def test_the_help_of_a_command_has_an_example(command: str) -> None:
         (["orchestrate", "--key", "jobs", "--every", "soon"], "hookline: --every: expected"),
         (["orchestrate", "--key", "jobs", "--where", "{"], "hookline: --where: Expecting"),
         (["run", "--output", "xml", "-"], "--output"),
+        (["keys", "rotate", "0123456789ab", "--grace", "soon"], "hookline: --grace: expected"),
         (["run", "no-such-file"], "no-such-file"),
         (["shell"], "hookline: a shell needs a terminal"),
     ],

@@ -12,7 +12,6 @@ from api import Answer, Api, asking
 from conftest import wait_until
 from hookline import Datastore
 from hookline_server.app import create_app
-from hookline_server.orchestrator import Orchestrator
 
 ITEM = "/v1/items/jobs/a"
 MINIMAL = {"Prefer": "return=minimal"}
@@ -67,7 +66,7 @@ async def test_a_refusal_is_told_whatever_is_preferred(api: Api) -> None:
 
 
 async def test_an_orchestration_says_where_it_is(datastore: Datastore) -> None:
-    async with asking(create_app(datastore, Orchestrator(datastore))) as api:
+    async with asking(create_app(datastore)) as api:
         for status in (201, 200):
             answer = await api("PUT", "/v1/orchestrations/nightly", {"key": "jobs"})
             assert (answer.status, answer.headers.get("location")) == (

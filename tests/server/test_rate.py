@@ -12,9 +12,11 @@ from api import Api, asking
 from hookline import Datastore
 from hookline_server import rate
 from hookline_server.app import create_app
+from hookline_server.gate import Gate
 from hookline_server.problem import Problem
-from hookline_server.rate import Rate
+from hookline_server.rate import Rate, rate_of
 from rawhttp import dialled, request
+from server.conftest import MakeKey
 
 
 class Time:
@@ -66,7 +68,7 @@ def test_callers_are_forgotten_from_the_least_recent_on(monkeypatch: pytest.Monk
 async def strict(datastore: Datastore) -> AsyncIterator[Api]:
     """A server that takes three requests a minute."""
     settings = replace(datastore.settings, rate_limit=3)
-    async with asking(create_app(datastore, rate=Rate(3, 60)), settings) as api:
+    async with asking(create_app(datastore, rate=rate_of(settings)), settings) as api:
         yield api
 
 
@@ -87,6 +89,15 @@ async def test_each_caller_is_told_and_refused_before_its_body_is_read(strict: A
     async with dialled(strict.port, "127.0.0.9") as line:
         await line.send(request("GET", "/v1/items/jobs/2", close=True))
         assert [answer.status for answer in await line.rest()] == [200]
+
+
+async def test_an_api_key_is_a_caller_of_its_own(strict: Api, gate: Gate, make_key: MakeKey) -> None:
+    strict.app.state.gate = gate
+    one, other = await make_key("default"), await make_key("default")
+    for headers, statuses in ((one, [200, 200, 200, 429]), (other, [200])):
+        answers = [await strict("GET", "/v1/items/jobs", headers=headers) for _ in statuses]
+        assert [answer.status for answer in answers] == statuses
+    assert (await strict("GET", "/v1/items/jobs")).status == 401
 
 
 async def test_without_a_limit_nothing_is_told(api: Api) -> None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 DEFAULT_URL = f"http://127.0.0.1:{os.environ.get('HOOKLINE_PORT') or 8080}"
 
 Url = Annotated[str, typer.Option(envvar="HOOKLINE_URL", help="Address of the server.")]
+ApiKey = Annotated[
+    str | None, typer.Option(envvar="HOOKLINE_API_KEY", show_envvar=True, help="API key that is shown to the server.")
+]
 Output = Annotated[Literal["json", "table"], typer.Option(help="How results are shown.")]
 Store = Annotated[
     str | None, typer.Option("--store", help="URL of a Redis or Valkey; left out: the embedded store in --data.")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from hookline_server.cli.ending import MISUSED, checked, fail, run
-from hookline_server.cli.options import DEFAULT_URL, Output, Url
+from hookline_server.cli.options import DEFAULT_URL, ApiKey, Output, Url
 
 PANEL = "Use a server"
 app = typer.Typer()
@@ -19,6 +19,7 @@ app = typer.Typer()
 def run_text(
     file: Annotated[typer.FileBinaryRead, typer.Argument(help="The text; - is standard input.")],
     url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
     output: Output = "json",
 ) -> None:
     """Run a text of commands: FILE, or - for standard input.
@@ -30,11 +31,11 @@ def run_text(
     from hookline_server import remote
 
     text = checked(lambda: file.read().decode(), file.name)
-    run(remote.run_text(url, text, typer.echo, output))
+    run(remote.run_text(remote.Server(url, api_key), text, typer.echo, output))
 
 
 @app.command(rich_help_panel=PANEL)
-def shell(url: Url = DEFAULT_URL, output: Output = "table") -> None:
+def shell(url: Url = DEFAULT_URL, api_key: ApiKey = None, output: Output = "table") -> None:
     """A prompt for commands, with history, completion and colours; 'help' there lists them.
 
     The history is kept in $XDG_STATE_HOME/hookline/history, without texts that may
@@ -47,9 +48,10 @@ def shell(url: Url = DEFAULT_URL, output: Output = "table") -> None:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         fail("a shell needs a terminal; 'hookline run -' reads commands from a pipe")
         raise typer.Exit(MISUSED)
+    from hookline_server.remote import Server
     from hookline_server.shell.session import Shell
 
-    run(Shell(url, output).run())
+    run(Shell(Server(url, api_key), output).run())
 
 
 @app.command(rich_help_panel=PANEL)
@@ -61,6 +63,7 @@ def orchestrate(
     where: Annotated[str, typer.Option(help='Filters as JSON, e.g. {"type": "report"}.')] = "{}",
     once: Annotated[bool, typer.Option("--once", help="Run once and stop.")] = False,
     url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
 ) -> None:
     """Claim waiting jobs of a key, and those whose lock has expired, with triggers on; again and again.
 
@@ -76,6 +79,13 @@ def orchestrate(
     filters: Any = checked(lambda: json.loads(where), "--where")
     run(
         remote.orchestrate(
-            url=url, key=key, limit=limit, every=every, lock_for=lock_for, where=filters, once=once, say=typer.echo
+            remote.Server(url, api_key),
+            key=key,
+            limit=limit,
+            every=every,
+            lock_for=lock_for,
+            where=filters,
+            once=once,
+            say=typer.echo,
         )
     )

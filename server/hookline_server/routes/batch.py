@@ -15,11 +15,11 @@ from starlette.routing import Route
 
 from hookline import Call, Datastore, HooklineError, Item, Outcome
 from hookline.errors import Corrupt, Flaw, Invalid, NotFound, OutcomeUnknown, Refused, Unavailable
-from hookline.item import check_key, check_sort_field
 from hookline.sortfield import new_sort_field
 from hookline_server import body, head
 from hookline_server.answer import Answer
 from hookline_server.body import Body
+from hookline_server.caller import datastore_of
 from hookline_server.routes.item import Patch, Version
 from hookline_server.routes.items import BATCH_MAX, NewItem
 from hookline_server.view import describe_error, describe_result
@@ -76,7 +76,7 @@ async def run(request: Request) -> Response:
     operations = (await body.read_json(request, Batch)).operations
     if not 1 <= len(operations) <= BATCH_MAX:
         raise Invalid.at("/operations", f"expected 1 to {BATCH_MAX} operations")
-    datastore: Datastore = request.app.state.datastore
+    datastore = datastore_of(request)
     steps: list[Call | _Read] = []
     flaws: list[Flaw] = []
     for place, operation in enumerate(operations):
@@ -97,7 +97,7 @@ def _prepare(datastore: Datastore, operation: Create | Update | Delete | Get, *,
     given = operation.given()
     match operation:
         case Get():
-            return _Read(check_key(operation.key), check_sort_field(operation.sort_field))
+            return _Read(*datastore.calls.name(operation.key, operation.sort_field))
         case Create():
             return datastore.calls.create(**({"sort_field": new_sort_field()} | given), triggers=triggers)
         case Update():

@@ -12,12 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hookline import Datastore, bulk
+from hookline import bulk
 from hookline.bulk import Progress
 from hookline.errors import HooklineError
 from hookline_server import body, head
 from hookline_server.answer import Answer
 from hookline_server.body import Body
+from hookline_server.caller import datastore_of
 
 ITEMS_MAX, SECONDS_MAX = 1000, 1.0
 """What one request changes, or passes over, at most, but for the rest of a step; and how long it takes for that."""
@@ -41,21 +42,21 @@ async def cancel(request: Request) -> Response:
     """Cancel the items that match, those that wait unless ``where`` names another status."""
     head.read_query(request)
     given = (await body.read_json(request, Selected)).given()
-    return await _advance(bulk.cancel(_datastore(request), head.read_key(request), **given))
+    return await _advance(bulk.cancel(datastore_of(request), head.read_key(request), **given))
 
 
 async def redrive(request: Request) -> Response:
     """Put the dead letters that match back in line."""
     head.read_query(request)
     given = (await body.read_json(request, Selected)).given()
-    return await _advance(bulk.redrive(_datastore(request), head.read_key(request), **given))
+    return await _advance(bulk.redrive(datastore_of(request), head.read_key(request), **given))
 
 
 async def delete(request: Request) -> Response:
     """Delete the items that match."""
     triggers = head.read_triggers(request)
     given = (await body.read_json(request, Doomed)).given()
-    return await _advance(bulk.delete(_datastore(request), head.read_key(request), triggers=triggers, **given))
+    return await _advance(bulk.delete(datastore_of(request), head.read_key(request), triggers=triggers, **given))
 
 
 async def _advance(steps: AsyncGenerator[Progress, None]) -> Response:
@@ -73,11 +74,6 @@ async def _advance(steps: AsyncGenerator[Progress, None]) -> Response:
     if progress is None:
         raise TypeError("a change of many tells of every step")
     return Answer({"done": progress.done, "passedOver": progress.passed_over, "cursor": progress.cursor})
-
-
-def _datastore(request: Request) -> Datastore:
-    datastore: Datastore = request.app.state.datastore
-    return datastore
 
 
 routes = [

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from hookline_server import body, head, negotiate, table
 from hookline_server.answer import VARY, Answer
 from hookline_server.body import JSON, Body
+from hookline_server.caller import datastore_of
 from hookline_server.command import TEXT_MAX, CommandSyntaxError, parse
 from hookline_server.command.names import Names
 from hookline_server.interpreter import Stopped, interpret
@@ -36,7 +37,7 @@ async def run(request: Request) -> Response:
     # 64 KiB take the parser a tenth of a second, in which the loop serves others.
     statements = await asyncio.to_thread(parse, script.text, script.names)
     try:
-        results = await interpret(request.app.state.datastore, statements, Names(script.names))
+        results = await interpret(datastore_of(request), statements, Names(script.names))
     except Stopped as stopped:
         raise _problem(stopped) from stopped
     if head.media_type(request) == negotiate.TEXT:

@@ -18,6 +18,7 @@ from hookline.wake import pause
 from hookline_server import body, head, merge
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, MERGE_PATCH, Body
+from hookline_server.caller import datastore_of
 from hookline_server.routes import resource, while_connected
 from hookline_server.view import created, updated
 
@@ -49,12 +50,12 @@ class Patch(Body):
 async def get(request: Request) -> Response:
     """The item, or 304 where the client has it already; with ``wait`` it may change until then."""
     wait = head.read_query(request, "wait").get("wait")
-    found = await _datastore(request).get(*head.read_identity(request))
+    found = await datastore_of(request).get(*head.read_identity(request))
     if wait is not None:
         seconds = body.read_wait(float(wait) if wait.isascii() and wait.isdigit() else wait)
         if "if-none-match" not in request.headers or head.is_known(request, found):
             await body.read_bytes(request, 0)
-            found = await while_connected(request, _changed(_datastore(request), found, seconds))
+            found = await while_connected(request, _changed(datastore_of(request), found, seconds))
     if head.is_known(request, found):
         return Answer(status=304, etag=found.etag)
     return Answer(found.to_dict(), etag=found.etag)
@@ -74,7 +75,7 @@ async def _changed(datastore: Datastore, found: Item, seconds: float) -> Item:
 
 async def put(request: Request) -> Response:
     """Create the item, or replace it whole."""
-    datastore, (key, sort_field) = _datastore(request), head.read_identity(request)
+    datastore, (key, sort_field) = datastore_of(request), head.read_identity(request)
     triggers, match, new = head.read_triggers(request), head.if_match(request), head.must_be_new(request)
     given = (await body.read_json(request, WholeItem)).given() | {"triggers": triggers}
     if new:
@@ -96,7 +97,7 @@ async def put(request: Request) -> Response:
 
 async def patch(request: Request) -> Response:
     """Update the item, or merge a document into it."""
-    datastore, (key, sort_field) = _datastore(request), head.read_identity(request)
+    datastore, (key, sort_field) = datastore_of(request), head.read_identity(request)
     triggers, match = head.read_triggers(request), head.if_match(request)
     version = None if match == head.ANY else match
     value = await body.read_value(request, (*JSON, MERGE_PATCH))
@@ -143,13 +144,8 @@ async def delete(request: Request) -> Response:
     """Delete the item."""
     triggers, match = head.read_triggers(request), head.if_match(request)
     version = None if match == head.ANY else match
-    await _datastore(request).delete(*head.read_identity(request), match=version, triggers=triggers)
+    await datastore_of(request).delete(*head.read_identity(request), match=version, triggers=triggers)
     return Answer(status=204)
-
-
-def _datastore(request: Request) -> Datastore:
-    datastore: Datastore = request.app.state.datastore
-    return datastore
 
 
 routes = [resource("/v1/items/{key}/{sort_field:path}", GET=get, PUT=put, PATCH=patch, DELETE=delete)]

@@ -22,6 +22,7 @@ from hookline.sortfield import new_sort_field
 from hookline_server import body, head, strictjson
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, Body
+from hookline_server.caller import datastore_of
 from hookline_server.lines import Stream, join, split, while_read
 from hookline_server.negotiate import LINES
 from hookline_server.problem import Problem, problem_of
@@ -67,7 +68,7 @@ class Query(Body):
 async def create(request: Request) -> Response:
     """Create one item, or the list of ``items``."""
     head.read_query(request)
-    datastore: Datastore = request.app.state.datastore
+    datastore = datastore_of(request)
     if body.is_lines(request):
         body.check_media_type(request, (LINES,))
         minimal = head.is_minimal(request)
@@ -114,7 +115,7 @@ async def list_items(request: Request) -> Response:
         limit = head.read_limit(given["limit"]) if "limit" in given else None
         await body.read_bytes(request, 0)
         return _stream(request, wanted, limit, light=light)
-    datastore: Datastore = request.app.state.datastore
+    datastore = datastore_of(request)
     limit = head.read_limit(given.get("limit", "50"))
     page = await datastore.query(head.read_key(request), limit=limit, **wanted)
     shown = describe_page(page, light=light)
@@ -142,7 +143,7 @@ async def query(request: Request) -> Response:
     explain, count = given.pop("explain"), given.pop("count")
     if head.media_type(request) == LINES and not (explain or count):
         return _stream(request, given, given.pop("limit", None))
-    datastore: Datastore = request.app.state.datastore
+    datastore = datastore_of(request)
     found: Page | Count
     if count:
         found = await datastore.count(head.read_key(request), **_countable(given))
@@ -163,7 +164,7 @@ def _countable(given: dict[str, Any]) -> dict[str, Any]:
 def _stream(request: Request, wanted: dict[str, Any], limit: int | None, *, light: bool = False) -> Response:
     if limit is not None and not 1 <= limit <= QUERY_MAX:
         raise Invalid.at("/limit", f"expected a whole number from 1 to {QUERY_MAX}")
-    datastore: Datastore = request.app.state.datastore
+    datastore = datastore_of(request)
     parts = _all_lines(datastore, head.read_key(request), wanted, limit, light=light)
     return Stream(while_read(request, parts))
 

@@ -17,6 +17,7 @@ from hookline.item import check_key
 from hookline_server import body, head
 from hookline_server.answer import Answer
 from hookline_server.body import Body
+from hookline_server.caller import datastore_of
 from hookline_server.routes import while_connected
 from hookline_server.view import describe_claimed, describe_settled
 
@@ -100,7 +101,7 @@ async def claim(request: Request) -> Response:
     head.read_query(request)
     given = (await body.read_json(request, Claim)).given()
     wait = body.read_wait(given.pop("wait", 0))
-    datastore: Datastore = request.app.state.datastore
+    datastore = datastore_of(request)
     claiming = datastore.claim(head.read_key(request), wait=wait, **given)
     return Answer(describe_claimed(await (while_connected(request, claiming) if wait else claiming)))
 
@@ -109,7 +110,7 @@ async def settle(request: Request) -> Response:
     """End and prolong claims, and claim again."""
     head.read_query(request)
     wanted = await body.read_json(request, Settle)
-    datastore: Datastore = request.app.state.datastore
+    datastore = datastore_of(request)
     key = check_key(head.read_key(request))
     calls = _settle_calls(datastore, key, wanted)
     answer: dict[str, Any] = {}

@@ -8,12 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hookline import Datastore
 from hookline.keysettings import KeySettings
 from hookline.stats import weigh
 from hookline_server import body, head
 from hookline_server.answer import Answer
 from hookline_server.body import Body
+from hookline_server.caller import datastore_of
 from hookline_server.routes import resource
 from hookline_server.view import describe_settings
 
@@ -37,7 +37,7 @@ async def index(request: Request) -> Response:
     """The keys in order of their names, with how many items they have and about how many bytes those take."""
     given = head.read_query(request, "prefix", "limit", "cursor")
     limit = head.read_limit(given.get("limit", "100"))
-    datastore = _datastore(request)
+    datastore = datastore_of(request)
     stats = await datastore.stats(given.get("prefix", ""))
     statuses: dict[str, dict[str, int]] = {}
     for row in stats.rows:
@@ -62,14 +62,14 @@ async def index(request: Request) -> Response:
 async def get(request: Request) -> Response:
     """The settings as they hold, defaults included, and how far the indexes are that are being built."""
     head.read_query(request)
-    return await _describe(request, await _datastore(request).key_settings(head.read_key(request)))
+    return await _describe(request, await datastore_of(request).key_settings(head.read_key(request)))
 
 
 async def put(request: Request) -> Response:
     """Replace the settings."""
     head.read_query(request)
     given = (await body.read_json(request, NewSettings)).given()
-    return await _describe(request, await _datastore(request).configure(head.read_key(request), **given))
+    return await _describe(request, await datastore_of(request).configure(head.read_key(request), **given))
 
 
 async def pause(request: Request) -> Response:
@@ -84,16 +84,11 @@ async def resume(request: Request) -> Response:
 
 async def _set_paused(request: Request, *, paused: bool | None) -> Response:
     head.read_query(request)
-    return await _describe(request, await _datastore(request).configure(head.read_key(request), paused=paused))
+    return await _describe(request, await datastore_of(request).configure(head.read_key(request), paused=paused))
 
 
 async def _describe(request: Request, settings: KeySettings) -> Response:
-    return Answer(describe_settings(settings, await _datastore(request).builds(head.read_key(request))))
-
-
-def _datastore(request: Request) -> Datastore:
-    datastore: Datastore = request.app.state.datastore
-    return datastore
+    return Answer(describe_settings(settings, await datastore_of(request).builds(head.read_key(request))))
 
 
 routes = [

@@ -39,8 +39,8 @@ Alt+Enter begins a new line anywhere, Tab completes, Ctrl-R searches the history
 class Shell:
     """One session with one server; results are shown as ``table`` or ``json``."""
 
-    def __init__(self, url: str, output: str) -> None:
-        self._url = url
+    def __init__(self, server: remote.Server, output: str) -> None:
+        self._server = server
         self._output = output
         self._names = Names()
         self._keys: list[str] = []
@@ -63,7 +63,7 @@ class Shell:
         """Read and run texts until ``exit`` or Ctrl-D."""
         # At the prompt Ctrl-C is a key; what follows it must find this handler in place.
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
-        self._say(f"Hookline at {self._url}. 'help' lists the commands.", "notice")
+        self._say(f"Hookline at {self._server.url}. 'help' lists the commands.", "notice")
         try:
             self._note_keys(await self._interruptible("show keys", {}))
         except Unavailable as error:
@@ -141,7 +141,7 @@ class Shell:
         """The answer to a text, or None where Ctrl-C did not wait for it."""
         if self._interrupted:
             return None
-        self._sending = asyncio.ensure_future(remote.send(self._url, text, names))
+        self._sending = asyncio.ensure_future(remote.send(self._server, text, names))
         try:
             return await self._sending
         except asyncio.CancelledError:
@@ -156,7 +156,7 @@ class Shell:
 
     async def _look_for_keys(self) -> None:
         with contextlib.suppress(HooklineError):
-            self._note_keys(await remote.send(self._url, "show keys", {}))
+            self._note_keys(await remote.send(self._server, "show keys", {}))
 
     def _note_keys(self, answer: remote.Answer | None) -> None:
         if answer and answer.results:

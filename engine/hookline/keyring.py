@@ -1,0 +1,285 @@
+"""API keys: who may ask a server for what. The store has an HMAC of each, never the key itself.
+
+A key reads ``hl_<id>_<secret><checksum>``: the id finds its record, the checksum tells a mistyped one without asking
+the store. To the record, a hash, fields are only ever added: two rotations at once are both good, and neither brings
+back what was revoked meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+import secrets
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hookline import keys
+from hookline.connection import Connection
+from hookline.errors import Flaw, Incompatible, Invalid, UnknownApiKey
+from hookline.grant import Grant, read_grant
+from hookline.item import check_namespace
+from hookline.secret import SecretBox
+
+PREFIX = "hl_"
+NAME_MAX = 128
+KEYS_MAX = 10_000
+REVOKED_FOR = 30 * 86_400
+"""Seconds for which a revoked key is still listed."""
+
+_KEY = re.compile(r"hl_([0-9a-f]{12})_[0-9a-f]{64}([0-9a-f]{8})", re.ASCII)
+_MADE = "-"
+"""Of the set of ids one member begins so, and stays: with the last key revoked no server must be open again. It tells
+under which pepper the keys were made."""
+_MAC = "mac:"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One API key, without its secret. Times are ms since 1970.
+
+    ``used_ms`` is about when it was last used; ``ends_ms`` when the last of its secrets ends, if it does.
+    """
+
+    id: str
+    name: str
+    namespace: str
+    grant: Grant
+    created_ms: int
+    used_ms: int | None = None
+    revoked_ms: int | None = None
+    ends_ms: int | None = None
+    macs: Mapping[str, int | None] = field(default_factory=dict, repr=False)
+    """The HMAC of each of its secrets -> when that ends."""
+
+
+class Keyring:
+    """The API keys of a store, of all its namespaces. Servers that share them need the same secret key."""
+
+    def __init__(self, connection: Connection, box: SecretBox) -> None:
+        self._connection = connection
+        self._pepper = box.derive("api-keys")
+        self._mark = _MADE + self._mac("mark")[:16]
+
+    async def create(
+        self,
+        namespace: str,
+        *,
+        name: str = "",
+        scopes: object = ("read", "write", "work"),
+        patterns: object = (),
+        lasts: float | None = None,
+    ) -> tuple[ApiKey, str]:
+        """Make a key -> what is stored of it, and the key itself, which nobody can be told again.
+
+        ``lasts`` is after how many seconds it ends by itself.
+
+        Raises:
+            Invalid: an argument has the wrong form, or there are as many keys as there may be.
+            Incompatible, Unavailable
+        """
+        grant = _checked(namespace, name, scopes, patterns)
+        if len(await self._ids()) >= KEYS_MAX:
+            raise Invalid.at(
+                "", f"expected at most {KEYS_MAX} API keys: revoke some, they go {REVOKED_FOR // 86_400} days later"
+            )
+        now_ms = await self._connection.now_ms()
+        key_id = secrets.token_hex(6)
+        text = _make_text(key_id)
+        ends_ms = None if lasts is None else now_ms + round(lasts * 1000)
+        key = ApiKey(key_id, name, namespace, grant, now_ms, ends_ms=ends_ms)
+        fields = {
+            "name": name,
+            "namespace": namespace,
+            "scopes": ",".join(grant.scopes),
+            "patterns": ",".join(grant.patterns),
+            "created": now_ms,
+            f"{_MAC}{self._mac(text)}": ends_ms or "",
+        }
+        # Listed first: what is cut off between the two is an id without a key, never a key that nobody sees.
+        await self._connection.command_on(keys.api_keys(), "SADD", keys.api_keys(), self._mark, key_id)
+        await self._set(key_id, fields)
+        return key, text
+
+    async def any_made(self) -> bool:
+        """Whether there is an API key, or was one.
+
+        Raises:
+            Incompatible: they were made under another secret than that of this installation, so none can be good.
+            Unavailable
+        """
+        if await self._connection.command_on(keys.api_keys(), "SISMEMBER", keys.api_keys(), self._mark):
+            return True
+        await self._ids()
+        return False
+
+    async def _ids(self) -> list[str]:
+        members = await self._connection.command_on(keys.api_keys(), "SMEMBERS", keys.api_keys())
+        names = {member.decode() for member in members}
+        if names and self._mark not in names:
+            raise Incompatible(
+                "the API keys in this store were made under another secret: name the data directory of the servers with"
+                " --data, or give this process their HOOKLINE_SECRET_KEY"
+            )
+        return sorted(names - {self._mark})
+
+    async def all(self) -> list[ApiKey]:
+        """Every key, in the order in which they were made; revoked ones for a while too.
+
+        Raises:
+            Incompatible, Unavailable
+        """
+        ids = await self._ids()
+        found = await asyncio.gather(*(self.get(key_id) for key_id in ids))
+        gone = [key_id for key_id, key in zip(ids, found, strict=True) if key is None]
+        if gone:
+            await self._connection.command_on(keys.api_keys(), "SREM", keys.api_keys(), *gone)
+        return sorted((key for key in found if key), key=lambda key: (key.created_ms, key.id))
+
+    async def get(self, key_id: str) -> ApiKey | None:
+        """What is stored of a key, revoked or not.
+
+        Raises:
+            Unavailable
+        """
+        name = keys.api_key(key_id)
+        flat = await self._connection.command_on(name, "HGETALL", name)
+        fields = {field.decode(): value.decode() for field, value in zip(flat[::2], flat[1::2], strict=True)}
+        return _decode(key_id, fields) if "namespace" in fields else None
+
+    async def verify(self, text: str) -> ApiKey | None:
+        """The key that this is; None if there is none such, or not any more. ``ends_ms`` is that of this very secret.
+
+        Raises:
+            Unavailable
+        """
+        key_id = read_id(text)
+        key = None if key_id is None else await self.get(key_id)
+        if key is None or key.revoked_ms is not None:
+            return None
+        wanted = self._mac(text)
+        for mac, ends_ms in key.macs.items():
+            if hmac.compare_digest(mac, wanted):
+                ended = ends_ms is not None and ends_ms <= time.time() * 1000
+                return (
+                    None
+                    if ended
+                    else ApiKey(
+                        key.id, key.name, key.namespace, key.grant, key.created_ms, key.used_ms, ends_ms=ends_ms
+                    )
+                )
+        return None
+
+    async def rotate(self, key_id: str, *, grace: float = 86_400, lasts: float | None = None) -> str:
+        """Give a key another secret -> the key as it reads now. The one before is good for ``grace`` seconds more.
+
+        Raises:
+            UnknownApiKey: there is none of this id, or it was revoked.
+            Incompatible, Unavailable
+        """
+        key = await self._known(key_id)
+        now_ms = await self._connection.now_ms()
+        text = _make_text(key_id)
+        until = now_ms + round(grace * 1000)
+        ends_ms = None if lasts is None else now_ms + round(lasts * 1000)
+        fields: dict[str, object] = {
+            f"{_MAC}{mac}": until for mac, ends in key.macs.items() if ends is None or ends > until
+        }
+        await self._set(key_id, fields | {f"{_MAC}{self._mac(text)}": ends_ms or ""})
+        ended = [f"{_MAC}{mac}" for mac, ends in key.macs.items() if ends is not None and ends <= now_ms]
+        if ended:
+            await self._connection.command_on(keys.api_key(key_id), "HDEL", keys.api_key(key_id), *ended)
+        return text
+
+    async def revoke(self, key_id: str) -> None:
+        """End a key with all its secrets.
+
+        Raises:
+            UnknownApiKey: there is none of this id, or it was revoked.
+            Incompatible, Unavailable
+        """
+        await self._known(key_id)
+        await self._set(key_id, {"revoked": await self._connection.now_ms()})
+        await self._connection.command_on(keys.api_key(key_id), "EXPIRE", keys.api_key(key_id), REVOKED_FOR)
+
+    async def note_use(self, key_id: str) -> None:
+        """Note that the key is in use now.
+
+        Raises:
+            Unavailable
+        """
+        await self._set(key_id, {"used": await self._connection.now_ms()})
+
+    async def _known(self, key_id: str) -> ApiKey:
+        await self.any_made()
+        key = await self.get(key_id)
+        if key is None or key.revoked_ms is not None:
+            raise UnknownApiKey
+        return key
+
+    async def _set(self, key_id: str, fields: Mapping[str, object]) -> None:
+        name = keys.api_key(key_id)
+        flat = [part for pair in fields.items() for part in pair]
+        await self._connection.command_on(name, "HSET", name, *flat)
+
+    def _mac(self, text: str) -> str:
+        return hmac.digest(self._pepper, text.encode(), "sha256").hex()
+
+
+def read_id(text: str) -> str | None:
+    """The id within an API key; None if the text is none, or mistyped."""
+    match = _KEY.fullmatch(text)
+    return match[1] if match and _checksum(text[:-8]) == match[2] else None
+
+
+def _make_text(key_id: str) -> str:
+    text = f"{PREFIX}{key_id}_{secrets.token_hex(32)}"
+    return text + _checksum(text)
+
+
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _checked(namespace: object, name: object, scopes: object, patterns: object) -> Grant:
+    flaws: list[Flaw] = []
+    grant = Grant()
+    try:
+        check_namespace(namespace)
+    except Invalid as invalid:
+        flaws += invalid.flaws
+    if not (isinstance(name, str) and len(name) <= NAME_MAX and (name.isprintable())):
+        flaws.append(Flaw("/name", f"expected at most {NAME_MAX} printable characters"))
+    try:
+        grant = read_grant(scopes, patterns)
+    except Invalid as invalid:
+        flaws += invalid.flaws
+    if flaws:
+        raise Invalid(*flaws)
+    return grant
+
+
+def _decode(key_id: str, fields: Mapping[str, str]) -> ApiKey:
+    macs = {name.removeprefix(_MAC): _time(ends) for name, ends in fields.items() if name.startswith(_MAC)}
+    ends = [ends_ms for ends_ms in macs.values() if ends_ms is not None]
+    return ApiKey(
+        key_id,
+        fields["name"],
+        fields["namespace"],
+        Grant(_words(fields["scopes"]), _words(fields["patterns"])),
+        int(fields["created"]),
+        _time(fields.get("used")),
+        _time(fields.get("revoked")),
+        max(ends) if len(ends) == len(macs) and ends else None,
+        macs,
+    )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()
+
+
+def _time(text: str | None) -> int | None:
+    return int(text) if text else None

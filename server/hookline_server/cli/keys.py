@@ -1,0 +1,102 @@
+"""API keys: ``keys create | list | rotate | revoke``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hookline_server.cli.ending import checked, run
+from hookline_server.cli.options import Data, Store, settings
+
+PANEL = "Operate"
+app = typer.Typer()
+keys = typer.Typer(no_args_is_help=True)
+app.add_typer(keys, name="keys", help="API keys: who may ask a server for what.", rich_help_panel=PANEL)
+
+Id = Annotated[str, typer.Argument(help="Its id: what stands between the first two _ of the key, as list shows it.")]
+Lasts = Annotated[str | None, typer.Option(help="After how long it ends by itself, e.g. 90d; left out: never.")]
+
+
+@keys.command()
+def create(
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    namespace: Annotated[str, typer.Option(help="The namespace that it is for.")] = "default",
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read, write, work or admin; may be repeated. Left out: all but admin.")
+    ] = None,
+    pattern: Annotated[
+        list[str] | None, typer.Option(help="Item keys that it is limited to, such as reports.*; may be repeated.")
+    ] = None,
+    lasts: Lasts = None,
+    store: Store = None,
+    data: Data = None,
+) -> None:
+    """Make an API key, and print it, which can be done only now.
+
+    Safe beside running servers, which notice the first key within seconds: from
+    then on they ask everybody for one.
+
+    Examples:
+      hookline keys create --name ops --scope admin
+      hookline keys create --name reports --namespace acme --scope work --pattern 'reports.*'
+    """
+    from hookline_server import issuing
+
+    limits = {"scopes": scope or ["read", "write", "work"], "patterns": pattern or []}
+    found = settings(store_url=store, data=data)
+    run(issuing.create(found, namespace, name=name, lasts=_seconds(lasts, "--lasts"), **limits, say=typer.echo))
+
+
+@keys.command("list")
+def show(store: Store = None, data: Data = None) -> None:
+    """Show the API keys of all namespaces, without their secrets.
+
+    When one was last used is told to about a minute. A revoked one is shown for 30
+    days.
+
+    Examples:
+      hookline keys list
+      hookline keys list --store redis://127.0.0.1:6379/0 --data /var/lib/hookline
+    """
+    from hookline_server import issuing
+
+    run(issuing.show(settings(store_url=store, data=data), typer.echo))
+
+
+@keys.command()
+def rotate(
+    key_id: Id,
+    grace: Annotated[str, typer.Option(help="For how long the one before is good.")] = "24h",
+    lasts: Lasts = None,
+    store: Store = None,
+    data: Data = None,
+) -> None:
+    """Give an API key a new secret, and print the key. Its id and what it allows stay.
+
+    Examples:
+      hookline keys rotate 3f9c2a7d1b04
+      hookline keys rotate 3f9c2a7d1b04 --grace 10m
+    """
+    from hookline_server import issuing
+
+    found, seconds = settings(store_url=store, data=data), _seconds(grace, "--grace") or 0.0
+    run(issuing.rotate(found, key_id, grace=seconds, lasts=_seconds(lasts, "--lasts"), say=typer.echo))
+
+
+@keys.command()
+def revoke(key_id: Id, store: Store = None, data: Data = None) -> None:
+    """End an API key: within five seconds no server takes it.
+
+    Examples:
+      hookline keys revoke 3f9c2a7d1b04
+    """
+    from hookline_server import issuing
+
+    run(issuing.revoke(settings(store_url=store, data=data), key_id, typer.echo))
+
+
+def _seconds(text: str | None, option: str) -> float | None:
+    from hookline.clock import parse_duration
+
+    return None if text is None else checked(lambda: parse_duration(text) / 1000, option)

@@ -1,0 +1,95 @@
+"""The guard: which scope each route asks for, in one table, and the layer that asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hookline.errors import MissingScope
+from hookline.grant import ADMIN, READ, WORK, WRITE
+from hookline_server.answer import ADDED
+from hookline_server.caller import CALLER, OPERATOR, anonymous
+from hookline_server.gate import Gate
+from hookline_server.limits import peer_of
+
+ANY = (READ, WRITE, WORK)
+"""Any scope will do: what is asked for in the body is held against the key, operation by operation."""
+OPEN = ()
+"""No key is asked for."""
+OPERATING = (OPERATOR,)
+"""What shows all namespaces."""
+
+SCOPES: dict[tuple[str, str], Collection[str]] = {
+    ("POST", "/v1/items"): (WRITE,),
+    ("GET", "/v1/items/{key}"): (READ,),
+    ("POST", "/v1/items/{key}/query"): (READ,),
+    ("GET", "/v1/items/{key}/{sort_field:path}"): (READ,),
+    ("PUT", "/v1/items/{key}/{sort_field:path}"): (WRITE,),
+    ("PATCH", "/v1/items/{key}/{sort_field:path}"): (WRITE,),
+    ("DELETE", "/v1/items/{key}/{sort_field:path}"): (WRITE,),
+    ("POST", "/v1/items/{key}/delete"): (WRITE,),
+    ("POST", "/v1/items:batch"): (READ, WRITE),
+    ("POST", "/v1/jobs/{key}/claim"): (WORK,),
+    ("POST", "/v1/jobs/{key}/settle"): (WORK,),
+    ("POST", "/v1/jobs/{key}/cancel"): (WRITE,),
+    ("POST", "/v1/jobs/{key}/redrive"): (WRITE,),
+    ("POST", "/v1/jobs/{key}/pause"): (ADMIN,),
+    ("POST", "/v1/jobs/{key}/resume"): (ADMIN,),
+    ("GET", "/v1/keys"): (READ,),
+    ("GET", "/v1/keys/{key}/settings"): (READ,),
+    ("PUT", "/v1/keys/{key}/settings"): (ADMIN,),
+    ("GET", "/v1/orchestrations"): (ADMIN,),
+    ("GET", "/v1/orchestrations/{name}"): (ADMIN,),
+    ("PUT", "/v1/orchestrations/{name}"): (ADMIN,),
+    ("DELETE", "/v1/orchestrations/{name}"): (ADMIN,),
+    ("POST", "/v1/orchestrations/{name}/run"): (ADMIN,),
+    ("POST", "/v1/command"): ANY,
+    ("GET", "/metrics"): OPERATING,
+    ("GET", "/livez"): OPEN,
+    ("GET", "/readyz"): OPEN,
+}
+"""Method and path of each route -> the scopes of which its caller must have one."""
+
+
+class Guard:
+    """Plain ASGI around one route: notes who asks as :data:`CALLER`, and lets nobody in who may not.
+
+    Raises:
+        Problem: there is no API key, or not a good one; or the caller has made too many requests.
+        MissingScope: it has none of the scopes that the method asks for.
+    """
+
+    def __init__(self, app: ASGIApp, scopes: dict[str, Collection[str]]) -> None:
+        self._app = app
+        self._scopes = {method: frozenset(names) for method, names in scopes.items()}
+        if "GET" in scopes:
+            self._scopes["HEAD"] = self._scopes["GET"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        wanted = self._scopes[scope["method"]]
+        if wanted:
+            state = scope["app"].state
+            gate: Gate | None = state.gate
+            caller = None if gate is None else gate.known(scope) or await gate.identify(scope)
+            if caller is None:
+                caller = anonymous(state.datastore)
+            elif wanted.isdisjoint(caller.scopes):
+                raise MissingScope(f"the API key lacks the scope {' or '.join(sorted(wanted))}")
+            scope[CALLER] = caller
+            if state.rate is not None:
+                scope[ADDED] += state.rate.take(caller.id or peer_of(scope))
+        await self._app(scope, receive, send)
+
+
+def guarded(route: Route) -> Route:
+    """The route behind the guard.
+
+    Raises:
+        KeyError: :data:`SCOPES` does not say what it asks for.
+    """
+    methods = (route.methods or set()) - {"HEAD"}
+    route.app = Guard(route.app, {method: SCOPES[method, route.path] for method in methods})
+    return route

@@ -1,0 +1,158 @@
+"""The namespaces that a process serves: opened on first use, over the same connections to the store.
+
+The roles that work beside the API (relay, orchestrator) run for a namespace while it is used, or has something to do.
+Whoever opens or uses one notes that in a sorted set, from which every process reads what was used of late: an idle
+namespace is asked nothing but once in :data:`INSPECTED_EVERY` whether it has become due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from typing import Any, Self
+
+from hookline import Datastore, keys
+from hookline.errors import HooklineError
+from hookline_server.role import Surviving
+
+log = logging.getLogger(__name__)
+
+LOOK = 1.0
+"""Seconds between looks at which namespaces are used."""
+AWAKE_FOR = 60_000
+"""Milliseconds after its last use for which a namespace keeps its roles."""
+NOTED_EVERY = 10.0
+"""Seconds after which the use of a namespace is noted again."""
+INSPECTED_EVERY = 30.0
+"""Seconds after which an idle namespace is looked at, in case its use was not noted."""
+
+Roles = Callable[[Datastore], Iterable[Coroutine[Any, Any, None]]]
+
+
+class Namespaces:
+    """The namespaces of a store, ``home`` among them, which is open already and stays the caller's.
+
+    ``roles`` makes what is to run for each of the others; those of home are the caller's as well.
+    """
+
+    def __init__(self, home: Datastore, roles: Roles = lambda _: ()) -> None:
+        self._home = home
+        self._roles = roles
+        self._open: dict[str, asyncio.Task[Datastore]] = {}
+        self._noted: dict[str, float] = {}
+        self._awake: dict[str, asyncio.Task[None]] = {}
+        self._due: dict[str, float] = {}
+        """When a namespace that sleeps has something to do, in ms since 1970."""
+        self._inspected = 0.0
+
+    async def open(self, name: str) -> Datastore:
+        """The datastore of a namespace in use.
+
+        Raises:
+            Incompatible, Unavailable: it cannot be opened.
+        """
+        if name == self._home.settings.namespace:
+            return self._home
+        found = await self._opened(name)
+        if time.monotonic() - self._noted.get(name, -NOTED_EVERY) >= NOTED_EVERY:
+            self._noted[name] = time.monotonic()
+            await found.connection.note_use()
+        return found
+
+    async def _opened(self, name: str) -> Datastore:
+        task = self._open.get(name)
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            settings = replace(self._home.settings, namespace=name)
+            opening = Datastore(self._home.connection.nodes, settings, self._home.secrets)
+            task = self._open[name] = asyncio.create_task(opening.__aenter__())
+        return await asyncio.shield(task)
+
+    async def run(self) -> None:
+        """Keep the roles running where there is something to do, until cancelled."""
+        try:
+            while True:
+                with Surviving(log, "a look at the namespaces"):
+                    await self._look()
+                await asyncio.sleep(LOOK)
+        finally:
+            await asyncio.gather(*(self._rest(name) for name in list(self._awake)))
+
+    async def _look(self) -> None:
+        now_ms = await self._home.connection.now_ms()
+        used = await self._names(now_ms - AWAKE_FOR)
+        wanted = used | {name for name, due_ms in self._due.items() if due_ms <= now_ms + AWAKE_FOR}
+        if time.monotonic() - self._inspected >= INSPECTED_EVERY or not self._inspected:
+            for name in await self._names() - wanted - self._awake.keys():
+                if await self._inspect(name) <= now_ms + AWAKE_FOR:
+                    wanted.add(name)
+            self._inspected = time.monotonic()
+        for name in wanted:
+            await self._wake(name)
+        for name in self._awake.keys() - wanted:
+            if await self._inspect(name) > now_ms + AWAKE_FOR:
+                await self._rest(name)
+
+    async def _names(self, since_ms: int = 0) -> set[str]:
+        """The other namespaces that were used since then."""
+        found = await self._home.connection.command_on(
+            keys.namespaces(), "ZRANGEBYSCORE", keys.namespaces(), since_ms, "+inf"
+        )
+        return {name.decode() for name in found} - {self._home.settings.namespace}
+
+    async def _inspect(self, name: str) -> float:
+        """When a namespace has something to do next, in ms since 1970: 0 is now, infinity is never."""
+        with Surviving(log, f"a look at namespace {name}"):
+            self._due[name] = await (await self._opened(name)).upkeep.next_ms()
+        return self._due.get(name, 0)
+
+    async def _wake(self, name: str) -> None:
+        running = self._awake.get(name)
+        if running is None or running.done():
+            with Surviving(log, f"namespace {name}"):
+                datastore = await self._opened(name)
+                self._due.pop(name, None)
+                self._awake[name] = asyncio.create_task(_play(name, self._roles(datastore)))
+
+    async def _rest(self, name: str) -> None:
+        running = self._awake.pop(name)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        (await self._opened(name)).wakes.rest()
+
+    def at_work(self) -> list[Datastore]:
+        """Home, and those that something is done for now."""
+        return [self._home, *(self._open[name].result() for name in self._awake)]
+
+    def release(self) -> None:
+        """Let everybody who waits go, for the process is about to stop."""
+        for datastore in (self._home, *self._opened_now()):
+            datastore.wakes.release()
+            datastore.changes.release()
+
+    def _opened_now(self) -> list[Datastore]:
+        done = [task for task in self._open.values() if task.done() and not task.cancelled()]
+        return [task.result() for task in done if task.exception() is None]
+
+    async def close(self) -> None:
+        """Close all but home."""
+        for task in self._open.values():
+            with contextlib.suppress(HooklineError):
+                await (await task).close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+
+async def _play(name: str, roles: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run the roles of a namespace. One that breaks ends them, and they begin anew: other namespaces are not hurt."""
+    with Surviving(log, f"the work for namespace {name}"):
+        async with asyncio.TaskGroup() as group:
+            for role in roles:
+                group.create_task(role)

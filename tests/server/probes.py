@@ -1,0 +1,162 @@
+"""A request for each route, operation and command, to see what becomes of it with one API key or another.
+
+``KEY`` stands for an item key, and ``TOKEN`` for the token of its started item.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from hookline import Datastore
+from hookline_server.orchestrator import Orchestration, Orchestrator
+
+CANARY = "canary"
+"""Stands in all that :func:`fill` writes."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One request. ``scopes`` are those of which each alone will do. ``many``: the answer has an outcome for each part,
+    or lists just what may be seen.
+    """
+
+    method: str
+    route: str
+    path: str
+    body: Any = None
+    scopes: tuple[str, ...] = ("admin",)
+    media_type: str = "application/json"
+    accept: str = "application/json"
+    many: bool = False
+    operating: bool = False
+    """It tells of all namespaces, and is for those who operate the server."""
+
+    def __str__(self) -> str:
+        told = self.body if isinstance(self.body, str) else json.dumps(self.body)
+        return f"{self.method} {self.path} {'' if self.body is None else told[:60]}"
+
+    @property
+    def named(self) -> bool:
+        """Whether it names an item key."""
+        return "KEY" in f"{self.path}{self.body}"
+
+    def request(self, key: str, token: str = "1.00") -> tuple[str, bytes | None, dict[str, str]]:
+        """Path, body and headers of the request for an item key."""
+        body = self.body if isinstance(self.body, str) or self.body is None else json.dumps(self.body)
+        headers = {"Content-Type": self.media_type, "Accept": self.accept}
+        sent = None if body is None else body.replace("KEY", key).replace("TOKEN", token).encode()
+        return self.path.replace("KEY", key), sent, headers
+
+
+READ, WRITE, WORK, ADMIN = ("read", "write", "admin"), ("write", "admin"), ("work", "admin"), ("admin",)
+_LINES = "application/x-ndjson"
+_NEW = {"key": "KEY", "sortField": "new", "content": 1}
+_RULE = {"key": "KEY", "limit": 2}
+_ITEM = "/v1/items/{key}/{sort_field:path}"
+_RULES = "/v1/orchestrations/{name}"
+
+
+def _batch(scopes: tuple[str, ...], **operation: Any) -> Probe:
+    operations = [{"key": "KEY", "sortField": "a", **operation}]
+    return Probe("POST", "/v1/items:batch", "/v1/items:batch", {"operations": operations}, scopes)
+
+
+def _job(verb: str, body: Any, scopes: tuple[str, ...]) -> Probe:
+    return Probe("POST", f"/v1/jobs/{{key}}/{verb}", f"/v1/jobs/KEY/{verb}", body, scopes)
+
+
+PROBES = [
+    Probe("POST", "/v1/items", "/v1/items", _NEW, WRITE),
+    Probe("POST", "/v1/items", "/v1/items", {"items": [_NEW]}, WRITE),
+    Probe("POST", "/v1/items", "/v1/items", json.dumps(_NEW), WRITE, _LINES, many=True),
+    Probe("GET", "/v1/items/{key}", "/v1/items/KEY", scopes=READ),
+    Probe("GET", "/v1/items/{key}", "/v1/items/KEY", scopes=READ, accept=_LINES),
+    Probe("POST", "/v1/items/{key}/query", "/v1/items/KEY/query", {"where": {}}, READ),
+    Probe("POST", "/v1/items/{key}/query", "/v1/items/KEY/query", {"count": True}, READ),
+    Probe("POST", "/v1/items/{key}/query", "/v1/items/KEY/query", {}, READ, accept=_LINES),
+    Probe("GET", _ITEM, "/v1/items/KEY/a", scopes=READ),
+    Probe("HEAD", _ITEM, "/v1/items/KEY/a", scopes=READ),
+    Probe("GET", _ITEM, "/v1/items/KEY/a?wait=0", scopes=READ),
+    Probe("PUT", _ITEM, "/v1/items/KEY/a", {"content": 2}, WRITE),
+    Probe("PATCH", _ITEM, "/v1/items/KEY/a", {"metadata": {"n": 2}}, WRITE),
+    Probe("PATCH", _ITEM, "/v1/items/KEY/a", {"metadata": {"n": 2}}, WRITE, "application/merge-patch+json"),
+    Probe("DELETE", _ITEM, "/v1/items/KEY/a", scopes=WRITE),
+    Probe("POST", "/v1/items/{key}/delete", "/v1/items/KEY/delete", {"where": {}}, WRITE),
+    _batch(WRITE, op="create", sortField="new"),
+    _batch(WRITE, op="update", metadata={"n": 3}),
+    _batch(WRITE, op="delete"),
+    _batch(READ, op="get"),
+    _job("claim", {"workerId": "w"}, WORK),
+    _job("settle", {"complete": [{"sortField": "held", "token": "TOKEN"}]}, WORK),
+    _job("settle", {"workerId": "w", "claim": {"limit": 2}}, WORK),
+    _job("cancel", {}, WRITE),
+    _job("redrive", {}, WRITE),
+    _job("pause", None, ADMIN),
+    _job("resume", None, ADMIN),
+    Probe("GET", "/v1/keys", "/v1/keys", scopes=READ, many=True),
+    Probe("GET", "/v1/keys/{key}/settings", "/v1/keys/KEY/settings", scopes=READ),
+    Probe("PUT", "/v1/keys/{key}/settings", "/v1/keys/KEY/settings", {"maxAttempts": 3}, ADMIN),
+    Probe("GET", "/v1/orchestrations", "/v1/orchestrations", scopes=ADMIN, many=True),
+    Probe("GET", _RULES, "/v1/orchestrations/rule-KEY", scopes=ADMIN),
+    Probe("PUT", _RULES, "/v1/orchestrations/new", _RULE, ADMIN),
+    Probe("PUT", _RULES, "/v1/orchestrations/rule-KEY", {"key": "reports.a"}, ADMIN),
+    Probe("DELETE", _RULES, "/v1/orchestrations/rule-KEY", scopes=ADMIN),
+    Probe("POST", f"{_RULES}/run", "/v1/orchestrations/rule-KEY/run", scopes=ADMIN),
+    Probe("GET", "/metrics", "/metrics", operating=True, many=True),
+    Probe("GET", "/livez", "/livez", scopes=()),
+    Probe("GET", "/readyz", "/readyz", scopes=()),
+]
+
+_ONE = "key: KEY\nsortField: a\n"
+_HELD = "key: KEY\nsortField: held\ntoken: TOKEN\n"
+COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "create": ("create item with:\nkey: KEY\nsortField: new\n", WRITE),
+    "update": (f"update item with:\n{_ONE}metadata: {{n: 4}}\n", WRITE),
+    "query": ("query items where key: KEY\n", READ),
+    "count": ("count items where key: KEY\n", READ),
+    "get": (f"get item with:\n{_ONE}", READ),
+    "delete": (f"delete item with:\n{_ONE}", WRITE),
+    "delete items": ("delete items where:\nkey: KEY\nwhere: {}\n", WRITE),
+    "claim": ("claim items where key: KEY\n", WORK),
+    "complete": (f"complete item with:\n{_HELD}", WORK),
+    "fail": (f"fail item with:\n{_HELD}", WORK),
+    "release": (f"release item with:\n{_HELD}", WORK),
+    "extend": (f"extend item with:\n{_HELD}", WORK),
+    "cancel": ("cancel item with:\nkey: KEY\nsortField: waiting\n", WRITE),
+    "cancel items": ("cancel items where key: KEY\n", WRITE),
+    "redrive": ("redrive item with:\nkey: KEY\nsortField: dead\n", WRITE),
+    "redrive items": ("redrive items where key: KEY\n", WRITE),
+    "wait": (f"wait for item with:\n{_ONE}wait: 0\n", READ),
+    "pause": ("pause key: KEY\n", ADMIN),
+    "resume": ("resume key: KEY\n", ADMIN),
+    "show keys": ("show keys\n", READ),
+    "show settings": ("show settings of key: KEY\n", READ),
+    "change settings": ("change settings of key: KEY and maxAttempts: 4\n", ADMIN),
+    "run orchestration": ("run orchestration with name: rule-KEY\n", ADMIN),
+}
+"""A text for each verb of the command language."""
+
+PROBES += [
+    Probe("POST", "/v1/command", "/v1/command", text, scopes, "text/plain", many="KEY" not in text)
+    for text, scopes in COMMANDS.values()
+]
+PROBES += [
+    Probe("POST", "/v1/command", "/v1/command", "get items with:\nkey: KEY\nsortFields: ['a']\n", READ, "text/plain")
+]
+
+
+async def fill(datastore: Datastore, key: str) -> str:
+    """Write something for every probe to find -> the token of the started item."""
+    trigger = [{"url": f"https://{CANARY}.example/run", "apiKey": f"{CANARY}-api-key", "events": ["deleted"]}]
+    told = {"content": CANARY, "trigger_urls": trigger}
+    await datastore.create(key, "a", **told)
+    await datastore.create(key, "held", metadata={"status": "not_started", "told": CANARY})
+    (held,) = (await datastore.claim(key, worker_id=CANARY)).items
+    await datastore.create(key, "waiting", metadata={"status": "not_started", "told": CANARY})
+    await datastore.create(key, "dead", metadata={"status": "failed", "told": CANARY})
+    await datastore.configure(key, max_attempts=7, trigger_urls=trigger)
+    rule = Orchestration(key=key, where={"told": CANARY})
+    await Orchestrator(datastore).put(f"rule-{key}", rule)
+    return held.token or ""

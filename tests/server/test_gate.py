@@ -1,0 +1,203 @@
+"""The gate: who is let in, for how long, and what it costs the store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+import redis.asyncio as aioredis
+
+from api import Answer, Api
+from conftest import wait_until
+from hookline import Datastore
+from hookline.keyring import Keyring
+from hookline_server import attempts
+from hookline_server import gate as gates
+from hookline_server.attempts import Attempts
+from hookline_server.gate import Gate
+from hookline_server.namespaces import Namespaces
+from server.conftest import MakeKey
+
+WRONG = "hl_0123456789ab_" + "0" * 64 + "2f6c5ed9"
+
+
+async def create(api: Api, headers: dict[str, str], sort_field: str = "a") -> Answer:
+    return await api("PUT", f"/v1/items/jobs/{sort_field}", {"content": 1}, headers=headers)
+
+
+async def looked_up(raw: aioredis.Redis) -> int:
+    """How often an API key was read from the store."""
+    calls: int = (await raw.info("commandstats")).get("cmdstat_hgetall", {}).get("calls", 0)
+    return calls
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key of these tests is looked up again because the machine is slow."""
+    monkeypatch.setattr(gates, "KNOWN_FOR", 600.0)
+
+
+async def test_both_headers_will_do(api: Api, gate: Gate, make_key: MakeKey) -> None:
+    headers = await make_key("default")
+    text = headers["Authorization"].split()[1]
+    for shown in (headers, {"Authorization": f"bearer  {text}"}, {"X-API-Key": text}):
+        assert (await create(api, shown)).status in (200, 201)
+    for shown in ({"Authorization": f"Basic {text}"}, {"X-API-Key": f"{text}0"}, {"X-API-Key": ""}):
+        refused = await create(api, shown)
+        assert (refused.status, refused.data["code"]) == (401, "invalid_api_key")
+        assert refused.headers["www-authenticate"] == 'Bearer realm="hookline", error="invalid_token"'
+        assert text not in refused.body.decode()
+
+
+async def test_a_key_that_is_known_costs_the_store_nothing(
+    api: Api, gate: Gate, make_key: MakeKey, raw: aioredis.Redis
+) -> None:
+    headers = {**await make_key("default"), "Content-Type": "text/plain"}
+    await raw.config_resetstat()
+    nothing = [api("POST", "/v1/command", data=b"# nothing", headers=headers) for _ in range(50)]
+    answers = await asyncio.gather(*nothing)
+    assert {answer.status for answer in answers} == {200}
+    assert await looked_up(raw) == 1
+
+
+async def test_a_revoked_key_is_known_no_longer_than_it_is_said(
+    api: Api, gate: Gate, make_key: MakeKey, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "KNOWN_FOR", 0.2)
+    headers = await make_key("default")
+    assert (await create(api, headers)).status == 201
+    (key,) = await keyring.all()
+    await keyring.revoke(key.id)
+
+    async def refused() -> bool:
+        return (await create(api, headers)).status == 401
+
+    await wait_until(refused)
+
+
+async def test_a_secret_ends_when_it_does_also_while_it_is_known(
+    api: Api, gate: Gate, make_key: MakeKey, keyring: Keyring
+) -> None:
+    headers = await make_key("default", lasts=1.0)
+    began = time.monotonic()
+    first = await create(api, headers)
+    assert first.status == 201 or time.monotonic() - began > 0.9
+
+    async def refused() -> bool:
+        return (await create(api, headers)).status == 401
+
+    await wait_until(refused)
+
+
+async def test_a_rotated_key_and_the_one_before_are_the_same_caller(
+    api: Api, gate: Gate, make_key: MakeKey, keyring: Keyring
+) -> None:
+    headers = await make_key("default")
+    (key,) = await keyring.all()
+    text = await keyring.rotate(key.id, grace=600)
+    for shown in (headers, {"X-API-Key": text}):
+        assert (await create(api, shown)).status in (200, 201)
+    assert {caller.id for _, caller in gate._known.values()} == {key.id}
+
+
+async def test_the_use_of_a_key_is_noted(api: Api, gate: Gate, make_key: MakeKey, keyring: Keyring) -> None:
+    headers = await make_key("default")
+    assert [key.used_ms for key in await keyring.all()] == [None]
+    await create(api, headers)
+
+    async def noted() -> bool:
+        return [key.used_ms is not None for key in await keyring.all()] == [True]
+
+    await wait_until(noted)
+
+
+async def test_wrong_keys_are_made_to_wait_and_known_ones_are_not(
+    api: Api, gate: Gate, make_key: MakeKey, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "PER_SECOND", 0.001)
+    good, other = await make_key("default"), await make_key("default")
+    assert (await create(api, good)).status == 201
+    await raw.config_resetstat()
+    answers = [await create(api, {"X-API-Key": WRONG}) for _ in range(attempts.FREE + 3)]
+    assert [answer.status for answer in answers] == [401] * attempts.FREE + [429] * 3
+    assert answers[-1].data["code"] == "too_many_attempts"
+    assert int(answers[-1].headers["retry-after"]) > 100
+    assert await looked_up(raw) <= attempts.FREE
+    assert (await create(api, good)).status == 200
+    assert (await create(api, other)).status == 429, "it is not known yet"
+
+
+def test_tries_come_back_and_the_list_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    tries = Attempts()
+
+    def wrong(peer: str, times: int = 1) -> int:
+        for _ in range(times):
+            tries.note_wrong(peer)
+        return tries.wait(peer)
+
+    assert [wrong("10.0.0.1", attempts.FREE - 1), wrong("10.0.0.1"), wrong("10.0.0.2")] == [0, 2, 0]
+    now = 2.0
+    assert [tries.wait("10.0.0.1"), wrong("10.0.0.1"), wrong("10.0.0.1", 100)] == [0, 2, 22]
+    assert tries.wait("::ffff:10.0.0.1") == 22, "the same address"
+    for place in range(attempts.FREE):
+        tries.note_wrong(f"2001:db8::{place}")
+    assert [tries.wait("2001:db8::ffff"), tries.wait("2001:db8:0:1::")] == [2, 0], "a network"
+    for number in range(attempts.PEERS_MAX + 10):
+        tries.note_wrong(f"10.1.{number // 256}.{number % 256}")
+    assert len(tries._peers) == attempts.PEERS_MAX
+
+
+async def test_the_keys_that_are_known_are_bounded(
+    api: Api, gate: Gate, make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "KNOWN_MAX", 3)
+    for _ in range(5):
+        assert (await create(api, await make_key("default"))).status in (200, 201)
+    assert len(gate._known) == 3
+
+
+async def test_open_until_the_first_key_is_made(
+    api: Api, keyring: Keyring, namespaces: Namespaces, make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "WATCH", 0.05)
+    gate = api.app.state.gate = Gate(keyring, namespaces.open, unguarded=True)
+    watching = asyncio.create_task(gate.run())
+    try:
+        assert (await create(api, {})).status == 201
+        # Who shows a key means it: a wrong one is refused, and a new one is never taken for nobody.
+        assert (await create(api, {"X-API-Key": WRONG})).status == 401
+        assert (await create(api, {"Authorization": "Basic eA=="})).status == 200
+        await make_key("acme")
+
+        async def guarded() -> bool:
+            return (await create(api, {})).status == 401
+
+        await wait_until(guarded)
+        (key,) = await keyring.all()
+        await keyring.revoke(key.id)
+        assert await keyring.any_made(), "with the last key revoked it does not open again"
+    finally:
+        watching.cancel()
+        await gate.close()
+
+
+async def test_without_the_store_nobody_new_is_let_in(
+    api: Api, gate: Gate, make_key: MakeKey, raw: aioredis.Redis
+) -> None:
+    headers = await make_key("default")
+    await raw.client_pause(3000, all=True)  # longer than the settings of these tests wait
+    answer = await create(api, headers)
+    assert (answer.status, answer.data["code"]) == (503, "unavailable")
+    await raw.ping()
+
+
+async def test_a_key_made_for_a_namespace_works_in_it(
+    api: Api, gate: Gate, make_key: MakeKey, namespaces: Namespaces, datastore: Datastore
+) -> None:
+    headers = await make_key("acme")
+    assert (await create(api, headers)).status == 201
+    assert [item.sort_field for item in (await (await namespaces.open("acme")).query("jobs")).items] == ["a"]
+    assert (await datastore.query("jobs")).items == []

@@ -1,0 +1,192 @@
+"""What an API key does not allow is neither seen nor changed, on any route: namespaces, scopes, patterns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis.asyncio as aioredis
+
+from api import Answer, Api
+from conftest import Clock
+from hookline import Datastore
+from hookline.calls import Calls
+from hookline.limited import CALLS, VERBS, Limited, LimitedCalls
+from hookline_server.app import ROUTES
+from hookline_server.command.verbs import VERBS as COMMAND_VERBS
+from hookline_server.gate import Gate
+from hookline_server.guard import SCOPES
+from hookline_server.namespaces import Namespaces
+from invariants import read_keyspace
+from server.conftest import MakeKey
+from server.probes import CANARY, COMMANDS, PROBES, Probe, fill
+
+OPEN = {"/livez", "/readyz"}
+KEY, COVERED = f"{CANARY}.jobs", "reports.a"
+Held = dict[bytes, Any]
+
+every_probe = pytest.mark.parametrize("probe", PROBES, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def still(clock: Clock) -> None:
+    """The clock stands, so that nothing changes by itself."""
+    clock.advance(0)
+
+
+async def held(raw: aioredis.Redis, namespace: str) -> Held:
+    """All that a namespace holds, but the outcomes of calls."""
+    within = f"hl:{{{namespace}/".encode()
+    keyspace = await read_keyspace(raw)
+    return {name: entry.value for name, entry in keyspace.items() if name.startswith(within) and b":o:" not in name}
+
+
+async def ask(api: Api, probe: Probe, headers: dict[str, str], key: str = KEY, token: str = "1.00") -> Answer:
+    path, body, more = probe.request(key, token)
+    return await api(probe.method, path, data=body, headers={**more, **headers})
+
+
+def test_there_is_a_probe_for_every_route_and_every_command() -> None:
+    """A new one cannot be forgotten."""
+    there = {(method, route.path) for route in ROUTES for method in (route.methods or set()) - {"HEAD"}}
+    assert {(probe.method, probe.route) for probe in PROBES if probe.method != "HEAD"} == there == set(SCOPES)
+    assert set(COMMANDS) == set(COMMAND_VERBS)
+
+
+def test_every_verb_of_the_engine_asks_the_grant() -> None:
+    """Of a datastore as an API key may use it, nothing that takes a key or names is as it was."""
+    assert _taking(Datastore, "key", "names", "prefix") == set(VERBS) | _own(Limited) | _by_calls()
+    assert _taking(Calls, "key") == set(CALLS) | {"partition", "item_name"}, "those two only compute"
+    assert set(CALLS) <= set(vars(LimitedCalls))
+
+
+def _taking(kind: type, *names: str) -> set[str]:
+    public = {
+        name: getattr(kind, name) for name in dir(kind) if not name.startswith("_") and callable(getattr(kind, name))
+    }
+    return {name for name, verb in public.items() if set(names) & set(_arguments(verb))}
+
+
+def _arguments(verb: Any) -> tuple[str, ...]:
+    code = verb.__code__
+    names: tuple[str, ...] = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return names
+
+
+def _own(kind: type) -> set[str]:
+    return {name for name in vars(kind) if not name.startswith("_")} - set(VERBS)
+
+
+def _by_calls() -> set[str]:
+    """What is made of others that ask."""
+    return {"create", "update", "delete", "configure", "key_settings", "pause", "resume"}
+
+
+@every_probe
+async def test_another_namespace_is_neither_seen_nor_changed(
+    api: Api, gate: Gate, namespaces: Namespaces, raw: aioredis.Redis, make_key: MakeKey, probe: Probe
+) -> None:
+    acme = await namespaces.open("acme")
+    token = await fill(acme, KEY)
+    await namespaces.open("globex")
+    before = await held(raw, "acme")
+    foreign = await ask(api, probe, await make_key("globex"), token=token)
+    assert CANARY.encode() not in foreign.body.replace(KEY.encode(), b"")
+    assert await held(raw, "acme") == before
+    assert foreign.status < 500
+    # The same from within works, so the probe is one that could do something.
+    own = await ask(api, probe, await make_key("default" if probe.operating else "acme"), token=token)
+    assert own.status < 400, own.body
+    assert await held(raw, "globex") == {} or probe.method != "GET"
+
+
+@every_probe
+async def test_an_api_key_is_asked_for(api: Api, gate: Gate, raw: aioredis.Redis, probe: Probe) -> None:
+    for headers in ({}, {"Authorization": "Bearer hl_0123456789ab_" + "0" * 72}):
+        answer = await ask(api, probe, headers)
+        if probe.route in OPEN:
+            assert answer.status == 200
+            continue
+        assert answer.status == 401
+        assert answer.headers["www-authenticate"].startswith('Bearer realm="hookline"')
+    assert not [name async for name in raw.scan_iter("hl:{*") if b":o:" not in name]
+
+
+@every_probe
+@pytest.mark.parametrize("scope", ["read", "write", "work", "admin"])
+async def test_each_asks_for_its_scope(
+    api: Api, gate: Gate, datastore: Datastore, raw: aioredis.Redis, make_key: MakeKey, probe: Probe, scope: str
+) -> None:
+    token = await fill(datastore, KEY)
+    before = await held(raw, "default")
+    answer = await ask(api, probe, await make_key("default", scopes=[scope]), token=token)
+    if scope in probe.scopes or probe.route in OPEN:
+        assert answer.status < 400, answer.body
+    else:
+        assert answer.status == 403
+        assert probe.method == "HEAD" or answer.data["code"] == "missing_scope"
+        assert await held(raw, "default") == before
+        assert CANARY.encode() not in answer.body.replace(KEY.encode(), b"")
+
+
+@every_probe
+async def test_patterns_hold(
+    api: Api, gate: Gate, datastore: Datastore, raw: aioredis.Redis, make_key: MakeKey, probe: Probe
+) -> None:
+    token, covered = await fill(datastore, KEY), await fill(datastore, COVERED)
+    before = await held(raw, "default")
+    limited = await make_key("default", patterns=["jobs", "reports.*"])
+    answer = await ask(api, probe, limited, token=token)
+    assert await held(raw, "default") == before
+    if probe.many:
+        assert KEY.encode() not in answer.body
+    elif probe.named:
+        assert answer.status == 403
+        assert probe.method == "HEAD" or answer.data["code"] == "key_not_allowed"
+        assert CANARY.encode() not in answer.body.replace(KEY.encode(), b"")
+    if probe.operating or "run orchestration" in str(probe.body):
+        return  # by its own route alone
+    answer = await ask(api, probe, limited, COVERED, covered)
+    assert answer.status < 400, answer.body
+    assert b"not_allowed" not in answer.body
+
+
+@pytest.mark.parametrize("route", ["/v1/items/hookline.orchestrations", "/v1/items/hookline.orchestrations/rule-jobs"])
+async def test_keys_of_the_engine_are_read_with_admin_alone(
+    api: Api, gate: Gate, datastore: Datastore, make_key: MakeKey, route: str
+) -> None:
+    await fill(datastore, "jobs")
+    for scopes, limits, status in (
+        (["read", "write", "work"], {}, 403),
+        (["admin"], {}, 200),
+        (["admin"], {"patterns": ["jobs"]}, 403),
+    ):
+        assert (await api("GET", route, headers=await make_key("default", scopes=scopes, **limits))).status == status
+    everything = await make_key("default")
+    assert (await api("DELETE", f"{route}/x", headers=everything)).data["code"] == "reserved_key"
+    listed = await api("GET", "/v1/keys?prefix=hookline.", headers=await make_key("default", scopes=["read"]))
+    assert listed.data["keys"] == []
+    listed = await api("GET", "/v1/keys?prefix=hookline.", headers=everything)
+    assert [row["key"] for row in listed.data["keys"]] == ["hookline.orchestrations"]
+
+
+async def test_a_batch_with_one_operation_that_is_not_allowed_does_nothing(
+    api: Api, gate: Gate, datastore: Datastore, raw: aioredis.Redis, make_key: MakeKey
+) -> None:
+    limited = await make_key("default", patterns=["jobs"])
+    operations = [
+        {"op": "create", "key": "jobs", "sortField": "a"},
+        {"op": "get", "key": "secret", "sortField": "a"},
+    ]
+    answer = await api("POST", "/v1/items:batch", {"operations": operations}, headers=limited)
+    assert (answer.status, answer.data["code"]) == (403, "key_not_allowed")
+    assert await held(raw, "default") == {}
+
+
+async def test_of_a_stream_each_line_is_asked(api: Api, gate: Gate, datastore: Datastore, make_key: MakeKey) -> None:
+    limited = {**await make_key("default", patterns=["jobs"]), "Content-Type": "application/x-ndjson"}
+    lines = b'{"key": "jobs", "sortField": "a"}\n{"key": "secret"}\n{"key": "jobs", "sortField": "b"}\n'
+    answer = await api("POST", "/v1/items", data=lines, headers=limited)
+    shown = [line.split(b'"status":')[1][:3] for line in answer.body.splitlines()]
+    assert shown == [b"201", b"403", b"201"]
+    assert [item.sort_field for item in (await datastore.query("jobs")).items] == ["a", "b"]

@@ -1,0 +1,89 @@
+"""``hookline keys`` and a server that asks for them, as processes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from hookline import EmbeddedStore
+from process import hookline, serving
+
+
+async def status(url: str, api_key: str = "") -> int:
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/v1/items/jobs", headers=headers) as answer:
+        return answer.status
+
+
+async def test_the_life_of_an_api_key_beside_a_running_server(tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path / "data"))
+    async with serving(tmp_path / "data", HOOKLINE_REQUIRE_KEYS="true") as server:
+        assert await status(server.url) == 401
+        code, said = await hookline("keys", "create", "--name", "ops", "--scope", "read", "--pattern", "j*", *data)
+        assert code == 0
+        api_key = said.strip()
+        assert await status(server.url, api_key) == 200
+        key_id = api_key.split("_")[1]
+        code, listed = await hookline("keys", "list", *data)
+        assert code == 0
+        header, row = listed.splitlines()
+        assert header.split() == ["id", "name", "namespace", "scopes", "patterns", "created", "last", "used", "ends"]
+        assert row.split()[:5] == [key_id, "ops", "default", "read", "j*"]
+        assert api_key.split("_")[2][:16] not in listed
+        code, rotated = await hookline("keys", "rotate", key_id, "--grace", "0s", *data)
+        assert code == 0
+        assert await status(server.url, rotated.strip()) == 200
+        for option in (("--api-key", rotated.strip()), ()):
+            environ = {} if option else {"HOOKLINE_API_KEY": rotated.strip()}
+            text = "get items with key: jobs"
+            code, said = await hookline("run", "--url", server.url, *option, "-", stdin=text, **environ)
+            assert code == 0, said
+        code, said = await hookline("run", "--url", server.url, "-", stdin=text)
+        assert code == 1
+        assert "expected an API key" in said
+        assert (await hookline("keys", "revoke", key_id, *data))[1] == f"revoked {key_id}\n"
+        code, said = await hookline("keys", "revoke", key_id, *data)
+        assert (code, said) == (1, "hookline: no API key has this id, or it was revoked\n")
+        assert re.search(rf"^{key_id} .* revoked 20", (await hookline("keys", "list", *data))[1], re.MULTILINE)
+        said = "\n".join(server.said)
+    assert api_key not in said
+    assert rotated.strip() not in said
+
+
+async def test_beyond_loopback_a_server_wants_an_api_key_first(tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    code, said = await hookline("serve", "--host", "0.0.0.0", "--port", "0", "--data", data)
+    assert code == 1
+    assert "there is no API key: make one with 'hookline keys create'" in said
+    # It can be made before there is a server, where that will have its data.
+    code, api_key = await hookline("keys", "create", "--data", data)
+    assert code == 0
+    async with serving(Path(data), "--host", "127.0.0.1") as server:
+        assert await status(server.url) == 401
+        assert await status(server.url, api_key.strip()) == 200
+
+
+@pytest.mark.parametrize("made", [False, True])
+async def test_insecure_is_said_to_be(tmp_path: Path, made: bool) -> None:
+    if made:
+        await hookline("keys", "create", "--data", str(tmp_path / "data"))
+    async with serving(tmp_path / "data", "--host", "0.0.0.0", HOOKLINE_INSECURE="true") as server:
+        port = server.url.rpartition(":")[2]
+        assert await status(f"http://127.0.0.1:{port}") == (401 if made else 200), "keys are asked for all the same"
+        assert any("anybody" in line for line in server.said) is not made
+
+
+async def test_for_a_store_that_is_named_the_secret_must_be_the_servers(tmp_path: Path) -> None:
+    async with EmbeddedStore(tmp_path / "own", fsync="no") as store:
+        named = ("keys", "create", "--store", store.url, "--data")
+        code, said = await hookline(*named, str(tmp_path / "none"))
+        assert code == 1
+        assert "there is no secret in" in said
+        assert not (tmp_path / "none").exists()
+        assert (await hookline(*named, str(tmp_path), HOOKLINE_SECRET_KEY="00" * 32))[0] == 0
+        code, said = await hookline(*named, str(tmp_path), HOOKLINE_SECRET_KEY="11" * 32)
+        assert code == 1
+        assert "made under another secret" in said
