@@ -81,7 +81,7 @@ async def measure(slow: int, seconds: float, turns: int) -> None:
         async with process("-m", "hookline_server", "serve", "--port", "0", "--data", f"{directory}/data") as server:
             port = urlsplit(server.url).port
             assert port
-            for asked in large_items(3):
+            for asked in large_items(1):
                 async with dialled(port) as line:
                     await line.send(asked)
                     await line.answer()

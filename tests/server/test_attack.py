@@ -44,7 +44,7 @@ async def test_who_behaves_is_served_while_others_attack(tmp_path: Path) -> None
     serve = serving(tmp_path / "data", HOOKLINE_HEAD_TIMEOUT="1", HOOKLINE_STALL_TIMEOUT="1")
     async with serve as server, aiohttp.ClientSession() as session:
         port = int(server.url.rsplit(":", 1)[1])
-        for asked in large_items(3):
+        for asked in large_items(1):
             async with dialled(port) as line:
                 await line.send(asked)
                 assert (await line.answer()).status == 201

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -477,3 +478,22 @@ async def test_a_name_twice_far_down(api: Api, levels: int) -> None:
 async def test_escaped_colons_are_no_repetition(api: Api) -> None:
     body = b'{"key":"jobs","sortField":"x","content":{"a\\u003ab":"\\u003A","a":":"}}'
     assert (await api("POST", "/v1/items", data=body, headers=JSON)).data["content"] == {"a:b": ":", "a": ":"}
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b'"%b"', 201),
+        (b'{"a":1,"b":"%b","a":2}', 422),
+        (b'{"a:\\u003A":"\\\\u003a","b":"%b"}', 201),
+        (b'{"a":"\\u003a","b":"%b","a":1}', 422),
+        (b'["%b",]', 400),
+        (b'["%b",NaN]', 400),
+    ],
+)
+async def test_large_bodies_are_read_as_strictly(api: Api, content: bytes, status: int) -> None:
+    body = b'{"key":"jobs","content":' + content % (b"x" * 200_000) + b"}"
+    answer = await api("POST", "/v1/items", data=io.BytesIO(body), headers=JSON)
+    assert answer.status == status
+    if status == 201:
+        assert answer.data["content"] == json.loads(body)["content"]
