@@ -13,6 +13,8 @@ from hookline_server.answer import Header
 from hookline_server.problem import Problem
 
 VERSIONS = frozenset({"1.0", "1.1"})
+FRAMING = frozenset({b"transfer-encoding", b"expect"})
+"""Headers that :func:`check_framing` looks at: HTTP/1.1 without them, and with none twice, has no need of it."""
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d{0,5})?[ \t]*")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 

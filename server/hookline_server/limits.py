@@ -67,10 +67,8 @@ class Limits:
             if not self._addresses[connection.address]:
                 del self._addresses[connection.address]
 
-    def overload(self, under_way: int, path: bytes) -> Problem | None:
-        """Why a request is one too many, beside so many under way."""
-        if under_way < self.settings.requests_max or path in ALWAYS:
-            return None
+    def overload(self) -> Problem:
+        """Why a request is one too many."""
         self.refused["overloaded"] += 1
         return Problem("overloaded", "as many requests are under way as the server takes; nothing was done for this")
 

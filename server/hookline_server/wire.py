@@ -20,8 +20,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from hookline_server.answer import FIELDS, encode
-from hookline_server.framing import check_framing, check_host, fields_of, malformed, origin_form
-from hookline_server.limits import REFUSAL, Limits, Pace, network_of
+from hookline_server.framing import FRAMING, check_framing, check_host, fields_of, malformed, origin_form
+from hookline_server.limits import ALWAYS, REFUSAL, Limits, Pace, network_of
 from hookline_server.negotiate import JSON
 from hookline_server.problem import Problem
 
@@ -53,6 +53,7 @@ class Wire(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=False)
         self.address: str | None = None
         self._limits = limits
+        self._settings = limits.settings
         self._phase = IDLE
         self._since = 0.0
         self._chunk = self._head_size = self._body_size = self._counted = self._dry = 0
@@ -144,7 +145,8 @@ class Wire(HttpToolsProtocol):
         headers, scope, version = self.headers, self.scope, self.parser.get_http_version()
         self._check_size()
         fields = scope[FIELDS] = fields_of(headers)  # type: ignore[literal-required]
-        check_framing(headers, fields, version)
+        if version != "1.1" or len(fields) < len(headers) or not fields.keys().isdisjoint(FRAMING):
+            check_framing(headers, fields, version)
         host = fields.get(b"host")
         if host is None or host != self._host:
             check_host(host, version)
@@ -156,9 +158,8 @@ class Wire(HttpToolsProtocol):
         scope["path"] = unquote(text) if "%" in text else text
         scope["raw_path"] = path
         scope["query_string"] = query
-        problem = self._limits.overload(len(self.tasks), path)
-        if problem:
-            scope[REFUSAL] = problem  # type: ignore[literal-required]
+        if len(self.tasks) >= self._settings.requests_max and path not in ALWAYS:
+            scope[REFUSAL] = self._limits.overload()  # type: ignore[literal-required]
         # Trailers come as headers do. Nobody has asked for any, and they must not become part of a head that was read.
         self.headers = []
         self._phase = BODY
@@ -210,7 +211,7 @@ class Wire(HttpToolsProtocol):
 
     def _check_size(self) -> None:
         """Raises Problem: a head that is larger than it may be."""
-        settings = self._limits.settings
+        settings = self._settings
         if len(self.url) > settings.target_max:
             raise Problem("target_too_long", f"expected a path and query of at most {settings.target_max} bytes")
         if len(self.headers) > settings.headers_max:
@@ -221,7 +222,7 @@ class Wire(HttpToolsProtocol):
                 raise self._too_large()
 
     def _too_large(self) -> Problem:
-        return Problem("headers_too_large", f"expected headers of at most {self._limits.settings.head_max} bytes")
+        return Problem("headers_too_large", f"expected headers of at most {self._settings.head_max} bytes")
 
     # What is not whole yet
 
@@ -232,7 +233,7 @@ class Wire(HttpToolsProtocol):
             self._head_size = len(data) - end - len(_END)
         elif before != BODY:
             self._head_size += len(data)
-        if self._head_size > self._limits.settings.head_max:
+        if self._head_size > self._settings.head_max:
             self._refuse(self._too_large())
 
     def _await_body(self) -> None:
@@ -250,7 +251,9 @@ class Wire(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._active = cycle
-        super()._start_asgi_task(cycle, app)
+        task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def on_response_complete(self) -> None:
         """A request has its answer: the next one, or what ends the connection."""
@@ -285,7 +288,7 @@ class Wire(HttpToolsProtocol):
 
     def look(self, now: float) -> int:
         """Refuse or close what has taken too long -> bytes of answers that the client has not read."""
-        settings, unread = self._limits.settings, self.transport.get_write_buffer_size()
+        settings, unread = self._settings, self.transport.get_write_buffer_size()
         if not unread:
             self._giving = None
         elif self._is_stalled(now, unread):
@@ -336,7 +339,7 @@ class Wire(HttpToolsProtocol):
         return not self._giving.holds(now, -unread)
 
     def _pace(self, now: float, seen: int) -> Pace:
-        settings = self._limits.settings
+        settings = self._settings
         return Pace(now, seen, settings.transfer_rate, settings.stall_timeout)
 
     def _refuse(self, problem: Problem) -> None:
