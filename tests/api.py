@@ -59,7 +59,8 @@ class Api:
 @contextlib.asynccontextmanager
 async def asking(app: Starlette, settings: Settings | None = None) -> AsyncIterator[Api]:
     """Serve an application on a free port of loopback, within the limits of these settings."""
-    limits = Limits(settings or Settings())
+    # Else a client may send just when the server closes what it thinks is idle, because the machine is slow.
+    limits = Limits(settings or Settings(keep_alive=600))
     server = uvicorn.Server(configure(app, limits, host="127.0.0.1", port=0, log_level="error"))
     serving = asyncio.create_task(server.serve())
     while not server.started:

@@ -133,12 +133,15 @@ class Scripts:
 
     async def twice(self, *calls: Call) -> list[Any]:
         """The outcomes of a call whose first answer was lost: the second is the same, and so is the store after it."""
-        first = await self.answer(calls, call_id="lost")
-        after = await snapshot(self.raw)
-        second = unpack_answer(await self.answer(calls, call_id="lost"))
-        assert second == unpack_answer(first)
+        first, after = await self.answer(calls, call_id="lost"), await snapshot(self.raw)
+        second = await self.answer(calls, call_id="lost")
         assert await snapshot(self.raw) == after
-        return [call.decode(answer) for call, answer in zip(calls, second, strict=True)]
+        told, again = (
+            [call.decode(each) for call, each in zip(calls, unpack_answer(answer), strict=True)]
+            for answer in (first, second)
+        )
+        assert again == told
+        return again
 
     async def one(self, call: Call) -> Outcome:
         """The outcome of a call alone."""

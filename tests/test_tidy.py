@@ -65,6 +65,12 @@ def test_files_and_functions_stay_small(path: Path) -> None:
                 assert (node.end_lineno or 0) - node.lineno <= 70, f"{path.name}: {node.name}"
 
 
+def test_routes_find_what_they_work_on_by_who_asks() -> None:
+    """What stands in ``app.state`` is the server's own namespace, which is not every caller's."""
+    routes = (ROOT / "server/hookline_server/routes").glob("*.py")
+    assert [path.name for path in routes if "state.datastore" in path.read_text()] == ["health.py"]
+
+
 def test_every_lua_file_is_used() -> None:
     composed = "\n".join(load(name).source for name in SCRIPTS)
     for path in LUA:

@@ -13,6 +13,7 @@ from typing import Any
 
 from hookline.calls import GIVEN_MAX
 from hookline.connection import Connection
+from hookline.trace import LINKS, PARENT
 
 OPERATIONS_MAX = GIVEN_MAX
 """Operations of one script call, a claim counted as the items that it may give: about 4 ms of the store."""
@@ -27,6 +28,7 @@ class _Waiting:
     packed: bytes
     gives: int
     future: asyncio.Future[list[Any]]
+    parent: str
 
 
 class _Lane:
@@ -54,7 +56,7 @@ class Batcher:
         """
         lane = self._lanes.setdefault((script, partition), _Lane())
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        lane.waiting.append(_Waiting(operation, gives, future))
+        lane.waiting.append(_Waiting(operation, gives, future, PARENT.get()))
         if lane.running is None:
             # It works for all callers: what is noted of this one's request is not the others'.
             lane.running = asyncio.create_task(self._run(lane, script, partition), context=Context())
@@ -70,6 +72,7 @@ class Batcher:
         try:
             while lane.waiting:
                 batch = _next_batch(lane.waiting)
+                LINKS.set([waiting.parent for waiting in batch if waiting.parent])
                 try:
                     outcomes = await self._connection.write(script, partition, [waiting.packed for waiting in batch])
                 except Exception as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hookline import codec
+from hookline import codec, trace
 from hookline.codec import Fields
 from hookline.keysettings import Known
 from hookline.outcome import WARNINGS, Claimed, Outcome
@@ -37,6 +37,8 @@ class Call:
     def pack(self, known: Known) -> bytes:
         """The request as the script reads it, for a partition whose settings of the key are as known."""
         request = {**self.request, "generation": known.generation}
+        if parent := trace.PARENT.get():
+            request["trace"] = parent
         if self.where and known.indexes:
             request["walks"] = [walk.request() for walk in declared(self.where, known.indexes)]
         return codec.pack_request(request)

@@ -214,9 +214,10 @@ def unpack_answer(packed: bytes) -> Any:
     return msgpack.unpackb(packed, raw=True, strict_map_key=False)
 
 
-def decode_fields(pairs: Mapping[bytes, bytes | bool]) -> Fields:
-    """The fields of an answer, names as text; ``false`` marks what was sent and did not stay."""
-    return {name.decode(): value for name, value in pairs.items() if isinstance(value, bytes)}
+def decode_fields(pairs: Mapping[bytes, bytes | bool] | list[bytes]) -> Fields:
+    """The fields of an answer, by name or one after the other; ``false`` marks what was sent and did not stay."""
+    named = pairs.items() if isinstance(pairs, Mapping) else zip(pairs[::2], pairs[1::2], strict=True)
+    return {name.decode(): value for name, value in named if isinstance(value, bytes)}
 
 
 def decode_item(key: str, sort_field: str, fields: Fields) -> Item:

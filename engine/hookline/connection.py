@@ -19,7 +19,7 @@ from typing import Any
 import msgpack
 from redis import exceptions as redis_errors
 
-from hookline import keys
+from hookline import keys, trace
 from hookline.codec import pack_request, unpack_answer
 from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, Unavailable
 from hookline.figures import Family
@@ -253,7 +253,10 @@ class Connection:
         """One attempt of a call."""
         began = perf_counter()
         try:
-            return await self._run(name, partition, args, send_by)
+            if trace.exporter is None:
+                return await self._run(name, partition, args, send_by)
+            with trace.call_span(name, partition):
+                return await self._run(name, partition, args, send_by)
         except redis_errors.ResponseError as error:
             failure = _translate(error)
             _FAILURES.add(name, failure.code)

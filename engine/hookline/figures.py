@@ -14,6 +14,9 @@ Row = list[float]
 Dump = dict[str, list[tuple[Labels, Row]]]
 """Rows by the name of their family: what one process tells of itself."""
 
+ROWS_MAX = 1000
+"""Of one family in one process. What would be more is counted at :data:`OTHER`, so that no label can do harm."""
+OTHER = "other"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Bounds of durations: from a call of the store to a request that waits."""
 
@@ -45,7 +48,11 @@ class Family:
         """The numbers at these labels, to be changed in place."""
         row = self.rows.get(labels)
         if row is None:
-            row = self.rows[labels] = [0.0] * (len(self.bounds) + 2 if self.kind == "histogram" else 1)
+            if len(self.rows) >= ROWS_MAX:
+                labels = (OTHER,) * len(self.labels)
+            row = self.rows[labels] = self.rows.get(labels) or [0.0] * (
+                len(self.bounds) + 2 if self.kind == "histogram" else 1
+            )
         return row
 
     def add(self, *labels: str, amount: float = 1) -> None:

@@ -26,6 +26,8 @@ from hookline.secret import SecretBox
 PREFIX = "hl_"
 NAME_MAX = 128
 KEYS_MAX = 10_000
+GRACE = 86_400
+"""Seconds for which the secret before a rotation is good, where nothing is said of it."""
 REVOKED_FOR = 30 * 86_400
 """Seconds for which a revoked key is still listed."""
 
@@ -172,7 +174,7 @@ class Keyring:
                 )
         return None
 
-    async def rotate(self, key_id: str, *, grace: float = 86_400, lasts: float | None = None) -> str:
+    async def rotate(self, key_id: str, *, grace: float = GRACE, lasts: float | None = None) -> str:
         """Give a key another secret -> the key as it reads now. The one before is good for ``grace`` seconds more.
 
         Raises:

@@ -138,6 +138,9 @@ class Settings:
     log_requests: str = _setting(
         "off", "the level at which each request is logged, such as info; off: not at all", choices=("off", *LEVELS)
     )
+    traces: str = _setting(
+        "off", "where spans go: off, or otlp (needs hookline[otel]; OTEL_* say the rest)", choices=("off", "otlp")
+    )
 
     def __post_init__(self) -> None:
         flaws = [

@@ -2,7 +2,7 @@
 -- End or prolong claims, each shown by its token; and claim again in the same call.
 -- keys: partition
 -- args: now_ms:int call_id request:msgpack
--- use: outcome clock settings declared item lock call change claim
+-- use: outcome clock settings declared item lock call change plain claim
 
 local settle = {}
 
@@ -97,11 +97,15 @@ return call.run(function(operation, place)
     end
     return claim.run(operation)
   end
+  settled = true
+  local done = plain.complete(operation)
+  if done then
+    return done
+  end
   local record, refusal = change.find(operation, needed(operation))
   if not record then
     return refusal
   end
   settle[operation.verb](record, operation, place)
-  settled = true
   return call.commit(record, operation, 'updated') or { outcome.ok, call.show_state(record), false }
 end)

@@ -17,7 +17,19 @@ from hookline_server.metrics import Metrics
 from hookline_server.peers import Peers
 from hookline_server.problem import respond
 from hookline_server.rate import Rate
-from hookline_server.routes import batch, bulk, commands, health, item, items, jobs, keys, metrics, orchestrations
+from hookline_server.routes import (
+    apikeys,
+    batch,
+    bulk,
+    commands,
+    health,
+    item,
+    items,
+    jobs,
+    keys,
+    metrics,
+    orchestrations,
+)
 from hookline_server.traffic import Traffic
 
 ROUTES: list[Route] = [
@@ -31,6 +43,7 @@ ROUTES: list[Route] = [
         *commands.routes,
         *orchestrations.routes,
         *keys.routes,
+        *apikeys.routes,
         *health.routes,
         *metrics.routes,
     )
@@ -50,6 +63,7 @@ def create_app(
     rate: Rate | None = None,
     peers: Peers | None = None,
     log_requests: str = "off",
+    traces: bool = False,
 ) -> Starlette:
     """The application over an open datastore, which stays the caller's to close.
 
@@ -61,11 +75,18 @@ def create_app(
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
         rate: that of the requests of one caller, if it has a limit.
         log_requests: the level at which each request is logged, or ``off``.
+        traces: whether each request is a span.
         peers: the figures of the other processes that serve the same port.
     """
+    traffic = Traffic(ROUTES, log_requests)
+    middleware = [Middleware(Edge, traffic, cors_origins)]
+    if traces:
+        from hookline_server.traces import Traced
+
+        middleware.insert(0, Middleware(Traced, traffic))
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Edge, Traffic(ROUTES, log_requests), cors_origins)],
+        middleware=middleware,
         exception_handlers={HTTPException: respond},
     )
     # An unknown path is answered as one, not sent elsewhere.

@@ -12,8 +12,9 @@ from hookline.limited import Limited
 
 CALLER = "hookline.caller"
 """Where a request's scope has its caller."""
-OPERATOR = "admin of the server's own namespace, without patterns"
-"""A scope that nobody writes: who may do everything in the server's own namespace also sees what is of all of them."""
+UNLIMITED, OPERATOR = "admin without patterns", "admin of the server's own namespace, without patterns"
+"""Scopes that nobody writes: who may do everything in a namespace has its API keys as well, and who may do so in the
+server's own namespace also sees what is of all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,14 @@ _EVERYTHING = Grant()
 
 def anonymous(datastore: Datastore) -> Caller:
     """Who may do everything in a namespace, where no API key is asked for."""
-    return Caller(datastore, datastore, _EVERYTHING, "", _EVERYTHING.allowed)
+    return Caller(datastore, datastore, _EVERYTHING, "", _EVERYTHING.allowed | {UNLIMITED, OPERATOR})
 
 
 def admitted(whole: Datastore, grant: Grant, key_id: str, *, at_home: bool) -> Caller:
     """Who has shown an API key; ``at_home``: of the server's own namespace."""
     if not grant.whole:
         return Caller(Limited(whole, grant), whole, grant, key_id, grant.allowed)
-    return Caller(whole, whole, grant, key_id, grant.allowed | {OPERATOR} if at_home else grant.allowed)
+    return Caller(whole, whole, grant, key_id, grant.allowed | {UNLIMITED, *((OPERATOR,) if at_home else ())})
 
 
 def caller_of(request: Request) -> Caller:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hookline import trace
 from hookline.errors import HooklineError
 from hookline_server import logs, negotiate
 from hookline_server.answer import ADDED, FIELDS, MEDIA_TYPE, Answer, Header
@@ -63,6 +64,8 @@ class Edge:
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = os.urandom(12).hex().encode()
         logs.REQUEST.set(request_id)
+        if b"traceparent" in fields and not trace.PARENT.get():
+            trace.PARENT.set(trace.read(fields[b"traceparent"]))
         added: list[Header] = [(b"x-request-id", request_id)]
         scope[ADDED] = added
         status = sent = 0

@@ -47,6 +47,8 @@ class Delivery:
     payload: dict[str, Any]
     target: Target
     token: str
+    trace: str = ""
+    """The ``traceparent`` of the request that made the change, if it had one."""
 
     def body(self) -> bytes:
         """The bytes to post: they depend on nothing but the event."""
@@ -59,6 +61,7 @@ class Delivery:
             "webhookId": self.webhook_id,
             "source": {"key": self.source_key, "sortField": self.source_sort_field},
             "payload": self.payload,
+            **({"traceparent": self.trace} if self.trace else {}),
         }
 
     def sealed(self) -> bytes:
@@ -77,6 +80,7 @@ def from_lane(content: dict[str, Any], sealed_triggers: bytes) -> Delivery:
         content["payload"],
         Target(url.decode(), sealed_key, any(of_key)),
         token.decode(),
+        content.get("traceparent", ""),
     )
 
 
@@ -84,10 +88,10 @@ def from_outbox(namespace: str, partition: int, stream_id: str, entry: dict[str,
     """An entry of the outbox -> one delivery for each trigger that matched."""
     key, sort_field = entry["key"].decode(), entry["sort"].decode()
     payload = _payload(entry, key, sort_field)
-    token = entry["token"].decode()
+    token, trace = entry["token"].decode(), entry.get("trace", b"").decode()
     webhook_id = f"{namespace}-{partition}-{stream_id}"
     return [
-        Delivery(webhook_id, key, sort_field, payload, Target(url.decode(), sealed, any(of_key)), token)
+        Delivery(webhook_id, key, sort_field, payload, Target(url.decode(), sealed, any(of_key)), token, trace)
         for url, sealed, _, *of_key in codec.unpack_answer(entry["triggers"])
     ]
 

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from starlette.types import Scope
@@ -112,8 +113,13 @@ class Gate:
         task = self._asked.get(digest)
         if task is None:
             task = self._asked[digest] = asyncio.create_task(self._verify(digest, shown))
-            task.add_done_callback(lambda _: self._asked.pop(digest, None))
+            task.add_done_callback(partial(self._answered, digest))
         return await asyncio.shield(task)
+
+    def _answered(self, digest: bytes, task: asyncio.Task[Caller | None]) -> None:
+        del self._asked[digest]
+        if not task.cancelled():
+            task.exception()  # else it is reported, where all who asked have gone away
 
     async def _verify(self, digest: bytes, shown: bytes) -> Caller | None:
         began = time.monotonic()

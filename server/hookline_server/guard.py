@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hookline.errors import MissingScope
 from hookline.grant import ADMIN, READ, WORK, WRITE
 from hookline_server.answer import ADDED
-from hookline_server.caller import CALLER, OPERATOR, anonymous
+from hookline_server.caller import CALLER, OPERATOR, UNLIMITED, anonymous
 from hookline_server.gate import Gate
 from hookline_server.limits import peer_of
 
@@ -18,6 +18,8 @@ ANY = (READ, WRITE, WORK)
 """Any scope will do: what is asked for in the body is held against the key, operation by operation."""
 OPEN = ()
 """No key is asked for."""
+ISSUING = (UNLIMITED,)
+"""An API key that is limited to item keys must not make one that is not."""
 OPERATING = (OPERATOR,)
 """What shows all namespaces."""
 
@@ -46,6 +48,10 @@ SCOPES: dict[tuple[str, str], Collection[str]] = {
     ("DELETE", "/v1/orchestrations/{name}"): (ADMIN,),
     ("POST", "/v1/orchestrations/{name}/run"): (ADMIN,),
     ("POST", "/v1/command"): ANY,
+    ("GET", "/v1/api-keys"): ISSUING,
+    ("POST", "/v1/api-keys"): ISSUING,
+    ("DELETE", "/v1/api-keys/{id}"): ISSUING,
+    ("POST", "/v1/api-keys/{id}/rotate"): ISSUING,
     ("GET", "/metrics"): OPERATING,
     ("GET", "/livez"): OPEN,
     ("GET", "/readyz"): OPEN,

@@ -28,7 +28,9 @@ AWAKE_FOR = 60_000
 NOTED_EVERY = 10.0
 """Seconds after which the use of a namespace is noted again."""
 INSPECTED_EVERY = 30.0
-"""Seconds after which an idle namespace is looked at, in case its use was not noted."""
+"""Seconds after which idle namespaces are looked at, in case the use of one was not noted; later if there are many."""
+INSPECTED_MOST = 100
+"""So many of them at each look, about four commands each."""
 
 Roles = Callable[[Datastore], Iterable[Coroutine[Any, Any, None]]]
 
@@ -47,7 +49,9 @@ class Namespaces:
         self._awake: dict[str, asyncio.Task[None]] = {}
         self._due: dict[str, float] = {}
         """When a namespace that sleeps has something to do, in ms since 1970."""
-        self._inspected = 0.0
+        self._idle: set[str] = set()
+        """Those still to be looked at in this round."""
+        self._inspect_at = 0.0
 
     async def open(self, name: str) -> Datastore:
         """The datastore of a namespace in use.
@@ -83,18 +87,22 @@ class Namespaces:
 
     async def _look(self) -> None:
         now_ms = await self._home.connection.now_ms()
-        used = await self._names(now_ms - AWAKE_FOR)
-        wanted = used | {name for name, due_ms in self._due.items() if due_ms <= now_ms + AWAKE_FOR}
-        if time.monotonic() - self._inspected >= INSPECTED_EVERY or not self._inspected:
-            for name in await self._names() - wanted - self._awake.keys():
-                if await self._inspect(name) <= now_ms + AWAKE_FOR:
-                    wanted.add(name)
-            self._inspected = time.monotonic()
+        soon_ms = now_ms + AWAKE_FOR
+        wanted = await self._names(now_ms - AWAKE_FOR) | {name for name, due in self._due.items() if due <= soon_ms}
         for name in wanted:
             await self._wake(name)
         for name in self._awake.keys() - wanted:
-            if await self._inspect(name) > now_ms + AWAKE_FOR:
+            due_ms = await self._inspect(name)
+            if due_ms is not None and due_ms > soon_ms:
                 await self._rest(name)
+        if not self._idle and time.monotonic() >= self._inspect_at:
+            self._idle = await self._names() - self._awake.keys()
+            self._inspect_at = time.monotonic() + INSPECTED_EVERY
+        for name in list(self._idle)[:INSPECTED_MOST]:
+            due_ms = None if name in self._awake else await self._inspect(name)
+            if due_ms is not None and due_ms <= soon_ms:
+                await self._wake(name)
+            self._idle.discard(name)
 
     async def _names(self, since_ms: int = 0) -> set[str]:
         """The other namespaces that were used since then."""
@@ -103,11 +111,12 @@ class Namespaces:
         )
         return {name.decode() for name in found} - {self._home.settings.namespace}
 
-    async def _inspect(self, name: str) -> float:
-        """When a namespace has something to do next, in ms since 1970: 0 is now, infinity is never."""
+    async def _inspect(self, name: str) -> float | None:
+        """When a namespace has something to do next, in ms since 1970: 0 is now, infinity never. None: no answer."""
         with Surviving(log, f"a look at namespace {name}"):
-            self._due[name] = await (await self._opened(name)).upkeep.next_ms()
-        return self._due.get(name, 0)
+            due_ms = self._due[name] = await (await self._opened(name)).upkeep.next_ms()
+            return due_ms
+        return None
 
     async def _wake(self, name: str) -> None:
         running = self._awake.get(name)

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Coroutine
 from typing import Any
 
-from hookline import Call, Datastore, Item, codec
+from hookline import Call, Datastore, Item, codec, trace
 from hookline.figures import Family
 from hookline.wake import pause
 from hookline_server.egress import Answer, Egress
@@ -125,8 +125,9 @@ class Relay:
                 entry = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
                 deliveries = from_outbox(self._settings.namespace, partition, stream_id.decode(), entry)
                 EVENT.set(deliveries[0].webhook_id)
-                await asyncio.gather(*(self._first(delivery) for delivery in deliveries))
-                await self._datastore.connection.change("relay_done", partition, {"ids": [stream_id]})
+                with trace.span("event", "consumer", deliveries[0].trace, {"hookline.event": deliveries[0].webhook_id}):
+                    await asyncio.gather(*(self._first(delivery) for delivery in deliveries))
+                    await self._datastore.connection.change("relay_done", partition, {"ids": [stream_id]})
         finally:
             self._slots.release()
 
@@ -237,8 +238,11 @@ class Relay:
         self._busy[lane] += 1
         _IN_FLIGHT.add(namespace)
         try:
-            headers = self._headers(delivery, body := delivery.body())
-            answer = await self._egress.post(delivery.target.url, body, headers, secrets=[delivery.token])
+            attributes = {"http.request.method": "POST", "hookline.event": delivery.webhook_id}
+            with trace.span("POST", "client", trace.PARENT.get() or delivery.trace, attributes) as note:
+                headers = self._headers(delivery, body := delivery.body())
+                answer = await self._egress.post(delivery.target.url, body, headers, secrets=[delivery.token])
+                note(_described(answer))
         except ValueError as error:
             _ATTEMPTS.add(namespace, "unopenable")
             return Answer(None, str(error), None, 0, "")
@@ -272,6 +276,8 @@ class Relay:
         api_key = self._api_key(delivery.target, delivery.source_key, delivery.source_sort_field)
         if api_key:
             headers["X-API-KEY"] = api_key
+        if parent := trace.PARENT.get():
+            headers["traceparent"] = parent
         return headers
 
     def _api_key(self, target: Target, key: str, sort_field: str) -> str:
@@ -290,6 +296,12 @@ class Relay:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _described(answer: Answer) -> trace.Attributes:
+    """What a span says of an attempt."""
+    told: dict[str, str | int] = {} if answer.status is None else {"http.response.status_code": answer.status}
+    return told if answer.ok else {**told, "error.type": answer.error or str(answer.status)}
 
 
 def _is_final(answer: Answer) -> bool:

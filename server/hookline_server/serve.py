@@ -11,12 +11,13 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import uvicorn
 
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings
-from hookline.errors import HooklineError, Unavailable
+from hookline.errors import HooklineError, Incompatible, Unavailable
 from hookline.keyring import Keyring
 from hookline.secret import load_key
 from hookline_server import logs
@@ -48,6 +49,8 @@ async def serve(settings: Settings, say: Say) -> None:
         listener = stack.enter_context(_listen(settings))
         host, port = listener.getsockname()[:2]
         roles: list[Coroutine[Any, Any, None]] = []
+        if settings.traces == "otlp":
+            await stack.enter_async_context(_exporting())
         url = settings.store_url
         if url is None:
             store = await stack.enter_async_context(EmbeddedStore(settings.data, say=say))
@@ -75,6 +78,7 @@ async def serve(settings: Settings, say: Say) -> None:
                     cors_origins=settings.cors_origins,
                     rate=rate_of(settings),
                     log_requests=settings.log_requests,
+                    traces=settings.traces == "otlp",
                 ),
                 Limits(settings),
                 log_config=None,
@@ -130,6 +134,14 @@ def _greet(say: Say, settings: Settings, base: str) -> None:
     say(f"  data    {'in the store that you named' if settings.store_url else settings.data.resolve()}")
     say(f"""  try     curl -s {base}/v1/items --json '{{"key": "jobs", "metadata": {{"status": "not_started"}}}}'""")
     say("  stop    Ctrl-C")
+
+
+def _exporting() -> AbstractAsyncContextManager[None]:
+    try:
+        from hookline_server.traces import exporting
+    except ImportError as error:
+        raise Incompatible("traces need OpenTelemetry: install hookline[otel], or set HOOKLINE_TRACES=off") from error
+    return exporting()
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -8,14 +8,15 @@ from collections.abc import Iterable, Iterator
 from hookline import Datastore
 from hookline.depth import COUNTS, Depth, Depths, key_names, read_depths
 from hookline.errors import HooklineError
-from hookline.figures import Family, Labels
+from hookline.figures import OTHER, Family, Labels
 from hookline_server.event import DELIVERIES
 
 KEYS_MAX = 100
 """Keys of a namespace that are told of one by one: a label may not have any number of values."""
+NAMESPACES_MAX = 20
+"""Namespaces that are told of."""
 LANES_MAX = 300
 """Endpoints that deliveries are kept for, of which the sums are told."""
-OTHER = "other"
 _PATIENCE = 2.0
 """Seconds that the store may take: a scrape has a deadline, and what the processes have counted needs no store."""
 
@@ -42,6 +43,7 @@ _COUNTS = dict(
     )
 )
 _LEFT_OUT = Family("gauge", "hookline_keys_left_out", "Keys that are not told of, at least", _NAMESPACE)
+_NAMESPACES_LEFT_OUT = Family("gauge", "hookline_namespaces_left_out", "Namespaces in use that are not told of")
 _OUTBOX = Family("gauge", "hookline_outbox_events", "Webhook events that are not done yet", _NAMESPACE)
 _LAG = Family(
     "gauge", "hookline_outbox_lag_seconds", "How long the oldest of them has waited, 0 without any", _NAMESPACE
@@ -62,8 +64,9 @@ Reading = tuple[Family, Labels, float]
 async def survey(datastores: Iterable[Datastore]) -> list[Reading]:
     """Figures of all namespaces; of one whose store does not answer in time only that it does not."""
     served = list(datastores)
-    found = await asyncio.gather(*map(_patiently, served), _memory(served))
-    return [reading for readings in found for reading in readings]
+    found = await asyncio.gather(*map(_patiently, served[:NAMESPACES_MAX]), _memory(served))
+    left_out = (_NAMESPACES_LEFT_OUT, (), max(0, len(served) - NAMESPACES_MAX))
+    return [left_out, *(reading for readings in found for reading in readings)]
 
 
 async def _patiently(datastore: Datastore) -> list[Reading]:

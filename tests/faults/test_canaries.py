@@ -24,7 +24,7 @@ PASSWORD, API_KEY, CONTENT, METADATA, BEARER, ONCE, QUERY, PATH = (
 NOWHERE = (PASSWORD, API_KEY, BEARER, ONCE)
 """In no answer of ours, whatever is asked."""
 NOT_LOGGED = (*NOWHERE, CONTENT, METADATA, QUERY, PATH)
-HEADERS = {"Authorization": f"Bearer {BEARER}", "Idempotency-Key": ONCE}
+HEADERS = {"Authorization": f"Bearer {BEARER}"}
 
 
 class Echo:
@@ -67,10 +67,10 @@ class Client:
         self.answers: list[str] = []
 
     async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
-        options.setdefault("headers", HEADERS)
+        headers = {**HEADERS, "Idempotency-Key": f"{ONCE}-{len(self.answers)}", **options.pop("headers", {})}
         if body is not None:
             options["json"] = body
-        async with self._session.request(method, f"{self._server.url}{path}", **options) as response:
+        async with self._session.request(method, f"{self._server.url}{path}", headers=headers, **options) as response:
             text = await response.text()
             self.answers.append(f"{dict(response.headers)} {text}")
             return response.status, json.loads(text) if text.startswith(("{", "[")) else text
@@ -98,7 +98,7 @@ async def use(ask: Client, url: str) -> None:
         0
     ] == 200
     text = f'update item with:\nkey: jobs\nsortField: a\nmetadata: {{"note": "{METADATA}3"}}\n'
-    assert (await ask("POST", "/v1/command", data=text, headers={**HEADERS, "Content-Type": "text/plain"}))[0] == 200
+    assert (await ask("POST", "/v1/command", data=text, headers={"Content-Type": "text/plain"}))[0] == 200
 
 
 async def misuse(ask: Client) -> list[int]:
@@ -117,12 +117,10 @@ async def misuse(ask: Client) -> list[int]:
     ]
     statuses = [(await ask(method, path, body))[0] for method, path, body in wrong]
     statuses.append((await ask("POST", "/v1/items", data=f'{{"key": "{CONTENT}'.encode()))[0])
-    text = {**HEADERS, "Content-Type": "text/plain"}
+    text = {"Content-Type": "text/plain"}
     statuses.append((await ask("POST", "/v1/command", data=f"create {CONTENT} with:\n", headers=text))[0])
-    statuses.append((await ask("GET", "/v1/items/jobs/a", headers={**HEADERS, "If-None-Match": BEARER}))[0])
-    statuses.append(
-        (await ask("PATCH", "/v1/items/jobs/a", {"metadata": {}}, headers={**HEADERS, "If-Match": BEARER}))[0]
-    )
+    statuses.append((await ask("GET", "/v1/items/jobs/a", headers={"If-None-Match": BEARER}))[0])
+    statuses.append((await ask("PATCH", "/v1/items/jobs/a", {"metadata": {}}, headers={"If-Match": BEARER}))[0])
     return statuses
 
 

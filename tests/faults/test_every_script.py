@@ -103,7 +103,7 @@ class Bench:
         if not self.asked:
             names = [(call.key, call.sort_field) for call in self.made]
             tokens = {
-                name: (shown.get(b"tk") or b"").decode() for name, (_, shown, _) in zip(names, answers, strict=True)
+                name: (shown.get(b"tk") or b"").decode() for name, (_, shown, *_) in zip(names, answers, strict=True)
             }
             self.asked = calls_of(self.datastore, tokens)
         return await snapshot(self.raw)

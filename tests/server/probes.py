@@ -1,6 +1,6 @@
 """A request for each route, operation and command, to see what becomes of it with one API key or another.
 
-``KEY`` stands for an item key, and ``TOKEN`` for the token of its started item.
+``KEY`` stands for an item key, ``TOKEN`` for the token of its started item, and ``API_KEY_ID`` for that of an API key.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hookline import Datastore
+from hookline.keyring import Keyring
 from hookline_server.orchestrator import Orchestration, Orchestrator
 
 CANARY = "canary"
@@ -30,6 +31,8 @@ class Probe:
     media_type: str = "application/json"
     accept: str = "application/json"
     many: bool = False
+    unlimited: bool = False
+    """It is not for API keys that are limited to item keys."""
     operating: bool = False
     """It tells of all namespaces, and is for those who operate the server."""
 
@@ -40,14 +43,14 @@ class Probe:
     @property
     def named(self) -> bool:
         """Whether it names an item key."""
-        return "KEY" in f"{self.path}{self.body}"
+        return "KEY" in f"{self.path}{self.body}".replace("API_KEY_ID", "")
 
-    def request(self, key: str, token: str = "1.00") -> tuple[str, bytes | None, dict[str, str]]:
+    def request(self, key: str, token: str, api_key_id: str) -> tuple[str, bytes | None, dict[str, str]]:
         """Path, body and headers of the request for an item key."""
         body = self.body if isinstance(self.body, str) or self.body is None else json.dumps(self.body)
         headers = {"Content-Type": self.media_type, "Accept": self.accept}
         sent = None if body is None else body.replace("KEY", key).replace("TOKEN", token).encode()
-        return self.path.replace("KEY", key), sent, headers
+        return self.path.replace("API_KEY_ID", api_key_id).replace("KEY", key), sent, headers
 
 
 READ, WRITE, WORK, ADMIN = ("read", "write", "admin"), ("write", "admin"), ("work", "admin"), ("admin",)
@@ -104,7 +107,11 @@ PROBES = [
     Probe("PUT", _RULES, "/v1/orchestrations/rule-KEY", {"key": "reports.a"}, ADMIN),
     Probe("DELETE", _RULES, "/v1/orchestrations/rule-KEY", scopes=ADMIN),
     Probe("POST", f"{_RULES}/run", "/v1/orchestrations/rule-KEY/run", scopes=ADMIN),
-    Probe("GET", "/metrics", "/metrics", operating=True, many=True),
+    Probe("GET", "/v1/api-keys", "/v1/api-keys", unlimited=True),
+    Probe("POST", "/v1/api-keys", "/v1/api-keys", {"name": "new"}, unlimited=True),
+    Probe("DELETE", "/v1/api-keys/{id}", "/v1/api-keys/API_KEY_ID", unlimited=True),
+    Probe("POST", "/v1/api-keys/{id}/rotate", "/v1/api-keys/API_KEY_ID/rotate", {"grace": "1h"}, unlimited=True),
+    Probe("GET", "/metrics", "/metrics", unlimited=True, operating=True),
     Probe("GET", "/livez", "/livez", scopes=()),
     Probe("GET", "/readyz", "/readyz", scopes=()),
 ]
@@ -147,8 +154,8 @@ PROBES += [
 ]
 
 
-async def fill(datastore: Datastore, key: str) -> str:
-    """Write something for every probe to find -> the token of the started item."""
+async def fill(datastore: Datastore, key: str) -> tuple[str, str]:
+    """Write something for every probe to find -> the token of the started item, and the id of an API key."""
     trigger = [{"url": f"https://{CANARY}.example/run", "apiKey": f"{CANARY}-api-key", "events": ["deleted"]}]
     told = {"content": CANARY, "trigger_urls": trigger}
     await datastore.create(key, "a", **told)
@@ -159,4 +166,6 @@ async def fill(datastore: Datastore, key: str) -> str:
     await datastore.configure(key, max_attempts=7, trigger_urls=trigger)
     rule = Orchestration(key=key, where={"told": CANARY})
     await Orchestrator(datastore).put(f"rule-{key}", rule)
-    return held.token or ""
+    keyring = Keyring(datastore.connection, datastore.secrets)
+    made, _ = await keyring.create(datastore.settings.namespace, name=CANARY)
+    return held.token or "", made.id

@@ -11,6 +11,7 @@ import redis.asyncio as aioredis
 from api import Answer, Api
 from conftest import wait_until
 from hookline import Datastore
+from hookline.grant import Grant
 from hookline.keyring import Keyring
 from hookline_server import attempts
 from hookline_server import gate as gates
@@ -201,3 +202,30 @@ async def test_a_key_made_for_a_namespace_works_in_it(
     assert (await create(api, headers)).status == 201
     assert [item.sort_field for item in (await (await namespaces.open("acme")).query("jobs")).items] == ["a"]
     assert (await datastore.query("jobs")).items == []
+
+
+async def test_api_keys_over_http(api: Api, gate: Gate, make_key: MakeKey, keyring: Keyring) -> None:
+    admin = await make_key("acme", name="admin")
+    made = await api("POST", "/v1/api-keys", {"name": "ci", "scopes": ["work"], "patterns": ["j*"]}, headers=admin)
+    assert made.status == 201
+    assert made.headers["cache-control"] == "no-store"
+    api_key, key_id = made.data["apiKey"], made.data["id"]
+    stored = await keyring.verify(api_key)
+    assert stored is not None
+    assert (stored.namespace, stored.grant) == ("acme", Grant(("work",), ("j*",)))
+    listed = await api("GET", "/v1/api-keys", headers=admin)
+    assert [row["name"] for row in listed.data["apiKeys"]] == ["admin", "ci"]
+    assert "apiKey" not in listed.data["apiKeys"][1]
+    rotated = await api("POST", f"/v1/api-keys/{key_id}/rotate", {"grace": 0}, headers=admin)
+    assert rotated.data["id"] == key_id
+    assert await keyring.verify(api_key) is None
+    assert await keyring.verify(rotated.data["apiKey"]) is not None
+    # Those of another namespace are as if they were not there.
+    other = await make_key("globex")
+    for method, path in (("DELETE", key_id), ("POST", f"{key_id}/rotate")):
+        answer = await api(method, f"/v1/api-keys/{path}", {} if method == "POST" else None, headers=other)
+        assert (answer.status, answer.data["code"]) == (404, "unknown_api_key")
+    assert (await api("DELETE", f"/v1/api-keys/{key_id}", headers=admin)).status == 204
+    assert (await api("DELETE", f"/v1/api-keys/{key_id}", headers=admin)).status == 404
+    refused = await api("POST", "/v1/api-keys", {"scopes": ["all"], "lasts": "soon"}, headers=admin)
+    assert [flaw["pointer"] for flaw in refused.data["errors"]] == ["/lasts"]

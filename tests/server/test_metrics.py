@@ -23,7 +23,6 @@ from hookline.embedded import find_server
 from hookline.figures import FAMILIES, Family
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
-from hookline_server.metrics import Metrics
 from hookline_server.peers import Peers
 from hookline_server.relay import Relay
 from process import running_store
@@ -187,6 +186,23 @@ async def test_keys_have_a_bound(api: Api, datastore: Datastore, monkeypatch: py
     assert page.value("hookline_keys_left_out", namespace="default") == 2
 
 
+async def test_namespaces_have_a_bound(api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hookline_server.survey.NAMESPACES_MAX", 1)
+    monkeypatch.setattr(api.app.state.metrics, "_datastores", lambda: [datastore, datastore])
+    assert (await scrape(api)).value("hookline_namespaces_left_out") == 1
+
+
+def test_rows_have_a_bound(families: Mapping[str, Family], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hookline.figures.ROWS_MAX", 2)
+    for label in ("a", "b", "c", "d", "a"):
+        families["counter"].add(label)
+        families["histogram"].observe(1, label)
+    assert families["counter"].rows == {("a",): [2], ("b",): [1], ("other",): [2]}
+    assert {labels: sum(row[1:]) for labels, row in families["histogram"].rows.items()} == {
+        ("a",): 2, ("b",): 1, ("other",): 2,
+    }  # fmt: skip
+
+
 async def test_a_page_is_good_for_a_second(api: Api, datastore: Datastore) -> None:
     await scrape(api)
     before = FAMILIES["hookline_store_call_duration_seconds"].row("depth")[1:]
@@ -249,10 +265,9 @@ def families() -> Iterator[Mapping[str, Family]]:
 
 
 async def test_any_process_answers_for_all(
-    api: Api, datastore: Datastore, tmp_path: Path, families: Mapping[str, Family], monkeypatch: pytest.MonkeyPatch
+    api: Api, tmp_path: Path, families: Mapping[str, Family], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    peers = Peers(tmp_path, 0)
-    api.app.state.metrics = Metrics(lambda: [datastore], peers)
+    monkeypatch.setattr(api.app.state.metrics, "_peers", Peers(tmp_path, 0))
     families["counter"].add("a", amount=5)
     families["gauge"].add("a")
     assert (await scrape(api)).value("test_counter_total", l="a") == 5

@@ -150,7 +150,7 @@ async def test_idle_namespaces_cost_the_store_nearly_nothing(
         await (await namespaces.open(f"tenant-{number}")).create("jobs", "a", content=1)
     await asyncio.sleep(0.4)
     async with running(datastore, roles) as looking:
-        await wait_until(lambda: looking._inspected > 0)
+        await wait_until(lambda: looking._inspect_at > 0 and not looking._idle and roles.running == set())
         await raw.config_resetstat()
         began = time.monotonic()
         await asyncio.sleep(1)

@@ -1,8 +1,9 @@
 -- The frame of a call that writes: replay, operations one by one, then the writes, then the answer.
 -- use: outcome clock settings item index lock outbox wake
 
--- `states` are those of new items by the place of their operation: what is shown of them is all that a replay needs.
-local call = { states = {} }
+-- An outcome is `{ word, shown, extra, state }`. The state is what a replay needs to show an item anew: true where that is
+-- no more than what is shown.
+local call = {}
 
 -- Fields of an item for the caller: without what it sent itself, `false` for what it sent and did not stay.
 -- The token goes only to the call that made the claim, known by its nonce.
@@ -22,7 +23,7 @@ function call.show(record, operation)
     end
   end
   local token, nonce = record.fields.tk, operation.nonce
-  if not (token and nonce and string.sub(token, -16) == lock.mark(record, nonce)) then
+  if not (token and nonce and string.sub(token, -16) == lock.mark(record.id, nonce)) then
     shown.tk = nil
   end
   return shown
@@ -100,7 +101,7 @@ local function replay(kept)
     local answer = outcomes[place]
     local state = table.remove(answer, 4)
     if state then
-      show_again(answer, operation, state)
+      show_again(answer, operation, state == true and answer[2] or state)
     elseif answer[3] and answer[3].sorts then
       answer[3].items = {}
       for _, sort in ipairs(answer[3].sorts) do
@@ -115,29 +116,63 @@ local function replay(kept)
   return cmsgpack.pack(outcomes)
 end
 
--- Of an item that a replay can read anew only the state is kept; one that was deleted is kept whole.
-local function keep(id, outcomes)
-  local kept = {}
-  for place, answer in ipairs(outcomes) do
-    local operation, word, shown, extra = request[3][place], answer[1], answer[2], answer[3]
-    local state = nil
-    if call.states[place] then
-      shown, state = false, call.states[place]
-    elseif shown and not (operation.verb and word == outcome.ok) then
-      if item.load(operation.key, operation.sort).exists then
-        shown, state = false, state_of(shown)
-      end
+-- An outcome without what a replay can read anew: of an item the state is kept, and one that was deleted whole. Nil where
+-- there is no such thing.
+local function lightened(operation, answer)
+  local word, shown, extra, state = answer[1], answer[2], answer[3], answer[4]
+  if extra and extra.items then
+    local kept = { sorts = {}, next_ms = extra.next_ms, more = extra.more, after = extra.after, examined = extra.examined }
+    for i, taken in ipairs(extra.items) do
+      kept.sorts[i] = taken[1]
     end
-    if extra and extra.items then
-      local items = extra.items
-      extra = { sorts = {}, next_ms = extra.next_ms, more = extra.more, after = extra.after, examined = extra.examined }
-      for i, taken in ipairs(items) do
-        extra.sorts[i] = taken[1]
-      end
+    return { word, shown, kept }
+  elseif shown and not state and not (operation.verb and word == outcome.ok) then
+    if item.load(operation.key, operation.sort).exists then
+      return { word, false, extra, state_of(shown) }
     end
-    kept[place] = { word, shown, extra, state }
   end
-  redis.call('SET', id, cmsgpack.pack(kept), 'PX', request[1])
+  return nil
+end
+
+local function all_the_same(outcomes)
+  local first = outcomes[1]
+  for place = 2, #outcomes do
+    if outcomes[place] ~= first then
+      return false
+    end
+  end
+  return true
+end
+
+-- The outcomes packed for the answer, and as they are kept for a replay.
+local function packed(outcomes)
+  local count = #outcomes
+  if count > 1 and all_the_same(outcomes) then
+    -- Those of the short ways, of which nothing can be left out.
+    local answer = '\220' .. string.char(math.floor(count / 256), count % 256) .. string.rep(cmsgpack.pack(outcomes[1]), count)
+    return answer, answer
+  end
+  local answer, kept = cmsgpack.pack(outcomes), nil
+  for place, operation in ipairs(request[3]) do
+    local light = lightened(operation, outcomes[place])
+    if light then
+      kept = kept or { unpack(outcomes) }
+      kept[place] = light
+    end
+  end
+  return answer, kept and cmsgpack.pack(kept) or answer
+end
+
+-- The outcome of an operation that was planned by other settings than its key has, or of a key whose settings are of a
+-- wrong type; else nil.
+local function settings_refusal(operation)
+  local known = settings.of(operation.key)
+  if not known then
+    return { outcome.corrupt, false, false }
+  elseif settings.changed(operation) then
+    return { outcome.settings_changed, false, { settings = known } }
+  end
+  return nil
 end
 
 function call.run(handle)
@@ -146,24 +181,25 @@ function call.run(handle)
   if kept then
     return replay(kept)
   end
-  local outcomes = {}
+  local outcomes, key, generation = {}, nil, nil
   for place, operation in ipairs(request[3]) do
-    if not settings.of(operation.key) then
-      outcomes[place] = { outcome.corrupt, false, false }
-    elseif settings.changed(operation) then
-      outcomes[place] = { outcome.settings_changed, false, { settings = settings.of(operation.key) } }
-    else
-      outcomes[place] = handle(operation, place)
+    -- Most operations of a call are of one key.
+    local as_before = operation.key == key and operation.generation == generation
+    local refusal = not as_before and settings_refusal(operation)
+    if not refusal then
+      key, generation = operation.key, operation.generation
     end
+    outcomes[place] = refusal or handle(operation, place)
   end
   item.flush()
   local fired = outbox.flush()
   lock.flush()
-  keep(id, outcomes)
+  local answer, to_keep = packed(outcomes)
+  redis.call('SET', id, to_keep, 'PX', request[1])
   wake.ready(index.ready)
   wake.changed(item.changed)
   if fired then
     wake.say('outbox')
   end
-  return cmsgpack.pack(outcomes)
+  return answer
 end

@@ -259,7 +259,5 @@ function change.create(record, operation, place)
     return refused
   end
   item.grow(record.key, 1)
-  local shown = call.show(record, operation)
-  call.states[place] = shown
-  return { outcome.ok, shown, warnings(record, operation) }
+  return { outcome.ok, call.show(record, operation), warnings(record, operation), true }
 end

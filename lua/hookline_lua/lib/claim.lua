@@ -1,5 +1,5 @@
 -- Claims: up to `limit` items of one key to one worker: those whose lock has expired, then those in line.
--- use: outcome clock text settings index declared range item lock outbox call where due
+-- use: outcome clock text settings index declared range item lock outbox call where due plain
 
 -- What all claims of one call may do together: work in filters and burials (an entry is about 3 us), bytes shown, and
 -- promotions. `places` is how far each kind of claim has come in each set, `promoted` the keys already looked at.
@@ -86,9 +86,26 @@ local function give(record, operation, state)
   table.insert(state.items, { record.sort, shown })
 end
 
+-- The same the short way. Returns whether it could be.
+local function give_plain(operation, sort, state)
+  local shown, bytes = plain.claim(operation, sort, state.lock_ms, state.lock_end)
+  if shown then
+    claim.bytes = claim.bytes - bytes
+    state.until_ms = math.min(state.until_ms, state.lock_ms)
+    state.items[#state.items + 1] = { sort, shown }
+  end
+  return shown
+end
+
 -- One entry of a set: given, buried, or passed over.
 local function visit(status, sort, operation, state)
   state.examined = state.examined + 1
+  if item.ahead[operation.key .. ':' .. sort] then
+    state.work = state.work - 1 -- this call has given it already, or settled it
+    return
+  elseif state.plain and status == 'not_started' and give_plain(operation, sort, state) then
+    return
+  end
   if #operation.where > 0 then
     local held, work = where.holds(item.prefix .. operation.key .. ':' .. sort, sort, operation.where)
     state.work = state.work - work
@@ -297,9 +314,9 @@ function claim.run(operation)
   if settings.of(operation.key).paused then
     return { outcome.ok, false, { items = {} } }
   end
-  local lock_ms = operation.lock_ms or settings.number(key, 'lock_ms')
-  local state = { items = {}, examined = 0, after = operation.after, until_ms = math.huge }
-  state.lock_end = clock.text(clock.ms + lock_ms)
+  local state = { items = {}, examined = 0, after = operation.after, until_ms = math.huge, plain = plain.claims(operation) }
+  state.lock_ms = clock.ms + (operation.lock_ms or settings.number(key, 'lock_ms'))
+  state.lock_end = clock.text(state.lock_ms)
   local promotable = promote(operation.key)
   local ended = take(operation, state)
   if state.refusal and #state.items == 0 then

@@ -45,12 +45,17 @@ function index.sound(key, before, after)
   return base and (not before or index.set(key, before).size) and (not after or index.set(key, after).size)
 end
 
--- Where an item stands in the set of its status. `place` orders what became ready in the same millisecond.
+-- Where an item stands in line: by priority, then by when it became ready; `place` orders what did so in the same
+-- millisecond.
+function index.place(priority, ready_ms, place)
+  return (9 - tonumber(priority or 5)) * 9e14 + math.max(0, ready_ms - index.epoch_ms) * 1000 + math.min(999, place)
+end
+
+-- Where an item stands in the set of its status.
 function index.score(fields, place)
   local status = fields.s
   if status == 'not_started' then
-    local since = math.max(0, tonumber(fields.at or fields.ua) - index.epoch_ms)
-    return (9 - tonumber(fields.p or 5)) * 9e14 + since * 1000 + math.min(999, place or 0)
+    return index.place(fields.p, tonumber(fields.at or fields.ua), place or 0)
   elseif status == 'scheduled' then
     return tonumber(fields.at)
   elseif status == 'started' then
@@ -59,9 +64,10 @@ function index.score(fields, place)
   return tonumber(fields.ua)
 end
 
--- The moves of one kind that wait for a set: `added` score by member, or `removed`.
+-- The set, and its moves of one kind that wait: `added`, each score before its member, or `removed`.
 local function moves(key, label, kind)
-  local set = index.set(key, label)
+  local sets = index.sets[key]
+  local set = sets and sets[label] or index.set(key, label)
   local list = set[kind]
   if not list then
     list = {}
@@ -72,8 +78,8 @@ end
 
 function index.add(key, label, score, member)
   local added = moves(key, label, 'added')
-  added[#added + 1] = score
-  added[#added + 1] = member
+  local n = #added
+  added[n + 1], added[n + 2] = score, member
 end
 
 function index.remove(key, label, member)

@@ -3,6 +3,21 @@
 
 local item = { view = {}, touched = {}, changed = {}, growth = {}, ahead = {}, prefix = partition .. ':i:' }
 
+-- A table that grows from nothing is made anew at each power of two, which costs more than all that is put into it: so these
+-- begin with room for what most items have.
+local function room_for_fields()
+  return { v = nil, s = nil, c = nil, ca = nil, ua = nil, at = nil, a = nil, w = nil, sa = nil, lu = nil, tk = nil, da = nil }
+end
+
+local function room_for_changes()
+  return { v = nil, s = nil, ua = nil, lu = nil, tk = nil, a = nil, w = nil, sa = nil }
+end
+
+local function new_record(key, sort, id, fields, there)
+  return { key = key, sort = sort, id = id, fields = fields, exists = there, stored = there, stored_status = fields.s,
+    delta = nil, was = nil, listed = nil, partial = nil, corrupt = nil }
+end
+
 -- Read what a record that knows only some fields lacks.
 local function complete(record)
   local flat = record.exists and redis.pcall('HGETALL', record.id) or {}
@@ -27,12 +42,11 @@ function item.load(key, sort)
     item.ahead = {}
   end
   local id = item.prefix .. name
-  local flat, fields = redis.pcall('HGETALL', id), {}
+  local flat, fields = redis.pcall('HGETALL', id), room_for_fields()
   for i = 1, #flat, 2 do
     fields[flat[i]] = flat[i + 1]
   end
-  local there = #flat > 0
-  record = { key = key, sort = sort, id = id, fields = fields, exists = there, stored = there, stored_status = fields.s }
+  record = new_record(key, sort, id, fields, #flat > 0)
   if flat.err then
     record.corrupt = true
   end
@@ -43,7 +57,7 @@ end
 -- The record of an item with no more than these fields, for who needs and changes no others: content may be large.
 function item.peek(key, sort, names)
   local name = key .. ':' .. sort
-  if item.view[name] then
+  if item.view[name] or item.ahead[name] then
     return item.load(key, sort)
   end
   local id = item.prefix .. name
@@ -52,9 +66,8 @@ function item.peek(key, sort, names)
     fields[field] = raws[i] or nil
     partial[field] = true
   end
-  local there = fields.v ~= nil
-  local record = { key = key, sort = sort, id = id, fields = fields, exists = there, stored = there }
-  record.stored_status, record.corrupt, record.partial = fields.s, raws.err and true, partial
+  local record = new_record(key, sort, id, fields, fields.v ~= nil)
+  record.corrupt, record.partial = raws.err and true, partial
   item.view[name] = record
   return record
 end
@@ -79,7 +92,7 @@ function item.open(record)
   if record.delta then
     record.kept = before_call(record)
   end
-  record.delta = {}
+  record.delta = room_for_changes()
   record.was = record.exists
 end
 
@@ -118,11 +131,10 @@ function item.undo(record)
   record.delta = record.delta and {}
 end
 
--- Note that a new item was written already, ahead of the moves of its indexes.
-function item.written(key, name, id)
+-- Note that an item was written already, ahead of the moves of its indexes.
+function item.written(name, id)
   item.ahead[name] = true
   item.changed[#item.changed + 1] = id
-  item.grow(key, 1)
 end
 
 -- Note that this call makes a key so much longer, or shorter.
@@ -154,7 +166,8 @@ end
 
 -- All fields of an item that is new, those that differ of any other.
 local function write_hash(record, before)
-  local fields, set, gone, n = record.fields, {}, {}, 0
+  local fields, gone, n = record.fields, {}, 0
+  local set = { nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil }
   if not record.stored then
     for field, value in pairs(fields) do
       set[n + 1], set[n + 2] = field, value

@@ -25,8 +25,8 @@ end
 
 -- What follows the version in a token. Made of the nonce of the claim, it keeps tokens apart even where a failover issues
 -- a version twice; and of the item, so that none of the tokens of one claim fits another item.
-function lock.mark(record, nonce)
-  return string.sub(redis.sha1hex(nonce .. record.id), 1, 16)
+function lock.mark(id, nonce)
+  return string.sub(redis.sha1hex(nonce .. id), 1, 16)
 end
 
 -- Give the item to a worker.
@@ -34,7 +34,7 @@ function lock.take(record, nonce)
   lock.advance(record)
   item.set(record, 's', 'started')
   item.set(record, 'a', clock.text(tonumber(record.fields.a or 0) + 1))
-  item.set(record, 'tk', record.fields.v .. '.' .. lock.mark(record, nonce))
+  item.set(record, 'tk', record.fields.v .. '.' .. lock.mark(record.id, nonce))
 end
 
 -- End whatever claim there is; the next show of its token is stale.

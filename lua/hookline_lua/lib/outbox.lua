@@ -61,10 +61,15 @@ function outbox.add(record, event, operation, token)
       after[field] = value
     end
   end
-  table.insert(outbox.events, {
+  local entry = {
     'event', event, 'key', record.key, 'sort', record.sort, 'at', clock.now, 'after', cmsgpack.pack(after),
     'before', next(before) and cmsgpack.pack(before) or EMPTY, 'triggers', wanted, 'token', token or '',
-  })
+  }
+  if operation.trace then
+    entry[#entry + 1] = 'trace'
+    entry[#entry + 1] = operation.trace
+  end
+  table.insert(outbox.events, entry)
   return nil
 end
 

@@ -1,38 +1,41 @@
--- Creates as most of them are, the short way: a new item that waits in line or has no status, without triggers, of a key
--- without triggers, indexes or bounds. What they do is what change.create does; it is written at once, and only the moves
--- of the indexes wait for the end of the call.
--- use: outcome clock settings index declared item call
+-- What most calls do, the short way: creates, claims from the line and completions of items that fire nothing, of keys
+-- without indexes of their own. Each does what the long way does (change.create, claim, settle.complete), which model and
+-- conformance tests hold against each other; here hashes are written at once, and only the moves of the indexes wait for
+-- the end of the call. Nil from any of them says that the long way is needed.
+-- use: outcome clock settings index declared item lock
 
-local plain = { keys = {}, shown = {} }
+local plain = { created = {}, completed = {}, keys = { create = {}, claim = {}, complete = {} } }
 
--- Fields that need more than to be written.
-local OTHER_WAYS = { t = true, w = true, lu = true, sa = true, da = true, sd = true }
+-- A whole number and one, as text; within a call most versions are alike, and so are most attempts.
+local successors = {}
 
--- Whether a key asks for nothing beyond that; once a call.
-local function is_plain(key)
-  local known = plain.keys[key]
-  if known == nil then
-    local own = settings.of(key)
-    known = not (own.t or own.length_max)
-      and #declared.of(key) == 0
-      and index.sound(key, nil, 'not_started')
-      and true
-      or false
-    plain.keys[key] = known
+local function successor(number)
+  local known = successors[number]
+  if not known then
+    known = clock.text(number + 1)
+    successors[number] = known
   end
   return known
 end
 
--- The fields of the new item, one after the other; nil where they need more.
+-- Whether a key asks for nothing beyond that, and the sets between which the verb moves its items can be written.
+local function is_plain(verb, key, before, after)
+  local known = plain.keys[verb][key]
+  if known == nil then
+    known = not settings.of(key).t and #declared.of(key) == 0 and index.sound(key, before, after) and true or false
+    plain.keys[verb][key] = known
+  end
+  return known
+end
+
+-- The fields of the new item, one after the other; nil where they need more than to be written.
 local function fields_of(set)
-  local status, flat, n = set.s, { 'v', '1', 'ca', clock.now, 'ua', clock.now }, 6
-  if status and status ~= 'not_started' then
+  local status, now = set.s, clock.now
+  if (status and status ~= 'not_started') or set.t or set.w or set.lu or set.sa or set.da or set.sd then
     return nil
   end
+  local flat, n = { 'v', '1', 'ca', now, 'ua', now, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil }, 6
   for field, value in pairs(set) do
-    if OTHER_WAYS[field] then
-      return nil
-    end
     flat[n + 1], flat[n + 2] = field, value
     n = n + 2
   end
@@ -41,7 +44,7 @@ local function fields_of(set)
     n = n + 2
   end
   if status then
-    flat[n + 1], flat[n + 2] = 'at', clock.now
+    flat[n + 1], flat[n + 2] = 'at', now
     if not set.a then
       flat[n + 3], flat[n + 4] = 'a', '0'
     end
@@ -49,25 +52,28 @@ local function fields_of(set)
   return flat
 end
 
--- What the caller does not know of the item; most know as much, and share a table.
-local function show(set)
+-- What the caller does not know of the new item; most know as much, and share an outcome.
+local function created(set)
   local kind = (set.s and 1 or 0) + (set.c and 2 or 0) + (set.a and 4 or 0)
-  local shown = plain.shown[kind]
-  if not shown then
-    shown = { v = '1', ca = clock.now, ua = clock.now }
+  local answer = plain.created[kind]
+  if not answer then
+    local shown = { v = '1', ca = clock.now, ua = clock.now }
     shown.c = not set.c and '\192' or nil
     shown.at = set.s and clock.now or nil
     shown.a = set.s and not set.a and '0' or nil
-    plain.shown[kind] = shown
+    answer = { outcome.ok, shown, false, true }
+    plain.created[kind] = answer
   end
-  return shown
+  return answer
 end
 
--- The outcome of a create; nil where it takes the long way.
+-- The outcome of a create.
 function plain.create(operation, place)
   local key, sort, set = operation.key, operation.sort, operation.set
   local name = key .. ':' .. sort
-  if operation.upsert or operation.match or operation.expect or operation.now or item.view[name] or not is_plain(key) then
+  if operation.upsert or operation.match or operation.expect or operation.now or item.view[name] then
+    return nil
+  elseif not is_plain('create', key, nil, 'not_started') or settings.of(key).length_max then
     return nil
   end
   local id = item.prefix .. name
@@ -78,10 +84,90 @@ function plain.create(operation, place)
   redis.call('HSET', id, unpack(flat))
   index.add(key, '', 0, sort)
   if set.s then
-    index.add(key, 'not_started', index.score({ s = set.s, p = set.p, at = clock.now }, clock.micros + place), sort)
+    index.add(key, 'not_started', index.place(set.p, clock.ms, clock.micros + place), sort)
   end
-  item.written(key, name, id)
-  local shown = show(set)
-  call.states[place] = shown
-  return { outcome.ok, shown, false }
+  item.written(name, id)
+  return created(set)
+end
+
+-- Whether a claim may give the short way.
+function plain.claims(operation)
+  return #operation.where == 0 and operation.triggers ~= 'on' and is_plain('claim', operation.key, 'not_started', 'started')
+end
+
+-- A name takes no more than so much in an answer, about.
+local NAME_BYTES = 16
+
+-- Give an item that waits in line to the worker -> what is shown of it, field after field; and its bytes.
+function plain.claim(operation, sort, lock_ms, lock_end)
+  local key, now = operation.key, clock.now
+  local name = key .. ':' .. sort
+  local id = item.prefix .. name
+  if item.view[name] then
+    return nil
+  end
+  local shown, version, status, updated, attempts = redis.pcall('HGETALL', id), nil, nil, nil, nil
+  local n = #shown
+  local bytes = n * NAME_BYTES
+  for i = 1, n, 2 do
+    local field = shown[i]
+    bytes = bytes + #shown[i + 1]
+    if field == 'v' then
+      version = i + 1
+    elseif field == 's' then
+      status = i + 1
+    elseif field == 'ua' then
+      updated = i + 1
+    elseif field == 'a' then
+      attempts = i + 1
+    elseif field == 'tk' or field == 'lu' or field == 'w' or field == 'sa' then
+      return nil
+    end
+  end
+  if not (version and updated and attempts) or shown[status] ~= 'not_started' then
+    return nil
+  end
+  local v, a = successor(shown[version]), successor(shown[attempts])
+  local token = v .. '.' .. lock.mark(id, operation.nonce)
+  redis.call('HSET', id, 'v', v, 's', 'started', 'ua', now, 'a', a, 'w', operation.worker, 'sa', now, 'lu', lock_end, 'tk', token)
+  index.remove(key, 'not_started', sort)
+  index.add(key, 'started', lock_ms, sort)
+  item.written(name, id)
+  shown[version], shown[status], shown[updated], shown[attempts] = v, 'started', now, a
+  shown[n + 1], shown[n + 2], shown[n + 3], shown[n + 4] = 'w', operation.worker, 'sa', now
+  shown[n + 5], shown[n + 6], shown[n + 7], shown[n + 8] = 'lu', lock_end, 'tk', token
+  return shown, bytes
+end
+
+-- The outcome of a completion, which needs to know of the item no more than its token. Who has one has it started.
+function plain.complete(operation)
+  local key, sort, set = operation.key, operation.sort, operation.set
+  local name = key .. ':' .. sort
+  if operation.verb ~= 'complete' or operation.triggers == 'on' or operation.unset or operation.now or item.view[name] then
+    return nil
+  elseif set.da or not is_plain('complete', key, 'started', 'completed') then
+    return nil
+  end
+  local id = item.prefix .. name
+  local known = redis.pcall('HMGET', id, 'tk', 'v', 'da')
+  if known.err or not known[1] or known[1] ~= operation.token or known[3] then
+    return nil
+  end
+  local v, now = successor(known[2]), clock.now
+  local flat, n = { 'v', v, 's', 'completed', 'ua', now, 'da', now, nil, nil, nil, nil, nil, nil, nil, nil }, 8
+  for field, value in pairs(set) do
+    flat[n + 1], flat[n + 2] = field, value
+    n = n + 2
+  end
+  redis.call('HSET', id, unpack(flat))
+  redis.call('HDEL', id, 'tk', 'lu')
+  index.remove(key, 'started', sort)
+  index.add(key, 'completed', clock.ms, sort)
+  item.written(name, id)
+  local answer = plain.completed[v]
+  if not answer then
+    answer = { outcome.ok, { v = v, s = 'completed' }, false }
+    plain.completed[v] = answer
+  end
+  return answer
 end

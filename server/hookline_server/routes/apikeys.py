@@ -1,0 +1,120 @@
+"""``/v1/api-keys``: the API keys of the caller's namespace. None is shown but in the answer that makes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hookline.clock import format_time, parse_duration
+from hookline.errors import Invalid, UnknownApiKey
+from hookline.keyring import GRACE, ApiKey, Keyring
+from hookline_server import body, head
+from hookline_server.answer import Answer
+from hookline_server.body import Body
+from hookline_server.caller import caller_of
+from hookline_server.routes import resource
+
+Duration = str | int | float
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+class NewApiKey(Body):
+    """A key to make; ``lasts`` is after how long it ends by itself."""
+
+    name: str | UnsetType = UNSET
+    scopes: list[str] | UnsetType = UNSET
+    patterns: list[str] | UnsetType = UNSET
+    lasts: Duration | None = None
+
+
+class Rotation(Body):
+    """For how long the secret before is good, and after how long the new one ends."""
+
+    grace: Duration = GRACE
+    lasts: Duration | None = None
+
+
+async def create(request: Request) -> Response:
+    """Make a key of the caller's namespace."""
+    head.read_query(request)
+    given = (await body.read_json(request, NewApiKey)).given()
+    lasts = _seconds(given.pop("lasts"), "/lasts")
+    key, text = await _keyring(request).create(caller_of(request).namespace, **given, lasts=lasts)
+    return Answer({**_describe(key), "apiKey": text}, 201, _NO_STORE)
+
+
+async def index(request: Request) -> Response:
+    """The keys of the caller's namespace, in the order in which they were made."""
+    head.read_query(request)
+    namespace = caller_of(request).namespace
+    return Answer({"apiKeys": [_describe(key) for key in await _keyring(request).all() if key.namespace == namespace]})
+
+
+async def rotate(request: Request) -> Response:
+    """Give a key another secret; what it allows stays."""
+    head.read_query(request)
+    given = await body.read_json(request, Rotation)
+    grace, lasts = _seconds(given.grace, "/grace") or 0.0, _seconds(given.lasts, "/lasts")
+    key = await _own(request)
+    text = await _keyring(request).rotate(key.id, grace=grace, lasts=lasts)
+    return Answer({**_describe(await _own(request)), "apiKey": text}, 200, _NO_STORE)
+
+
+async def revoke(request: Request) -> Response:
+    """End a key."""
+    head.read_query(request)
+    await _keyring(request).revoke((await _own(request)).id)
+    return Answer(status=204)
+
+
+async def _own(request: Request) -> ApiKey:
+    """The key that the path names, if it is of the caller's namespace.
+
+    Raises:
+        UnknownApiKey: it is not.
+    """
+    key = await _keyring(request).get(request.path_params["id"])
+    if key is None or key.namespace != caller_of(request).namespace:
+        raise UnknownApiKey
+    return key
+
+
+def _keyring(request: Request) -> Keyring:
+    whole = caller_of(request).whole
+    return Keyring(whole.connection, whole.secrets)
+
+
+def _seconds(duration: Duration | None, pointer: str) -> float | None:
+    try:
+        return None if duration is None else parse_duration(duration) / 1000
+    except ValueError as error:
+        raise Invalid.at(pointer, str(error)) from None
+
+
+def _describe(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "namespace": key.namespace,
+        "scopes": key.grant.scopes,
+        "patterns": key.grant.patterns,
+        "createdAt": _time(key.created_ms),
+        "usedAt": _time(key.used_ms),
+        "endsAt": _time(key.ends_ms),
+        "revokedAt": _time(key.revoked_ms),
+    }
+
+
+def _time(ms: int | None) -> str | None:
+    return None if ms is None else format_time(ms)
+
+
+routes = [
+    resource("/v1/api-keys", GET=index, POST=create),
+    Route("/v1/api-keys/{id}", revoke, methods=["DELETE"]),
+    Route("/v1/api-keys/{id}/rotate", rotate, methods=["POST"]),
+]
