@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,8 +11,10 @@ from starlette.requests import Request
 
 from hookline.clock import parse_duration
 from hookline.errors import Flaw, Invalid, below
-from hookline_server import head, strictjson, strictmsgpack
+from hookline_server import head, heavy, strictjson, strictmsgpack
+from hookline_server.caller import caller_of
 from hookline_server.inflate import inflate
+from hookline_server.limits import peer_of
 from hookline_server.negotiate import LINES, MSGPACKS
 from hookline_server.problem import Problem
 
@@ -22,9 +22,6 @@ _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 JSON = ("application/json", *MSGPACKS)
 """What a value may be written as: msgpack holds the same ones."""
 MERGE_PATCH = "application/merge-patch+json"
-ASIDE_FROM = 131_072
-"""Bytes of a body from which it is read beside the loop: others are not to wait for what may be a bomb."""
-_ASIDE = ThreadPoolExecutor(1, "bodies")  # One: several would take turns with the loop.
 WAIT_MAX = 25.0
 """Seconds: well below the minute after which load balancers give an idle connection up."""
 
@@ -62,12 +59,19 @@ async def read_value(request: Request, accept: tuple[str, ...] = JSON) -> Any:
         check_media_type(request, accept)
     raw = await read_bytes(request, request.app.state.datastore.settings.body_max)
     decode = (strictjson if plain or media_type(request) not in MSGPACKS else strictmsgpack).decode
-    return decode(raw) if len(raw) < ASIDE_FROM else await aside(decode, raw)
+    return await decoded(request, decode, raw)
 
 
-async def aside(decode: Callable[[bytes], Any], raw: bytes) -> Any:
-    """The value of a large body, read beside the loop."""
-    return await asyncio.get_running_loop().run_in_executor(_ASIDE, decode, raw)
+async def decoded(request: Request, decode: heavy.Decode, raw: bytes) -> Any:
+    """The value of a body, or of a line of one.
+
+    Raises:
+        Problem: it is large, and the caller has just sent one that could not be read.
+        Exception: whatever ``decode`` raises.
+    """
+    if len(raw) < heavy.HEAVY_FROM:
+        return decode(raw)
+    return await heavy.read(decode, raw, caller_of(request).id or peer_of(request.scope))
 
 
 async def read_bytes(request: Request, most: int) -> bytes:
