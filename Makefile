@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test lint format docs bench costs clean
+.PHONY: help serve demo test lint format docs probe bench costs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,9 @@ format: .venv/dev ## Format the code
 
 docs: .venv/ready ## Write docs/configuration.md from the table of settings
 	$(BIN)/python -m hookline_server.cli.page > docs/configuration.md
+
+probe: .venv/dev ## Hold the server against its API's document with hundreds of requests for each route (minutes)
+	HOOKLINE_TEST_EXAMPLES=300 HOOKLINE_TEST_SEED=$$(date +%s) $(BIN)/pytest -q tests/server/test_schemathesis.py
 
 bench: .venv/dev ## Measure store calls, store CPU and HTTP throughput
 	$(BIN)/python loadtests/bench.py

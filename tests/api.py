@@ -14,6 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 from yarl import URL
 
+from contract import CONTRACT
 from hookline import Settings
 from hookline_server.limits import Limits
 from hookline_server.wire import configure
@@ -43,13 +44,18 @@ class Api:
     limits: Limits
 
     async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
-        """One request, its path sent as written; ``body`` is sent as JSON, ``data=`` as it is."""
+        """One request, its path sent as written; ``body`` is sent as JSON, ``data=`` as it is.
+
+        Every answer is held against the API's document.
+        """
         if body is not None:
             options["json"] = body
         url = URL(f"http://127.0.0.1:{self.port}{path}", encoded=True)
         async with self.session.request(method, url, **options) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status, headers, await response.read())
+            answer = Answer(response.status, headers, await response.read())
+        CONTRACT.check(method, url.path, answer.status, headers, answer.body)
+        return answer
 
     async def command(self, text: str) -> Answer:
         """Run a text of commands."""

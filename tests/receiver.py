@@ -11,6 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
+from contract import CONTRACT
+
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -51,9 +53,12 @@ class Receiver:
         return web.Response(status=status, text=f"cannot take {post.data['token']}" if self.echo else None)
 
     async def wait_for(self, count: int, *, seconds: float = 20.0) -> list[Post]:
-        """The first so many calls, waited for."""
+        """The first so many calls, waited for; webhooks are held against the API's document."""
         async with asyncio.timeout(seconds), self._arrived:
             await self._arrived.wait_for(lambda: len(self.posts) >= count)
+        for post in self.posts[:count]:
+            if "webhook-id" in post.headers:
+                CONTRACT.check_webhook(post.headers, post.body)
         return self.posts[:count]
 
 

@@ -14,6 +14,7 @@ from hookline_server.edge import Edge
 from hookline_server.gate import Gate
 from hookline_server.guard import guarded
 from hookline_server.metrics import Metrics
+from hookline_server.openapi import Document
 from hookline_server.peers import Peers
 from hookline_server.problem import respond
 from hookline_server.rate import Rate
@@ -22,6 +23,7 @@ from hookline_server.routes import (
     batch,
     bulk,
     commands,
+    document,
     health,
     item,
     items,
@@ -45,6 +47,7 @@ ROUTES: list[Route] = [
         *keys.routes,
         *apikeys.routes,
         *health.routes,
+        *document.routes,
         *metrics.routes,
     )
 ]
@@ -95,5 +98,6 @@ def create_app(
     app.state.rate = rate
     app.state.gate = gate
     app.state.ready = ready
+    app.state.document = Document(ROUTES)
     app.state.metrics = Metrics(datastores or (lambda: [app.state.datastore]), peers)
     return app

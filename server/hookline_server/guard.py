@@ -55,6 +55,8 @@ SCOPES: dict[tuple[str, str], Collection[str]] = {
     ("GET", "/metrics"): OPERATING,
     ("GET", "/livez"): OPEN,
     ("GET", "/readyz"): OPEN,
+    ("GET", "/openapi.json"): OPEN,
+    ("GET", "/docs"): OPEN,
 }
 """Method and path of each route -> the scopes of which its caller must have one."""
 

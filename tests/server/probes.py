@@ -114,6 +114,8 @@ PROBES = [
     Probe("GET", "/metrics", "/metrics", unlimited=True, operating=True),
     Probe("GET", "/livez", "/livez", scopes=()),
     Probe("GET", "/readyz", "/readyz", scopes=()),
+    Probe("GET", "/openapi.json", "/openapi.json", scopes=()),
+    Probe("GET", "/docs", "/docs", scopes=()),
 ]
 
 _ONE = "key: KEY\nsortField: a\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 import subprocess
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from hookline import Settings, configuration
+from hookline_server.app import ROUTES
 from hookline_server.cli import app
 from hookline_server.cli.page import page
+from hookline_server.openapi import build
 from process import hookline
 
 COMMANDS = sorted(
@@ -112,6 +115,12 @@ async def test_an_option_that_cannot_be_read_is_named_by_itself_and_the_file_by_
     assert code == 2
     assert "hookline: --port: expected a whole number: port to listen on" in said
     assert f"hookline: {file}: tick: expected a number from 0.01 on" in said
+
+
+async def test_the_api_has_a_document() -> None:
+    code, said = await hookline("openapi")
+    assert code == 0
+    assert json.loads(said) == json.loads(json.dumps(build(ROUTES)))
 
 
 def test_the_page_of_the_settings_is_current() -> None:

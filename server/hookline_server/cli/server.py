@@ -1,4 +1,4 @@
-"""The server: ``serve``, and ``demo``, which shows it."""
+"""The server: ``serve``; ``demo``, which shows it; ``openapi``, which describes it."""
 
 from __future__ import annotations
 
@@ -49,3 +49,18 @@ def demo() -> None:
     from hookline_server.demo import play
 
     raise typer.Exit(0 if run(play()) else FAILED)
+
+
+@app.command(rich_help_panel=PANEL)
+def openapi() -> None:
+    """Print the API's document (OpenAPI 3.1), as the server has it at /openapi.json.
+
+    Example:
+      hookline openapi > openapi.json
+    """
+    import msgspec
+
+    from hookline_server.app import ROUTES
+    from hookline_server.openapi import build
+
+    typer.echo(msgspec.json.format(msgspec.json.encode(build(ROUTES))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,13 +14,22 @@ T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def resource(path: str, **methods: Endpoint) -> Route:
+class Resource(Route):
     """A path with several methods, as one route: so a method that it does not have is told of all that it has."""
 
-    async def dispatch(request: Request) -> Response:
-        return await methods["GET" if request.method == "HEAD" else request.method](request)
+    def __init__(self, path: str, **methods: Endpoint) -> None:
+        async def dispatch(request: Request) -> Response:
+            return await methods["GET" if request.method == "HEAD" else request.method](request)
 
-    return Route(path, dispatch, methods=list(methods))
+        super().__init__(path, dispatch, methods=list(methods))
+        self.endpoints = methods
+
+
+def endpoints(route: Route) -> Mapping[str, Endpoint]:
+    """Method -> the function that serves it."""
+    if isinstance(route, Resource):
+        return route.endpoints
+    return {method: route.endpoint for method in sorted(route.methods or ()) if method != "HEAD"}
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

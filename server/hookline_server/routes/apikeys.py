@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from hookline.clock import format_time, parse_duration
 from hookline.errors import Invalid, UnknownApiKey
+from hookline.grant import IMPLIED
 from hookline.keyring import GRACE, ApiKey, Keyring
-from hookline_server import body, head
+from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import Body
+from hookline_server.body import JSON, Body
 from hookline_server.caller import caller_of
-from hookline_server.routes import resource
+from hookline_server.fields import Duration
+from hookline_server.operation import Operation, Reply
+from hookline_server.routes import Resource
 
-Duration = str | int | float
 _NO_STORE = {"Cache-Control": "no-store"}
+Scopes = Annotated[
+    list[str],
+    Meta(description="What it may do.", extra_json_schema={"items": {"enum": [*IMPLIED]}, "minItems": 1}),
+]
+Patterns = Annotated[list[str], Meta(description="Item keys that it is limited to, such as `jobs` and `team-a.*`.")]
 
 
 class NewApiKey(Body):
     """A key to make; ``lasts`` is after how long it ends by itself."""
 
-    name: str | UnsetType = UNSET
-    scopes: list[str] | UnsetType = UNSET
-    patterns: list[str] | UnsetType = UNSET
+    name: Annotated[str, Meta(description="For people.")] | UnsetType = UNSET
+    scopes: Scopes | UnsetType = UNSET
+    patterns: (
+        Annotated[list[str], Meta(description="Item keys that it is limited to: `jobs`, `team-a.*`.")] | UnsetType
+    ) = UNSET
     lasts: Duration | None = None
 
 
@@ -38,8 +47,15 @@ class Rotation(Body):
     lasts: Duration | None = None
 
 
+@Operation(
+    name="createApiKey",
+    takes={JSON[0]: (NewApiKey,)},
+    example={"name": "ci", "scopes": ["read", "work"], "patterns": ["jobs"], "lasts": "90d"},
+    replies={201: Reply("The key, shown this once.", shapes.ShownApiKey, links=("rotateApiKey", "revokeApiKey"))},
+    writes=True,
+)
 async def create(request: Request) -> Response:
-    """Make a key of the caller's namespace."""
+    """Make an API key of the caller's namespace."""
     head.read_query(request)
     given = (await body.read_json(request, NewApiKey)).given()
     lasts = _seconds(given.pop("lasts"), "/lasts")
@@ -47,15 +63,30 @@ async def create(request: Request) -> Response:
     return Answer({**_describe(key), "apiKey": text}, 201, _NO_STORE)
 
 
+@Operation(name="listApiKeys", replies={200: Reply("The keys, without their secrets.", shapes.ApiKeys)})
 async def index(request: Request) -> Response:
-    """The keys of the caller's namespace, in the order in which they were made."""
+    """List the API keys of the caller's namespace.
+
+    In the order in which they were made.
+    """
     head.read_query(request)
     namespace = caller_of(request).namespace
     return Answer({"apiKeys": [_describe(key) for key in await _keyring(request).all() if key.namespace == namespace]})
 
 
+@Operation(
+    name="rotateApiKey",
+    takes={JSON[0]: (Rotation,)},
+    example={"grace": "1h"},
+    replies={200: Reply("The key, shown this once.", shapes.ShownApiKey)},
+    refuses=("unknown_api_key",),
+    writes=True,
+)
 async def rotate(request: Request) -> Response:
-    """Give a key another secret; what it allows stays."""
+    """Give an API key another secret.
+
+    What it allows stays, and so does its ``id``.
+    """
     head.read_query(request)
     given = await body.read_json(request, Rotation)
     grace, lasts = _seconds(given.grace, "/grace") or 0.0, _seconds(given.lasts, "/lasts")
@@ -64,8 +95,11 @@ async def rotate(request: Request) -> Response:
     return Answer({**_describe(await _own(request)), "apiKey": text}, 200, _NO_STORE)
 
 
+@Operation(
+    name="revokeApiKey", replies={204: Reply("It is no longer good.")}, refuses=("unknown_api_key",), writes=True
+)
 async def revoke(request: Request) -> Response:
-    """End a key."""
+    """End an API key."""
     head.read_query(request)
     await _keyring(request).revoke((await _own(request)).id)
     return Answer(status=204)
@@ -114,7 +148,7 @@ def _time(ms: int | None) -> str | None:
 
 
 routes = [
-    resource("/v1/api-keys", GET=index, POST=create),
+    Resource("/v1/api-keys", GET=index, POST=create),
     Route("/v1/api-keys/{id}", revoke, methods=["DELETE"]),
     Route("/v1/api-keys/{id}/rotate", rotate, methods=["POST"]),
 ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -16,11 +16,13 @@ from starlette.routing import Route
 from hookline import Call, Datastore, HooklineError, Item, Outcome
 from hookline.errors import Corrupt, Flaw, Invalid, NotFound, OutcomeUnknown, Refused, Unavailable
 from hookline.sortfield import new_sort_field
-from hookline_server import body, head
+from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import Body
+from hookline_server.body import JSON, Body
 from hookline_server.caller import datastore_of
-from hookline_server.routes.item import Patch, Version
+from hookline_server.fields import Condition, Key, SortField, Token
+from hookline_server.operation import Operation, Reply
+from hookline_server.routes.item import TRIGGERS, Patch, Version
 from hookline_server.routes.items import BATCH_MAX, NewItem
 from hookline_server.view import describe_error, describe_result
 
@@ -32,25 +34,25 @@ class Create(NewItem, tag_field="op", tag="create", kw_only=True):
 class Update(Patch, tag_field="op", tag="update", kw_only=True):
     """Update an item."""
 
-    key: str
-    sort_field: str
+    key: Key
+    sort_field: SortField
 
 
 class Delete(Body, tag_field="op", tag="delete", kw_only=True):
     """Delete an item."""
 
-    key: str
-    sort_field: str
+    key: Key
+    sort_field: SortField
     version: Version | UnsetType = UNSET
-    token: str | UnsetType = UNSET
-    only_if: Any = msgspec.field(default=UNSET, name="if")
+    token: Token | UnsetType = UNSET
+    only_if: Condition = msgspec.field(default=UNSET, name="if")
 
 
 class Get(Body, tag_field="op", tag="get", kw_only=True):
     """Read an item."""
 
-    key: str
-    sort_field: str
+    key: Key
+    sort_field: SortField
 
 
 class Batch(Body):
@@ -58,7 +60,9 @@ class Batch(Body):
 
     tags: ClassVar[str] = "create, update, delete, get"
 
-    operations: list[Create | Update | Delete | Get]
+    operations: Annotated[
+        list[Create | Update | Delete | Get], Meta(extra_json_schema={"minItems": 1, "maxItems": BATCH_MAX})
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,27 @@ class _Read:
 Result = Outcome | Item | HooklineError
 
 
+@Operation(
+    name="runBatch",
+    query=TRIGGERS,
+    takes={JSON[0]: (Batch,)},
+    example={
+        "operations": [
+            {"op": "create", "key": "jobs", "sortField": "job-002"},
+            {"op": "update", "key": "jobs", "sortField": "job-002", "metadata": {"progress": 50}},
+            {"op": "get", "key": "jobs", "sortField": "job-002"},
+        ]
+    },
+    replies={207: Reply("What became of each.", shapes.Results)},
+    refuses=("reserved_key",),
+    writes=True,
+    optional=True,
+)
 async def run(request: Request) -> Response:
-    """Run the operations; not atomic. One that is malformed refuses them all."""
+    """Run many operations.
+
+    Not atomic, but what is on one item happens in the order written. One that is malformed refuses them all.
+    """
     triggers, minimal = head.read_triggers(request), head.is_minimal(request)
     operations = (await body.read_json(request, Batch)).operations
     if not 1 <= len(operations) <= BATCH_MAX:

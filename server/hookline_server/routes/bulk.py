@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
@@ -15,10 +14,13 @@ from starlette.routing import Route
 from hookline import bulk
 from hookline.bulk import Progress
 from hookline.errors import HooklineError
-from hookline_server import body, head
+from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import Body
+from hookline_server.body import JSON, Body
 from hookline_server.caller import datastore_of
+from hookline_server.fields import Cursor, Filters
+from hookline_server.operation import Operation, Reply
+from hookline_server.routes.item import TRIGGERS
 
 ITEMS_MAX, SECONDS_MAX = 1000, 1.0
 """What one request changes, or passes over, at most, but for the rest of a step; and how long it takes for that."""
@@ -27,33 +29,72 @@ ITEMS_MAX, SECONDS_MAX = 1000, 1.0
 class Selected(Body):
     """Which items of the key, and from where on."""
 
-    where: dict[str, Any] | UnsetType = UNSET
-    cursor: str | UnsetType | None = UNSET
+    where: Filters | UnsetType = UNSET
+    cursor: Cursor | UnsetType | None = UNSET
 
 
 class Doomed(Body):
     """Which items are to be deleted: all of the key only if ``where`` says so, by having no filters."""
 
-    where: dict[str, Any]
-    cursor: str | None = None
+    where: Filters
+    cursor: Cursor | None = None
 
 
+_DONE = {200: Reply("How far it is.", shapes.Progress)}
+
+
+@Operation(
+    name="cancelJobs",
+    takes={JSON[0]: (Selected,)},
+    example={"where": {"type": "report_generation"}},
+    replies=_DONE,
+    refuses=("reserved_key", "outbox_full"),
+    writes=True,
+)
 async def cancel(request: Request) -> Response:
-    """Cancel the items that match, those that wait unless ``where`` names another status."""
+    """Cancel the items that match.
+
+    Those that wait, unless ``where`` names another status. With a ``cursor`` in the answer, send the same again with
+    it.
+    """
     head.read_query(request)
     given = (await body.read_json(request, Selected)).given()
     return await _advance(bulk.cancel(datastore_of(request), head.read_key(request), **given))
 
 
+@Operation(
+    name="redriveJobs",
+    takes={JSON[0]: (Selected,)},
+    example={"where": {"type": "report_generation"}},
+    replies=_DONE,
+    refuses=("reserved_key", "outbox_full"),
+    writes=True,
+)
 async def redrive(request: Request) -> Response:
-    """Put the dead letters that match back in line."""
+    """Put the dead letters that match back in line.
+
+    With a ``cursor`` in the answer, send the same again with it.
+    """
     head.read_query(request)
     given = (await body.read_json(request, Selected)).given()
     return await _advance(bulk.redrive(datastore_of(request), head.read_key(request), **given))
 
 
+@Operation(
+    name="deleteItems",
+    query=TRIGGERS,
+    takes={JSON[0]: (Doomed,)},
+    example={"where": {"status": "completed", "completed_at": {"lt": "2024-01-01T00:00:00Z"}}},
+    replies=_DONE,
+    refuses=("reserved_key", "outbox_full"),
+    writes=True,
+)
 async def delete(request: Request) -> Response:
-    """Delete the items that match."""
+    """Delete the items that match.
+
+    ``where`` must be there, and ``{}`` is every item of the key. With a ``cursor`` in the answer, send the same again
+    with it.
+    """
     triggers = head.read_triggers(request)
     given = (await body.read_json(request, Doomed)).given()
     return await _advance(bulk.delete(datastore_of(request), head.read_key(request), triggers=triggers, **given))

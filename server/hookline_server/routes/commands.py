@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from hookline_server import body, head, negotiate, table
+from hookline.errors import REFUSALS
+from hookline_server import body, head, negotiate, shapes, table
 from hookline_server.answer import VARY, Answer
 from hookline_server.body import JSON, Body
 from hookline_server.caller import datastore_of
 from hookline_server.command import TEXT_MAX, CommandSyntaxError, parse
 from hookline_server.command.names import Names
 from hookline_server.interpreter import Stopped, interpret
+from hookline_server.operation import Operation, Reply
 from hookline_server.problem import Problem, problem_of
 
 TEXT = ("text/plain", "application/octet-stream", "application/x-www-form-urlencoded")
@@ -26,12 +28,26 @@ TEXT = ("text/plain", "application/octet-stream", "application/x-www-form-urlenc
 class Script(Body):
     """A text of commands, with the values that names in it have from texts before it."""
 
-    text: str
-    names: dict[str, Any] = msgspec.field(default_factory=dict)
+    text: Annotated[str, msgspec.Meta(description="Commands, as `docs/commands.md` describes them.")]
+    names: Annotated[dict[str, Any], msgspec.Meta(description="Name -> value, for placeholders such as `[name]`.")] = (
+        msgspec.field(default_factory=dict)
+    )
 
 
+@Operation(
+    name="runCommands",
+    takes={JSON[0]: (Script,), negotiate.TEXT: (str,)},
+    needed=False,
+    example={"text": "query items where:\nkey: jobs"},
+    replies={200: Reply("What each gave; tables, where the client wants text.", shapes.CommandResults, text=True)},
+    refuses=("syntax_error", "unfit_placeholder", *REFUSALS, "reserved_key"),
+    writes=True,
+)
 async def run(request: Request) -> Response:
-    """Run a text of commands; the first that is refused stops it."""
+    """Run a text of commands.
+
+    The first that is refused stops it; its problem document has the ``results`` so far.
+    """
     head.read_query(request)
     script = await _read(request)
     # 64 KiB take the parser a tenth of a second, in which the loop serves others.

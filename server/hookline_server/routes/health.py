@@ -9,7 +9,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hookline.errors import HooklineError
+from hookline_server import shapes
 from hookline_server.answer import Answer
+from hookline_server.operation import Operation, Reply
 from hookline_server.problem import RETRY_AFTER
 
 _PATIENCE = 2.0
@@ -17,13 +19,24 @@ _PATIENCE = 2.0
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
+@Operation(name="livez", replies={200: Reply("It answers.", shapes.Alive)})
 async def livez(request: Request) -> Response:  # noqa: ARG001
-    """The process answers; whether the store does is not asked, since a restart would not help it."""
+    """Whether the process answers.
+
+    The store is not asked, since a restart would not help it.
+    """
     return Answer({"status": "ok"}, 200, _NO_STORE)
 
 
+@Operation(
+    name="readyz",
+    replies={
+        200: Reply("They can.", shapes.Health),
+        503: Reply("They cannot: `checks` has what is wrong.", shapes.Health, ("Retry-After",)),
+    },
+)
 async def readyz(request: Request) -> Response:
-    """The store and the other parts can serve: 200, or 503 with what is wrong."""
+    """Whether the store and the other parts can serve."""
     checks = {"store": "no answer"}
     try:
         async with asyncio.timeout(_PATIENCE):

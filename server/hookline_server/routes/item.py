@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -15,11 +15,14 @@ from hookline import Datastore, Item, Outcome
 from hookline.errors import Exists, NotFound, PreconditionFailed, VersionConflict
 from hookline.reader import CHANGE_POLL
 from hookline.wake import pause
-from hookline_server import body, head, merge
+from hookline_server import body, head, merge, shapes
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, MERGE_PATCH, Body
 from hookline_server.caller import datastore_of
-from hookline_server.routes import resource, while_connected
+from hookline_server.fields import Condition, Content, Metadata, TextDuration, Token, TriggerUrls
+from hookline_server.operation import Operation, Reply
+from hookline_server.routes import Resource, while_connected
+from hookline_server.shapes import WrittenItem
 from hookline_server.view import created, updated
 
 _TRIES = 8
@@ -31,24 +34,50 @@ Version = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
 class WholeItem(Body):
     """What an item is to be: what is left out is empty."""
 
-    content: Any = UNSET
-    metadata: dict[str, Any] | UnsetType = UNSET
-    trigger_urls: Any = UNSET
+    content: Content = UNSET
+    metadata: Metadata | UnsetType = UNSET
+    trigger_urls: TriggerUrls = UNSET
 
 
 class Patch(Body):
     """An update: metadata is merged (null removes), content and triggers are replaced."""
 
-    content: Any = UNSET
-    metadata: dict[str, Any] | UnsetType = UNSET
-    trigger_urls: Any = UNSET
-    token: str | UnsetType = UNSET
+    content: Content = UNSET
+    metadata: Metadata | UnsetType = UNSET
+    trigger_urls: TriggerUrls = UNSET
+    token: Token | UnsetType = UNSET
     version: Version | UnsetType = UNSET
-    only_if: Any = msgspec.field(default=UNSET, name="if")
+    only_if: Condition = msgspec.field(default=UNSET, name="if")
 
 
+class MergePatch(Body):
+    """A JSON Merge Patch (RFC 7396) on an item: objects are merged, null removes, all else replaces."""
+
+    content: Content = UNSET
+    metadata: Metadata | UnsetType | None = UNSET
+    trigger_urls: Any = UNSET
+
+
+_REFUSED = ("version_conflict", "precondition_failed", "reserved_key", "outbox_full", "invalid_header")
+TRIGGERS = {"triggers": Annotated[Literal["on", "off"], msgspec.Meta(description="`off`: none fires.")]}
+
+
+@Operation(
+    name="getItem",
+    query={"wait": TextDuration},
+    headers=("If-None-Match",),
+    replies={
+        200: Reply("The item.", shapes.Item, ("ETag",)),
+        304: Reply("It is as the client has it.", headers=("ETag",)),
+    },
+    refuses=("not_found", "body_too_large"),
+)
 async def get(request: Request) -> Response:
-    """The item, or 304 where the client has it already; with ``wait`` it may change until then."""
+    """Read an item.
+
+    With ``wait`` the answer comes when its ETag changes: from that in ``If-None-Match``, else from what it is now. In
+    vain it is what it would have been at once.
+    """
     wait = head.read_query(request, "wait").get("wait")
     found = await datastore_of(request).get(*head.read_identity(request))
     if wait is not None:
@@ -73,8 +102,22 @@ async def _changed(datastore: Datastore, found: Item, seconds: float) -> Item:
             await pause(changed, min(left, CHANGE_POLL))
 
 
+@Operation(
+    name="putItem",
+    query=TRIGGERS,
+    headers=("If-Match", "If-None-Match: *"),
+    takes={JSON[0]: (WholeItem,)},
+    example={"content": {"report": "monthly"}, "metadata": {"status": "not_started"}},
+    replies={
+        201: Reply("The item is new.", WrittenItem, ("ETag", "Location"), links=("getItem", "patchItem", "deleteItem")),
+        200: Reply("The item was replaced.", WrittenItem, ("ETag",)),
+    },
+    refuses=(*_REFUSED, "key_full"),
+    writes=True,
+    optional=True,
+)
 async def put(request: Request) -> Response:
-    """Create the item, or replace it whole."""
+    """Create an item, or replace it whole."""
     datastore, (key, sort_field) = datastore_of(request), head.read_identity(request)
     triggers, match, new = head.read_triggers(request), head.if_match(request), head.must_be_new(request)
     given = (await body.read_json(request, WholeItem)).given() | {"triggers": triggers}
@@ -95,8 +138,23 @@ async def put(request: Request) -> Response:
         raise PreconditionFailed("If-Match asks that there is such an item") from None
 
 
+@Operation(
+    name="patchItem",
+    query=TRIGGERS,
+    headers=("If-Match",),
+    takes={JSON[0]: (Patch,), MERGE_PATCH: (MergePatch,)},
+    example={"metadata": {"progress": 50}},
+    replies={200: Reply("The item as it is now.", WrittenItem, ("ETag",))},
+    refuses=(*_REFUSED, "not_found", "locked", "stale_token", "not_claimable", "cancelled", "paused"),
+    writes=True,
+    optional=True,
+)
 async def patch(request: Request) -> Response:
-    """Update the item, or merge a document into it."""
+    """Update an item.
+
+    Metadata is merged: null removes a field, an object replaces one whole. Content and triggers are replaced. Setting
+    ``status`` to ``started`` is a claim, and leaving it ends one.
+    """
     datastore, (key, sort_field) = datastore_of(request), head.read_identity(request)
     triggers, match = head.read_triggers(request), head.if_match(request)
     version = None if match == head.ANY else match
@@ -140,12 +198,20 @@ async def _change(
     raise VersionConflict("the item kept changing while it was read and written; try again", latest)
 
 
+@Operation(
+    name="deleteItem",
+    query=TRIGGERS,
+    headers=("If-Match",),
+    replies={204: Reply("It is gone.")},
+    refuses=(*_REFUSED, "not_found"),
+    writes=True,
+)
 async def delete(request: Request) -> Response:
-    """Delete the item."""
+    """Delete an item."""
     triggers, match = head.read_triggers(request), head.if_match(request)
     version = None if match == head.ANY else match
     await datastore_of(request).delete(*head.read_identity(request), match=version, triggers=triggers)
     return Answer(status=204)
 
 
-routes = [resource("/v1/items/{key}/{sort_field:path}", GET=get, PUT=put, PATCH=patch, DELETE=delete)]
+routes = [Resource("/v1/items/{key}/{sort_field:path}", GET=get, PUT=put, PATCH=patch, DELETE=delete)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,12 +19,25 @@ from hookline.errors import Flaw, HooklineError, Invalid, OutcomeUnknown, Refuse
 from hookline.item import check_value
 from hookline.query import Count, Page
 from hookline.sortfield import new_sort_field
-from hookline_server import body, head, strictjson
+from hookline_server import body, head, shapes, strictjson
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, Body
 from hookline_server.caller import datastore_of
+from hookline_server.fields import (
+    Content,
+    Cursor,
+    Key,
+    Metadata,
+    Order,
+    PageLimit,
+    SortField,
+    TriggerUrls,
+    Upsert,
+    Where,
+)
 from hookline_server.lines import Stream, join, split, while_read
 from hookline_server.negotiate import LINES
+from hookline_server.operation import Operation, Reply
 from hookline_server.problem import Problem, problem_of
 from hookline_server.view import created, describe_error, describe_page, describe_result
 
@@ -34,39 +47,63 @@ STREAM_STEP = 250
 """Items of one step of a stream."""
 CREATES = (*JSON, LINES)
 """What items to create may be written as; a body of lines is read on its own."""
+ITEM_LINES = (shapes.ListedItem, shapes.BrokenOff)
+ITEM_LINKS = ("getItem", "patchItem", "deleteItem")
 
 
 class NewItem(Body):
-    """An item to create."""
+    """An item to create. Without a ``sortField`` it gets one, ordered by time."""
 
-    key: str
-    sort_field: str | UnsetType = UNSET
-    content: Any = UNSET
-    metadata: dict[str, Any] | UnsetType = UNSET
-    trigger_urls: Any = UNSET
-    upsert: bool | UnsetType = UNSET
+    key: Key
+    sort_field: SortField | UnsetType = UNSET
+    content: Content = UNSET
+    metadata: Metadata | UnsetType = UNSET
+    trigger_urls: TriggerUrls = UNSET
+    upsert: Upsert | UnsetType = UNSET
 
 
 class NewItems(Body):
     """Many items to create. ``upsert`` holds for those that do not say themselves."""
 
-    items: list[NewItem]
-    upsert: bool = False
+    items: Annotated[list[NewItem], Meta(extra_json_schema={"minItems": 1, "maxItems": BATCH_MAX})]
+    upsert: Upsert = False
 
 
 class Query(Body):
     """A search among the items of a key."""
 
-    where: Any = UNSET
-    order: str | UnsetType = UNSET
-    limit: int | UnsetType = UNSET
-    cursor: str | UnsetType | None = UNSET
-    explain: bool = False
-    count: bool = False
+    where: Where = UNSET
+    order: Order | UnsetType = UNSET
+    limit: PageLimit | UnsetType = UNSET
+    cursor: Cursor | UnsetType | None = UNSET
+    explain: Annotated[bool, Meta(description="Tell how it was answered.")] = False
+    count: Annotated[bool, Meta(description="Only how many match; not with `order` or `limit`.")] = False
 
 
+@Operation(
+    name="createItems",
+    takes={JSON[0]: (NewItem, NewItems), LINES: (NewItem,)},
+    example={
+        "key": "jobs",
+        "sortField": "job-001",
+        "content": {"report": "monthly"},
+        "metadata": {"status": "not_started", "type": "report_generation"},
+    },
+    replies={
+        201: Reply("The item is new.", shapes.WrittenItem, ("ETag", "Location"), links=ITEM_LINKS),
+        200: Reply("The item was replaced, by `upsert`.", shapes.WrittenItem, ("ETag",)),
+        207: Reply("Of many: what became of each.", shapes.Results, lines=(shapes.LineResult, shapes.BrokenOff)),
+    },
+    refuses=("exists", "reserved_key", "key_full", "outbox_full"),
+    writes=True,
+    optional=True,
+)
 async def create(request: Request) -> Response:
-    """Create one item, or the list of ``items``."""
+    """Create one item, or many.
+
+    ``items`` has up to 500: 207 tells what became of each. A stream of lines has any number, and the answer a line for
+    each, in order and as they are done; read it while you send.
+    """
     head.read_query(request)
     datastore = datastore_of(request)
     if body.is_lines(request):
@@ -97,8 +134,37 @@ async def _create_many(datastore: Datastore, batch: NewItems, *, minimal: bool) 
     return Answer({"results": results}, 207, head.applied(minimal=minimal))
 
 
+@Operation(
+    name="listItems",
+    query={
+        "status": Annotated[str, Meta(description="Only items with this status.")],
+        "metadata": Annotated[
+            dict[str, str],
+            Meta(
+                description="Only items with these values: `metadata.size=3` finds the number and the text.",
+                extra_json_schema={"propertyNames": {"pattern": "^metadata[.]"}},
+            ),
+        ],
+        "order": Order,
+        "limit": PageLimit,
+        "cursor": Cursor,
+        "format": Annotated[Literal["full", "light"], Meta(description="`light` leaves the contents out.")],
+    },
+    replies={
+        200: Reply(
+            "A page, or a line for each that matches.",
+            shapes.Page,
+            ("Link",),
+            lines=ITEM_LINES,
+        )
+    },
+    refuses=("body_too_large",),
+)
 async def list_items(request: Request) -> Response:
-    """Items of a key, filtered by what a query string can say."""
+    """List items of a key.
+
+    A page has 50 items unless ``limit`` says otherwise. As lines it is all that match.
+    """
     given = head.read_query(request, "status", "order", "limit", "cursor", "format", prefix="metadata.")
     where = {name.removeprefix("metadata."): text for name, text in given.items() if name.startswith("metadata.")}
     if "status" in given and where.setdefault("status", given["status"]) != given["status"]:
@@ -136,8 +202,23 @@ def _read_literal(name: str, text: str) -> Any:
     return value if isinstance(value, str) else {"in": [value, text]}
 
 
+@Operation(
+    name="queryItems",
+    takes={JSON[0]: (Query,)},
+    example={"where": {"status": "not_started"}, "limit": 10},
+    replies={
+        200: Reply(
+            "A page, how many match, or a line for each.",
+            (shapes.Page, shapes.Counted),
+            lines=(*ITEM_LINES, shapes.Page, shapes.Counted),
+        )
+    },
+)
 async def query(request: Request) -> Response:
-    """Items of a key, or with ``count`` how many there are, filtered by a body."""
+    """Query items of a key.
+
+    Those that meet the filters, or with ``count`` how many there are. As lines it is all that match.
+    """
     head.read_query(request)
     given = (await body.read_json(request, Query)).given()
     explain, count = given.pop("explain"), given.pop("count")

@@ -14,60 +14,71 @@ from hookline import Call, Datastore
 from hookline.calls import CLAIM_MAX
 from hookline.errors import Flaw, Invalid
 from hookline.item import check_key
-from hookline_server import body, head
+from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import Body
+from hookline_server.body import JSON, Body
 from hookline_server.caller import datastore_of
+from hookline_server.fields import (
+    Backoff,
+    ClaimTriggers,
+    Duration,
+    Error,
+    Limit,
+    Results,
+    SortField,
+    Token,
+    Where,
+    WorkerId,
+)
+from hookline_server.operation import Operation, Reply
 from hookline_server.routes import while_connected
 from hookline_server.view import describe_claimed, describe_settled
 
 OPERATIONS_MAX = CLAIM_MAX
 """Operations of one request."""
 
-Duration = str | int | float
-
 
 class Claim(Body):
     """A claim of up to ``limit`` items that match ``where``; with ``wait`` it waits for the first."""
 
-    worker_id: str
-    limit: int = 1
+    worker_id: WorkerId
+    limit: Limit = 1
     lock_for: Duration | UnsetType = UNSET
     wait: Duration | UnsetType = UNSET
-    where: Any = UNSET
-    triggers: str | UnsetType = UNSET
+    where: Where = UNSET
+    triggers: ClaimTriggers | UnsetType = UNSET
 
 
 class NextClaim(Body):
     """A claim that follows the settling of others, by the same worker unless it names one."""
 
-    worker_id: str | UnsetType = UNSET
-    limit: int = 1
+    worker_id: WorkerId | UnsetType = UNSET
+    limit: Limit = 1
     lock_for: Duration | UnsetType = UNSET
-    where: Any = UNSET
-    triggers: str | UnsetType = UNSET
+    where: Where = UNSET
+    triggers: ClaimTriggers | UnsetType = UNSET
 
 
 class Settlement(Body):
     """One claim that ends or goes on, shown by its token."""
 
-    sort_field: str
-    token: str
+    sort_field: SortField
+    token: Token
 
 
 class Complete(Settlement):
     """The work is done."""
 
-    metadata: dict[str, Any] | UnsetType = UNSET
+    metadata: Results | UnsetType = UNSET
 
 
 class Fail(Settlement):
     """This attempt failed."""
 
-    error: str | UnsetType = UNSET
+    error: Error | UnsetType = UNSET
     retry_after: Duration | UnsetType = UNSET
-    backoff: Any = UNSET
-    metadata: dict[str, Any] | UnsetType = UNSET
+    backoff: Backoff = UNSET
+    metadata: Results | UnsetType = UNSET
 
 
 class Release(Settlement):
@@ -85,7 +96,7 @@ class Extend(Settlement):
 class Settle(Body):
     """Claims to end or prolong, and the claim to make after that."""
 
-    worker_id: str | UnsetType = UNSET
+    worker_id: WorkerId | UnsetType = UNSET
     complete: list[Complete] = msgspec.field(default_factory=list)
     fail: list[Fail] = msgspec.field(default_factory=list)
     release: list[Release] = msgspec.field(default_factory=list)
@@ -96,8 +107,20 @@ class Settle(Body):
 VERBS = ("complete", "fail", "release", "extend")
 
 
+@Operation(
+    name="claimJobs",
+    takes={JSON[0]: (Claim,)},
+    example={"workerId": "w1", "limit": 10, "lockFor": "10m"},
+    replies={200: Reply("What was claimed; nothing there is an empty list.", shapes.Claimed)},
+    refuses=("paused", "reserved_key", "outbox_full"),
+    writes=True,
+)
 async def claim(request: Request) -> Response:
-    """Claim items."""
+    """Claim jobs.
+
+    Those whose lock has expired, then those in line: by ``priority``, then by how long they have waited. With ``wait``
+    (at most 25 s) the answer comes with the first item.
+    """
     head.read_query(request)
     given = (await body.read_json(request, Claim)).given()
     wait = body.read_wait(given.pop("wait", 0))
@@ -106,8 +129,19 @@ async def claim(request: Request) -> Response:
     return Answer(describe_claimed(await (while_connected(request, claiming) if wait else claiming)))
 
 
+@Operation(
+    name="settleJobs",
+    takes={JSON[0]: (Settle,)},
+    example={"workerId": "w1", "complete": [{"sortField": "job-001", "token": "2.0f", "metadata": {"rows": 3}}]},
+    replies={200: Reply("What became of each.", shapes.AllSettled)},
+    refuses=("reserved_key",),
+    writes=True,
+)
 async def settle(request: Request) -> Response:
-    """End and prolong claims, and claim again."""
+    """End and prolong claims, and claim again.
+
+    A failed item waits by its backoff until its attempts are used up. ``claim`` follows in the same call.
+    """
     head.read_query(request)
     wanted = await body.read_json(request, Settle)
     datastore = datastore_of(request)

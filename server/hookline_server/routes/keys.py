@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from hookline.keysettings import KeySettings
 from hookline.stats import weigh
-from hookline_server import body, head
+from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import Body
+from hookline_server.body import JSON, Body
 from hookline_server.caller import datastore_of
-from hookline_server.routes import resource
+from hookline_server.fields import (
+    Backoff,
+    Cursor,
+    Indexes,
+    LockFor,
+    MaxAttempts,
+    MaxLength,
+    PageLimit,
+    Paused,
+    Retention,
+    TriggerUrls,
+)
+from hookline_server.operation import Operation, Reply
+from hookline_server.routes import Resource
 from hookline_server.view import describe_settings
 
 _COUNTS = {"refused_claims": "refusedClaims", "lost_locks": "lostLocks", "expired_locks": "expiredLocks"}
@@ -23,18 +37,33 @@ _COUNTS = {"refused_claims": "refusedClaims", "lost_locks": "lostLocks", "expire
 class NewSettings(Body):
     """The settings of a key: what is left out, or null, has its default."""
 
-    max_attempts: Any = None
-    lock_for: Any = None
-    backoff: Any = None
-    paused: Any = None
-    max_length: Any = None
-    indexes: Any = None
-    retention: Any = None
-    trigger_urls: Any = None
+    max_attempts: MaxAttempts = None
+    lock_for: LockFor = None
+    backoff: Backoff = None
+    paused: Paused = None
+    max_length: MaxLength = None
+    indexes: Indexes = None
+    retention: Retention = None
+    trigger_urls: TriggerUrls = None
 
 
+_SETTINGS = {200: Reply("The settings as they hold.", shapes.Settings)}
+
+
+@Operation(
+    name="listKeys",
+    query={
+        "prefix": Annotated[str, Meta(description="What their names begin with.")],
+        "limit": PageLimit,
+        "cursor": Cursor,
+    },
+    replies={200: Reply("A page of keys.", shapes.Keys, ("Link",))},
+)
 async def index(request: Request) -> Response:
-    """The keys in order of their names, with how many items they have and about how many bytes those take."""
+    """List keys.
+
+    In order of their names, with how many items they have and about how many bytes those take.
+    """
     given = head.read_query(request, "prefix", "limit", "cursor")
     limit = head.read_limit(given.get("limit", "100"))
     datastore = datastore_of(request)
@@ -59,26 +88,49 @@ async def index(request: Request) -> Response:
     return Answer({"keys": shown, "cursor": cursor}, headers=head.next_page(request, given, cursor))
 
 
+@Operation(name="getSettings", replies=_SETTINGS)
 async def get(request: Request) -> Response:
-    """The settings as they hold, defaults included, and how far the indexes are that are being built."""
+    """Read the settings of a key.
+
+    As they hold, defaults included, and how far the indexes are that are being built.
+    """
     head.read_query(request)
     return await _describe(request, await datastore_of(request).key_settings(head.read_key(request)))
 
 
+@Operation(
+    name="putSettings",
+    takes={JSON[0]: (NewSettings,)},
+    example={"maxAttempts": 5, "lockFor": "2m", "indexes": {"customer.id": "string"}},
+    replies=_SETTINGS,
+    refuses=("reserved_key",),
+    writes=True,
+)
 async def put(request: Request) -> Response:
-    """Replace the settings."""
+    """Replace the settings of a key.
+
+    What is left out, or null, has its default.
+    """
     head.read_query(request)
     given = (await body.read_json(request, NewSettings)).given()
     return await _describe(request, await datastore_of(request).configure(head.read_key(request), **given))
 
 
+@Operation(name="pauseJobs", replies=_SETTINGS, refuses=("reserved_key",), writes=True)
 async def pause(request: Request) -> Response:
-    """Give out no claims of the key until it is resumed; who holds an item goes on."""
+    """Pause a key.
+
+    No claims until it is resumed; who holds an item goes on.
+    """
     return await _set_paused(request, paused=True)
 
 
+@Operation(name="resumeJobs", replies=_SETTINGS, refuses=("reserved_key",), writes=True)
 async def resume(request: Request) -> Response:
-    """Let the key's items be claimed again."""
+    """Resume a key.
+
+    Its items can be claimed again.
+    """
     return await _set_paused(request, paused=None)
 
 
@@ -93,7 +145,7 @@ async def _describe(request: Request, settings: KeySettings) -> Response:
 
 routes = [
     Route("/v1/keys", index, methods=["GET"]),
-    resource("/v1/keys/{key}/settings", GET=get, PUT=put),
+    Resource("/v1/keys/{key}/settings", GET=get, PUT=put),
     Route("/v1/jobs/{key}/pause", pause, methods=["POST"]),
     Route("/v1/jobs/{key}/resume", resume, methods=["POST"]),
 ]

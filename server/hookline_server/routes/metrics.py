@@ -7,10 +7,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hookline_server import head
+from hookline_server.operation import Operation, Reply
 
 
+@Operation(
+    name="getMetrics", replies={200: Reply("The figures.", media_types=("text/plain", "application/openmetrics-text"))}
+)
 async def metrics(request: Request) -> Response:
-    """The page; it comes without the store's figures while the store does not answer."""
+    """Read figures for Prometheus.
+
+    Without those of the store while it does not answer.
+    """
     content, media_type = await request.app.state.metrics.page(head.field(request, b"accept") or "")
     return Response(content, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
 

@@ -1,0 +1,333 @@
+"""The API's document (OpenAPI 3.1), made of what stands beside the routes."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from starlette.routing import BaseRoute, Route
+
+from hookline_server import page, shapes
+from hookline_server.fields import REFERENCE, SCHEMAS, ApiKeyId, Key, Schema, SortField
+from hookline_server.guard import OPEN, SCOPES
+from hookline_server.negotiate import JSON, LINES, MSGPACK, TEXT
+from hookline_server.operation import Operation, Reply, operation_of
+from hookline_server.problem import KINDS
+from hookline_server.routes import Endpoint, endpoints
+
+PROBLEM = "application/problem+json"
+_ABOUT = """\
+Items are documents, versioned records and jobs at once.
+
+- Bodies are JSON; names are camelCase, metadata fields are yours. `application/vnd.msgpack` (or `application/msgpack`,
+  `application/x-msgpack`) holds the same values, both ways, problem documents included.
+- `Accept: application/x-ndjson` streams a line for each item where a list says so, and gives all else as one line.
+- Where API keys are in use, requests show one: `-H 'Authorization: Bearer hl_...'` in the examples.
+- HEAD is there wherever GET is; OPTIONS, and 405 for a method that a path does not have, answer with `Allow`.
+- An unknown path is 404 `unknown_path`; a query parameter or field that is unknown, or stands twice, is 422 `invalid`.
+- A request body may be compressed (`Content-Encoding: gzip`), and so is an answer where `Accept-Encoding` says so.
+"""
+_TAGS = {
+    "items": "Items as documents.",
+    "jobs": "Items as jobs: claim them, end or prolong claims, change many.",
+    "keys": "What the namespace holds, key by key, and the settings of keys.",
+    "orchestrations": "Stored rules that claim items with triggers on.",
+    "api-keys": "Who may do what.",
+    "command": "The command language.",
+    "server": "The server itself.",
+}
+_PATH_TYPES = {"key": Key, "sortField": SortField, "name": Key, "id": ApiKeyId}
+_ETAG = '(W/)?"[0-9]{1,15}([.][0-9]{1,15}(-m)?)?"'
+_REQUEST_HEADERS: dict[str, Schema] = {
+    "If-Match": {
+        "description": "The ETag, or version, that the item must have, else 412; `*`: it must be there.",
+        "schema": {"anyOf": [{"enum": ["*"]}, {"type": "string", "pattern": f"^{_ETAG}$"}]},
+    },
+    "If-None-Match": {"description": "The ETags that the client has: 304.", "schema": {"type": "string"}},
+    "If-None-Match: *": {
+        "description": "The item must not be there yet, else 412.",
+        "schema": {"type": "string", "enum": ["*"]},
+    },
+    "Prefer": {
+        "description": "`return=minimal`: an answer without the item: 204, or 201; of many only names and versions.",
+        "schema": {"type": "string"},
+    },
+    "X-Request-Id": {
+        "description": "Names the request: up to 128 visible characters of ASCII, else the server makes a name.",
+        "schema": {"type": "string"},
+    },
+}
+_ANSWER_HEADERS: dict[str, Schema] = {
+    "ETag": {"description": 'Of the item: `"<version>.<end of its lock>"`.', "schema": {"pattern": f"^{_ETAG}$"}},
+    "Location": {"description": "Of what was made.", "schema": {"pattern": "^/v1/"}},
+    "Link": {"description": 'The next page, `rel="next"`, if there is one.', "schema": {}},
+    "Preference-Applied": {"description": "That the preference was met.", "schema": {"enum": ["return=minimal"]}},
+    "Retry-After": {"description": "Seconds until a repeat makes sense.", "schema": {"pattern": "^[0-9]+$"}},
+    "WWW-Authenticate": {"description": "Which key is asked for, and what is wrong with it.", "schema": {}},
+    "X-Request-Id": {"description": "The request's own, or a new one.", "schema": {"minLength": 1}},
+}
+_ALWAYS = ("X-Request-Id",)
+_HEADERS_OF = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+_SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: `Authorization: Bearer hl_...`."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-KEY", "description": "The same, on its own."},
+}
+_WEBHOOK_HEADERS = {
+    "webhook-id": "Names the event; the same at every attempt.",
+    "webhook-timestamp": "Seconds since 1970; new at every attempt.",
+    "webhook-signature": "`v1,` and the base64 HMAC-SHA256 over `id.timestamp.body` (Standard Webhooks).",
+    "X-API-KEY": "The trigger's API key, if it has one.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """An operation where it stands. ``parameters`` are the names in its path."""
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    operation: Operation
+    scopes: Collection[str]
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names in its path."""
+        return re.findall(r"{(\w+)}", self.path)
+
+
+def described(routes: Iterable[BaseRoute]) -> Iterator[Described]:
+    """All operations of the routes.
+
+    Raises:
+        LookupError: nothing was said of one.
+    """
+    for route in routes:
+        if isinstance(route, Route):
+            path = re.sub(r"{(\w+?)(?::path)?}", lambda match: f"{{{_camel(match[1])}}}", route.path)
+            for method, endpoint in endpoints(route).items():
+                endpoint = inspect.unwrap(endpoint)
+                operation = operation_of(endpoint)
+                if operation is None:
+                    raise LookupError(f"{method} {route.path}: say what it takes and answers, by @Operation(...)")
+                yield Described(method, path, endpoint, operation, SCOPES.get((method, route.path), OPEN))
+
+
+def build(routes: Sequence[BaseRoute]) -> dict[str, Any]:
+    """The document of these routes; a twentieth of a second, so it is kept.
+
+    Raises:
+        LookupError: a route is not described.
+    """
+    found = list(described(routes))
+    builder = _Builder(found)
+    paths: dict[str, dict[str, Any]] = {}
+    for one in found:
+        paths.setdefault(one.path, {})[one.method.lower()] = builder.operation(one)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Hookline", "version": version("hookline"), "description": _ABOUT},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "paths": paths,
+        "webhooks": {"itemChanged": {"post": builder.webhook()}},
+        "components": builder.components(),
+    }
+
+
+class Document:
+    """The document of an application's routes, made when it is first asked for, as a value and as a page."""
+
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+        self._routes = routes
+
+    @cached_property
+    def value(self) -> dict[str, Any]:
+        """The document itself."""
+        return build(self._routes)
+
+    @cached_property
+    def page(self) -> bytes:
+        """The document as a page to read."""
+        return page.render(self.value).encode()
+
+
+class _Builder:
+    def __init__(self, found: Sequence[Described]) -> None:
+        self._by_name = {one.operation.name: one for one in found}
+        kinds = {id(kind): kind for kind in _kinds(found)}
+        schemas, self._components = msgspec.json.schema_components(kinds.values(), ref_template=REFERENCE)
+        self._schemas = dict(zip(kinds, schemas, strict=True))
+        self._problems: dict[str, Any] = {}
+
+    def components(self) -> dict[str, Any]:
+        """What the operations refer to, once they are made."""
+        return {
+            "securitySchemes": _SECURITY,
+            "schemas": {name: _plain(schema) for name, schema in sorted((self._components | SCHEMAS).items())},
+            "responses": dict(sorted(self._problems.items())),
+            "parameters": {name: _header_parameter(name) for name in _ALWAYS},
+            "headers": {
+                name: told | {"schema": {"type": "string"} | told["schema"]} for name, told in _ANSWER_HEADERS.items()
+            },
+        }
+
+    def operation(self, one: Described) -> dict[str, Any]:
+        """One operation object."""
+        said = one.operation
+        summary, _, description = _plain(inspect.getdoc(one.endpoint) or "").partition("\n\n")
+        shown: dict[str, Any] = {
+            "operationId": said.name,
+            "tags": [_tag(one.path)],
+            "summary": summary.removesuffix("."),
+            "parameters": self._parameters(one),
+            "responses": self._responses(one),
+        }
+        if one.scopes:
+            shown["security"] = [{name: sorted(one.scopes)} for name in _SECURITY]
+            description += f"\n\nScope: {' or '.join(f'`{scope}`' for scope in sorted(one.scopes))}."
+        if description:
+            shown["description"] = description.strip()
+        if said.takes:
+            shown["requestBody"] = {"required": said.needed, "content": self._request(said)}
+        return shown
+
+    def webhook(self) -> dict[str, Any]:
+        """What is posted to triggers, as an operation that receivers serve."""
+        return {
+            "operationId": "itemChanged",
+            "summary": "An item changed",
+            "description": "Posted to each matching trigger, at least once and not always in order: `version` says "
+            "which is later. Any 2xx is a delivery, 410 ends the attempts; all else is tried again.",
+            "parameters": [
+                {"name": name, "in": "header", "required": name != "X-API-KEY", "description": text}
+                | {"schema": {"type": "string"}}
+                for name, text in _WEBHOOK_HEADERS.items()
+            ],
+            "requestBody": {"required": True, "content": {JSON: {"schema": self._schema(shapes.Webhook)}}},
+            "responses": {
+                "2XX": {"description": "Delivered."},
+                "410": {"description": "The endpoint is gone: no further attempts."},
+                "default": {"description": "To be tried again."},
+            },
+        }
+
+    def _schema(self, kind: Any) -> Schema:
+        if isinstance(kind, tuple) and len(kind) > 1:
+            return {"anyOf": [self._schema(one) for one in kind]}
+        schema: Schema = _plain(self._schemas[id(kind[0] if isinstance(kind, tuple) else kind)])
+        return schema
+
+    def _parameters(self, one: Described) -> list[Any]:
+        shown: list[Any] = [
+            self._parameter(name, "path", _PATH_TYPES[name]) | {"required": True} for name in one.parameters
+        ]
+        shown += [self._parameter(name, "query", kind) for name, kind in one.operation.query.items()]
+        headers = (*one.operation.headers, *(("Prefer",) if one.operation.optional else ()))
+        shown += [_header_parameter(name) for name in headers]
+        return shown + [{"$ref": f"#/components/parameters/{name}"} for name in _ALWAYS]
+
+    def _parameter(self, name: str, place: str, kind: Any) -> dict[str, Any]:
+        schema = dict(self._schema(kind))
+        return {"name": name, "in": place, "description": schema.pop("description", ""), "schema": schema}
+
+    def _request(self, said: Operation) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        for media_type, kinds in said.takes.items():
+            content[media_type] = {"schema": self._schema(kinds)}
+            if media_type == JSON:
+                content[MSGPACK] = dict(content[JSON])
+                if said.example is not None:
+                    content[JSON]["example"] = said.example
+        return content
+
+    def _responses(self, one: Described) -> dict[str, Any]:
+        said = one.operation
+        replies = dict(said.replies)
+        if said.optional and 200 in replies:
+            replies[204] = Reply("Done; the client wanted no body.", headers=replies[200].headers)
+        shown = {status: self._reply(reply, optional=said.optional) for status, reply in replies.items()}
+        codes: dict[int, list[str]] = {}
+        for code in sorted(set(said.codes(one.method, one.path, guarded=bool(one.scopes)))):
+            codes.setdefault(KINDS[code][0], []).append(code)
+        for status, some in codes.items():
+            if status in shown:
+                raise LookupError(f"{said.name}: {status} is a problem document and something else")
+            shown[status] = self._problem(status, some)
+        return {str(status): shown[status] for status in sorted(shown)}
+
+    def _reply(self, reply: Reply, *, optional: bool) -> dict[str, Any]:
+        names = (*reply.headers, *(("Preference-Applied",) if optional else ()), *_ALWAYS)
+        shown: dict[str, Any] = {"description": reply.says, "headers": _refer(names)}
+        if reply.media_types:
+            shown["content"] = {kind: {"schema": {"type": "string"}} for kind in reply.media_types}
+        elif reply.shape is not None:
+            schema = self._schema(reply.shape)
+            lines = self._schema(reply.lines) if reply.lines else schema
+            shown["content"] = {JSON: {"schema": schema}, MSGPACK: {"schema": schema}, LINES: {"schema": lines}}
+            if reply.text:
+                shown["content"][TEXT] = {"schema": {"type": "string"}}
+        if reply.links:
+            shown["links"] = {name: self._link(name) for name in reply.links}
+        return shown
+
+    def _link(self, name: str) -> dict[str, Any]:
+        names = self._by_name[name].parameters
+        return {"operationId": name, "parameters": {name: f"$response.body#/{name}" for name in names}}
+
+    def _problem(self, status: int, codes: list[str]) -> dict[str, str]:
+        """A reference to the answer with one of these codes, which operations share."""
+        name = f"{status}.{'.'.join(codes)}"
+        told = {"status": {"const": status}, "code": {"enum": codes}}
+        schema = {"allOf": [{"$ref": REFERENCE.format(name="Problem")}, {"properties": told}]}
+        self._problems[name] = {
+            "description": " ".join(f"`{code}`: {KINDS[code][1]}." for code in codes),
+            "headers": _refer((*_HEADERS_OF.get(status, ()), *_ALWAYS)),
+            "content": {PROBLEM: {"schema": schema}, MSGPACK: {"schema": schema}},
+        }
+        return {"$ref": f"#/components/responses/{name}"}
+
+
+def _kinds(found: Iterable[Described]) -> Iterator[Any]:
+    """Every type that the document shows."""
+    yield from (shapes.Problem, shapes.Webhook, *_PATH_TYPES.values())
+    for one in found:
+        yield from one.operation.query.values()
+        for kinds in one.operation.takes.values():
+            yield from kinds
+        for reply in one.operation.replies.values():
+            yield from reply.lines
+            yield from reply.shape if isinstance(reply.shape, tuple) else (reply.shape,) if reply.shape else ()
+
+
+def _header_parameter(name: str) -> dict[str, Any]:
+    return {"name": name.partition(":")[0], "in": "header", **_REQUEST_HEADERS[name]}
+
+
+def _refer(headers: Iterable[str]) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
+
+
+def _tag(path: str) -> str:
+    place = re.match(r"/v1/([\w-]+)", path)
+    return place[1] if place else "server"
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)
+
+
+def _plain(value: Any) -> Any:
+    """The same, where literals in descriptions are written as Markdown does."""
+    if isinstance(value, str):
+        return value.replace("``", "`")
+    if isinstance(value, Mapping):
+        return {name: _plain(member) for name, member in value.items()}
+    return [_plain(member) for member in value] if isinstance(value, list) else value

@@ -1,0 +1,157 @@
+"""The API's document: whole, valid, and readable as a page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from html import unescape
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api import Api, asking
+from contract import Contract
+from hookline import Datastore
+from hookline_server import page
+from hookline_server.app import ROUTES, create_app
+from hookline_server.body import Body
+from hookline_server.openapi import build
+from hookline_server.orchestrator import Orchestration
+from hookline_server.problem import KINDS
+
+DOCUMENT = build(ROUTES)
+OPERATIONS = [
+    (method, path, operation) for path, methods in DOCUMENT["paths"].items() for method, operation in methods.items()
+]
+
+
+def kinds(kind: type[Any]) -> Iterator[type[Any]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from kinds(one)
+
+
+async def undescribed(request: Request) -> Response:
+    return Response()
+
+
+def test_a_route_that_says_nothing_is_found() -> None:
+    with pytest.raises(LookupError, match="GET /new"):
+        build([*ROUTES, Route("/new", undescribed, methods=["GET"])])
+
+
+@pytest.mark.parametrize("kind", [*kinds(Body), Orchestration], ids=lambda kind: kind.__name__)
+def test_every_field_of_a_request_is_described(kind: type[Body]) -> None:
+    shown = DOCUMENT["components"]["schemas"].get(kind.__name__)
+    if shown is None:
+        assert list(kinds(kind)), "a request that no operation takes, and no other is made of"
+        return
+    assert set(kind.__struct_encode_fields__) <= shown["properties"].keys()
+    assert shown["description"]
+
+
+def test_what_is_referred_to_is_there() -> None:
+    for reference in set(re.findall(r'"#/components/[^"]+"', json.dumps(DOCUMENT))):
+        _, _, group, name = json.loads(reference).split("/")
+        assert name in DOCUMENT["components"][group], reference
+
+
+def test_names_of_operations_are_unique() -> None:
+    names = [operation["operationId"] for _, _, operation in OPERATIONS]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("schema", DOCUMENT["components"]["schemas"].values(), ids=DOCUMENT["components"]["schemas"])
+def test_schemas_are_json_schema(schema: dict[str, Any]) -> None:
+    jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=lambda value: str(value)[:40])
+def test_an_operation_says_what_it_does(method: str, path: str, operation: dict[str, Any]) -> None:
+    assert operation["summary"]
+    for parameter in operation["parameters"]:
+        assert parameter.get("$ref") or parameter["description"], parameter
+    if "requestBody" in operation:
+        assert operation["requestBody"]["content"]["application/json"]["example"]
+    assert all(tag in {one["name"] for one in DOCUMENT["tags"]} for tag in operation["tags"])
+
+
+async def test_it_is_served(api: Api) -> None:
+    answer = await api("GET", "/openapi.json")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.data == json.loads(json.dumps(DOCUMENT))
+
+
+async def test_every_example_is_taken(datastore: Datastore) -> None:
+    """What a reader copies works: bodies first, then reads, then deletions."""
+    made = ""
+    order = {"put": 0, "post": 0, "patch": 1, "get": 2, "delete": 3}
+    async with asking(create_app(datastore)) as api:
+        for method, path, operation in sorted(OPERATIONS, key=lambda one: order[one[0]]):
+            command = shlex.split(page.curl(method, path, operation))
+            url = next(word for word in command if word.startswith(page.BASE))
+            body = json.loads(command[command.index("-d") + 1]) if "-d" in command else None
+            answer = await api(method.upper(), url.removeprefix(page.BASE).replace("the-id", made), body)
+            made = answer.data["id"] if path == "/v1/api-keys" and method == "post" else made
+            assert 200 <= answer.status < 300, (command, answer)
+
+
+async def test_the_page_may_run_only_its_own_script_and_style(api: Api) -> None:
+    answer = await api("GET", "/docs")
+    text = answer.body.decode()
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; ")
+    for kind, tag in (("style-src", "style"), ("script-src", "script")):
+        (inside,) = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"{kind} 'sha256-{digest}'" in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    # Nothing that a policy would have to refuse, and nothing from elsewhere.
+    assert not re.search(r"<(link|img|iframe|object|embed|form)\b|\bsrc=|\bon\w+=|\bstyle=|url\(|@import", text)
+    assert all(target.startswith(("#", "/")) for target in re.findall(r'href="([^"]*)"', text))
+
+
+async def test_the_page_leads_to_everything(api: Api) -> None:
+    text = (await api("GET", "/docs")).body.decode()
+    assert '<meta name="viewport"' in text
+    shown = unescape(re.sub(r"<[^>]+>", "", text))
+    ids = set(re.findall(r'id="([^"]+)"', text))
+    for method, path, operation in OPERATIONS:
+        assert operation["operationId"] in ids
+        assert path in shown
+        assert page.curl(method, path, operation) in shown
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        assert f"schema-{name}" in ids
+        assert all(f"<code>{field}</code>" in text for field in schema.get("properties", {}))
+    assert {target[1:] for target in re.findall(r'href="(#[^"]+)"', text)} <= ids
+    described_codes = {code for name in DOCUMENT["components"]["responses"] for code in name.split(".")[1:]}
+    assert set(KINDS) - described_codes == {"bad_request", "method_not_allowed"}
+    assert all(f"<code>{code}</code>" in text for code in described_codes)
+
+
+def test_markup_in_a_description_is_text() -> None:
+    spoilt = json.loads(json.dumps(DOCUMENT).replace("Read an item", "<script>alert(1)</script>"))
+    assert page.render(spoilt).count("<script>") == 1
+
+
+def test_the_contract_refuses_what_is_not_described() -> None:
+    contract = Contract()
+    headers = {"content-type": "application/json", "x-request-id": "r"}
+    contract.check("GET", "/livez", 200, headers, b'{"status": "ok"}')
+    for status, more, body in [
+        (201, {}, b'{"status": "ok"}'),
+        (200, {"x-new": "1"}, b'{"status": "ok"}'),
+        (200, {"content-type": "text/html"}, b'{"status": "ok"}'),
+        (200, {}, b'{"status": "ok", "new": 1}'),
+        (500, {"content-type": "application/problem+json"}, b'{"code": "locked"}'),
+    ]:
+        with pytest.raises(AssertionError):
+            contract.check("GET", "/livez", status, headers | more, body)
