@@ -15,8 +15,11 @@ from hookline.errors import Flaw, Invalid
 from hookline.keys import PARTITIONS_MAX
 
 _ORIGIN = re.compile(r"\*|https?://[^/\s,?#@]+", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9._:/@-]{1,128}", re.ASCII)
 LEVELS = ("debug", "info", "warning", "error")
 STORE_SCHEMES = ("redis://", "rediss://", "unix://")
+ROLES = ("api", "relay", "orchestrator")
+"""What a process may do: answer HTTP; post webhooks; run stored rules, and see to what is due or has expired."""
 
 
 def _setting(
@@ -63,6 +66,23 @@ class Settings:
     )
     host: str = _setting("127.0.0.1", "address to listen on")
     port: int = _setting(8080, "port to listen on; 0 picks a free one", 0, 65_535)
+    roles: tuple[str, ...] = _setting(
+        ROLES,
+        f"what to do, of {', '.join(ROLES)}; without api it listens on no port, and each role is to run somewhere",
+    )
+    probe_port: int | None = _setting(
+        None, "port for /livez, /readyz and /metrics alone, where the roles are without api; none: no port", 0, 65_535
+    )
+    workers: int = _setting(1, "processes that do it, on one port", 1, 256)
+    name: str | None = _setting(
+        None,
+        "what a process is called among all of the store, after a restart too: its relay goes on with what it had"
+        " taken; none: host name and port, or roles",
+    )
+    drain: float = _setting(
+        0.0, "how long to go on serving when asked to stop, with /readyz at 503, until load balancers have noticed", 0
+    )
+    grace: float = _setting(30.0, "longest time that stopping may take, the drain included", 2)
     store_url: str | None = _setting(
         None,
         "redis://, rediss:// or unix:// URL of a store, or of nodes of a cluster, separated by commas; none: the"
@@ -187,6 +207,10 @@ def _flaws(setting: Field[Any], value: Any) -> Iterator[str]:
         yield "expected networks such as 10.1.0.0/16, separated by commas"
     elif setting.name == "cors_origins" and not all(map(_ORIGIN.fullmatch, value)):
         yield "expected origins such as https://app.example, separated by commas, or *"
+    elif setting.name == "roles" and not (value and set(value) <= set(ROLES)):
+        yield f"expected one or more of {', '.join(ROLES)}, separated by commas"
+    elif setting.name == "name" and value is not None and not _NAME.fullmatch(value):
+        yield "expected up to 128 letters, digits and . _ : / @ -"
     elif setting.name == "namespace":
         # Only here: items bring along what a command that just shows its help need not wait for.
         from hookline.item import check_namespace

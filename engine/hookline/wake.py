@@ -54,7 +54,8 @@ class Wakes:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), context=Context())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._subscribed.wait(), _RECONNECT)
+            async with asyncio.timeout(_RECONNECT):
+                await self._subscribed.wait()
 
     def add(self, topic: str, listener: Listener) -> None:
         """Set the listener at each message of the topic from now on."""
@@ -112,6 +113,8 @@ class Wakes:
 
 async def pause(event: asyncio.Event, seconds: float) -> None:
     """Wait for the event, at most so long; then clear it."""
+    # Not wait_for, which up to Python 3.11 forgets that it was cancelled if the event is set at the same moment.
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
     event.clear()

@@ -19,7 +19,7 @@ from hookline_server.guard import OPEN, SCOPES
 from hookline_server.negotiate import JSON, LINES, MSGPACK, TEXT
 from hookline_server.operation import Operation, Reply, operation_of
 from hookline_server.problem import KINDS
-from hookline_server.routes import Endpoint, endpoints
+from hookline_server.routes import Endpoint, served_by
 
 PROBLEM = "application/problem+json"
 _ABOUT = """\
@@ -58,6 +58,10 @@ _REQUEST_HEADERS: dict[str, Schema] = {
         "description": "`return=minimal`: an answer without the item: 204, or 201; of many only names and versions.",
         "schema": {"type": "string"},
     },
+    "traceparent": {
+        "description": "The trace that the request is part of (W3C Trace Context).",
+        "schema": {"type": "string"},
+    },
     "X-Request-Id": {
         "description": "Names the request: up to 128 visible characters of ASCII, else the server makes a name.",
         "schema": {"type": "string"},
@@ -70,9 +74,15 @@ _ANSWER_HEADERS: dict[str, Schema] = {
     "Preference-Applied": {"description": "That the preference was met.", "schema": {"enum": ["return=minimal"]}},
     "Retry-After": {"description": "Seconds until a repeat makes sense.", "schema": {"pattern": "^[0-9]+$"}},
     "WWW-Authenticate": {"description": "Which key is asked for, and what is wrong with it.", "schema": {}},
+    "RateLimit-Policy": {
+        "description": "Requests that a caller may make in so many seconds, if limited.",
+        "schema": {},
+    },
+    "RateLimit": {"description": "How many are left, and in how many seconds all are again.", "schema": {}},
     "X-Request-Id": {"description": "The request's own, or a new one.", "schema": {"minLength": 1}},
 }
-_ALWAYS = ("X-Request-Id",)
+_ALWAYS = ("RateLimit-Policy", "RateLimit", "X-Request-Id")
+_ANY_REQUEST = ("X-Request-Id", "traceparent")
 _HEADERS_OF = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: `Authorization: Bearer hl_...`."},
@@ -83,7 +93,9 @@ _WEBHOOK_HEADERS = {
     "webhook-timestamp": "Seconds since 1970; new at every attempt.",
     "webhook-signature": "`v1,` and the base64 HMAC-SHA256 over `id.timestamp.body` (Standard Webhooks).",
     "X-API-KEY": "The trigger's API key, if it has one.",
+    "traceparent": "The trace of the request that made the change, if it was part of one (W3C Trace Context).",
 }
+_WEBHOOK_OPTIONAL = ("X-API-KEY", "traceparent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +123,7 @@ def described(routes: Iterable[BaseRoute]) -> Iterator[Described]:
     for route in routes:
         if isinstance(route, Route):
             path = re.sub(r"{(\w+?)(?::path)?}", lambda match: f"{{{_camel(match[1])}}}", route.path)
-            for method, endpoint in endpoints(route).items():
+            for method, endpoint in served_by(route).items():
                 endpoint = inspect.unwrap(endpoint)
                 operation = operation_of(endpoint)
                 if operation is None:
@@ -172,7 +184,7 @@ class _Builder:
             "securitySchemes": _SECURITY,
             "schemas": {name: _plain(schema) for name, schema in sorted((self._components | SCHEMAS).items())},
             "responses": dict(sorted(self._problems.items())),
-            "parameters": {name: _header_parameter(name) for name in _ALWAYS},
+            "parameters": {name: _header_parameter(name) for name in _ANY_REQUEST},
             "headers": {
                 name: told | {"schema": {"type": "string"} | told["schema"]} for name, told in _ANSWER_HEADERS.items()
             },
@@ -206,7 +218,7 @@ class _Builder:
             "description": "Posted to each matching trigger, at least once and not always in order: `version` says "
             "which is later. Any 2xx is a delivery, 410 ends the attempts; all else is tried again.",
             "parameters": [
-                {"name": name, "in": "header", "required": name != "X-API-KEY", "description": text}
+                {"name": name, "in": "header", "required": name not in _WEBHOOK_OPTIONAL, "description": text}
                 | {"schema": {"type": "string"}}
                 for name, text in _WEBHOOK_HEADERS.items()
             ],
@@ -231,7 +243,7 @@ class _Builder:
         shown += [self._parameter(name, "query", kind) for name, kind in one.operation.query.items()]
         headers = (*one.operation.headers, *(("Prefer",) if one.operation.optional else ()))
         shown += [_header_parameter(name) for name in headers]
-        return shown + [{"$ref": f"#/components/parameters/{name}"} for name in _ALWAYS]
+        return shown + [{"$ref": f"#/components/parameters/{name}"} for name in _ANY_REQUEST]
 
     def _parameter(self, name: str, place: str, kind: Any) -> dict[str, Any]:
         schema = dict(self._schema(kind))

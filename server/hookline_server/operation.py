@@ -9,7 +9,10 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 READS = frozenset({"GET", "HEAD"})
-_ANY = ("internal",)
+_ANY = (
+    "internal",
+    *("malformed_request", "request_timeout", "target_too_long", "headers_too_large", "rate_limited", "overloaded"),
+)
 _STORE = ("unavailable", "corrupt")
 _API = ("not_acceptable", "invalid", *_STORE)
 _WRITES = ("store_full", "outcome_unknown")

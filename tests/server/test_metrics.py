@@ -20,9 +20,11 @@ from api import Api, asking
 from conftest import Clock, wait_until
 from hookline import Datastore, SecretBox, Settings
 from hookline.embedded import find_server
+from hookline.errors import Unavailable
 from hookline.figures import FAMILIES, Family
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
+from hookline_server.namespaces import Namespaces
 from hookline_server.peers import Peers
 from hookline_server.relay import Relay
 from process import running_store
@@ -188,8 +190,32 @@ async def test_keys_have_a_bound(api: Api, datastore: Datastore, monkeypatch: py
 
 async def test_namespaces_have_a_bound(api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hookline_server.survey.NAMESPACES_MAX", 1)
-    monkeypatch.setattr(api.app.state.metrics, "_datastores", lambda: [datastore, datastore])
+
+    async def both() -> list[Datastore]:
+        return [datastore, datastore]
+
+    monkeypatch.setattr(api.app.state.metrics, "_datastores", both)
     assert (await scrape(api)).value("hookline_namespaces_left_out") == 1
+
+
+async def test_a_namespace_that_nobody_uses_is_told_of(
+    api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Namespaces(datastore) as before:
+        await (await before.open("acme")).create("jobs", "a", metadata={"status": "not_started"})
+    async with Namespaces(datastore) as namespaces:
+        monkeypatch.setattr(api.app.state.metrics, "_datastores", namespaces.at_work)
+        page = await scrape(api)
+        assert page.value("hookline_claimable_items", namespace="acme", key="jobs") == 1
+        assert page.samples["hookline_store_up"] == {
+            (("namespace", "acme"),): 1, (("namespace", "default"),): 1,
+        }  # fmt: skip
+        monkeypatch.setattr(datastore.connection, "command_on", unavailable)
+        assert len((await scrape(api)).samples["hookline_store_up"]) == 2
+
+
+async def unavailable(*_: object) -> None:
+    raise Unavailable("gone")
 
 
 def test_rows_have_a_bound(families: Mapping[str, Family], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +272,7 @@ PROCESS = """
 import sys
 from pathlib import Path
 from hookline.figures import Family
+from hookline_server.namespaces import Namespaces
 from hookline_server.peers import Peers
 counter, gauge, histogram = (Family(kind, f"test_{kind}", "", ("l",)) for kind in ("counter", "gauge", "histogram"))
 peers = Peers(Path(sys.argv[1]), 1)
