@@ -75,7 +75,7 @@ _ANSWER_HEADERS: dict[str, Schema] = {
     "Retry-After": {"description": "Seconds until a repeat makes sense.", "schema": {"pattern": "^[0-9]+$"}},
     "WWW-Authenticate": {"description": "Which key is asked for, and what is wrong with it.", "schema": {}},
     "RateLimit-Policy": {
-        "description": "Requests that a caller may make in so many seconds, if limited.",
+        "description": "Requests of a caller in so many seconds, if limited.",
         "schema": {},
     },
     "RateLimit": {"description": "How many are left, and in how many seconds all are again.", "schema": {}},
