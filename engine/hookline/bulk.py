@@ -77,12 +77,13 @@ def _set_status(
 async def _change(
     datastore: Datastore, key: str, where: object, call: Callable[[Item], Call], cursor: str | None
 ) -> AsyncGenerator[Progress, None]:
-    """Walk the items that match and change each at the version that was found.
+    """Walk the items that match and change each at the version that was found, which it is once.
 
     What changes while it runs comes by again at the end of its index: that is passed over, so the walk has an end.
     """
     if check_key(key).startswith(RESERVED_PREFIX):
         raise ReservedKey
+    datastore = datastore.unmarked()
     begun, cursor = _read_cursor(cursor) if cursor else (await datastore.connection.now_ms(), None)
     done = passed_over = 0
     while True:

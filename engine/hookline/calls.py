@@ -1,11 +1,11 @@
-"""Makes the call of each verb from its arguments, which are checked here. No store, no clock."""
+"""Makes the call of each verb from its arguments, which are checked here. No store."""
 
 from __future__ import annotations
 
 import random
 import secrets as nonces
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hookline import codec
@@ -16,6 +16,7 @@ from hookline.item import RESERVED_PREFIX, STARTED, TERMINAL, check_key, check_s
 from hookline.keys import item_name, partition_of, partition_tag
 from hookline.keysettings import encode_backoff
 from hookline.secret import SecretBox
+from hookline.sortfield import new_sort_field
 from hookline.where import Where, compile_where
 
 CLAIM_MAX = 500
@@ -48,11 +49,12 @@ class Calls:
     def create(
         self,
         key: str,
-        sort_field: str,
+        sort_field: str | None = None,
         *,
         content: object = None,
         metadata: object = None,
         trigger_urls: object = None,
+        partition: int | None = None,
         upsert: bool = False,
         version: int | None = None,
         match: int | None = None,
@@ -61,10 +63,16 @@ class Calls:
     ) -> Call:
         """Create an item; with ``upsert`` replace the one that exists, whole.
 
+        Without a sortField it gets one that is unique and time-ordered, and that lies in the ``partition``, if one is
+        named.
+
         Raises:
             Invalid: an argument has the wrong form; every bad field is named.
             ReservedKey: the key begins with ``hookline.``.
         """
+        generated = sort_field is None
+        if sort_field is None:
+            sort_field = new_sort_field(check_key(key), partition, self.partitions)
         self._writable(key, sort_field, reserved)
         change = self._change(key, sort_field, content, metadata, trigger_urls)
         if not upsert:
@@ -79,7 +87,8 @@ class Calls:
         request.pop("unset", None)  # nothing is there to be removed
         if upsert:
             request |= {"upsert": True, "replace": True}
-        return self._call("create_drain" if reserved else "create", key, sort_field, request)
+        call = self._call("create_drain" if reserved else "create", key, sort_field, request)
+        return replace(call, generated=True) if generated else call
 
     def update(
         self,

@@ -137,6 +137,7 @@ class Settings:
     requests_max: int = _setting(2000, "requests under way at once, those that wait included; more are refused", 1)
     rate_limit: int = _setting(0, "requests that one caller may make in HOOKLINE_RATE_WINDOW; 0 is no limit", 0)
     rate_window: float = _setting(60.0, "the time in which so many requests may be made", 1)
+    idempotency_keep: float = _setting(86_400.0, "how long the answer to an Idempotency-Key is kept", 1)
     outbox_max: int = _setting(
         1_000_000, "webhook events of a partition that may wait; more are refused", 0, section="Webhooks"
     )

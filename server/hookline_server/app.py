@@ -14,6 +14,7 @@ from hookline_server.edge import Edge
 from hookline_server.gate import Gate
 from hookline_server.guard import guarded
 from hookline_server.metrics import Metrics, Served
+from hookline_server.once import repeatable
 from hookline_server.openapi import Document
 from hookline_server.peers import Peers
 from hookline_server.problem import respond
@@ -35,7 +36,7 @@ from hookline_server.routes import (
 from hookline_server.traffic import Traffic
 
 ROUTES: list[Route] = [
-    guarded(route)
+    guarded(repeatable(route))
     for route in (
         *items.routes,
         *item.routes,
@@ -51,7 +52,10 @@ ROUTES: list[Route] = [
         *metrics.routes,
     )
 ]
-"""Every route, behind its guard. The first that matches wins, so what is called most comes first."""
+"""Every route, behind its guard, honouring idempotency keys.
+
+The first that matches wins, so what is called most comes first.
+"""
 
 PROBES = [route for route in ROUTES if route.path in ("/livez", "/readyz", "/metrics")]
 """What a process is asked that does something else than to answer."""
@@ -103,6 +107,7 @@ def create_app(
     app.state.rate = rate
     app.state.gate = gate
     app.state.ready = ready
+    app.state.under_way = set()
     app.state.document = Document(ROUTES)
 
     async def home() -> list[Datastore]:

@@ -21,6 +21,8 @@ from hookline_server.problem import Problem
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 JSON = ("application/json", *MSGPACKS)
 """What a value may be written as: msgpack holds the same ones."""
+KEPT = "hookline.body"
+"""Where a request's scope has its body, if that was read before its time."""
 MERGE_PATCH = "application/merge-patch+json"
 WAIT_MAX = 25.0
 """Seconds: well below the minute after which load balancers give an idle connection up."""
@@ -74,6 +76,16 @@ async def decoded(request: Request, decode: heavy.Decode, raw: bytes) -> Any:
     return await heavy.read(decode, raw, caller_of(request).id or peer_of(request.scope))
 
 
+async def keep_bytes(request: Request, most: int) -> bytes:
+    """The whole body, which :func:`read_bytes` gives once more.
+
+    Raises:
+        Problem: as that.
+    """
+    request.scope[KEPT] = raw = await read_bytes(request, most)
+    return raw
+
+
 async def read_bytes(request: Request, most: int) -> bytes:
     """The whole body, of at most so many bytes once it is inflated, whatever Content-Length says of it.
 
@@ -83,6 +95,11 @@ async def read_bytes(request: Request, most: int) -> bytes:
     declared = head.field(request, b"content-length") or ""
     if declared.isdigit() and int(declared) > most:
         raise too_large(most)
+    if KEPT in request.scope:
+        kept: bytes = request.scope[KEPT]
+        if len(kept) > most:
+            raise too_large(most)
+        return kept
     pieces: list[bytes] = []
     size = 0
     async for piece in content(request):

@@ -35,7 +35,7 @@ _SENT = (
     "Accept, Authorization, Content-Encoding, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, "
     "X-API-Key, X-Request-Id"
 )
-_SHOWN = b"etag, location, link, preference-applied, retry-after, x-request-id"
+_SHOWN = b"etag, idempotency-replayed, location, link, preference-applied, retry-after, x-request-id"
 
 
 class Edge:

@@ -135,7 +135,7 @@ class Namespaces:
         await asyncio.gather(running, return_exceptions=True)
         (await self._opened(name)).wakes.rest()
 
-    async def at_work(self) -> list[Datastore]:
+    async def everyone(self) -> list[Datastore]:
         """Home, and the others in order of their names, also those that nothing is done for now.
 
         While the store does not answer, those that are open.

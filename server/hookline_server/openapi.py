@@ -17,6 +17,7 @@ from hookline_server import page, shapes
 from hookline_server.fields import REFERENCE, SCHEMAS, ApiKeyId, Key, Schema, SortField
 from hookline_server.guard import OPEN, SCOPES
 from hookline_server.negotiate import JSON, LINES, MSGPACK, TEXT
+from hookline_server.once import honours
 from hookline_server.operation import Operation, Reply, operation_of
 from hookline_server.problem import KINDS
 from hookline_server.routes import Endpoint, served_by
@@ -54,6 +55,10 @@ _REQUEST_HEADERS: dict[str, Schema] = {
         "description": "The item must not be there yet, else 412.",
         "schema": {"type": "string", "enum": ["*"]},
     },
+    "Idempotency-Key": {
+        "description": "The same for a request that is sent again: it takes effect once, and is answered alike.",
+        "schema": {"type": "string", "pattern": '^("[ !#-\\[\\]-~]{1,255}"|[!#-+.-~-]{1,255})$'},
+    },
     "Prefer": {
         "description": "`return=minimal`: an answer without the item: 204, or 201; of many only names and versions.",
         "schema": {"type": "string"},
@@ -70,6 +75,10 @@ _REQUEST_HEADERS: dict[str, Schema] = {
 _ANSWER_HEADERS: dict[str, Schema] = {
     "ETag": {"description": 'Of the item: `"<version>.<end of its lock>"`.', "schema": {"pattern": f"^{_ETAG}$"}},
     "Location": {"description": "Of what was made.", "schema": {"pattern": "^/v1/"}},
+    "Idempotency-Replayed": {
+        "description": "That nothing was done: the request came before.",
+        "schema": {"enum": ["true"]},
+    },
     "Link": {"description": 'The next page, `rel="next"`, if there is one.', "schema": {}},
     "Preference-Applied": {"description": "That the preference was met.", "schema": {"enum": ["return=minimal"]}},
     "Retry-After": {"description": "Seconds until a repeat makes sense.", "schema": {"pattern": "^[0-9]+$"}},
@@ -83,7 +92,7 @@ _ANSWER_HEADERS: dict[str, Schema] = {
 }
 _ALWAYS = ("RateLimit-Policy", "RateLimit", "X-Request-Id")
 _ANY_REQUEST = ("X-Request-Id", "traceparent")
-_HEADERS_OF = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+_HEADERS_OF = {401: ("WWW-Authenticate",), 409: ("Retry-After",), 429: ("Retry-After",), 503: ("Retry-After",)}
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: `Authorization: Bearer hl_...`."},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-KEY", "description": "The same, on its own."},
@@ -107,6 +116,7 @@ class Described:
     endpoint: Endpoint
     operation: Operation
     scopes: Collection[str]
+    repeatable: bool
 
     @property
     def parameters(self) -> list[str]:
@@ -128,7 +138,8 @@ def described(routes: Iterable[BaseRoute]) -> Iterator[Described]:
                 operation = operation_of(endpoint)
                 if operation is None:
                     raise LookupError(f"{method} {route.path}: say what it takes and answers, by @Operation(...)")
-                yield Described(method, path, endpoint, operation, SCOPES.get((method, route.path), OPEN))
+                scopes = SCOPES.get((method, route.path), OPEN)
+                yield Described(method, path, endpoint, operation, scopes, honours(method, route.path))
 
 
 def build(routes: Sequence[BaseRoute]) -> dict[str, Any]:
@@ -242,6 +253,7 @@ class _Builder:
         ]
         shown += [self._parameter(name, "query", kind) for name, kind in one.operation.query.items()]
         headers = (*one.operation.headers, *(("Prefer",) if one.operation.optional else ()))
+        headers += ("Idempotency-Key",) if one.repeatable else ()
         shown += [_header_parameter(name) for name in headers]
         return shown + [{"$ref": f"#/components/parameters/{name}"} for name in _ANY_REQUEST]
 
@@ -264,9 +276,10 @@ class _Builder:
         replies = dict(said.replies)
         if said.optional and 200 in replies:
             replies[204] = Reply("Done; the client wanted no body.", headers=replies[200].headers)
-        shown = {status: self._reply(reply, optional=said.optional) for status, reply in replies.items()}
+        more = ("Idempotency-Replayed",) if one.repeatable else ()
+        shown = {status: self._reply(reply, more, optional=said.optional) for status, reply in replies.items()}
         codes: dict[int, list[str]] = {}
-        for code in sorted(set(said.codes(one.method, one.path, guarded=bool(one.scopes)))):
+        for code in sorted(set(said.codes(one.method, one.path, guarded=bool(one.scopes), repeatable=one.repeatable))):
             codes.setdefault(KINDS[code][0], []).append(code)
         for status, some in codes.items():
             if status in shown:
@@ -274,8 +287,8 @@ class _Builder:
             shown[status] = self._problem(status, some)
         return {str(status): shown[status] for status in sorted(shown)}
 
-    def _reply(self, reply: Reply, *, optional: bool) -> dict[str, Any]:
-        names = (*reply.headers, *(("Preference-Applied",) if optional else ()), *_ALWAYS)
+    def _reply(self, reply: Reply, more: tuple[str, ...], *, optional: bool) -> dict[str, Any]:
+        names = (*reply.headers, *more, *(("Preference-Applied",) if optional else ()), *_ALWAYS)
         shown: dict[str, Any] = {"description": reply.says, "headers": _refer(names)}
         if reply.media_types:
             shown["content"] = {kind: {"schema": {"type": "string"}} for kind in reply.media_types}

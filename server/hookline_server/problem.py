@@ -54,6 +54,8 @@ KINDS: dict[str, tuple[int, str]] = {
     "stale_token": (409, "The claim has ended"),
     "not_claimable": (409, "The item cannot be claimed"),
     "cancelled": (409, "The item was cancelled"),
+    "idempotency_key_reused": (422, "The idempotency key came with another request"),
+    "idempotency_key_in_use": (409, "The idempotency key is in use"),
     "precondition_failed": (412, "The item is not as the request wants it"),
     "reserved_key": (403, "The key is reserved"),
     "paused": (409, "The key is paused"),

@@ -118,7 +118,7 @@ class Process:
         app = create_app(
             datastore,
             gate,
-            datastores=namespaces.at_work,
+            datastores=namespaces.everyone,
             cors_origins=self.settings.cors_origins,
             ready=ready,
             rate=rate_of(self.settings),

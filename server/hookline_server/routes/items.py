@@ -18,7 +18,6 @@ from hookline.codec import NATIVE
 from hookline.errors import Flaw, HooklineError, Invalid, OutcomeUnknown, Refused, Unavailable
 from hookline.item import check_value
 from hookline.query import Count, Page
-from hookline.sortfield import new_sort_field
 from hookline_server import body, head, shapes, strictjson
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, Body
@@ -123,7 +122,7 @@ async def _create_many(datastore: Datastore, batch: NewItems, *, minimal: bool) 
     calls: list[Call] = []
     flaws: list[Flaw] = []
     for place, item in enumerate(batch.items):
-        options: dict[str, Any] = {"sort_field": new_sort_field(), "upsert": batch.upsert}
+        options: dict[str, Any] = {"upsert": batch.upsert, "partition": datastore.partition_ahead(place)}
         try:
             calls.append(datastore.calls.create(**(options | item.given())))
         except Invalid as invalid:
@@ -292,7 +291,7 @@ async def _create_some(
             if line is None:
                 raise body.too_large(datastore.settings.body_max)
             given = body.convert(await body.decoded(request, strictjson.decode, line), NewItem).given()
-            calls[number] = datastore.calls.create(**({"sort_field": new_sort_field()} | given))
+            calls[number] = datastore.calls.create(**given, partition=datastore.partition_ahead(len(calls)))
         except (Problem, HooklineError) as error:
             results[number] = describe_error(error)
     try:
