@@ -179,7 +179,12 @@ CASES = [
     ),
     # One after another
     _fine("empty lines before", b"\r\n\r\n" + _GET + b"\r\n", 200),
-    _fine("body of a GET", _GET + b"Content-Length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN, 200),
+    _fine(
+        "body of a GET, which nobody reads",
+        _GET + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN,
+        200,
+        closes=True,
+    ),
     _fine("two in a row", _GET + b"\r\n" + _GET + b"\r\n", 200, 200),
     _fine("one and a bad one", _GET + b"\r\n" + _GET + b"X\r\n\r\n" + HIDDEN, 200, 400, closes=True),
     _fine("after the last", _GET + b"Connection: close\r\n\r\n" + HIDDEN, 200, closes=True),
