@@ -9,8 +9,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hookline.errors import MissingScope
 from hookline.grant import ADMIN, READ, WORK, WRITE
+from hookline_server.answer import ADDED
 from hookline_server.caller import CALLER, OPERATOR, UNLIMITED, anonymous
 from hookline_server.gate import Gate
+from hookline_server.limits import peer_of
 
 ANY = (READ, WRITE, WORK)
 """Any scope will do: what is asked for in the body is held against the key, operation by operation."""
@@ -75,7 +77,7 @@ class Guard:
     """Plain ASGI around one route: notes who asks as :data:`CALLER`, and lets nobody in who may not.
 
     Raises:
-        Problem: there is no API key, or not a good one.
+        Problem: there is no API key, or not a good one; or the caller has made too many requests.
         MissingScope: it has none of the scopes that the method asks for.
     """
 
@@ -97,6 +99,8 @@ class Guard:
             elif wanted.isdisjoint(caller.scopes):
                 raise MissingScope(f"the API key lacks the scope {' or '.join(sorted(wanted))}")
             scope[CALLER] = caller
+            if state.rate is not None:
+                scope[ADDED] += state.rate.take(caller.id or peer_of(scope))
         await self._app(scope, receive, send)
 
 

@@ -92,9 +92,14 @@ _ANSWER_HEADERS: dict[str, Schema] = {
     "Preference-Applied": {"description": "That the preference was met.", "schema": {"enum": ["return=minimal"]}},
     "Retry-After": {"description": "Seconds until a repeat makes sense.", "schema": {"pattern": "^[0-9]+$"}},
     "WWW-Authenticate": {"description": "Which key is asked for, and what is wrong with it.", "schema": {}},
+    "RateLimit-Policy": {
+        "description": "Requests of a caller in so many seconds, if limited.",
+        "schema": {},
+    },
+    "RateLimit": {"description": "How many are left, and in how many seconds all are again.", "schema": {}},
     "X-Request-Id": {"description": "The request's own, or a new one.", "schema": {"minLength": 1}},
 }
-_ALWAYS = ("X-Request-Id",)
+_ALWAYS = ("RateLimit-Policy", "RateLimit", "X-Request-Id")
 _ANY_REQUEST = ("X-Request-Id", "traceparent")
 _HEADERS_OF = {401: ("WWW-Authenticate",), 409: ("Retry-After",), 429: ("Retry-After",), 503: ("Retry-After",)}
 _SECURITY = {
