@@ -12,11 +12,12 @@ from hookline import codec
 from hookline.call import Call
 from hookline.codec import Change
 from hookline.errors import Flaw, Invalid, ReservedKey
-from hookline.item import NOT_STARTED, RESERVED_PREFIX, STARTED, TERMINAL, check_key, check_sort_field, read_triggers
+from hookline.item import NOT_STARTED, RESERVED_PREFIX, STARTED, TERMINAL, check_key, check_sort_field
 from hookline.keys import item_name, partition_of, partition_tag
 from hookline.keysettings import encode_backoff
 from hookline.secret import SecretBox
 from hookline.sortfield import new_sort_field
+from hookline.trigger import read_triggers
 from hookline.where import Where, compile_where
 
 CLAIM_MAX = 500

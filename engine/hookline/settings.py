@@ -118,6 +118,25 @@ class Settings:
         (), "sites whose pages may use the API in a browser, such as https://app.example; * is all of them"
     )
     body_max: int = _setting(1_048_576, "bytes of a request's body, at most", 1, section="Limits")
+    head_max: int = _setting(32_768, "bytes of a request's line and headers together, at most", 256)
+    target_max: int = _setting(8192, "bytes of a request's path and query, at most", 64)
+    headers_max: int = _setting(100, "headers of a request, at most", 1)
+    head_timeout: float = _setting(10.0, "longest time that the line and the headers of a request may take", 0.01)
+    stall_timeout: float = _setting(
+        10.0, "longest time that a body, or the reading of an answer, may fall behind HOOKLINE_TRANSFER_RATE", 0.01
+    )
+    transfer_rate: int = _setting(1000, "bytes a second in which a client sends a body or reads an answer, at least", 1)
+    unread_max: int = _setting(
+        268_435_456,
+        "bytes of answers that may wait for clients to read them; beyond, those with the most are cut off",
+        1,
+    )
+    keep_alive: float = _setting(75.0, "longest time that a connection is kept open between two requests", 0.01)
+    clients_max: int = _setting(10_000, "connections of clients at once", 1)
+    clients_per_address: int = _setting(1000, "connections at once from one address, or from one /64 of IPv6", 1)
+    requests_max: int = _setting(2000, "requests under way at once, those that wait included; more are refused", 1)
+    rate_limit: int = _setting(0, "requests that one caller may make in HOOKLINE_RATE_WINDOW; 0 is no limit", 0)
+    rate_window: float = _setting(60.0, "the time in which so many requests may be made", 1)
     idempotency_keep: float = _setting(86_400.0, "how long the answer to an Idempotency-Key is kept", 1)
     outbox_max: int = _setting(
         1_000_000, "webhook events of a partition that may wait; more are refused", 0, section="Webhooks"
@@ -129,6 +148,11 @@ class Settings:
         (1, 5, 30, 120, 600, 3600, 10_800, 28_800, 86_400),
         "waits between delivery attempts, in order, jittered by 20 %",
     )
+    loop_limit: int = _setting(
+        120, "webhooks of one item to one URL in a minute; each beyond waits 10 s, for it may be a loop; 0: no limit", 0
+    )
+    deliveries_keep_completed: float = _setting(86_400.0, "how long a delivery that succeeded at a retry is told of", 0)
+    deliveries_keep_failed: float = _setting(2_592_000.0, "how long a failed or cancelled delivery is kept", 0)
     egress_allow: tuple[str, ...] = _setting(
         (),
         "networks (CIDR) that webhooks may reach beyond the public ones, and loopback if the server listens there",

@@ -33,6 +33,7 @@ class Wakes:
         self._channel = channel
         self._idle_ends = idle_ends
         self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)
+        self._watchers: dict[Callable[[str | None], None], str] = {}
         self._task: asyncio.Task[None] | None = None
         self._ended: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
@@ -76,6 +77,17 @@ class Wakes:
             self._task, self._ended = None, self._task
             self._subscribed.clear()
 
+    def watch(self, prefix: str, hear: Callable[[str | None], None]) -> None:
+        """Call ``hear`` with each topic that begins with a prefix, and with None where messages may have been lost.
+
+        It hears nothing while nobody listens: :meth:`subscribe` first.
+        """
+        self._watchers[hear] = prefix
+
+    def unwatch(self, hear: Callable[[str | None], None]) -> None:
+        """End what :meth:`watch` began."""
+        self._watchers.pop(hear, None)
+
     def listeners(self) -> int:
         """How many listen now."""
         return sum(map(len, self._listeners.values()))
@@ -103,9 +115,14 @@ class Wakes:
                 async with self._connection.messages(self._channel) as topics:
                     self._subscribed.set()
                     self._set_all()  # Something may have happened while nobody was told.
+                    for hear in self._watchers:
+                        hear(None)
                     async for topic in topics:
                         for listener in self._listeners.get(topic, ()):
                             listener.set()
+                        for hear, prefix in self._watchers.items():
+                            if topic.startswith(prefix):
+                                hear(topic)
             except Unavailable:
                 self._subscribed.clear()
                 await asyncio.sleep(_RECONNECT)

@@ -16,6 +16,8 @@ from hookline_server.negotiate import JSON, MSGPACKS, is_minimal, takes_gzip
 FIELDS, MEDIA_TYPE = "hookline.fields", "hookline.media_type"
 """Where a request's scope has its header fields, and what its client wants to read if that is not JSON."""
 Header = tuple[bytes, bytes]
+ADDED = "hookline.added"
+"""Where a request's scope has the list of headers that its answer gets from outside."""
 
 GZIP_FROM = 4096
 """Bytes of a body from which it is compressed: below, that costs more than it saves."""

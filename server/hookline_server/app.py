@@ -18,12 +18,15 @@ from hookline_server.once import repeatable
 from hookline_server.openapi import Document
 from hookline_server.peers import Peers
 from hookline_server.problem import respond
+from hookline_server.rate import Rate
 from hookline_server.routes import (
     apikeys,
     batch,
     bulk,
     commands,
+    deliveries,
     document,
+    endpoints,
     health,
     item,
     items,
@@ -45,6 +48,8 @@ ROUTES: list[Route] = [
         *commands.routes,
         *orchestrations.routes,
         *keys.routes,
+        *deliveries.routes,
+        *endpoints.routes,
         *apikeys.routes,
         *health.routes,
         *document.routes,
@@ -69,6 +74,7 @@ def create_app(
     datastores: Served | None = None,
     cors_origins: Collection[str] = (),
     ready: Ready | None = None,
+    rate: Rate | None = None,
     peers: Peers | None = None,
     log_requests: str = "off",
     traces: bool = False,
@@ -82,6 +88,7 @@ def create_app(
         datastores: those of which ``/metrics`` tells what they hold, if that is not ``datastore`` alone.
         cors_origins: sites whose pages may use the API in a browser, such as ``https://app.example``; ``*`` is all.
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
+        rate: that of the requests of one caller, if it has a limit.
         log_requests: the level at which each request is logged, or ``off``.
         traces: whether each request is a span.
         routes: all that it answers.
@@ -101,6 +108,7 @@ def create_app(
     # An unknown path is answered as one, not sent elsewhere.
     app.router.redirect_slashes = False
     app.state.datastore = datastore
+    app.state.rate = rate
     app.state.gate = gate
     app.state.ready = ready
     app.state.under_way = set()

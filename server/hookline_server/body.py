@@ -11,8 +11,10 @@ from starlette.requests import Request
 
 from hookline.clock import parse_duration
 from hookline.errors import Flaw, Invalid, below
-from hookline_server import head, strictjson, strictmsgpack
+from hookline_server import head, heavy, strictjson, strictmsgpack
+from hookline_server.caller import caller_of
 from hookline_server.inflate import inflate
+from hookline_server.limits import peer_of
 from hookline_server.negotiate import LINES, MSGPACKS
 from hookline_server.problem import Problem
 
@@ -58,7 +60,20 @@ async def read_value(request: Request, accept: tuple[str, ...] = JSON) -> Any:
     if not plain:
         check_media_type(request, accept)
     raw = await read_bytes(request, request.app.state.datastore.settings.body_max)
-    return (strictjson if plain or media_type(request) not in MSGPACKS else strictmsgpack).decode(raw)
+    decode = (strictjson if plain or media_type(request) not in MSGPACKS else strictmsgpack).decode
+    return await decoded(request, decode, raw)
+
+
+async def decoded(request: Request, decode: heavy.Decode, raw: bytes) -> Any:
+    """The value of a body, or of a line of one.
+
+    Raises:
+        Problem: it is large, and the caller has just sent one that could not be read.
+        Exception: whatever ``decode`` raises.
+    """
+    if len(raw) < heavy.HEAVY_FROM:
+        return decode(raw)
+    return await heavy.read(decode, raw, caller_of(request).id or peer_of(request.scope))
 
 
 async def keep_bytes(request: Request, most: int) -> bytes:

@@ -14,7 +14,7 @@ import msgspec
 from starlette.routing import BaseRoute, Route
 
 from hookline_server import page, shapes
-from hookline_server.fields import REFERENCE, SCHEMAS, ApiKeyId, Key, Schema, SortField
+from hookline_server.fields import REFERENCE, SCHEMAS, ApiKeyId, DeliveryId, EndpointId, Key, Schema, SortField
 from hookline_server.guard import OPEN, SCOPES
 from hookline_server.negotiate import JSON, LINES, MSGPACK, TEXT
 from hookline_server.once import honours
@@ -40,10 +40,19 @@ _TAGS = {
     "keys": "What the namespace holds, key by key, and the settings of keys.",
     "orchestrations": "Stored rules that claim items with triggers on.",
     "api-keys": "Who may do what.",
+    "deliveries": "Webhooks that did not succeed at once.",
+    "endpoints": "The URLs that webhooks go to.",
     "command": "The command language.",
     "server": "The server itself.",
 }
-_PATH_TYPES = {"key": Key, "sortField": SortField, "name": Key, "id": ApiKeyId}
+_PATH_TYPES = {
+    "key": Key,
+    "sortField": SortField,
+    "name": Key,
+    "id": ApiKeyId,
+    "delivery": DeliveryId,
+    "endpoint": EndpointId,
+}
 _ETAG = '(W/)?"[0-9]{1,15}([.][0-9]{1,15}(-m)?)?"'
 _REQUEST_HEADERS: dict[str, Schema] = {
     "If-Match": {
@@ -83,9 +92,14 @@ _ANSWER_HEADERS: dict[str, Schema] = {
     "Preference-Applied": {"description": "That the preference was met.", "schema": {"enum": ["return=minimal"]}},
     "Retry-After": {"description": "Seconds until a repeat makes sense.", "schema": {"pattern": "^[0-9]+$"}},
     "WWW-Authenticate": {"description": "Which key is asked for, and what is wrong with it.", "schema": {}},
+    "RateLimit-Policy": {
+        "description": "Requests of a caller in so many seconds, if limited.",
+        "schema": {},
+    },
+    "RateLimit": {"description": "How many are left, and in how many seconds all are again.", "schema": {}},
     "X-Request-Id": {"description": "The request's own, or a new one.", "schema": {"minLength": 1}},
 }
-_ALWAYS = ("X-Request-Id",)
+_ALWAYS = ("RateLimit-Policy", "RateLimit", "X-Request-Id")
 _ANY_REQUEST = ("X-Request-Id", "traceparent")
 _HEADERS_OF = {401: ("WWW-Authenticate",), 409: ("Retry-After",), 429: ("Retry-After",), 503: ("Retry-After",)}
 _SECURITY = {

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 READS = frozenset({"GET", "HEAD"})
-_ANY = ("internal",)
+_ANY = ("internal", "malformed_request", "request_timeout", "target_too_long", "headers_too_large")
 _STORE = ("unavailable", "corrupt")
-_API = ("not_acceptable", "invalid", *_STORE)
+_API = ("not_acceptable", "invalid", "rate_limited", "overloaded", *_STORE)
 _WRITES = ("store_full", "outcome_unknown")
 _BODY = ("invalid_json", "invalid_msgpack", "invalid_gzip", "body_too_large", "unsupported_media_type")
 _GUARDED = ("missing_api_key", "invalid_api_key", "too_many_attempts", "missing_scope", "key_not_allowed", *_STORE)

@@ -41,6 +41,11 @@ KINDS: dict[str, tuple[int, str]] = {
     "too_many_attempts": (429, "Too many wrong API keys"),
     "unknown_api_key": (404, "There is no such API key"),
     "bad_request": (400, "The request cannot be served"),
+    "malformed_request": (400, "The request is not HTTP as it is taken here"),
+    "request_timeout": (408, "The request came too slowly"),
+    "target_too_long": (414, "The path and query are too long"),
+    "headers_too_large": (431, "The headers are too large"),
+    "rate_limited": (429, "Too many requests in a short time"),
     # What the store says no to
     "not_found": (404, "There is no such item"),
     "exists": (409, "The item exists already"),
@@ -57,7 +62,8 @@ KINDS: dict[str, tuple[int, str]] = {
     "key_full": (503, "The key is full"),
     "outbox_full": (503, "Too many webhook events wait"),
     "corrupt": (500, "The store holds something unexpected"),
-    # What the store cannot do now
+    # What cannot be done now
+    "overloaded": (503, "The server has too much to do"),
     "unavailable": (503, "The store is not available"),
     "store_full": (503, "The store is full"),
     "outcome_unknown": (503, "It is not known whether the request took effect"),

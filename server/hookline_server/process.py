@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import gc
 import ipaddress
+import resource
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-
-import uvicorn
 
 from hookline import Datastore, SecretBox, Settings
 from hookline.errors import HooklineError, Incompatible
@@ -20,14 +20,19 @@ from hookline.secret import load_key
 from hookline_server.app import PROBES, ROUTES, create_app
 from hookline_server.egress import Egress
 from hookline_server.gate import Gate
+from hookline_server.limits import Limits
 from hookline_server.namespaces import Namespaces
 from hookline_server.orchestrator import Orchestrator
 from hookline_server.peers import Peers
+from hookline_server.rate import rate_of
 from hookline_server.relay import Relay
 from hookline_server.stop import LAST, Stop, Work, beside
 from hookline_server.web import WebServer
+from hookline_server.wire import configure
 
 Say = Callable[[str], None]
+OTHER_FILES = 512
+"""Files that are open besides the connections of clients: those to the store and to receivers of webhooks, and some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class Process:
                 stack.push_async_callback(gate.close)
                 work.append(gate.run())
                 server = self._server(datastore, gate, namespaces, stop, started)
-            _tune_garbage_collection()
+            _tune(settings)
             serving = [server.serve(sockets=[self.listener])] if server and self.listener else []
             async with beside(stop, *work, *serving) as tasks:
                 if not server:
@@ -116,20 +121,13 @@ class Process:
             datastores=namespaces.everyone,
             cors_origins=self.settings.cors_origins,
             ready=ready,
+            rate=rate_of(self.settings),
             peers=self.peers,
             log_requests=self.settings.log_requests,
             traces=self.settings.traces == "otlp",
             routes=ROUTES if "api" in self.settings.roles else PROBES,
         )
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            proxy_headers=False,
-            http="httptools",
-            lifespan="off",
-        )
+        config = configure(app, Limits(self.settings), log_config=None, log_level="warning")
         return WebServer(config, started)
 
 
@@ -158,11 +156,19 @@ async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces, sa
     return Gate(keyring, namespaces.open, home=settings.namespace, unguarded=unguarded)
 
 
-def _tune_garbage_collection() -> None:
-    """Collect less often, and not what lives as long as the process: 5 to 10 % of a request's time (loadtests)."""
+def _tune(settings: Settings) -> None:
+    """Make the process one that serves many."""
+    # Less often, and not what lives as long as the process: 5 to 10 % of a request's time (loadtests).
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
+    # What reads large bodies beside the loop gives way after 1 ms, not 5: requests wait for it several times each.
+    sys.setswitchinterval(0.001)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.clients_max + OTHER_FILES
+    if soft < wanted and soft != resource.RLIM_INFINITY:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _egress(settings: Settings, listener: socket.socket | None) -> Egress:

@@ -14,6 +14,8 @@ from hookline_server.process import Process, Say
 from hookline_server.stop import Stop, beside
 from hookline_server.supervisor import Supervisor
 
+SEND_BUFFER = 262_144
+"""Bytes of answers that the system may hold for a connection, by its own count; what is more waits with us."""
 BACKLOG = 2048
 """Connections that may wait to be accepted: a burst of clients that starts at once."""
 
@@ -61,6 +63,8 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Connections have it from here. Left to itself the system holds megabytes of an answer for each that nobody reads.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     try:
         listener.bind((host, port))
         # From here on requests wait until they are served.

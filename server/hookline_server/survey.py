@@ -9,7 +9,7 @@ from hookline import Datastore
 from hookline.depth import COUNTS, Depth, Depths, key_names, read_depths
 from hookline.errors import HooklineError
 from hookline.figures import OTHER, Family, Labels
-from hookline_server.event import DELIVERIES
+from hookline_server.endpoint import DELIVERIES
 
 KEYS_MAX = 100
 """Keys of a namespace that are told of one by one: a label may not have any number of values."""

@@ -33,7 +33,7 @@ ITEMS: dict[str, dict[str, Any]] = {
     "due": {"status": "scheduled", "scheduled_at": "+5s"},
     "plain": {"status": "review"},
 }
-TAKES = {"consumer": "r1", "limit": 100, "idle_ms": 0, "own": None}
+TAKES = {"consumer": "r1", "limit": 100, "idle_ms": 0, "dead_ms": 60_000, "look": True, "own": None}
 QUERY = {
     "verb": "query",
     "key": OTHER,

@@ -278,11 +278,11 @@ async def _create_lines(request: Request, datastore: Datastore, *, minimal: bool
     async with aclosing(split(body.content(request), datastore.settings.body_max)) as found:
         async for numbered in found:
             for start in range(0, len(numbered), BATCH_MAX):
-                yield join(await _create_some(datastore, numbered[start : start + BATCH_MAX], minimal=minimal))
+                yield join(await _create_some(request, datastore, numbered[start : start + BATCH_MAX], minimal=minimal))
 
 
 async def _create_some(
-    datastore: Datastore, numbered: list[tuple[int, bytes | None]], *, minimal: bool
+    request: Request, datastore: Datastore, numbered: list[tuple[int, bytes | None]], *, minimal: bool
 ) -> list[dict[str, Any]]:
     results: dict[int, dict[str, Any]] = {}
     calls: dict[int, Call] = {}
@@ -290,7 +290,7 @@ async def _create_some(
         try:
             if line is None:
                 raise body.too_large(datastore.settings.body_max)
-            given = body.convert(strictjson.decode(line), NewItem).given()
+            given = body.convert(await body.decoded(request, strictjson.decode, line), NewItem).given()
             calls[number] = datastore.calls.create(**given, partition=datastore.partition_ahead(len(calls)))
         except (Problem, HooklineError) as error:
             results[number] = describe_error(error)
