@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test lint format docs probe bench costs clean
+.PHONY: help serve demo test lint format docs probe bench costs kills clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,9 @@ format: .venv/dev ## Format the code
 
 docs: .venv/ready ## Write docs/configuration.md from the table of settings
 	$(BIN)/python -m hookline_server.cli.page > docs/configuration.md
+
+kills: .venv/dev ## Deliver 10,000 events while servers are killed (some minutes)
+	HOOKLINE_KILL_EVENTS=10000 $(BIN)/pytest -q tests/faults/test_relay_killed.py
 
 probe: .venv/dev ## Hold the server against its API's document with hundreds of requests for each route (minutes)
 	HOOKLINE_TEST_EXAMPLES=300 HOOKLINE_TEST_SEED=$$(date +%s) $(BIN)/pytest -q tests/server/test_schemathesis.py

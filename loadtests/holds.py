@@ -11,6 +11,7 @@ KEY = "fill"
 """The key of the items that :mod:`costs` fills the store with."""
 MONITORED_MS = 1
 """The latency monitor notes commands of at least so long; it counts whole milliseconds."""
+BUSY = "local began = os.clock() while os.clock() - began < 0.001 do end"
 NOWHERE = {"type": {"prefix": "nothing"}}
 
 
@@ -43,8 +44,13 @@ async def _hold(datastore: Datastore, name: str, work: Callable[[Datastore], Awa
 async def _script_calls(datastore: Datastore) -> int:
     stats = (await datastore.connection.command("INFO", "commandstats")).decode()
     return sum(
-        int(line.split("calls=")[1].split(",")[0]) for line in stats.splitlines() if line.startswith("cmdstat_evalsha")
+        int(line.split("calls=")[1].split(",")[0]) for line in stats.splitlines() if line.startswith("cmdstat_eval")
     )
+
+
+async def _nothing(datastore: Datastore) -> None:
+    for _ in range(100):
+        await datastore.connection.command("EVAL", BUSY, 0)
 
 
 async def _query(datastore: Datastore) -> None:
@@ -107,6 +113,7 @@ async def _retire(datastore: Datastore) -> None:
 
 
 WORK: dict[str, Callable[[Datastore], Awaitable[object]]] = {
+    "nothing: a loop of 1 ms, 100 times": _nothing,
     "a query whose filter nothing meets, without index": _query,
     "a page of 1,000 items": _page,
     "a count whose filter nothing meets, without index": _count,

@@ -29,8 +29,8 @@ class Load:
         return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * percent / 100))] * 1000
 
 
-async def drive(base: str, path: str, body: object, seconds: float, connections: int) -> Load:
-    """POST the body over and over -> the load.
+async def drive(base: str, path: str, body: object, seconds: float, connections: int, *, pause: float = 0) -> Load:
+    """POST the body over and over, with so many seconds between an answer and the next request -> the load.
 
     Raises:
         ValueError: the address is not on loopback.
@@ -61,6 +61,8 @@ async def drive(base: str, path: str, body: object, seconds: float, connections:
                     latencies.append(time.perf_counter() - sent)
                 else:
                     errors += 1
+                if pause:
+                    await asyncio.sleep(pause)
         finally:
             writer.close()
 

@@ -15,6 +15,9 @@ from starlette.applications import Starlette
 from yarl import URL
 
 from contract import CONTRACT
+from hookline import Settings
+from hookline_server.limits import Limits
+from hookline_server.wire import configure
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Api:
-    """Asks the server. ``app`` is its application, for what cannot be brought about from outside."""
+    """Asks the server. ``app`` and ``limits`` are its own, for what cannot be brought about from outside."""
 
     session: aiohttp.ClientSession
     port: int
     app: Starlette
+    limits: Limits
 
     async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
         """One request, its path sent as written; ``body`` is sent as JSON, ``data=`` as it is.
@@ -59,19 +63,18 @@ class Api:
 
 
 @contextlib.asynccontextmanager
-async def asking(app: Starlette) -> AsyncIterator[Api]:
-    """Serve an application on a free port of loopback."""
-    options: dict[str, Any] = {"http": "httptools", "lifespan": "off", "log_level": "error"}
+async def asking(app: Starlette, settings: Settings | None = None) -> AsyncIterator[Api]:
+    """Serve an application on a free port of loopback, within the limits of these settings."""
     # Else a client may send just when the server closes what it thinks is idle, because the machine is slow.
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, timeout_keep_alive=600, **options)
-    server = uvicorn.Server(config)
+    limits = Limits(settings or Settings(keep_alive=600))
+    server = uvicorn.Server(configure(app, limits, host="127.0.0.1", port=0, log_level="error"))
     serving = asyncio.create_task(server.serve())
     while not server.started:
         assert not serving.done(), "the server did not start"
         await asyncio.sleep(0.005)
     try:
         async with aiohttp.ClientSession() as session:
-            yield Api(session, server.servers[0].sockets[0].getsockname()[1], app)
+            yield Api(session, server.servers[0].sockets[0].getsockname()[1], app, limits)
     finally:
         server.should_exit = True
         await serving

@@ -15,7 +15,7 @@ from starlette.routing import Match
 from hookline_server.app import ROUTES
 from hookline_server.negotiate import JSON, LINES, MSGPACK, MSGPACKS
 from hookline_server.openapi import PROBLEM, build, described
-from hookline_server.routes import endpoints
+from hookline_server.routes import served_by
 
 _PLUMBING = frozenset(
     {
@@ -69,7 +69,7 @@ class Contract:
         scope = {"type": "http", "method": method, "path": path, "root_path": ""}
         for route in ROUTES:
             if route.matches(scope)[0] is Match.FULL:
-                return self._operations[inspect.unwrap(endpoints(route)["GET" if method == "HEAD" else method])]
+                return self._operations[inspect.unwrap(served_by(route)["GET" if method == "HEAD" else method])]
         return None
 
     def _check_body(self, place: str, content: Mapping[str, Any], media_type: str, body: bytes) -> None:

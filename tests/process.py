@@ -95,7 +95,7 @@ async def serving(data: Path, *args: str, port: int = 0, **environ: str) -> Asyn
         async with asyncio.timeout(40):
             async for line in process.stdout:
                 said.append(line.decode().rstrip())
-                found = re.search(r"listens on (http://\S+)", said[-1])
+                found = re.search(r"listens on (http://\S+|no port)", said[-1])
                 if found:
                     break
             else:

@@ -16,7 +16,7 @@ PACKAGES = {"hookline_lua": ROOT / "lua", "hookline": ROOT / "engine", "hookline
 MODULES = sorted(path for root in PACKAGES.values() for path in root.rglob("*.py"))
 LUA = sorted((ROOT / "lua").rglob("*.lua"))
 LAYERS = [
-    *("errors", "nodes", "outcome", "call", "calls", "connection", "keyring"),
+    *("errors", "nodes", "outcome", "call", "calls", "once", "connection", "keyring"),
     *("wake", "line", "claims", "batcher", "query", "stats", "doctor"),
     *("registry", "reader", "datastore", "limited", "bulk", "transfer"),
     *("operations", "answers", "flow", "transport", "client", "syncclient"),

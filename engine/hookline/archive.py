@@ -18,9 +18,10 @@ from hookline import codec
 from hookline.clock import format_time, parse_time
 from hookline.codec import Fields
 from hookline.errors import Flaw, Invalid, below
-from hookline.item import METADATA_FIELDS_MAX, TriggerChange, check_key, check_sort_field, read_triggers
+from hookline.item import METADATA_FIELDS_MAX, PLAIN, TriggerChange, check_key, check_sort_field
 from hookline.keysettings import ARGUMENTS, decode_settings, encode_settings
 from hookline.secret import SecretBox
+from hookline.trigger import read_triggers
 
 FORMAT = 1
 _EXPECTED_TIME = "expected an RFC 3339 time such as 2024-03-15T10:00:00Z"
@@ -109,8 +110,13 @@ def settings_line(key: str, fields: Mapping[bytes, bytes], partitions: int, *, a
 def _show_triggers(packed: bytes, api_keys: bool) -> list[dict[str, Any]]:
     """Triggers as stored. A delivery's has whose API key it is as well, and a token, which is left out."""
     shown = []
-    for url, sealed, events, *delivery in codec.unpack_answer(packed):
+    for url, sealed, events, *more in codec.unpack_answer(packed):
         trigger: dict[str, Any] = {"url": url.decode()}
+        delivery, written = (more, more[2:]) if len(more) > 1 else ([], more)
+        options = codec.decode_options(written[0]) if written else PLAIN
+        trigger |= {name: value for name, value in options.to_dict().items() if name != "hasSecret"}
+        if options.sealed and api_keys:
+            trigger["sealedSecrets"] = [base64.b64encode(secret).decode() for secret in options.sealed]
         if events:
             trigger["events"] = [event.decode() for event in events]
         if sealed and api_keys:
@@ -243,15 +249,19 @@ def _read_triggers(value: object, pointer: str, api_keys: bool) -> bytes:
     """Triggers -> as they are stored."""
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise Invalid.at(pointer, "expected a list of objects")
-    plain = [{name: entry[name] for name in entry if name not in ("sealedApiKey", "ofKey")} for entry in value]
+    kept = ("sealedApiKey", "sealedSecrets", "ofKey")
+    plain = [{name: entry[name] for name in entry if name not in kept} for entry in value]
     changes = read_triggers(plain, pointer)
     packed: list[list[Any]] = []
     for place, (entry, change) in enumerate(zip(value, changes, strict=True)):
         sealed = _unseal(entry.get("sealedApiKey"), f"{pointer}/{place}/sealedApiKey") if api_keys else b""
+        place_of = f"{pointer}/{place}/sealedSecrets"
+        secrets = [_unseal(text, place_of) for text in entry.get("sealedSecrets") or ()] if api_keys else []
+        options = codec.pack_options(change.options, secrets)
         if "ofKey" in entry:
-            packed.append([change.url, sealed, [], "", entry["ofKey"] is True])
+            packed.append([change.url, sealed, [], "", entry["ofKey"] is True, *options])
         else:
-            packed.append([change.url, sealed, list(change.events)])
+            packed.append([change.url, sealed, list(change.events), *options])
     return codec.pack_request(packed)
 
 

@@ -44,45 +44,66 @@ def delete(
 
 
 def redrive(
-    datastore: Datastore, key: str, where: dict[str, Any] | None = None, *, cursor: str | None = None
+    datastore: Datastore,
+    key: str,
+    where: dict[str, Any] | None = None,
+    *,
+    cursor: str | None = None,
+    reserved: bool = False,
 ) -> AsyncGenerator[Progress, None]:
     """Put the dead letters of a key that match back in line, with all their attempts before them.
 
     Raises:
         Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
     """
-    return _set_status(datastore, key, {**(where or {}), "status": "failed"}, "not_started", cursor)
+    return _set_status(datastore, key, {**(where or {}), "status": "failed"}, "not_started", cursor, reserved=reserved)
 
 
 def cancel(
-    datastore: Datastore, key: str, where: dict[str, Any] | None = None, *, cursor: str | None = None
+    datastore: Datastore,
+    key: str,
+    where: dict[str, Any] | None = None,
+    *,
+    cursor: str | None = None,
+    reserved: bool = False,
 ) -> AsyncGenerator[Progress, None]:
     """Cancel the items of a key that match: by default those that wait. Who holds one learns of it by its next extend.
 
     Raises:
         Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
     """
-    return _set_status(datastore, key, {"status": "not_started", **(where or {})}, "cancelled", cursor)
+    return _set_status(
+        datastore, key, {"status": "not_started", **(where or {})}, "cancelled", cursor, reserved=reserved
+    )
 
 
 def _set_status(
-    datastore: Datastore, key: str, where: dict[str, Any], status: str, cursor: str | None
+    datastore: Datastore, key: str, where: dict[str, Any], status: str, cursor: str | None, *, reserved: bool
 ) -> AsyncGenerator[Progress, None]:
     def call(item: Item) -> Call:
-        return datastore.calls.update(key, item.sort_field, metadata={"status": status}, version=item.version)
+        return datastore.calls.update(
+            key, item.sort_field, metadata={"status": status}, version=item.version, reserved=reserved
+        )
 
-    return _change(datastore, key, where, call, cursor)
+    return _change(datastore, key, where, call, cursor, reserved=reserved)
 
 
 async def _change(
-    datastore: Datastore, key: str, where: object, call: Callable[[Item], Call], cursor: str | None
+    datastore: Datastore,
+    key: str,
+    where: object,
+    call: Callable[[Item], Call],
+    cursor: str | None,
+    *,
+    reserved: bool = False,
 ) -> AsyncGenerator[Progress, None]:
-    """Walk the items that match and change each at the version that was found.
+    """Walk the items that match and change each at the version that was found, which it is once.
 
     What changes while it runs comes by again at the end of its index: that is passed over, so the walk has an end.
     """
-    if check_key(key).startswith(RESERVED_PREFIX):
+    if check_key(key).startswith(RESERVED_PREFIX) and not reserved:
         raise ReservedKey
+    datastore = datastore.unmarked()
     begun, cursor = _read_cursor(cursor) if cursor else (await datastore.connection.now_ms(), None)
     done = passed_over = 0
     while True:

@@ -18,7 +18,7 @@ from hookline.where import Where
 class Call:
     """One operation for one partition. ``request`` is what the script gets, but for what depends on the key's settings.
 
-    ``where`` are the filters of a claim, which indexes may answer.
+    ``where`` are the filters of a claim, which indexes may answer. ``generated``: nobody chose the sortField.
     """
 
     script: str
@@ -27,6 +27,7 @@ class Call:
     sort_field: str
     request: dict[str, Any] = field(repr=False)
     where: Where | None = None
+    generated: bool = False
 
     @property
     def gives(self) -> int:
@@ -51,15 +52,16 @@ class Call:
         outcome = Outcome(
             word,
             self.key,
-            self.sort_field,
+            extra[b"sort"].decode() if b"sort" in extra else self.sort_field,
             warnings=tuple(WARNINGS[name.decode()] for name in extra.get(b"warnings", ())),
+            replayed=b"replayed" in extra,
         )
         if not shown:
             return outcome
         if "verb" in self.request and word == "ok":
             return _decode_state(outcome, codec.decode_fields(shown))
         fields = codec.decode_fields({**self._sent(), **shown} if word == "ok" else shown)
-        item = codec.decode_item(self.key, self.sort_field, fields)
+        item = codec.decode_item(self.key, outcome.sort_field, fields)
         version = extra.get(b"version")
         return replace(
             outcome,
@@ -70,10 +72,9 @@ class Call:
         )
 
     def _sent(self) -> dict[bytes, bytes]:
-        return {
-            name.encode(): value.encode() if isinstance(value, str) else value
-            for name, value in self.request.get("set", {}).items()
-        }
+        new = self.request.get("new", ())
+        sent = self.request.get("set") or dict(zip(new[::2], new[1::2], strict=True))
+        return {name.encode(): value.encode() if isinstance(value, str) else value for name, value in sent.items()}
 
     def _decode_claim(self, extra: Mapping[bytes, Any]) -> Claimed:
         items = [
@@ -87,15 +88,15 @@ class Call:
             bool(extra.get(b"more")),
             list(after) if after else None,
             examined=extra.get(b"examined", 0),
+            replayed=b"replayed" in extra,
+            gone=extra.get(b"gone", 0),
         )
 
 
 def _decode_state(outcome: Outcome, fields: Fields) -> Outcome:
     locked_until = fields.get("lu")
-    return Outcome(
-        outcome.word,
-        outcome.key,
-        outcome.sort_field,
+    return replace(
+        outcome,
         version=int(fields["v"]),
         status=fields["s"].decode() if "s" in fields else None,
         locked_until_ms=int(locked_until) if locked_until else None,

@@ -1,21 +1,23 @@
-"""Makes the call of each verb from its arguments, which are checked here. No store, no clock."""
+"""Makes the call of each verb from its arguments, which are checked here. No store."""
 
 from __future__ import annotations
 
 import random
 import secrets as nonces
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hookline import codec
 from hookline.call import Call
 from hookline.codec import Change
 from hookline.errors import Flaw, Invalid, ReservedKey
-from hookline.item import RESERVED_PREFIX, STARTED, TERMINAL, check_key, check_sort_field, read_triggers
+from hookline.item import NOT_STARTED, RESERVED_PREFIX, STARTED, TERMINAL, check_key, check_sort_field
 from hookline.keys import item_name, partition_of, partition_tag
 from hookline.keysettings import encode_backoff
 from hookline.secret import SecretBox
+from hookline.sortfield import new_sort_field
+from hookline.trigger import read_triggers
 from hookline.where import Where, compile_where
 
 CLAIM_MAX = 500
@@ -33,6 +35,9 @@ class Unset:
         return "UNSET"
 
 
+_OTHER_WAYS = frozenset({"t", "w", "lu", "sa", "da", "sd"})
+"""Fields with which a new item needs more than to be written."""
+
 UNSET = Unset()
 """Stands for an argument that was not given, where None means null."""
 
@@ -48,11 +53,12 @@ class Calls:
     def create(
         self,
         key: str,
-        sort_field: str,
+        sort_field: str | None = None,
         *,
         content: object = None,
         metadata: object = None,
         trigger_urls: object = None,
+        partition: int | None = None,
         upsert: bool = False,
         version: int | None = None,
         match: int | None = None,
@@ -61,10 +67,16 @@ class Calls:
     ) -> Call:
         """Create an item; with ``upsert`` replace the one that exists, whole.
 
+        Without a sortField it gets one that is unique and time-ordered, and that lies in the ``partition``, if one is
+        named.
+
         Raises:
             Invalid: an argument has the wrong form; every bad field is named.
             ReservedKey: the key begins with ``hookline.``.
         """
+        generated = sort_field is None
+        if sort_field is None:
+            sort_field = new_sort_field(check_key(key), partition, self.partitions)
         self._writable(key, sort_field, reserved)
         change = self._change(key, sort_field, content, metadata, trigger_urls)
         if not upsert:
@@ -79,7 +91,11 @@ class Calls:
         request.pop("unset", None)  # nothing is there to be removed
         if upsert:
             request |= {"upsert": True, "replace": True}
-        return self._call("create_drain" if reserved else "create", key, sort_field, request)
+        elif not (change.stamped or match or version) and _is_plain(change):
+            del request["set"]
+            request |= _plain(change)
+        call = self._call("create_drain" if reserved else "create", key, sort_field, request)
+        return replace(call, generated=True) if generated else call
 
     def update(
         self,
@@ -388,3 +404,19 @@ def _refuse_reserved(key: str, reserved: bool) -> None:
 
 def _present(request: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in request.items() if value is not None}
+
+
+def _is_plain(change: Change) -> bool:
+    """Whether a new item may be created the short way, as lua/hookline_lua/lib/plain.lua says."""
+    values = change.values
+    return values.get("s") in (None, NOT_STARTED) and not _OTHER_WAYS & values.keys()
+
+
+def _plain(change: Change) -> dict[str, Any]:
+    """What that way takes: all fields of the item, one after the other, and its priority if it stands in line."""
+    values = {"c": codec.pack(None), **change.values}
+    line = {}
+    if "s" in values:
+        values.setdefault("a", "0")
+        line = {"line": values.get("p", "5")}
+    return {"new": [part for pair in values.items() for part in pair], **line}

@@ -14,6 +14,7 @@ from hookline.calls import GIVEN_MAX, Calls
 from hookline.errors import HooklineError, Refused
 from hookline.item import Item
 from hookline.line import Lines
+from hookline.once import Once
 from hookline.outcome import Claimed, Outcome
 from hookline.wake import Wakes
 
@@ -41,7 +42,9 @@ class Claims:
         """The partition that the next claim begins with."""
         return self._rotation.get(key, 0)
 
-    async def wait(self, key: str, limit: int, seconds: float, options: dict[str, Any]) -> Claimed:
+    async def wait(
+        self, key: str, limit: int, seconds: float, options: dict[str, Any], once: Once | None = None
+    ) -> Claimed:
         """Take items; none there, wait so long for one.
 
         Raises:
@@ -51,27 +54,35 @@ class Claims:
         filters = codec.pack_request(list(options["where"].conditions))
         async with self.lines.place(key, filters) as place:
             while True:
-                claimed = await self._take_whole(key, limit, options)
+                claimed = await self._take_whole(key, limit, options, once)
                 left = deadline - time.monotonic()
                 place.found = bool(claimed.items)
-                if place.found or left <= 0 or self._wakes.released:
+                if place.found or claimed.replayed or left <= 0 or self._wakes.released:
                     return claimed
                 due = POLL if claimed.next_ms is None else claimed.next_ms / 1000 - time.time()
                 await place.pause(left, min(POLL, max(due, 0.01)))
 
-    async def _take_whole(self, key: str, limit: int, options: dict[str, Any]) -> Claimed:
-        """Take items; whoever goes away meanwhile gets nothing, so what was taken for it is given back."""
-        taking = asyncio.ensure_future(self.take(key, limit, options))
+    async def _take_whole(self, key: str, limit: int, options: dict[str, Any], once: Once | None) -> Claimed:
+        """Take items; whoever goes away meanwhile gets nothing, so what was taken for it is given back.
+
+        But for a request that may come again: what was taken is kept for its repeat.
+        """
+        taking = asyncio.ensure_future(self.take(key, limit, options, once))
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
             with contextlib.suppress(HooklineError):
-                for item in (await taking).items:
+                taken = (await taking).items
+                for item in [] if once else taken:
                     await self._perform(self._calls.release(key, item.sort_field, item.token or ""))
             raise
 
-    async def take(self, key: str, limit: int, options: dict[str, Any], *, given: bool = False) -> Claimed:
+    async def take(
+        self, key: str, limit: int, options: dict[str, Any], once: Once | None = None, *, given: bool = False
+    ) -> Claimed:
         """Stay on one partition while that has work, then rotate; the limit is split, never exceeded.
+
+        With ``once`` it looks at a single partition, where the repeat of its request will look too.
 
         What was taken is locked already, so the caller must have it: a failure after that, or when something was
         ``given`` to it before, is told along with the items.
@@ -80,10 +91,14 @@ class Claims:
         next_ms: int | None = None
         failure: HooklineError | None = None
         after: list[bytes] | None = None
-        partition, tried, fruitless = self.partition(key), 0, 0
-        while len(items) < limit and tried < self._calls.partitions:
-            most = min(limit - len(items), GIVEN_MAX)
+        partition, tried, fruitless = once.partition() if once else self.partition(key), 0, 0
+        visits, gone, replayed = 1 if once else self._calls.partitions, 0, False
+        while len(items) + gone < limit and tried < visits:
+            most = min(limit - len(items) - gone, GIVEN_MAX)
             call = self._calls.claim(key, limit=most, partition=partition, after=after, **options)
+            always = given or bool(items) or gone > 0
+            if once:
+                call = once.mark(call, always=always)
             try:
                 claimed = _claimed(await self._perform(call))
             except Refused as error:
@@ -91,17 +106,20 @@ class Claims:
             except HooklineError as error:
                 failure = error
                 break
-            items += claimed.items
+            if once and not isinstance(failure, Refused):
+                once.count(claimed, always=always)
+            items, gone, replayed = items + claimed.items, gone + claimed.gone, replayed or claimed.replayed
             after = claimed.after
             fruitless = 0 if claimed.items else fruitless + max(claimed.examined, _STEP_LEAST)
             if claimed.next_ms is not None:
                 next_ms = min(next_ms or claimed.next_ms, claimed.next_ms)
-            if len(claimed.items) < most and not (claimed.more and fruitless < FRUITLESS_MAX):
+            if len(claimed.items) + claimed.gone < most and not (claimed.more and fruitless < FRUITLESS_MAX):
                 partition, tried, after = (partition + 1) % self._calls.partitions, tried + 1, None
-        self._rotation[key] = partition
+        if not once:
+            self._rotation[key] = partition
         if failure and not (items or given):
             raise failure
-        return Claimed(items, next_ms, failure=failure)
+        return Claimed(items, next_ms, failure=failure, replayed=replayed, gone=gone)
 
 
 def _claimed(outcome: Outcome | Claimed) -> Claimed:

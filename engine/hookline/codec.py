@@ -14,7 +14,7 @@ import msgpack
 
 from hookline.clock import CURRENT_TIMESTAMP, EXPECTED_DURATION, EXPECTED_TIME, format_time, parse_duration, parse_time
 from hookline.errors import Flaw, Invalid, below
-from hookline.item import METADATA_FIELDS_MAX, Item, Trigger, TriggerChange, check_value
+from hookline.item import METADATA_FIELDS_MAX, PLAIN, Item, Options, Trigger, TriggerChange, check_value
 from hookline.secret import SecretBox
 
 NATIVE = {
@@ -190,16 +190,49 @@ def identity(namespace: str, key: str, sort_field: str) -> bytes:
 
 
 def encode_triggers(changes: list[TriggerChange], secrets: SecretBox, owner: bytes) -> bytes:
-    """Triggers as written -> field ``t``: ``[[url, sealed API key | "" | false to keep the stored one, events]]``."""
+    """Triggers as written -> field ``t``: ``[[url, sealed API key, events, options], ...]``.
+
+    An API key of ``""`` is none, false keeps the stored one. The options are left out where there are none, else
+    ``[conditions, filters as written, retry, ordered, format, sealed secrets]``, false for each that is not there.
+    """
     return pack_request(
         [
             [
                 change.url,
                 False if change.api_key is None else secrets.seal(change.api_key, owner) if change.api_key else b"",
                 list(change.events),
+                *pack_options(change.options, _seal_secrets(change.options, secrets, owner)),
             ]
             for change in changes
         ]
+    )
+
+
+def _seal_secrets(options: Options, secrets: SecretBox, owner: bytes) -> list[bytes] | None:
+    return None if options.secrets is None else [secrets.seal(secret, owner) for secret in options.secrets]
+
+
+def pack_options(options: Options, sealed: list[bytes] | None) -> list[list[Any]]:
+    """The options of a trigger as its last member: in a list, which is empty where there are none."""
+    if options == PLAIN and not sealed:
+        return []
+    # Filters stay packed within: Lua would not pack them again as they were.
+    conditions = pack_request(list(options.conditions)) if options.conditions else False
+    where = pack(options.where) if options.where else False
+    retry = False if options.retry is None else list(options.retry)
+    return [[conditions, where, retry, options.ordered, options.format or False, False if sealed is None else sealed]]
+
+
+def decode_options(written: list[Any]) -> Options:
+    """The options of a stored trigger; the secrets stay sealed."""
+    conditions, where, retry, ordered, form, secrets = written
+    return Options(
+        where=unpack(where) if where else None,
+        conditions=tuple(unpack_answer(conditions)) if conditions else (),
+        retry=None if retry is False else tuple(retry),
+        ordered=bool(ordered),
+        format=form.decode() if form else None,
+        sealed=tuple(secrets or ()),
     )
 
 
@@ -267,6 +300,11 @@ def decode_triggers(packed: bytes | None) -> tuple[Trigger, ...]:
     if not packed:
         return ()
     return tuple(
-        Trigger(entry[0].decode(), tuple(event.decode() for event in entry[2]), bool(entry[1]))
+        Trigger(
+            entry[0].decode(),
+            tuple(event.decode() for event in entry[2]),
+            bool(entry[1]),
+            decode_options(entry[3]) if len(entry) == 4 else PLAIN,
+        )
         for entry in unpack_answer(packed)
     )

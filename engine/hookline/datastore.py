@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,16 +14,26 @@ from hookline.batcher import Batcher
 from hookline.call import Call
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
 from hookline.claims import Claims
-from hookline.errors import Corrupt, HooklineError, Invalid, OutcomeUnknown, Refused, ReservedKey, Unavailable
+from hookline.errors import (
+    REFUSALS,
+    Corrupt,
+    HooklineError,
+    IdempotencyKeyReused,
+    Invalid,
+    OutcomeUnknown,
+    Refused,
+    ReservedKey,
+    Unavailable,
+)
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
 from hookline.nodes import Nodes
+from hookline.once import Once
 from hookline.outcome import Claimed, Outcome
 from hookline.reader import Reader
 from hookline.registry import Presence
 from hookline.secret import SecretBox
 from hookline.settings import Settings
-from hookline.sortfield import new_sort_field
 from hookline.wake import Wakes
 from hookline.where import compile_where
 
@@ -46,6 +57,7 @@ class Datastore(Reader):
         self.wakes = Wakes(self.connection, keys.wake_channel)
         self._batcher = Batcher(self.connection)
         self._known: dict[tuple[str, int], Known] = {}
+        self.marks: Once | None = None
 
     async def open(self) -> None:
         """Check the store and open the namespace.
@@ -70,6 +82,95 @@ class Datastore(Reader):
     async def __aexit__(self, *error: object) -> None:
         await self.close()
 
+    # Under an idempotency key
+
+    def once(self, idempotency_key: str, *, caller: str = "", body: bytes | None = None) -> Self:
+        """The same datastore, for one request that may come again: each of its writes takes effect once.
+
+        Who makes the same writes through it in the same order under the same key gets the answers of the first time,
+        for as long as the setting ``idempotency_keep`` says. What was refused is tried again. Settings of a key are
+        beside it: they may be set twice. A claim looks at one partition, and of a deleted item nothing is kept.
+
+        Args:
+            idempotency_key: what the repeats of a request have in common, up to 255 characters.
+            caller: whose key it is.
+            body: what the request asks for: under the same key something else is refused. Without it each write is held
+                against the one in its place.
+
+        Raises:
+            Invalid: the key is of another form.
+            IdempotencyKeyReused: by its verbs, the key came with another request before.
+        """
+        view = copy.copy(self)
+        keep_ms = round(self.settings.idempotency_keep * 1000)
+        view.marks = Once(self.connection.cursor_secret, caller, idempotency_key, body, keep_ms, self.calls.partitions)
+        return view
+
+    def unmarked(self) -> Self:
+        """The same datastore, for writes that may be made twice."""
+        if self.marks is None:
+            return self
+        view = copy.copy(self)
+        view.marks = None
+        return view
+
+    async def begin(self) -> Any:
+        """Note what the request asks for -> what :meth:`finish` was told that it was answered, or None.
+
+        Raises:
+            IdempotencyKeyReused: the key came with another request before.
+            Corrupt, Unavailable, OutcomeUnknown
+        """
+        if self.marks is None or self.marks.begun:
+            return None
+        self.marks.begun = True
+        return await self._note(self.marks, {})
+
+    async def finish(self, answer: bytes) -> None:
+        """Keep what the request was answered as a whole; :meth:`begin` of its repeats gives it.
+
+        Raises:
+            Corrupt, Unavailable, OutcomeUnknown
+        """
+        if self.marks is not None:
+            await self._note(self.marks, {"answer": answer})
+
+    async def recall(self, key: str, sort_field: str) -> Outcome | None:
+        """What the next write, of this item, was answered already; for who would read the item before it.
+
+        Raises:
+            IdempotencyKeyReused: the key came with another request before.
+            Unavailable, OutcomeUnknown
+        """
+        if self.marks is None or self.marks.body is None:
+            return None
+        await self._begin_if(several=False)
+        self.marks.recalled = True
+        request = {"key": key, "sort": sort_field, "recall": True}
+        call = Call("patch_drain", self.calls.partition(key, sort_field), key, sort_field, request)
+        outcome = _settled(await self._perform(self.marks.mark(call)))
+        if outcome.word == IdempotencyKeyReused.code:
+            raise outcome.error()
+        if not outcome.ok:
+            return None
+        self.marks.count(outcome)
+        return outcome
+
+    def partition_ahead(self, ahead: int) -> int | None:
+        """Where an item without a sortField has to be created as one of many, so that a repeat finds it."""
+        return self.marks.partition(ahead) if self.marks else None
+
+    async def _begin_if(self, *, several: bool) -> None:
+        """Note what the request asks for where the records of its writes alone could not tell another one."""
+        if self.marks and self.marks.body is not None and (several or self.calls.partitions > 1):
+            await self.begin()
+
+    async def _note(self, marks: Once, more: dict[str, Any]) -> Any:
+        word, answer = await self.connection.change("once", marks.whole_partition(), marks.whole() | more)
+        if word != b"ok":
+            raise REFUSALS[word.decode()]
+        return answer or None
+
     # Writing
 
     async def run(self, calls: Sequence[Call]) -> list[Outcome]:
@@ -81,6 +182,9 @@ class Datastore(Reader):
         Raises:
             Unavailable, OutcomeUnknown: that became of every operation.
         """
+        if self.marks:
+            await self._begin_if(several=len(calls) > 1)
+            calls = [self.marks.mark(call, ahead) for ahead, call in enumerate(calls)]
         outcomes: dict[int, Any] = {}
         for wave in _waves(calls):
             if any(outcome.failure for outcome in outcomes.values()):
@@ -94,7 +198,16 @@ class Datastore(Reader):
         failures = [outcome.failure for outcome in outcomes.values() if outcome.failure]
         if failures and len(failures) == len(calls):
             raise failures[0]
-        return [outcomes[place] for place in range(len(calls))]
+        return self._counted([outcomes[place] for place in range(len(calls))])
+
+    def _counted(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Outcomes of many, each of which has its place in the request."""
+        if self.marks:
+            for outcome in outcomes:
+                if outcome.word == IdempotencyKeyReused.code and self.marks.body is not None:
+                    raise outcome.error()
+                self.marks.count(outcome, always=True)
+        return outcomes
 
     async def _attempt(self, call: Call) -> Outcome | Claimed:
         """One operation -> what became of it, a failure of the store included."""
@@ -114,10 +227,15 @@ class Datastore(Reader):
             self._known[call.key, call.partition] = Known.decode(settings)
 
     async def _accept(self, call: Call) -> Outcome:
-        outcome = await self._perform(call)
-        if isinstance(outcome, Outcome) and outcome.ok:
-            return outcome
-        raise _settled(outcome).error()
+        if self.marks:
+            await self._begin_if(several=False)
+            call = self.marks.mark(call)
+        outcome = _settled(await self._perform(call))
+        if not outcome.ok:
+            raise outcome.error()
+        if self.marks:
+            self.marks.count(outcome)
+        return outcome
 
     async def create(self, key: str, sort_field: str | None = None, **fields: Any) -> Outcome:
         """Create an item (:meth:`Calls.create`); without a sortField it gets one that is unique and time-ordered.
@@ -126,8 +244,7 @@ class Datastore(Reader):
             Exists: it is there already, and ``upsert`` is not set.
             Invalid, ReservedKey, Locked, VersionConflict, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
         """
-        name = new_sort_field() if sort_field is None else sort_field
-        return await self._accept(self.calls.create(key, name, **fields))
+        return await self._accept(self.calls.create(key, sort_field, partition=self.partition_ahead(0), **fields))
 
     async def update(self, key: str, sort_field: str, **fields: Any) -> Outcome:
         """Update an item (:meth:`Calls.update`).
@@ -169,16 +286,24 @@ class Datastore(Reader):
             Unavailable, OutcomeUnknown: that became of everything.
         """
         options |= {"worker_id": worker_id, "where": compile_where(options.get("where"))}
-        partition = calls[0].partition if calls else self.claims.partition(key)
+        unbound = self.marks.partition() if self.marks else self.claims.partition(key)
+        partition = calls[0].partition if calls else unbound
         first = self.calls.claim(key, limit=min(_check_limit(limit), GIVEN_MAX), partition=partition, **options)
         following = replace(first, script="settle")
+        if self.marks:
+            await self._begin_if(several=len(calls) > 0)
+            following = self.marks.mark(following, len(calls), always=len(calls) > 0)
+            calls = [self.marks.mark(call, ahead) for ahead, call in enumerate(calls)]
         *outcomes, claimed = await asyncio.gather(*(self._attempt(call) for call in (*calls, following)))
-        settled = [_settled(outcome) for outcome in outcomes]
+        settled = self._counted([_settled(outcome) for outcome in outcomes])
         if isinstance(claimed, Outcome):
             claimed = Claimed([], failure=claimed.error())
+        elif self.marks:
+            self.marks.count(claimed, always=len(calls) > 0)
         goes_on = claimed.more or limit > GIVEN_MAX or self.calls.partitions > 1
-        if len(claimed.items) < limit and goes_on and (not claimed.failure or isinstance(claimed.failure, Refused)):
-            rest = await self.claims.take(key, limit - len(claimed.items), options, given=True)
+        left = limit - len(claimed.items) - claimed.gone
+        if left > 0 and goes_on and (not claimed.failure or isinstance(claimed.failure, Refused)):
+            rest = await self.claims.take(key, left, options, self.marks, given=True)
             claimed = replace(rest, items=claimed.items + rest.items, failure=claimed.failure or rest.failure)
         if claimed.failure and not claimed.items and all(outcome.failure for outcome in settled):
             raise claimed.failure
@@ -202,8 +327,13 @@ class Datastore(Reader):
         """
         _check_limit(limit)
         options |= {"worker_id": worker_id, "where": compile_where(options.get("where"))}
+        if self.marks:
+            await self._begin_if(several=False)
+        claiming = self.claims
         return await (
-            self.claims.wait(key, limit, wait, options) if wait > 0 else self.claims.take(key, limit, options)
+            claiming.wait(key, limit, wait, options, self.marks)
+            if wait > 0
+            else claiming.take(key, limit, options, self.marks)
         )
 
     async def sweep(self) -> list[str]:

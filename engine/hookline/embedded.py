@@ -205,8 +205,8 @@ class EmbeddedStore:
                 holder = os.pread(lock.fileno(), 10, 0).decode().strip() or "unknown"
                 if monotonic() >= deadline:
                     raise Unavailable(
-                        f"another server (process {holder}) is using the data directory {self.data}; "
-                        "stop the Hookline that it belongs to, or choose another directory"
+                        f"another server (process {holder}) is using the data directory {self.data}; stop the Hookline"
+                        f" that it belongs to, choose another directory, or use its store with --store {self._other()}"
                     )
                 if not said:
                     self._say(f"waiting for another server (process {holder}) to let go of {self.data}")
@@ -215,6 +215,12 @@ class EmbeddedStore:
         except BaseException:
             lock.close()
             raise
+
+    def _other(self) -> str:
+        """The URL of the store that is using the directory."""
+        with contextlib.suppress(Unavailable):
+            return running(self.data) or "its URL"
+        return "its URL"
 
     def _spawn(self, binary: Path, lock: IO[bytes]) -> _Server:
         """Start the server, which then holds the lock: ours is closed."""

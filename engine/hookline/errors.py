@@ -14,6 +14,7 @@ HooklineError
 │   ├── Paused               the key gives no claims until it is resumed
 │   ├── KeyFull              the key holds as many items as it may
 │   ├── ReservedKey          keys that begin with ``hookline.`` have routes of their own
+│   ├── IdempotencyKeyReused the idempotency key came with another request before
 │   ├── MissingScope         the API key lacks the scope that this asks for
 │   ├── KeyNotAllowed        the API key is limited to other keys
 │   ├── UnknownApiKey        no API key has this id, or it was revoked
@@ -162,6 +163,13 @@ class ReservedKey(Refused):
     explanation = "keys that begin with 'hookline.' are written through their own routes only"
 
 
+class IdempotencyKeyReused(Refused):
+    """The idempotency key was brought by a request that asked for something else."""
+
+    code = "idempotency_key_reused"
+    explanation = "the idempotency key came with another request before; a new request takes a new key"
+
+
 class MissingScope(Refused):
     """The API key lacks the scope that the operation asks for."""
 
@@ -234,6 +242,7 @@ REFUSALS: dict[str, type[Refused]] = {
         Cancelled,
         Paused,
         KeyFull,
+        IdempotencyKeyReused,
         OutboxFull,
         Corrupt,
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from hookline.clock import format_duration
 from hookline.errors import Flaw, Invalid, below
-from hookline.url import check_url
 
 SCHEDULED, NOT_STARTED, STARTED = "scheduled", "not_started", "started"
 COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
@@ -27,6 +27,8 @@ METADATA_FIELDS_MAX = 256
 TRIGGERS_MAX = 16
 SORT_FIELD_MAX = 512
 EVENTS = ("created", "updated", "deleted")
+STATUS_EVENT = "status:"
+"""``status:<word>``: the item has come into this status, by a creation or an update."""
 RESERVED_PREFIX = "hookline."
 
 _NAMESPACE = re.compile(r"[a-z0-9_-]{1,64}", re.ASCII)
@@ -34,16 +36,57 @@ _KEY = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """What a trigger may say beyond where, with which API key and for which events.
+
+    ``where`` are filters that the changed item must meet, ``conditions`` the same compiled. ``retry`` are the waits
+    between attempts in ms, None where the server's hold. ``ordered``: the events of an item arrive one after the
+    other. ``format`` is None or ``cloudevents``. ``secrets`` sign in place of the namespace's, as written (None: those
+    that are stored stay); ``sealed`` are the same where they were read.
+    """
+
+    where: Mapping[str, Any] | None = None
+    conditions: tuple[dict[str, Any], ...] = ()
+    retry: tuple[int, ...] | None = None
+    ordered: bool = False
+    format: str | None = None
+    secrets: tuple[str, ...] | None = field(default=None, repr=False)
+    sealed: tuple[bytes, ...] = field(default=(), repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it reads outside: what is not the default."""
+        retry = None if self.retry is None else [format_duration(wait) for wait in self.retry]
+        shown = {"where": self.where, "retry": retry, "ordered": self.ordered or None, "format": self.format}
+        shown["hasSecret"] = bool(self.sealed) or None
+        return {name: value for name, value in shown.items() if value is not None}
+
+
+PLAIN = Options()
+
+
+@dataclass(frozen=True, slots=True)
 class Trigger:
-    """A URL that is called when the item changes. The API key itself is never read back."""
+    """A URL that is called when the item changes. API key and secrets themselves are never read back."""
 
     url: str
     events: tuple[str, ...] = ("updated",)
     has_api_key: bool = False
+    options: Options = PLAIN
 
     def to_dict(self) -> dict[str, Any]:
-        """As it reads outside: ``{url, events, hasApiKey}``."""
-        return {"url": self.url, "events": list(self.events), "hasApiKey": self.has_api_key}
+        """As it reads outside: ``{url, events, hasApiKey}``, and what else it says."""
+        shown = {"url": self.url, "events": list(self.events), "hasApiKey": self.has_api_key}
+        return shown if self.options is PLAIN else shown | self.options.to_dict()
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerChange:
+    """A trigger as it is written. ``api_key`` None keeps the key that is stored for the same URL."""
+
+    url: str
+    api_key: str | None
+    events: tuple[str, ...]
+    options: Options = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,72 +238,3 @@ def _flaws(value: object, pointer: str, depth: int) -> Iterator[Flaw]:
             yield Flaw(pointer, "expected a finite number")
     elif value is not None and type(value) is not bool:
         yield Flaw(pointer, f"expected a JSON value, not {type(value).__name__}")
-
-
-@dataclass(frozen=True, slots=True)
-class TriggerChange:
-    """A trigger as it is written. ``api_key`` None keeps the key that is stored for the same URL."""
-
-    url: str
-    api_key: str | None
-    events: tuple[str, ...]
-
-
-def read_triggers(
-    value: object, pointer: str = "/triggerUrls", events: tuple[str, ...] = ("updated",)
-) -> list[TriggerChange]:
-    """Read triggerUrls as a map ``url -> API key`` or a list ``[{url, apiKey, events}]``.
-
-    ``events`` are those of an entry that names none: on an item updates alone, for a worker behind it takes every call
-    as a job.
-
-    Raises:
-        Invalid: the value has neither form; each bad entry is named.
-    """
-    if value is None:
-        return []
-    if isinstance(value, Mapping):
-        entries = [({"url": url, "apiKey": api_key}, below(pointer, url)) for url, api_key in value.items()]
-    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        entries = [(entry, f"{pointer}/{place}") for place, entry in enumerate(value)]
-    else:
-        raise Invalid.at(pointer, 'expected an object {"url": "apiKey"} or a list [{"url", "apiKey", "events"}]')
-    if len(entries) > TRIGGERS_MAX:
-        raise Invalid.at(pointer, f"expected at most {TRIGGERS_MAX} triggers")
-    flaws: list[Flaw] = []
-    changes: list[TriggerChange] = []
-    for entry, place in entries:
-        try:
-            changes.append(_read_trigger(entry, place, events))
-        except Invalid as invalid:
-            flaws.extend(invalid.flaws)
-    if len({change.url for change in changes}) != len(changes):
-        flaws.append(Flaw(pointer, "expected each url once"))
-    if flaws:
-        raise Invalid(*flaws)
-    return changes
-
-
-def _read_trigger(entry: object, pointer: str, default: tuple[str, ...]) -> TriggerChange:
-    if not isinstance(entry, Mapping):
-        raise Invalid.at(pointer, 'expected an object {"url", "apiKey", "events"}')
-    unknown = sorted(set(entry) - {"url", "apiKey", "events", "hasApiKey"}, key=str)
-    if unknown:
-        raise Invalid.at(below(pointer, unknown[0]), "unknown field; expected url, apiKey or events")
-    url, api_key = entry.get("url"), entry.get("apiKey")
-    if not isinstance(url, str):
-        raise Invalid.at(f"{pointer}/url", "expected an http or https URL")
-    try:
-        check_url(url)
-    except ValueError as error:
-        raise Invalid.at(pointer, str(error)) from None
-    if api_key is not None and (not isinstance(api_key, str) or not _is_header_value(api_key)):
-        raise Invalid.at(pointer, "expected the API key as up to 4096 visible ASCII characters")
-    events = entry.get("events", default)
-    if not isinstance(events, list | tuple) or not events or not all(event in EVENTS for event in events):
-        raise Invalid.at(f"{pointer}/events", f"expected a list of {', '.join(EVENTS)}")
-    return TriggerChange(url, api_key, tuple(dict.fromkeys(events)))
-
-
-def _is_header_value(text: str) -> bool:
-    return len(text) <= 4096 and text.isascii() and text.isprintable()

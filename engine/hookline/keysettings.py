@@ -10,7 +10,8 @@ from hookline.clock import format_duration, parse_duration
 from hookline.codec import decode_triggers, encode_lock, unpack_answer
 from hookline.errors import Flaw, Invalid, below
 from hookline.index import Index, read_indexes
-from hookline.item import EVENTS, TERMINAL, Trigger, TriggerChange, read_triggers
+from hookline.item import EVENTS, TERMINAL, Trigger, TriggerChange
+from hookline.trigger import read_triggers
 
 ATTEMPTS_MAX = 1_000_000
 LENGTH_MAX = 1_000_000_000

@@ -81,7 +81,7 @@ CALLS = {
 }
 """The scope of each call."""
 READS = dict.fromkeys(("get", "query", "count", "builds", "wait_for"), READ)
-VERBS = {**READS, "claim": WORK}
+VERBS = {**READS, "claim": WORK, "recall": WRITE}
 """The scope of each verb of the datastore that takes a key and is not one of the above."""
 
 for _name, _scope in CALLS.items():

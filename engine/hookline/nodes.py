@@ -229,6 +229,8 @@ class Nodes:
         self, pool: aioredis.BlockingConnectionPool, args: tuple[Any, ...], *, send_by: float | None = None
     ) -> Any:
         """One command and its answer on one connection."""
+        task = asyncio.current_task()
+        cancelling = task.cancelling() if task else 0
         try:
             async with asyncio.timeout_at(send_by):
                 connection = await pool.get_connection()  # type: ignore[no-untyped-call]
@@ -238,6 +240,9 @@ class Nodes:
             raise NotSentError(str(error)) from error
         try:
             await connection.send_command(*args)
+            if task and task.cancelling() > cancelling:
+                # redis-py sends by wait_for; up to Python 3.11 that forgets it was cancelled if it ends just then.
+                raise asyncio.CancelledError
             return await connection.read_response()
         except redis_errors.AuthenticationError as error:
             raise Incompatible(f"the store asks for a user or password: {error}") from error

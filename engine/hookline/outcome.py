@@ -20,7 +20,8 @@ class Outcome:
     ``word`` is ``ok`` or the code of an error. ``item`` is the item after it (or, refused, as it stands); settling
     gives only ``version``, ``status`` and ``locked_until_ms``. ``warnings`` are sentences. ``version`` is the one that
     the operation made, also where the answer had to be asked for again and the item has moved on. ``failure`` is the
-    store's, where among many operations this one met it.
+    store's, where among many operations this one met it. ``replayed``: this is the answer of before, under the same
+    idempotency key.
     """
 
     word: str
@@ -32,6 +33,7 @@ class Outcome:
     status: str | None = None
     locked_until_ms: int | None = None
     failure: HooklineError | None = None
+    replayed: bool = False
 
     @property
     def ok(self) -> bool:
@@ -50,6 +52,8 @@ class Claimed:
     ``more`` says that one call's work did not reach to the end; then ``after`` is where it ended, having examined so
     many.
     ``failure`` is what kept it from taking more, or anything, where the caller has something else to learn as well.
+    ``replayed``: this is the answer of before, under the same idempotency key, but for ``gone`` items that were deleted
+    since.
     """
 
     items: list[Item]
@@ -58,3 +62,5 @@ class Claimed:
     after: list[bytes] | None = None
     examined: int = 0
     failure: HooklineError | None = None
+    replayed: bool = False
+    gone: int = 0

@@ -15,8 +15,11 @@ from hookline.errors import Flaw, Invalid
 from hookline.keys import PARTITIONS_MAX
 
 _ORIGIN = re.compile(r"\*|https?://[^/\s,?#@]+", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9._:/@-]{1,128}", re.ASCII)
 LEVELS = ("debug", "info", "warning", "error")
 STORE_SCHEMES = ("redis://", "rediss://", "unix://")
+ROLES = ("api", "relay", "orchestrator")
+"""What a process may do: answer HTTP; post webhooks; run stored rules, and see to what is due or has expired."""
 
 
 def _setting(
@@ -63,6 +66,23 @@ class Settings:
     )
     host: str = _setting("127.0.0.1", "address to listen on")
     port: int = _setting(8080, "port to listen on; 0 picks a free one", 0, 65_535)
+    roles: tuple[str, ...] = _setting(
+        ROLES,
+        f"what to do, of {', '.join(ROLES)}; without api it listens on no port, and each role is to run somewhere",
+    )
+    probe_port: int | None = _setting(
+        None, "port for /livez, /readyz and /metrics alone, where the roles are without api; none: no port", 0, 65_535
+    )
+    workers: int = _setting(1, "processes that do it, on one port", 1, 256)
+    name: str | None = _setting(
+        None,
+        "what a process is called among all of the store, after a restart too: its relay goes on with what it had"
+        " taken; none: host name and port, or roles",
+    )
+    drain: float = _setting(
+        0.0, "how long to go on serving when asked to stop, with /readyz at 503, until load balancers have noticed", 0
+    )
+    grace: float = _setting(30.0, "longest time that stopping may take, the drain included", 2)
     store_url: str | None = _setting(
         None,
         "redis://, rediss:// or unix:// URL of a store, or of nodes of a cluster, separated by commas; none: the"
@@ -98,6 +118,26 @@ class Settings:
         (), "sites whose pages may use the API in a browser, such as https://app.example; * is all of them"
     )
     body_max: int = _setting(1_048_576, "bytes of a request's body, at most", 1, section="Limits")
+    head_max: int = _setting(32_768, "bytes of a request's line and headers together, at most", 256)
+    target_max: int = _setting(8192, "bytes of a request's path and query, at most", 64)
+    headers_max: int = _setting(100, "headers of a request, at most", 1)
+    head_timeout: float = _setting(10.0, "longest time that the line and the headers of a request may take", 0.01)
+    stall_timeout: float = _setting(
+        10.0, "longest time that a body, or the reading of an answer, may fall behind HOOKLINE_TRANSFER_RATE", 0.01
+    )
+    transfer_rate: int = _setting(1000, "bytes a second in which a client sends a body or reads an answer, at least", 1)
+    unread_max: int = _setting(
+        268_435_456,
+        "bytes of answers that may wait for clients to read them; beyond, those with the most are cut off",
+        1,
+    )
+    keep_alive: float = _setting(75.0, "longest time that a connection is kept open between two requests", 0.01)
+    clients_max: int = _setting(10_000, "connections of clients at once", 1)
+    clients_per_address: int = _setting(1000, "connections at once from one address, or from one /64 of IPv6", 1)
+    requests_max: int = _setting(2000, "requests under way at once, those that wait included; more are refused", 1)
+    rate_limit: int = _setting(0, "requests that one caller may make in HOOKLINE_RATE_WINDOW; 0 is no limit", 0)
+    rate_window: float = _setting(60.0, "the time in which so many requests may be made", 1)
+    idempotency_keep: float = _setting(86_400.0, "how long the answer to an Idempotency-Key is kept", 1)
     outbox_max: int = _setting(
         1_000_000, "webhook events of a partition that may wait; more are refused", 0, section="Webhooks"
     )
@@ -108,6 +148,11 @@ class Settings:
         (1, 5, 30, 120, 600, 3600, 10_800, 28_800, 86_400),
         "waits between delivery attempts, in order, jittered by 20 %",
     )
+    loop_limit: int = _setting(
+        120, "webhooks of one item to one URL in a minute; each beyond waits 10 s, for it may be a loop; 0: no limit", 0
+    )
+    deliveries_keep_completed: float = _setting(86_400.0, "how long a delivery that succeeded at a retry is told of", 0)
+    deliveries_keep_failed: float = _setting(2_592_000.0, "how long a failed or cancelled delivery is kept", 0)
     egress_allow: tuple[str, ...] = _setting(
         (),
         "networks (CIDR) that webhooks may reach beyond the public ones, and loopback if the server listens there",
@@ -168,6 +213,10 @@ def _flaws(setting: Field[Any], value: Any) -> Iterator[str]:
         yield "expected networks such as 10.1.0.0/16, separated by commas"
     elif setting.name == "cors_origins" and not all(map(_ORIGIN.fullmatch, value)):
         yield "expected origins such as https://app.example, separated by commas, or *"
+    elif setting.name == "roles" and not (value and set(value) <= set(ROLES)):
+        yield f"expected one or more of {', '.join(ROLES)}, separated by commas"
+    elif setting.name == "name" and value is not None and not _NAME.fullmatch(value):
+        yield "expected up to 128 letters, digits and . _ : / @ -"
     elif setting.name == "namespace":
         # Only here: items bring along what a command that just shows its help need not wait for.
         from hookline.item import check_namespace

@@ -33,6 +33,7 @@ class Wakes:
         self._channel = channel
         self._idle_ends = idle_ends
         self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)
+        self._watchers: dict[Callable[[str | None], None], str] = {}
         self._task: asyncio.Task[None] | None = None
         self._ended: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
@@ -54,7 +55,8 @@ class Wakes:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), context=Context())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._subscribed.wait(), _RECONNECT)
+            async with asyncio.timeout(_RECONNECT):
+                await self._subscribed.wait()
 
     def add(self, topic: str, listener: Listener) -> None:
         """Set the listener at each message of the topic from now on."""
@@ -74,6 +76,17 @@ class Wakes:
             self._task.cancel()
             self._task, self._ended = None, self._task
             self._subscribed.clear()
+
+    def watch(self, prefix: str, hear: Callable[[str | None], None]) -> None:
+        """Call ``hear`` with each topic that begins with a prefix, and with None where messages may have been lost.
+
+        It hears nothing while nobody listens: :meth:`subscribe` first.
+        """
+        self._watchers[hear] = prefix
+
+    def unwatch(self, hear: Callable[[str | None], None]) -> None:
+        """End what :meth:`watch` began."""
+        self._watchers.pop(hear, None)
 
     def listeners(self) -> int:
         """How many listen now."""
@@ -102,9 +115,14 @@ class Wakes:
                 async with self._connection.messages(self._channel) as topics:
                     self._subscribed.set()
                     self._set_all()  # Something may have happened while nobody was told.
+                    for hear in self._watchers:
+                        hear(None)
                     async for topic in topics:
                         for listener in self._listeners.get(topic, ()):
                             listener.set()
+                        for hear, prefix in self._watchers.items():
+                            if topic.startswith(prefix):
+                                hear(topic)
             except Unavailable:
                 self._subscribed.clear()
                 await asyncio.sleep(_RECONNECT)
@@ -112,6 +130,8 @@ class Wakes:
 
 async def pause(event: asyncio.Event, seconds: float) -> None:
     """Wait for the event, at most so long; then clear it."""
+    # Not wait_for, which up to Python 3.11 forgets that it was cancelled if the event is set at the same moment.
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
     event.clear()

@@ -33,6 +33,7 @@ SCRIPTS = (
     "find",
     "inspect",
     "names",
+    "once",
     "patch",
     "patch_drain",
     "relay_done",

@@ -10,6 +10,7 @@ return call.run(function(operation, place)
   if done then
     return done
   end
+  call.name_fields(operation)
   local record = item.load(operation.key, operation.sort)
   if record.corrupt then
     return { outcome.corrupt, false, false }

@@ -16,6 +16,8 @@ from hookline_server.negotiate import JSON, MSGPACKS, is_minimal, takes_gzip
 FIELDS, MEDIA_TYPE = "hookline.fields", "hookline.media_type"
 """Where a request's scope has its header fields, and what its client wants to read if that is not JSON."""
 Header = tuple[bytes, bytes]
+ADDED = "hookline.added"
+"""Where a request's scope has the list of headers that its answer gets from outside."""
 
 GZIP_FROM = 4096
 """Bytes of a body from which it is compressed: below, that costs more than it saves."""
@@ -55,7 +57,7 @@ class Answer(Response):
         self.status_code = status
         self.etag = etag
         self.background = None
-        self._more = headers
+        self.more = headers
         self._optional = optional
         self._problem = problem
 
@@ -65,8 +67,8 @@ class Answer(Response):
         media_type: str = scope.get(MEDIA_TYPE, JSON)
         headers: list[Header] = [VARY]
         status, value, etag = self.status_code, self.value, self.etag
-        if self._more:
-            headers += [(name.lower().encode(), text.encode("latin-1")) for name, text in self._more.items()]
+        if self.more:
+            headers += [(name.lower().encode(), text.encode("latin-1")) for name, text in self.more.items()]
         if self._optional and b"prefer" in fields and is_minimal(fields[b"prefer"]):
             headers.append(_PREFERENCE_APPLIED)
             status, value = 204 if status == 200 else status, msgspec.UNSET

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,16 +13,20 @@ from hookline import Datastore
 from hookline_server.edge import Edge
 from hookline_server.gate import Gate
 from hookline_server.guard import guarded
-from hookline_server.metrics import Metrics
+from hookline_server.metrics import Metrics, Served
+from hookline_server.once import repeatable
 from hookline_server.openapi import Document
 from hookline_server.peers import Peers
 from hookline_server.problem import respond
+from hookline_server.rate import Rate
 from hookline_server.routes import (
     apikeys,
     batch,
     bulk,
     commands,
+    deliveries,
     document,
+    endpoints,
     health,
     item,
     items,
@@ -35,7 +39,7 @@ from hookline_server.routes import (
 from hookline_server.traffic import Traffic
 
 ROUTES: list[Route] = [
-    guarded(route)
+    guarded(repeatable(route))
     for route in (
         *items.routes,
         *item.routes,
@@ -46,13 +50,21 @@ ROUTES: list[Route] = [
         *orchestrations.routes,
         *workers.routes,
         *keys.routes,
+        *deliveries.routes,
+        *endpoints.routes,
         *apikeys.routes,
         *health.routes,
         *document.routes,
         *metrics.routes,
     )
 ]
-"""Every route, behind its guard. The first that matches wins, so what is called most comes first."""
+"""Every route, behind its guard, honouring idempotency keys.
+
+The first that matches wins, so what is called most comes first.
+"""
+
+PROBES = [route for route in ROUTES if route.path in ("/livez", "/readyz", "/metrics")]
+"""What a process is asked that does something else than to answer."""
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
@@ -61,12 +73,14 @@ def create_app(
     datastore: Datastore,
     gate: Gate | None = None,
     *,
-    datastores: Callable[[], Iterable[Datastore]] | None = None,
+    datastores: Served | None = None,
     cors_origins: Collection[str] = (),
     ready: Ready | None = None,
+    rate: Rate | None = None,
     peers: Peers | None = None,
     log_requests: str = "off",
     traces: bool = False,
+    routes: Sequence[Route] = ROUTES,
 ) -> Starlette:
     """The application over an open datastore, which stays the caller's to close.
 
@@ -76,26 +90,34 @@ def create_app(
         datastores: those of which ``/metrics`` tells what they hold, if that is not ``datastore`` alone.
         cors_origins: sites whose pages may use the API in a browser, such as ``https://app.example``; ``*`` is all.
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
+        rate: that of the requests of one caller, if it has a limit.
         log_requests: the level at which each request is logged, or ``off``.
         traces: whether each request is a span.
+        routes: all that it answers.
         peers: the figures of the other processes that serve the same port.
     """
-    traffic = Traffic(ROUTES, log_requests)
+    traffic = Traffic(routes, log_requests)
     middleware = [Middleware(Edge, traffic, cors_origins)]
     if traces:
         from hookline_server.traces import Traced
 
         middleware.insert(0, Middleware(Traced, traffic))
     app = Starlette(
-        routes=ROUTES,
+        routes=routes,
         middleware=middleware,
         exception_handlers={HTTPException: respond},
     )
     # An unknown path is answered as one, not sent elsewhere.
     app.router.redirect_slashes = False
     app.state.datastore = datastore
+    app.state.rate = rate
     app.state.gate = gate
     app.state.ready = ready
+    app.state.under_way = set()
     app.state.document = Document(ROUTES)
-    app.state.metrics = Metrics(datastores or (lambda: [app.state.datastore]), peers)
+
+    async def home() -> list[Datastore]:
+        return [app.state.datastore]
+
+    app.state.metrics = Metrics(datastores or home, peers)
     return app

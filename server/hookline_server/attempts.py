@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import time
+
+from hookline_server.limits import network_of
 
 FREE = 10
 """Wrong keys in a row that an address may show."""
@@ -25,13 +26,13 @@ class Attempts:
 
     def wait(self, peer: str) -> int:
         """0, or after how many whole seconds the address may show another unknown key."""
-        found = self._peers.get(_network(peer))
+        found = self._peers.get(network_of(peer))
         left = FREE if found is None else _left(*found, time.monotonic())
         return 0 if left >= 1 else math.ceil((1 - left) / PER_SECOND)
 
     def note_wrong(self, peer: str) -> None:
         """The address has shown a wrong key."""
-        name, now = _network(peer), time.monotonic()
+        name, now = network_of(peer), time.monotonic()
         left = _left(*self._peers.pop(name, (FREE, now)), now)
         while len(self._peers) >= PEERS_MAX:
             del self._peers[next(iter(self._peers))]
@@ -41,11 +42,3 @@ class Attempts:
 
 def _left(left: float, since: float, now: float) -> float:
     return min(FREE, left + (now - since) * PER_SECOND)
-
-
-def _network(peer: str) -> str:
-    if ":" not in peer:
-        return peer
-    address = ipaddress.IPv6Address(peer.partition("%")[0])
-    mapped = address.ipv4_mapped
-    return str(mapped or ipaddress.IPv6Network((address, 64), strict=False).network_address)

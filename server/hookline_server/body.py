@@ -11,14 +11,18 @@ from starlette.requests import Request
 
 from hookline.clock import parse_duration
 from hookline.errors import Flaw, Invalid, below
-from hookline_server import head, strictjson, strictmsgpack
+from hookline_server import head, heavy, strictjson, strictmsgpack
+from hookline_server.caller import caller_of
 from hookline_server.inflate import inflate
+from hookline_server.limits import peer_of
 from hookline_server.negotiate import LINES, MSGPACKS
 from hookline_server.problem import Problem
 
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 JSON = ("application/json", *MSGPACKS)
 """What a value may be written as: msgpack holds the same ones."""
+KEPT = "hookline.body"
+"""Where a request's scope has its body, if that was read before its time."""
 MERGE_PATCH = "application/merge-patch+json"
 WAIT_MAX = 25.0
 """Seconds: well below the minute after which load balancers give an idle connection up."""
@@ -56,7 +60,30 @@ async def read_value(request: Request, accept: tuple[str, ...] = JSON) -> Any:
     if not plain:
         check_media_type(request, accept)
     raw = await read_bytes(request, request.app.state.datastore.settings.body_max)
-    return (strictjson if plain or media_type(request) not in MSGPACKS else strictmsgpack).decode(raw)
+    decode = (strictjson if plain or media_type(request) not in MSGPACKS else strictmsgpack).decode
+    return await decoded(request, decode, raw)
+
+
+async def decoded(request: Request, decode: heavy.Decode, raw: bytes) -> Any:
+    """The value of a body, or of a line of one.
+
+    Raises:
+        Problem: it is large, and the caller has just sent one that could not be read.
+        Exception: whatever ``decode`` raises.
+    """
+    if len(raw) < heavy.HEAVY_FROM:
+        return decode(raw)
+    return await heavy.read(decode, raw, caller_of(request).id or peer_of(request.scope))
+
+
+async def keep_bytes(request: Request, most: int) -> bytes:
+    """The whole body, which :func:`read_bytes` gives once more.
+
+    Raises:
+        Problem: as that.
+    """
+    request.scope[KEPT] = raw = await read_bytes(request, most)
+    return raw
 
 
 async def read_bytes(request: Request, most: int) -> bytes:
@@ -68,6 +95,11 @@ async def read_bytes(request: Request, most: int) -> bytes:
     declared = head.field(request, b"content-length") or ""
     if declared.isdigit() and int(declared) > most:
         raise too_large(most)
+    if KEPT in request.scope:
+        kept: bytes = request.scope[KEPT]
+        if len(kept) > most:
+            raise too_large(most)
+        return kept
     pieces: list[bytes] = []
     size = 0
     async for piece in content(request):

@@ -15,7 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hookline import trace
 from hookline.errors import HooklineError
 from hookline_server import logs, negotiate
-from hookline_server.answer import FIELDS, MEDIA_TYPE, Answer, Header
+from hookline_server.answer import ADDED, FIELDS, MEDIA_TYPE, Answer, Header
+from hookline_server.framing import fields_of
+from hookline_server.limits import REFUSAL
 from hookline_server.problem import Problem, problem_of
 from hookline_server.traffic import Traffic
 
@@ -33,7 +35,7 @@ _SENT = (
     "Accept, Authorization, Content-Encoding, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, "
     "X-API-Key, X-Request-Id"
 )
-_SHOWN = b"etag, location, link, preference-applied, retry-after, x-request-id"
+_SHOWN = b"etag, idempotency-replayed, location, link, preference-applied, retry-after, x-request-id"
 
 
 class Edge:
@@ -55,7 +57,9 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        fields = scope[FIELDS] = _fields(scope["headers"])
+        fields = scope.get(FIELDS)
+        if fields is None:
+            fields = scope[FIELDS] = fields_of(scope["headers"])
         request_id = fields.get(b"x-request-id", b"")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = os.urandom(12).hex().encode()
@@ -63,6 +67,7 @@ class Edge:
         if b"traceparent" in fields and not trace.PARENT.get():
             trace.PARENT.set(trace.read(fields[b"traceparent"]))
         added: list[Header] = [(b"x-request-id", request_id)]
+        scope[ADDED] = added
         status = sent = 0
 
         async def send_more(message: Message) -> None:
@@ -77,6 +82,8 @@ class Edge:
         traffic, began = self._traffic, perf_counter()
         traffic.in_flight[0] += 1
         try:
+            if REFUSAL in scope:
+                raise scope[REFUSAL]
             accept = fields.get(b"accept")
             if accept and accept not in _ANY_KIND:
                 _choose(scope, accept)
@@ -125,16 +132,6 @@ def _preflight() -> Answer:
         "Access-Control-Max-Age": _PREFLIGHT_FOR,
     }
     return Answer(status=204, headers=headers)
-
-
-def _fields(headers: list[Header]) -> dict[bytes, bytes]:
-    """The header fields by their names in lower case; one that stands twice is a list (RFC 9110, 5.3)."""
-    fields = dict(headers)
-    if len(fields) < len(headers):
-        fields = {}
-        for name, value in headers:
-            fields[name] = b"%b, %b" % (fields[name], value) if name in fields else value
-    return fields
 
 
 def _choose(scope: Scope, accept: bytes) -> None:

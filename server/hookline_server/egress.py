@@ -17,9 +17,10 @@ import ssl
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import quote
 
 import aiohttp
@@ -32,6 +33,8 @@ from hookline_server.address import Network, address_refused, faces
 EXCERPT_MAX = 200
 """Bytes of an answer that are kept for people to read."""
 
+DISABLE, ABORT = "disable", "abort-message"
+"""What a receiver may ask for by the header ``webhook-delivery``: nothing more at all, or not this one again."""
 # Servers often drop idle connections after 5 s (uvicorn, Node.js): leave first, or a post meets a closed one.
 _KEEP_ALIVE_S = 4.0
 # A lookup blocks a thread for as long as a name server keeps silent: the event loop's own few (four with
@@ -46,6 +49,23 @@ _URL_SECRET_MIN = 8
 
 class RefusedAddress(OSError):
     """The guard says no. An OSError, so that aiohttp treats it like any failed lookup or connect."""
+
+
+@dataclass(slots=True)
+class Timing:
+    """How many ms after the start of a post these were done; None where a connection was there, or it came not so far.
+
+    ``connect`` includes TLS, ``first_byte`` is that of the answer's head.
+    """
+
+    resolve: int | None = None
+    connect: int | None = None
+    first_byte: int | None = None
+    begun: float = field(default_factory=time.monotonic)
+
+    def now(self) -> int:
+        """Milliseconds since the start."""
+        return round((time.monotonic() - self.begun) * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +85,9 @@ class Answer:
     duration_ms: int
     excerpt: str
     """The first 200 bytes of the body, printable; empty if the body broke off."""
+    wish: str | None = None
+    """The header ``webhook-delivery``, if it is one that we know: ``disable`` or ``abort-message``."""
+    timing: Timing = field(default_factory=Timing, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -138,6 +161,7 @@ class Egress:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
+            trace_configs=[_timed()],
             timeout=aiohttp.ClientTimeout(total=None),  # asyncio.timeout below: aiohttp's is rounded up to seconds
             headers={"Accept-Encoding": "identity", "User-Agent": _USER_AGENT},
         )
@@ -150,8 +174,9 @@ class Egress:
         Raises:
             RuntimeError: the client has been closed.
         """
-        begun = time.monotonic()
+        timing = Timing()
         status: int | None = None
+        wish: str | None = None
         retry_after: str | None = None
         error: str | None = None
         excerpt = ""
@@ -160,9 +185,12 @@ class Egress:
             async with (
                 asyncio.timeout(self._deadline),
                 # BytesIO, as aiohttp warns of plain bytes above 1 MiB, which it would write in one piece
-                self._session.post(url, data=io.BytesIO(body), headers=headers, allow_redirects=False) as response,
+                self._session.post(
+                    url, data=io.BytesIO(body), headers=headers, allow_redirects=False, trace_request_ctx=timing
+                ) as response,
             ):
-                status = response.status
+                status, timing.first_byte = response.status, timing.now()
+                wish = response.headers.get("webhook-delivery")
                 redact = partial(_redacted, secrets=_secrets(url, headers, secrets))
                 if (value := response.headers.get("Retry-After")) is not None:
                     retry_after = redact(value)
@@ -175,7 +203,9 @@ class Egress:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
             error = "disconnected"  # nobody cancelled us: so ends, in aiohttp, the wait for a closing pool
-        return Answer(status, error, retry_after, round((time.monotonic() - begun) * 1000), excerpt)
+        return Answer(
+            status, error, retry_after, timing.now(), excerpt, wish if wish in (DISABLE, ABORT) else None, timing
+        )
 
     async def close(self) -> None:
         """Close all connections; posts still under way end as ``disconnected``."""
@@ -209,6 +239,21 @@ class Egress:
             or any((face, port) in self._forbidden for face in faces(address))
             or (port in self._forbidden_ports and any(face.is_loopback for face in faces(address)))
         )
+
+
+def _timed() -> aiohttp.TraceConfig:
+    """Notes in the :class:`Timing` of each post when the name was resolved and the connection stood."""
+    trace = aiohttp.TraceConfig()
+
+    async def resolved(_session: aiohttp.ClientSession, context: Any, _: Any) -> None:
+        context.trace_request_ctx.resolve = context.trace_request_ctx.now()
+
+    async def connected(_session: aiohttp.ClientSession, context: Any, _: Any) -> None:
+        context.trace_request_ctx.connect = context.trace_request_ctx.now()
+
+    trace.on_dns_resolvehost_end.append(resolved)
+    trace.on_connection_create_end.append(connected)
+    return trace
 
 
 class _CheckedResolver(AbstractResolver):

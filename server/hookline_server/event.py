@@ -12,9 +12,14 @@ from yarl import URL
 from hookline import codec
 from hookline.clock import format_time
 from hookline.codec import Fields
+from hookline.item import PLAIN, Options
+from hookline.trigger import CLOUDEVENTS
+from hookline_server.endpoint import lane_of
 
-DELIVERIES = "hookline.deliveries."
-"""Keys of the lanes: one per endpoint, with the deliveries that did not succeed at once."""
+
+def endpoint_of(url: str) -> str:
+    """The id of the endpoint at a URL."""
+    return hashlib.sha256(url.encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,7 @@ class Target:
     url: str
     sealed_key: bytes
     of_key: bool = False
+    options: Options = PLAIN
 
     @property
     def origin(self) -> str:
@@ -32,9 +38,14 @@ class Target:
         return f"{url.scheme}://{url.host}:{url.port}"
 
     @property
+    def endpoint_id(self) -> str:
+        """The same URL is the same endpoint, whatever item it is on."""
+        return endpoint_of(self.url)
+
+    @property
     def lane(self) -> str:
-        """The key of this endpoint's deliveries; the same URL is the same endpoint, whatever item it is on."""
-        return DELIVERIES + hashlib.sha256(self.url.encode()).hexdigest()[:20]
+        """The key of this endpoint's deliveries."""
+        return lane_of(self.endpoint_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +61,29 @@ class Delivery:
     trace: str = ""
     """The ``traceparent`` of the request that made the change, if it had one."""
 
+    @property
+    def media_type(self) -> str:
+        """The Content-Type of the body."""
+        return "application/cloudevents+json" if self.target.options.format == CLOUDEVENTS else "application/json"
+
     def body(self) -> bytes:
-        """The bytes to post: they depend on nothing but the event."""
-        return msgspec.json.encode({**self.payload, "token": self.token} if self.token else self.payload)
+        """The bytes to post: they depend on nothing but the event and the format that its trigger asks for."""
+        payload = {**self.payload, "token": self.token} if self.token else self.payload
+        return msgspec.json.encode(self._cloud_event(payload) if self.target.options.format == CLOUDEVENTS else payload)
+
+    def _cloud_event(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """The event by CloudEvents 1.0, in its structured form; ``webhook_id`` begins with the namespace."""
+        namespace = self.webhook_id.rsplit("-", 3)[0]
+        return {
+            "specversion": "1.0",
+            "id": self.webhook_id,
+            "source": f"/hookline/{namespace}/{self.source_key}",
+            "type": f"hookline.item.{payload['event']}",
+            "subject": self.source_sort_field,
+            "time": payload["occurredAt"],
+            "datacontenttype": "application/json",
+            "data": payload,
+        }
 
     def content(self) -> dict[str, Any]:
         """What the lane's item shows of it. API key and token stay out: they are kept with its sealed triggers."""
@@ -64,21 +95,32 @@ class Delivery:
             **({"traceparent": self.trace} if self.trace else {}),
         }
 
+    def facts(self) -> dict[str, Any]:
+        """What kept deliveries can be filtered by."""
+        return {
+            "event": self.payload["event"],
+            "item_key": self.source_key,
+            "item_sort_field": self.source_sort_field,
+            "occurred_at": self.payload["occurredAt"],
+        }
+
     def sealed(self) -> bytes:
         """The trigger as the lane's item keeps it: no events, so it never fires by itself."""
-        return codec.pack_request([[self.target.url, self.target.sealed_key, [], self.token, self.target.of_key]])
+        target = self.target
+        options = codec.pack_options(target.options, list(target.options.sealed))
+        return codec.pack_request([[target.url, target.sealed_key, [], self.token, target.of_key, *options]])
 
 
 def from_lane(content: dict[str, Any], sealed_triggers: bytes) -> Delivery:
     """The delivery that a lane's item holds."""
-    url, sealed_key, _, token, *of_key = codec.unpack_answer(sealed_triggers)[0]
+    url, sealed_key, _, token, *more = codec.unpack_answer(sealed_triggers)[0]
     source = content["source"]
     return Delivery(
         content["webhookId"],
         source["key"],
         source["sortField"],
         content["payload"],
-        Target(url.decode(), sealed_key, any(of_key)),
+        Target(url.decode(), sealed_key, any(more[:1]), _options(more)),
         token.decode(),
         content.get("traceparent", ""),
     )
@@ -91,9 +133,22 @@ def from_outbox(namespace: str, partition: int, stream_id: str, entry: dict[str,
     token, trace = entry["token"].decode(), entry.get("trace", b"").decode()
     webhook_id = f"{namespace}-{partition}-{stream_id}"
     return [
-        Delivery(webhook_id, key, sort_field, payload, Target(url.decode(), sealed, any(of_key)), token, trace)
-        for url, sealed, _, *of_key in codec.unpack_answer(entry["triggers"])
+        Delivery(
+            webhook_id,
+            key,
+            sort_field,
+            payload,
+            Target(url.decode(), sealed, any(more[:1]), _options(more)),
+            token,
+            trace,
+        )
+        for url, sealed, _, *more in codec.unpack_answer(entry["triggers"])
     ]
+
+
+def _options(more: list[Any]) -> Options:
+    """The options of a trigger, which stand behind whether it is its key's."""
+    return codec.decode_options(more[1]) if len(more) > 1 and more[1] else PLAIN
 
 
 def _payload(entry: dict[str, bytes], key: str, sort_field: str) -> dict[str, Any]:

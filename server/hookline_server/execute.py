@@ -59,6 +59,8 @@ async def _delete(datastore: Datastore, command: Command) -> Result:
 async def _cancel(datastore: Datastore, command: Command) -> Result:
     """Cancel one item; it is read first, since an item that has ended cannot be cancelled."""
     named = _named(command)
+    if again := await datastore.recall(**named):
+        return _written(again)
     for tries_left in reversed(range(_TRIES)):
         current = await datastore.get(**named)
         if current.status in TERMINAL:

@@ -224,7 +224,16 @@ SCHEMAS: dict[str, Schema] = {
         "properties": {
             "url": {"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://", "maxLength": 2048},
             "apiKey": {"type": ["string", "null"], "maxLength": 4096, "description": "Sent as `X-API-KEY`."},
-            "events": {"type": "array", "items": {"enum": [*EVENTS]}, "minItems": 1},
+            "events": {
+                "type": "array",
+                "items": {"anyOf": [{"enum": [*EVENTS]}, {"type": "string", "pattern": r"^status:[^\u0000]{1,64}$"}]},
+                "minItems": 1,
+            },
+            "where": {"anyOf": [_ref("Where"), {"type": "null"}]},
+            "retry": {"type": ["array", "null"], "maxItems": 32, "description": "Waits between attempts."},
+            "format": {"enum": ["cloudevents", None]},
+            "secret": {"type": ["string", "array", "null"], "description": "Signs in place of the namespace's."},
+            "hasSecret": {"description": "As it was read; passed over."},
             "hasApiKey": {"description": "Ignored, so that what was read can be written."},
         },
         "required": ["url"],
@@ -243,3 +252,14 @@ SCHEMAS: dict[str, Schema] = {
     "Filter": _filter() | {"title": "Filter"},
 }
 """Schemas that no type says."""
+
+DeliveryId = Annotated[
+    str,
+    Meta(
+        description="The `id` of the delivery: its endpoint's, a dot, its `webhookId`.",
+        extra_json_schema={"minLength": 1},
+    ),
+]
+EndpointId = Annotated[
+    str, Meta(description="The `id` of the endpoint: 20 hexadecimal digits.", extra_json_schema={"minLength": 1})
+]

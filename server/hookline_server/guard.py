@@ -9,8 +9,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hookline.errors import MissingScope
 from hookline.grant import ADMIN, READ, WORK, WRITE
+from hookline_server.answer import ADDED
 from hookline_server.caller import CALLER, OPERATOR, UNLIMITED, anonymous
 from hookline_server.gate import Gate
+from hookline_server.limits import peer_of
 
 ANY = (READ, WRITE, WORK)
 """Any scope will do: what is asked for in the body is held against the key, operation by operation."""
@@ -18,6 +20,8 @@ OPEN = ()
 """No key is asked for."""
 ISSUING = (UNLIMITED,)
 """An API key that is limited to item keys must not make one that is not."""
+DELIVERING = (UNLIMITED,)
+"""What webhooks carry is of all item keys."""
 OPERATING = (OPERATOR,)
 """What shows all namespaces."""
 
@@ -50,6 +54,16 @@ SCOPES: dict[tuple[str, str], Collection[str]] = {
     ("PUT", "/v1/orchestrations/{name}"): (ADMIN,),
     ("DELETE", "/v1/orchestrations/{name}"): (ADMIN,),
     ("POST", "/v1/orchestrations/{name}/run"): (ADMIN,),
+    ("GET", "/v1/deliveries"): DELIVERING,
+    ("GET", "/v1/deliveries/{delivery}"): DELIVERING,
+    ("POST", "/v1/deliveries/redrive"): DELIVERING,
+    ("POST", "/v1/deliveries/cancel"): DELIVERING,
+    ("POST", "/v1/deliveries/{delivery}/redrive"): DELIVERING,
+    ("POST", "/v1/deliveries/{delivery}/cancel"): DELIVERING,
+    ("GET", "/v1/endpoints"): DELIVERING,
+    ("POST", "/v1/endpoints"): DELIVERING,
+    ("GET", "/v1/endpoints/{endpoint}"): DELIVERING,
+    ("PUT", "/v1/endpoints/{endpoint}"): DELIVERING,
     ("POST", "/v1/command"): ANY,
     ("GET", "/v1/api-keys"): ISSUING,
     ("POST", "/v1/api-keys"): ISSUING,
@@ -68,7 +82,7 @@ class Guard:
     """Plain ASGI around one route: notes who asks as :data:`CALLER`, and lets nobody in who may not.
 
     Raises:
-        Problem: there is no API key, or not a good one.
+        Problem: there is no API key, or not a good one; or the caller has made too many requests.
         MissingScope: it has none of the scopes that the method asks for.
     """
 
@@ -90,6 +104,8 @@ class Guard:
             elif wanted.isdisjoint(caller.scopes):
                 raise MissingScope(f"the API key lacks the scope {' or '.join(sorted(wanted))}")
             scope[CALLER] = caller
+            if state.rate is not None:
+                scope[ADDED] += state.rate.take(caller.id or peer_of(scope))
         await self._app(scope, receive, send)
 
 

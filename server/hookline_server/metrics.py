@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
 
 from hookline import Datastore, figures
@@ -19,13 +19,15 @@ FRESH_S = 1.0
 _BUILD = Family("gauge", "hookline_build_info", "The release that answers; always 1", ("version",))
 _PROCESSES = Family("gauge", "hookline_processes", "Processes of this server whose figures are in here")
 
+Served = Callable[[], Awaitable[Sequence[Datastore]]]
+"""Finds the datastores of the namespaces served."""
 Rows = dict[str, dict[Labels, Row]]
 
 
 class Metrics:
-    """Makes pages. ``datastores`` are those of the namespaces served, ``peers`` the server's other processes."""
+    """Makes pages. ``datastores`` finds those of the namespaces served, ``peers`` the server's other processes."""
 
-    def __init__(self, datastores: Callable[[], Iterable[Datastore]], peers: Peers | None = None) -> None:
+    def __init__(self, datastores: Served, peers: Peers | None = None) -> None:
         self._datastores = datastores
         self._peers = peers
         self._lock = asyncio.Lock()
@@ -41,7 +43,7 @@ class Metrics:
             return await asyncio.to_thread(_write, self._rows, accept)
 
     async def _gather(self) -> Rows:
-        readings = await survey(self._datastores())
+        readings = await survey(await self._datastores())
         note_usage(self._peers.slot if self._peers else 0)
         dumps = [figures.dump(), *(self._peers.read() if self._peers else ())]
         readings += [(_PROCESSES, (), len(dumps)), (_BUILD, (version("hookline"),), 1)]

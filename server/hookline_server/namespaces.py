@@ -32,6 +32,9 @@ INSPECTED_EVERY = 30.0
 INSPECTED_MOST = 100
 """So many of them at each look, about four commands each."""
 
+_PATIENCE = 2.0
+"""Seconds that whoever only wants to tell of them waits for the store."""
+
 Roles = Callable[[Datastore], Iterable[Coroutine[Any, Any, None]]]
 
 
@@ -132,9 +135,15 @@ class Namespaces:
         await asyncio.gather(running, return_exceptions=True)
         (await self._opened(name)).wakes.rest()
 
-    def at_work(self) -> list[Datastore]:
-        """Home, and those that something is done for now."""
-        return [self._home, *(self._open[name].result() for name in self._awake)]
+    async def everyone(self) -> list[Datastore]:
+        """Home, and the others in order of their names, also those that nothing is done for now.
+
+        While the store does not answer, those that are open.
+        """
+        with contextlib.suppress(HooklineError, TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await asyncio.gather(*map(self._opened, await self._names()), return_exceptions=True)
+        return [self._home, *sorted(self._opened_now(), key=lambda datastore: datastore.settings.namespace)]
 
     def release(self) -> None:
         """Let everybody who waits go, for the process is about to stop."""

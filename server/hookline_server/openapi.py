@@ -14,12 +14,13 @@ import msgspec
 from starlette.routing import BaseRoute, Route
 
 from hookline_server import page, shapes
-from hookline_server.fields import REFERENCE, SCHEMAS, ApiKeyId, Key, Schema, SortField
+from hookline_server.fields import REFERENCE, SCHEMAS, ApiKeyId, DeliveryId, EndpointId, Key, Schema, SortField
 from hookline_server.guard import OPEN, SCOPES
 from hookline_server.negotiate import JSON, LINES, MSGPACK, TEXT
+from hookline_server.once import honours
 from hookline_server.operation import Operation, Reply, operation_of
 from hookline_server.problem import KINDS
-from hookline_server.routes import Endpoint, endpoints
+from hookline_server.routes import Endpoint, served_by
 
 PROBLEM = "application/problem+json"
 _ABOUT = """\
@@ -40,10 +41,20 @@ _TAGS = {
     "workers": "Who works now, and what they are asked to do.",
     "orchestrations": "Stored rules that claim items with triggers on.",
     "api-keys": "Who may do what.",
+    "deliveries": "Webhooks that did not succeed at once.",
+    "endpoints": "The URLs that webhooks go to.",
     "command": "The command language.",
     "server": "The server itself.",
 }
-_PATH_TYPES = {"key": Key, "sortField": SortField, "workerId": SortField, "name": Key, "id": ApiKeyId}
+_PATH_TYPES = {
+    "key": Key,
+    "sortField": SortField,
+    "workerId": SortField,
+    "name": Key,
+    "id": ApiKeyId,
+    "delivery": DeliveryId,
+    "endpoint": EndpointId,
+}
 _ETAG = '(W/)?"[0-9]{1,15}([.][0-9]{1,15}(-m)?)?"'
 _REQUEST_HEADERS: dict[str, Schema] = {
     "If-Match": {
@@ -55,8 +66,16 @@ _REQUEST_HEADERS: dict[str, Schema] = {
         "description": "The item must not be there yet, else 412.",
         "schema": {"type": "string", "enum": ["*"]},
     },
+    "Idempotency-Key": {
+        "description": "The same for a request that is sent again: it takes effect once, and is answered alike.",
+        "schema": {"type": "string", "pattern": '^("[ !#-\\[\\]-~]{1,255}"|[!#-+.-~-]{1,255})$'},
+    },
     "Prefer": {
         "description": "`return=minimal`: an answer without the item: 204, or 201; of many only names and versions.",
+        "schema": {"type": "string"},
+    },
+    "traceparent": {
+        "description": "The trace that the request is part of (W3C Trace Context).",
         "schema": {"type": "string"},
     },
     "X-Request-Id": {
@@ -67,14 +86,24 @@ _REQUEST_HEADERS: dict[str, Schema] = {
 _ANSWER_HEADERS: dict[str, Schema] = {
     "ETag": {"description": 'Of the item: `"<version>.<end of its lock>"`.', "schema": {"pattern": f"^{_ETAG}$"}},
     "Location": {"description": "Of what was made.", "schema": {"pattern": "^/v1/"}},
+    "Idempotency-Replayed": {
+        "description": "That nothing was done: the request came before.",
+        "schema": {"enum": ["true"]},
+    },
     "Link": {"description": 'The next page, `rel="next"`, if there is one.', "schema": {}},
     "Preference-Applied": {"description": "That the preference was met.", "schema": {"enum": ["return=minimal"]}},
     "Retry-After": {"description": "Seconds until a repeat makes sense.", "schema": {"pattern": "^[0-9]+$"}},
     "WWW-Authenticate": {"description": "Which key is asked for, and what is wrong with it.", "schema": {}},
+    "RateLimit-Policy": {
+        "description": "Requests of a caller in so many seconds, if limited.",
+        "schema": {},
+    },
+    "RateLimit": {"description": "How many are left, and in how many seconds all are again.", "schema": {}},
     "X-Request-Id": {"description": "The request's own, or a new one.", "schema": {"minLength": 1}},
 }
-_ALWAYS = ("X-Request-Id",)
-_HEADERS_OF = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+_ALWAYS = ("RateLimit-Policy", "RateLimit", "X-Request-Id")
+_ANY_REQUEST = ("X-Request-Id", "traceparent")
+_HEADERS_OF = {401: ("WWW-Authenticate",), 409: ("Retry-After",), 429: ("Retry-After",), 503: ("Retry-After",)}
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: `Authorization: Bearer hl_...`."},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-KEY", "description": "The same, on its own."},
@@ -84,7 +113,9 @@ _WEBHOOK_HEADERS = {
     "webhook-timestamp": "Seconds since 1970; new at every attempt.",
     "webhook-signature": "`v1,` and the base64 HMAC-SHA256 over `id.timestamp.body` (Standard Webhooks).",
     "X-API-KEY": "The trigger's API key, if it has one.",
+    "traceparent": "The trace of the request that made the change, if it was part of one (W3C Trace Context).",
 }
+_WEBHOOK_OPTIONAL = ("X-API-KEY", "traceparent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +127,7 @@ class Described:
     endpoint: Endpoint
     operation: Operation
     scopes: Collection[str]
+    repeatable: bool
 
     @property
     def parameters(self) -> list[str]:
@@ -112,12 +144,13 @@ def described(routes: Iterable[BaseRoute]) -> Iterator[Described]:
     for route in routes:
         if isinstance(route, Route):
             path = re.sub(r"{(\w+?)(?::path)?}", lambda match: f"{{{_camel(match[1])}}}", route.path)
-            for method, endpoint in endpoints(route).items():
+            for method, endpoint in served_by(route).items():
                 endpoint = inspect.unwrap(endpoint)
                 operation = operation_of(endpoint)
                 if operation is None:
                     raise LookupError(f"{method} {route.path}: say what it takes and answers, by @Operation(...)")
-                yield Described(method, path, endpoint, operation, SCOPES.get((method, route.path), OPEN))
+                scopes = SCOPES.get((method, route.path), OPEN)
+                yield Described(method, path, endpoint, operation, scopes, honours(method, route.path))
 
 
 def build(routes: Sequence[BaseRoute]) -> dict[str, Any]:
@@ -173,7 +206,7 @@ class _Builder:
             "securitySchemes": _SECURITY,
             "schemas": {name: _plain(schema) for name, schema in sorted((self._components | SCHEMAS).items())},
             "responses": dict(sorted(self._problems.items())),
-            "parameters": {name: _header_parameter(name) for name in _ALWAYS},
+            "parameters": {name: _header_parameter(name) for name in _ANY_REQUEST},
             "headers": {
                 name: told | {"schema": {"type": "string"} | told["schema"]} for name, told in _ANSWER_HEADERS.items()
             },
@@ -207,7 +240,7 @@ class _Builder:
             "description": "Posted to each matching trigger, at least once and not always in order: `version` says "
             "which is later. Any 2xx is a delivery, 410 ends the attempts; all else is tried again.",
             "parameters": [
-                {"name": name, "in": "header", "required": name != "X-API-KEY", "description": text}
+                {"name": name, "in": "header", "required": name not in _WEBHOOK_OPTIONAL, "description": text}
                 | {"schema": {"type": "string"}}
                 for name, text in _WEBHOOK_HEADERS.items()
             ],
@@ -231,8 +264,9 @@ class _Builder:
         ]
         shown += [self._parameter(name, "query", kind) for name, kind in one.operation.query.items()]
         headers = (*one.operation.headers, *(("Prefer",) if one.operation.optional else ()))
+        headers += ("Idempotency-Key",) if one.repeatable else ()
         shown += [_header_parameter(name) for name in headers]
-        return shown + [{"$ref": f"#/components/parameters/{name}"} for name in _ALWAYS]
+        return shown + [{"$ref": f"#/components/parameters/{name}"} for name in _ANY_REQUEST]
 
     def _parameter(self, name: str, place: str, kind: Any) -> dict[str, Any]:
         schema = dict(self._schema(kind))
@@ -253,9 +287,10 @@ class _Builder:
         replies = dict(said.replies)
         if said.optional and 200 in replies:
             replies[204] = Reply("Done; the client wanted no body.", headers=replies[200].headers)
-        shown = {status: self._reply(reply, optional=said.optional) for status, reply in replies.items()}
+        more = ("Idempotency-Replayed",) if one.repeatable else ()
+        shown = {status: self._reply(reply, more, optional=said.optional) for status, reply in replies.items()}
         codes: dict[int, list[str]] = {}
-        for code in sorted(set(said.codes(one.method, one.path, guarded=bool(one.scopes)))):
+        for code in sorted(set(said.codes(one.method, one.path, guarded=bool(one.scopes), repeatable=one.repeatable))):
             codes.setdefault(KINDS[code][0], []).append(code)
         for status, some in codes.items():
             if status in shown:
@@ -263,8 +298,8 @@ class _Builder:
             shown[status] = self._problem(status, some)
         return {str(status): shown[status] for status in sorted(shown)}
 
-    def _reply(self, reply: Reply, *, optional: bool) -> dict[str, Any]:
-        names = (*reply.headers, *(("Preference-Applied",) if optional else ()), *_ALWAYS)
+    def _reply(self, reply: Reply, more: tuple[str, ...], *, optional: bool) -> dict[str, Any]:
+        names = (*reply.headers, *more, *(("Preference-Applied",) if optional else ()), *_ALWAYS)
         shown: dict[str, Any] = {"description": reply.says, "headers": _refer(names)}
         if reply.media_types:
             shown["content"] = {kind: {"schema": {"type": "string"}} for kind in reply.media_types}

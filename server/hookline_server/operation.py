@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 READS = frozenset({"GET", "HEAD"})
-_ANY = ("internal",)
+_ANY = ("internal", "malformed_request", "request_timeout", "target_too_long", "headers_too_large")
 _STORE = ("unavailable", "corrupt")
-_API = ("not_acceptable", "invalid", *_STORE)
+_API = ("not_acceptable", "invalid", "rate_limited", "overloaded", *_STORE)
 _WRITES = ("store_full", "outcome_unknown")
 _BODY = ("invalid_json", "invalid_msgpack", "invalid_gzip", "body_too_large", "unsupported_media_type")
 _GUARDED = ("missing_api_key", "invalid_api_key", "too_many_attempts", "missing_scope", "key_not_allowed", *_STORE)
+_REPEATABLE = ("invalid_header", "idempotency_key_reused", "idempotency_key_in_use")
 _NAMED = ("invalid_path", "unknown_path")
 
 
@@ -64,8 +65,11 @@ class Operation:
     writes: bool = False
     optional: bool = False
 
-    def codes(self, method: str, path: str, *, guarded: bool) -> Iterator[str]:
-        """The codes of all problem documents that it may answer with; ``guarded``: it asks for an API key."""
+    def codes(self, method: str, path: str, *, guarded: bool, repeatable: bool) -> Iterator[str]:
+        """The codes of all problem documents that it may answer with.
+
+        ``guarded``: it asks for an API key. ``repeatable``: it honours Idempotency-Key.
+        """
         yield from (*_ANY, *self.refuses)
         if path.startswith("/v1/"):
             yield from _API
@@ -79,6 +83,8 @@ class Operation:
             yield from _NAMED
         if guarded:
             yield from _GUARDED
+        if repeatable:
+            yield from _REPEATABLE
 
     def __call__(self, endpoint: Function) -> Function:
         """As a decorator: say it of a function, which stays as it is."""

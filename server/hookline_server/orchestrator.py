@@ -126,9 +126,10 @@ class Orchestrator:
         )
 
     async def run(self) -> None:
-        """Run due rules and sweep all keys, every tick, and when a rule is stored; until cancelled."""
-        async with self._datastore.wakes.listening(f"ready:{ORCHESTRATIONS}") as woken:
-            while True:
+        """Run due rules and sweep all keys, every tick, and when a rule is stored; until the waits are released."""
+        wakes = self._datastore.wakes
+        async with wakes.listening(f"ready:{ORCHESTRATIONS}") as woken:
+            while not wakes.released:
                 with Surviving(log, "a look for due orchestrations"):
                     await self._run_due()
                 with Surviving(log, "a sweep"):

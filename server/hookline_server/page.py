@@ -17,7 +17,14 @@ BASE = "http://127.0.0.1:8080"
 """Where the examples go; in a browser the page puts its own address there."""
 _STYLE = Path(__file__).with_name("page.css").read_text()
 _SCRIPT = Path(__file__).with_name("page.js").read_text()
-_VALUES = {"key": "jobs", "sortField": "job-001", "name": "reports", "id": "the-id"}
+_VALUES = {
+    "key": "jobs",
+    "sortField": "job-001",
+    "name": "reports",
+    "id": "the-id",
+    "delivery": "a-delivery",
+    "endpoint": "an-endpoint",
+}
 """What stands for the parameters of a path in examples."""
 _BOUNDS = ("pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems", "maxProperties", "format")
 Schema = Mapping[str, Any]

@@ -9,36 +9,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
-from collections import defaultdict
 from collections.abc import Coroutine
 from typing import Any
 
-from hookline import Call, Datastore, Item, codec, trace
-from hookline.figures import Family
+from hookline import Datastore, Item, trace
 from hookline.wake import pause
-from hookline_server.egress import Answer, Egress
-from hookline_server.event import DELIVERIES, Delivery, Target, from_lane, from_outbox
+from hookline_server import delivery as kept
+from hookline_server.delivery import Deliveries, attempt_of, explain
+from hookline_server.egress import ABORT, DISABLE, Answer, Egress
+from hookline_server.endpoint import DELIVERIES, Endpoints
+from hookline_server.event import Delivery, from_outbox
+from hookline_server.health import Health
+from hookline_server.lane import Lane, Lanes
 from hookline_server.logs import EVENT
+from hookline_server.loopguard import LoopGuard
+from hookline_server.retry import delay_after
 from hookline_server.role import Surviving
-from hookline_server.signature import sign
+from hookline_server.sender import Sender
+from hookline_server.slots import Slot, Slots
 
 log = logging.getLogger(__name__)
 
 POLL = 1.0
-"""Seconds between looks at an outbox whose wake message was lost."""
+"""Seconds between looks at an outbox whose wake message was lost, and at what other relays leave."""
+DEAD_AFTER = 5.0
+"""Seconds after which a relay that was not heard of is taken over from."""
+SCAN = 30.0
+"""Seconds between looks at all lanes, for what was due while nobody was told."""
 GONE = 410
 """The receiver wants no more of this: no attempt follows."""
 
-_IN_FLIGHT = Family("gauge", "hookline_deliveries_in_flight", "Webhooks being posted now", ("namespace",))
-_ATTEMPTS = Family(
-    "counter",
-    "hookline_delivery_attempts",
-    "Attempts by outcome: the class of the status such as 2xx, or why there is none, such as timeout",
-    ("namespace", "outcome"),
-)
-_DURATION = Family("histogram", "hookline_delivery_duration_seconds", "Attempts, from lookup to answer", ("namespace",))
+_Events = list[tuple[Slot, bytes, list[Delivery]]]
 
 
 class Relay:
@@ -49,17 +51,19 @@ class Relay:
 
     def __init__(self, datastore: Datastore, egress: Egress, consumer: str, *, grace: float = 5.0) -> None:
         self._datastore = datastore
-        self._egress = egress
         self._consumer = consumer
         self._grace = grace
         self._settings = datastore.settings
-        self._secret = datastore.secrets.derive(f"webhook-signing:{self._settings.namespace}")
-        # A delivery ends within its timeout; what is idle for longer was left by a relay that is gone.
+        self._sender = Sender(datastore, egress)
+        self._deliveries = Deliveries(datastore)
+        self._health = Health(Endpoints(datastore))
+        self.lanes = Lanes(Endpoints(datastore), self._settings.lane_concurrency)
+        self._loops = LoopGuard(self._settings.loop_limit)
+        # A delivery ends within its timeout; what is held for longer was given up by whoever holds it.
         self._idle_ms = round(self._settings.delivery_timeout * 2000) + 5000
-        self._slots = asyncio.Semaphore(self._settings.relay_concurrency)
-        self._busy: defaultdict[str, int] = defaultdict(int)
-        self._draining: set[str] = set()
-        self._failing: set[str] = set()
+        self.fresh = Slots(self._settings.relay_concurrency)
+        self.again = Slots(self._settings.relay_concurrency)
+        self._ended = [(set[bytes](), asyncio.Lock()) for _ in range(datastore.calls.partitions)]
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -81,216 +85,227 @@ class Relay:
 
     async def _relay(self, partition: int) -> None:
         own: bytes | None = b"0"
+        looked_at = time.monotonic()
         async with self._datastore.wakes.listening("outbox") as woken:
             while True:
                 taken = None
+                look = time.monotonic() - looked_at >= POLL
                 with Surviving(log, "a look at the outbox"):
-                    taken = await self._take(partition, own)
+                    taken = await self._take(partition, own, look=look)
+                if look:
+                    looked_at = time.monotonic()
                 if taken is None:
                     await asyncio.sleep(POLL)
-                elif own:
-                    await asyncio.gather(*(self._deliver_entry(partition, *entry) for entry in taken))
-                    own = taken[-1][0] if taken else None
-                elif taken:
-                    for entry in taken:
-                        self._spawn(self._deliver_entry(partition, *entry))
-                else:
+                    continue
+                with Surviving(log, "the endpoints of new events"):
+                    await self._begin(partition, taken)
+                if own:
+                    own = taken[-1][1] if taken else None
+                elif not taken:
                     await pause(woken, POLL)
 
-    async def _take(self, partition: int, own: bytes | None) -> list[tuple[bytes, list[bytes]]]:
-        """Take as many events as there are free slots, at least one: each holds a slot until it is done."""
-        await self._slots.acquire()
-        room = 1
-        while room < self._settings.relay_concurrency and not self._slots.locked():
-            await self._slots.acquire()
-            room += 1
-        taken: list[tuple[bytes, list[bytes]]] = []
+    async def _take(self, partition: int, own: bytes | None, *, look: bool) -> list[tuple[Slot, bytes, list[bytes]]]:
+        """Take as many events as there are free slots: each holds a slot until it is done."""
+        room = await self.fresh.reserve(self._settings.relay_concurrency, POLL)
+        request = {
+            "consumer": self._consumer,
+            "limit": room,
+            "own": own,
+            "look": look,
+            "idle_ms": self._idle_ms,
+            "dead_ms": round(DEAD_AFTER * 1000),
+        }
+        taken: list[tuple[Slot, bytes, list[bytes]]] = []
         try:
-            request = {"consumer": self._consumer, "limit": room, "idle_ms": self._idle_ms, "own": own}
             answer = await self._datastore.connection.read("relay_take", partition, request)
-            if answer[b"created"]:
-                log.debug("the outbox of partition %d had no consumer group: made one that begins at 0", partition)
-            if answer[b"corrupt"]:
-                log.error("the outbox of partition %d is not a stream", partition)
-            taken = [(entry[0], entry[1]) for entry in answer[b"events"]]
-            return taken
+            taken = [(self.fresh.take(), *entry) for entry in answer[b"events"]]
         finally:
-            for _ in range(room - len(taken)):
-                self._slots.release()
+            self.fresh.give_back(room - len(taken))
+        if answer[b"created"]:
+            log.info("the outbox of partition %d had no consumer group: made one that begins at 0", partition)
+        if answer[b"corrupt"]:
+            log.error("the outbox of partition %d is not a stream", partition)
+        for name in answer[b"gone"]:
+            log.warning("relay %s is gone: its events are taken over", name.decode(errors="replace"))
+        return taken
 
-    async def _deliver_entry(self, partition: int, stream_id: bytes, flat: list[bytes]) -> None:
-        try:
+    async def _begin(self, partition: int, taken: list[tuple[Slot, bytes, list[bytes]]]) -> None:
+        """Deliver what was taken, once what is stored of its endpoints is known."""
+        events: _Events = []
+        for slot, stream_id, flat in taken:
             # What fails stays pending, and is taken again once it has been idle long enough.
-            with Surviving(log, f"the delivery of event {stream_id.decode()}"):
+            with Surviving(log, f"the reading of event {stream_id.decode()}"):
                 entry = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
                 deliveries = from_outbox(self._settings.namespace, partition, stream_id.decode(), entry)
+                events.append((slot, stream_id, deliveries))
+                continue
+            slot.release()
+        try:
+            await self.lanes.refresh({each.target.endpoint_id for *_, deliveries in events for each in deliveries})
+        except BaseException:
+            for slot, *_ in events:
+                slot.release()
+            raise
+        for slot, stream_id, deliveries in events:
+            self._spawn(self._deliver(partition, slot, stream_id, deliveries))
+
+    async def _deliver(self, partition: int, slot: Slot, stream_id: bytes, deliveries: list[Delivery]) -> None:
+        try:
+            with Surviving(log, f"the delivery of event {stream_id.decode()}"):
                 EVENT.set(deliveries[0].webhook_id)
                 with trace.span("event", "consumer", deliveries[0].trace, {"hookline.event": deliveries[0].webhook_id}):
-                    await asyncio.gather(*(self._first(delivery) for delivery in deliveries))
-                    await self._datastore.connection.change("relay_done", partition, {"ids": [stream_id]})
+                    if len(deliveries) == 1:
+                        await self._first(deliveries[0])
+                    else:
+                        await asyncio.gather(*map(self._first, deliveries))
+                    await self._end(partition, stream_id)
         finally:
-            self._slots.release()
+            slot.release()
+
+    async def _end(self, partition: int, stream_id: bytes) -> None:
+        """Acknowledge an event, together with those that end while another call of this kind is under way."""
+        ended, lock = self._ended[partition]
+        ended.add(stream_id)
+        async with lock:
+            if stream_id in ended:
+                ids = list(ended)
+                ended.clear()
+                await self._datastore.connection.change("relay_done", partition, {"ids": ids})
 
     async def _first(self, delivery: Delivery) -> None:
-        """The first attempt, straight from the outbox; a full lane gets the delivery without one."""
-        lane = delivery.target.lane
-        if self._busy[lane] >= self._settings.lane_concurrency:
-            await self._keep(delivery, attempts=0, delay=0.0, error=None)
+        """The first attempt, straight from the outbox; a lane without room gets the delivery without one."""
+        lane = self.lanes.get(delivery.target.endpoint_id)
+        now = time.time()
+        slowed, first = self._loops.wait(delivery, now)
+        if slowed:
+            if first:
+                name, origin = f"{delivery.source_key}/{delivery.source_sort_field}", delivery.target.origin
+                log.warning("item %s calls %s again and again, as in a loop: its webhooks are slowed", name, origin)
+            await self._deliveries.keep(delivery, delay=slowed, error="slowed: its item calls this URL in a loop")
+            lane.look(now + slowed)
             return
-        answer = await self._post(delivery)
-        self._note(delivery.target, answer)
-        if not answer.ok:
-            await self._keep(
-                delivery, attempts=1, delay=self._delay(1), error=_explain(answer), final=_is_final(answer)
-            )
-
-    async def _keep(
-        self, delivery: Delivery, *, attempts: int, delay: float, error: str | None, final: bool = False
-    ) -> None:
-        """Write a delivery into its lane; its webhook-id names it, so that a second time changes nothing."""
-        lane, sort_field = delivery.target.lane, delivery.webhook_id
-        final = final or attempts > len(self._settings.delivery_schedule)
-        values: dict[str, Any] = {
-            "s": "failed" if final else "scheduled" if delay else "not_started",
-            "c": codec.pack(delivery.content()),
-            "t": delivery.sealed(),
-            "a": str(attempts),
-            "ma": str(len(self._settings.delivery_schedule) + 1),
-        }
-        if delay and not final:
-            values["sd"] = f"+{round(delay * 1000)}"
-        if error:
-            values["le"] = error
-        request = {"key": lane, "sort": sort_field, "set": values, "triggers": "off"}
-        partition = self._datastore.calls.partition(lane, sort_field)
-        (outcome,) = await self._datastore.run([Call("create_drain", partition, lane, sort_field, request)])
-        if not outcome.ok and outcome.word != "exists":
-            raise outcome.error()
+        if not lane.room(now, direct=True):
+            await self._deliveries.keep(delivery)
+            lane.look(lane.opens_at(now))
+            return
+        answer, attempt = await self._attempt(lane, delivery)
+        if answer.ok:
+            return
+        delay = delay_after(1, self._deliveries.schedule(delivery))
+        final = _is_final(answer) or delay is None
+        await self._deliveries.keep(
+            delivery, [attempt], delay=delay or 0.0, error=explain(answer), status="failed" if final else None
+        )
+        if not final:
+            lane.look(time.time() + (delay or 0.0))
 
     # From the lanes
 
     async def _retry(self) -> None:
-        while True:
-            with Surviving(log, "a look for deliveries to retry"):
-                for lane in await self._due_lanes():
-                    if lane not in self._draining:
-                        self._draining.add(lane)
-                        self._spawn(self._drain(lane))
-            await asyncio.sleep(self._settings.tick)
+        scanned_at = -SCAN
+        self._datastore.wakes.watch(f"ready:{DELIVERIES}", self.lanes.hear)
+        try:
+            while True:
+                with Surviving(log, "a look for deliveries to retry"):
+                    if self.lanes.missed or time.monotonic() - scanned_at >= SCAN:
+                        self.lanes.missed, scanned_at = False, time.monotonic()
+                        await self._scan()
+                    due = self.lanes.due()
+                    await self.lanes.refresh({lane.endpoint.id for lane in due})
+                    for lane in due:
+                        self._look_into(lane)
+                await pause(self.lanes.woken, self._settings.tick)
+        finally:
+            self._datastore.wakes.unwatch(self.lanes.hear)
 
-    async def _due_lanes(self) -> set[str]:
-        stats = await self._datastore.stats(DELIVERIES)
-        return {
-            row.key
-            for row in stats.rows
-            if row.first is not None
-            and (row.status == "not_started" or (row.status in ("scheduled", "started") and row.first <= stats.now_ms))
-        }
-
-    async def _drain(self, lane: str) -> None:
-        """Attempt what is due in one lane, as many at once as the lane may have."""
-        with Surviving(log, f"lane {lane}"):
-            while room := self._settings.lane_concurrency - self._busy[lane]:
-                claimed = await self._datastore.claim(
-                    lane,
-                    worker_id=self._consumer,
-                    limit=max(1, room),
-                    lock_for=self._idle_ms / 1000,
-                    triggers="off",
-                    reserved=True,
-                )
-                if not claimed.items:
-                    break
-                await asyncio.gather(*(self._again(item) for item in claimed.items))
-        self._draining.discard(lane)
-
-    async def _again(self, item: Item) -> None:
-        EVENT.set(item.sort_field)
-        delivery = from_lane(item.content, item.sealed_triggers)
-        answer = await self._post(delivery)
-        calls, token = self._datastore.calls, item.token or ""
-        self._note(delivery.target, answer)
-        if answer.ok:
-            call = calls.delete(item.key, item.sort_field, token=token, triggers=False, reserved=True)
-        elif _is_final(answer):
-            metadata = {"status": "failed", "last_error": _explain(answer)}
-            call = calls.update(
-                item.key, item.sort_field, metadata=metadata, token=token, triggers=False, reserved=True
-            )
+    def _look_into(self, lane: Lane) -> None:
+        now = time.time()
+        if lane.room(now) or lane.busy:
+            lane.draining, lane.look_at = True, None
+            self._spawn(self._drain(lane))
         else:
-            call = calls.fail(
-                item.key,
-                item.sort_field,
-                token,
-                error=_explain(answer),
-                retry_after=self._delay(item.metadata["attempts"]),
-                triggers="off",
-                reserved=True,
-            )
-        (outcome,) = await self._datastore.run([call])
-        if not outcome.ok:
-            log.warning("delivery %s was settled by somebody else: %s", item.sort_field, outcome.word)
+            lane.look_at = lane.opens_at(now)
+
+    async def _scan(self) -> None:
+        """Note the lanes that have something due."""
+        stats = await self._datastore.stats(DELIVERIES)
+        for row in stats.rows:
+            waits = row.status in ("scheduled", "started") and row.first is not None and row.first <= stats.now_ms
+            if waits or (row.status == "not_started" and row.count):
+                self.lanes.get(row.key.removeprefix(DELIVERIES)).look(time.time())
+
+    async def _drain(self, lane: Lane) -> None:
+        """Attempt what is due in one lane."""
+        try:
+            with Surviving(log, f"lane {lane.key}"):
+                await self._empty(lane)
+                return
+            lane.look(time.time() + POLL)
+        finally:
+            lane.draining = False
+
+    async def _empty(self, lane: Lane) -> None:
+        """Attempt what is due, as many at once as the lane may have, until nothing is due or it has no room."""
+        while True:
+            lane.freed.clear()
+            room = lane.room(time.time())
+            if not room and not lane.busy:
+                lane.look(lane.opens_at(time.time()))
+                return
+            if not room:
+                await pause(lane.freed, POLL)
+                await self.lanes.refresh([lane.endpoint.id])
+            elif not await self._claim(lane, room):
+                return
+
+    async def _claim(self, lane: Lane, room: int) -> bool:
+        """Begin attempts at up to so many deliveries of a lane. False if none is due now."""
+        free = await self.again.reserve(room, POLL)
+        if not free:
+            return True
+        items: list[Item] = []
+        try:
+            claimed = await self._deliveries.claim(lane.key, self._consumer, free)
+            items = claimed.items
+        finally:
+            self.again.give_back(free - len(items))
+        for item in items:
+            lane.begin(time.time())
+            self._spawn(self._again(lane, self.again.take(), item))
+        if not items and claimed.next_ms is not None:
+            lane.look(claimed.next_ms / 1000)
+        return bool(items)
+
+    async def _again(self, lane: Lane, slot: Slot, item: Item) -> None:
+        try:
+            EVENT.set(item.sort_field)
+            lane.look((item.locked_until_ms or 0) / 1000)  # should it fail, it can be claimed again then
+            with Surviving(log, f"delivery {item.sort_field}"):
+                delivery = kept.read(item)
+                answer, attempt = await self._attempt(lane, delivery, begun=True)
+                delay = delay_after(item.metadata["attempts"], self._deliveries.schedule(delivery)) or 0.0
+                outcome = await self._deliveries.settle(item, attempt, answer, delay=delay, final=_is_final(answer))
+                if not outcome.ok:
+                    log.warning("delivery %s was settled by somebody else: %s", item.sort_field, outcome.word)
+                elif not answer.ok:
+                    lane.look(time.time() + delay)
+        finally:
+            slot.release()
 
     # Both
 
-    async def _post(self, delivery: Delivery) -> Answer:
-        lane, namespace = delivery.target.lane, self._settings.namespace
-        self._busy[lane] += 1
-        _IN_FLIGHT.add(namespace)
+    async def _attempt(self, lane: Lane, delivery: Delivery, *, begun: bool = False) -> tuple[Answer, dict[str, Any]]:
+        """One attempt, and what it says of the endpoint -> the answer, and how it is told of."""
+        now = time.time()
+        if not begun:
+            lane.begin(now)
         try:
-            attributes = {"http.request.method": "POST", "hookline.event": delivery.webhook_id}
-            with trace.span("POST", "client", trace.PARENT.get() or delivery.trace, attributes) as note:
-                headers = self._headers(delivery, body := delivery.body())
-                answer = await self._egress.post(delivery.target.url, body, headers, secrets=[delivery.token])
-                note(_described(answer))
-        except ValueError as error:
-            _ATTEMPTS.add(namespace, "unopenable")
-            return Answer(None, str(error), None, 0, "")
+            answer = await self._sender.post(delivery)
         finally:
-            _IN_FLIGHT.add(namespace, amount=-1)
-            self._busy[lane] -= 1
-            if not self._busy[lane]:
-                del self._busy[lane]
-        _ATTEMPTS.add(namespace, answer.outcome)
-        _DURATION.observe(answer.duration_ms / 1000, namespace)
-        return answer
-
-    def _note(self, target: Target, answer: Answer) -> None:
-        """Say once that an endpoint fails, for somebody waits for what is kept; and once that it answers again."""
-        if not answer.ok and target.lane not in self._failing:
-            self._failing.add(target.lane)
-            reason = answer.error or f"HTTP {answer.status}"
-            log.warning("webhooks to %s fail (%s): kept in %s, to be retried", target.origin, reason, target.lane)
-        elif answer.ok and target.lane in self._failing:
-            self._failing.discard(target.lane)
-            log.info("webhooks to %s are taken again", target.origin)
-
-    def _headers(self, delivery: Delivery, body: bytes) -> dict[str, str]:
-        timestamp = int(time.time())
-        headers = {
-            "Content-Type": "application/json",
-            "webhook-id": delivery.webhook_id,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(self._secret, delivery.webhook_id, timestamp, body),
-        }
-        api_key = self._api_key(delivery.target, delivery.source_key, delivery.source_sort_field)
-        if api_key:
-            headers["X-API-KEY"] = api_key
-        if parent := trace.PARENT.get():
-            headers["traceparent"] = parent
-        return headers
-
-    def _api_key(self, target: Target, key: str, sort_field: str) -> str:
-        if not target.sealed_key:
-            return ""
-        owner = codec.identity(self._settings.namespace, key, "" if target.of_key else sort_field)
-        return self._datastore.secrets.open(target.sealed_key, owner)
-
-    def _delay(self, attempts: int) -> float:
-        """Seconds until the next attempt, after so many; jittered, so that what failed together does not return so."""
-        schedule = self._settings.delivery_schedule
-        wait = schedule[min(attempts, len(schedule)) - 1] if schedule else 0.0
-        return wait * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
+            lane.end()
+        with Surviving(log, f"what is stored of endpoint {lane.endpoint.id}"):
+            await self._health.note(lane, delivery.target, answer)
+        return answer, attempt_of(answer, round(now * 1000))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -298,16 +313,5 @@ class Relay:
         task.add_done_callback(self._tasks.discard)
 
 
-def _described(answer: Answer) -> trace.Attributes:
-    """What a span says of an attempt."""
-    told: dict[str, str | int] = {} if answer.status is None else {"http.response.status_code": answer.status}
-    return told if answer.ok else {**told, "error.type": answer.error or str(answer.status)}
-
-
 def _is_final(answer: Answer) -> bool:
-    return answer.status == GONE
-
-
-def _explain(answer: Answer) -> str:
-    told = answer.error or f"HTTP {answer.status}"
-    return f"{told}: {answer.excerpt}" if answer.excerpt else told
+    return not answer.ok and (answer.status == GONE or answer.wish in (DISABLE, ABORT))

@@ -41,8 +41,12 @@ class Trigger(Shape):
     """A URL that is called when the item changes."""
 
     url: str
-    events: list[Event]
+    events: list[str]
     has_api_key: bool
+    where: Filters | UnsetType = UNSET
+    retry: list[str] | UnsetType = UNSET
+    format: str | UnsetType = UNSET
+    has_secret: bool | UnsetType = UNSET
 
 
 class ListedItem(Shape, kw_only=True):
@@ -298,6 +302,72 @@ class Orchestrations(Shape):
     """The rules, in order of name."""
 
     items: list[StoredOrchestration]
+    cursor: str | None
+
+
+class Attempt(Shape):
+    """What came of one attempt; ``ms`` are from its start, null where it came not so far."""
+
+    at: Time
+    status: int | None
+    error: str | None
+    ms: dict[str, int | None]
+    answer: Annotated[str, Meta(description="Up to 200 bytes of it.")] | UnsetType = UNSET
+
+
+class Delivery(Shape):
+    """A webhook that did not succeed at once."""
+
+    id: str
+    endpoint: str
+    url: str
+    webhook_id: str
+    event: Event | None
+    item: dict[str, str]
+    status: str
+    attempts: Count
+    max_attempts: Count | None
+    next_at: Time | None
+    last_error: str | None
+    occurred_at: Time | None
+    created_at: Time
+    updated_at: Time
+    log: list[Attempt]
+
+
+class WholeDelivery(Delivery):
+    """With the body that it posts, as far as that is kept."""
+
+    payload: Any
+
+
+class Deliveries(Shape):
+    """A page of deliveries."""
+
+    items: list[Delivery]
+    cursor: str | None
+
+
+class Endpoint(Shape):
+    """A URL that webhooks go to."""
+
+    id: str
+    url: str
+    status: str
+    reason: str | None
+    since: Time | None
+    concurrency: int | None
+    rate: float | None
+    failing_since: Time | None
+    retry_at: Time | None
+    breaker: str
+    deliveries: Annotated[dict[str, int], Meta(description="How many are kept, by status.")]
+
+
+class Endpoints(Shape):
+    """A page of endpoints."""
+
+    items: list[Endpoint]
     cursor: str | None
 
 

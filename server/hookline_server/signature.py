@@ -24,3 +24,14 @@ def sign(secret: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
 def format_secret(secret: bytes) -> str:
     """The form in which receivers take a signing secret: ``whsec_`` and base64."""
     return "whsec_" + base64.b64encode(secret).decode()
+
+
+def read_secret(text: str) -> bytes:
+    """The secret in that form -> the key itself.
+
+    Raises:
+        ValueError: it is not in that form.
+    """
+    if not text.startswith("whsec_"):
+        raise ValueError("expected a secret that begins with whsec_")
+    return base64.b64decode(text.removeprefix("whsec_"), validate=True)

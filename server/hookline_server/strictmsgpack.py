@@ -14,6 +14,8 @@ from hookline.errors import Flaw, Invalid, below
 from hookline.item import DEPTH_MAX, FLAWS_MAX
 from hookline_server.problem import Problem
 
+MEMBERS_MAX = 100_000
+"""Members of one list or object. Room for as many as are declared is made at once, at each of hundreds of levels."""
 _PLAIN = (str, int, bool, type(None))
 _KINDS = {
     bytes: "binary data",
@@ -32,7 +34,10 @@ def decode(raw: bytes) -> Any:
     if not raw:
         raise Invalid.at("", "expected a msgpack body")
     try:
-        value = msgpack.unpackb(raw, strict_map_key=False, object_pairs_hook=_object)
+        most = min(len(raw), MEMBERS_MAX)
+        value = msgpack.unpackb(
+            raw, strict_map_key=False, object_pairs_hook=_object, max_array_len=most, max_map_len=most
+        )
     except msgpack.StackError:
         raise _too_deep() from None
     except (ValueError, TypeError, msgpack.UnpackException) as error:
@@ -48,6 +53,8 @@ def _explain(error: Exception) -> str:
             return "expected text in UTF-8"
         case msgpack.ExtraData():
             return "expected one value, and nothing after it"
+        case ValueError() if "max_" in str(error):
+            return f"expected lists and objects of at most {MEMBERS_MAX} members, all of them there"
     return "expected msgpack; it is cut off, or no msgpack at all"
 
 
@@ -58,6 +65,8 @@ class _Odd(dict[str, Any]):
 
 
 def _object(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    if not pairs:
+        return {}
     members = {name: value for name, value in pairs if type(name) is str}
     if len(members) == len(pairs):
         return members

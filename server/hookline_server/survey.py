@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from hookline import Datastore
 from hookline.depth import COUNTS, Depth, Depths, key_names, read_depths
 from hookline.errors import HooklineError
 from hookline.figures import OTHER, Family, Labels
-from hookline_server.event import DELIVERIES
+from hookline_server.endpoint import DELIVERIES
 
 KEYS_MAX = 100
 """Keys of a namespace that are told of one by one: a label may not have any number of values."""
-NAMESPACES_MAX = 20
-"""Namespaces that are told of."""
+NAMESPACES_MAX = 50
+"""Namespaces that are told of, by name."""
 LANES_MAX = 300
 """Endpoints that deliveries are kept for, of which the sums are told."""
 _PATIENCE = 2.0
@@ -43,7 +43,7 @@ _COUNTS = dict(
     )
 )
 _LEFT_OUT = Family("gauge", "hookline_keys_left_out", "Keys that are not told of, at least", _NAMESPACE)
-_NAMESPACES_LEFT_OUT = Family("gauge", "hookline_namespaces_left_out", "Namespaces in use that are not told of")
+_NAMESPACES_LEFT_OUT = Family("gauge", "hookline_namespaces_left_out", "Namespaces that are not told of")
 _OUTBOX = Family("gauge", "hookline_outbox_events", "Webhook events that are not done yet", _NAMESPACE)
 _LAG = Family(
     "gauge", "hookline_outbox_lag_seconds", "How long the oldest of them has waited, 0 without any", _NAMESPACE
@@ -61,9 +61,8 @@ _LANES = Family(
 Reading = tuple[Family, Labels, float]
 
 
-async def survey(datastores: Iterable[Datastore]) -> list[Reading]:
+async def survey(served: Sequence[Datastore]) -> list[Reading]:
     """Figures of all namespaces; of one whose store does not answer in time only that it does not."""
-    served = list(datastores)
     found = await asyncio.gather(*map(_patiently, served[:NAMESPACES_MAX]), _memory(served))
     left_out = (_NAMESPACES_LEFT_OUT, (), max(0, len(served) - NAMESPACES_MAX))
     return [left_out, *(reading for readings in found for reading in readings)]
@@ -78,7 +77,7 @@ async def _patiently(datastore: Datastore) -> list[Reading]:
         return [(_UP, (namespace,), 0)]
 
 
-async def _memory(datastores: list[Datastore]) -> list[Reading]:
+async def _memory(datastores: Sequence[Datastore]) -> list[Reading]:
     """Of the one store that all namespaces are in."""
     try:
         async with asyncio.timeout(_PATIENCE):

@@ -11,7 +11,8 @@ URLS = {"http://worker.example/run": "its-key"}
 
 async def take(datastore: Datastore, consumer: str, **request: Any) -> dict[bytes, tuple[int, bytes]]:
     """What a relay gets of every partition: sortField -> partition and id of the event."""
-    asked = {"consumer": consumer, "limit": 100, "idle_ms": 60_000, "own": False, **request}
+    asked = {"consumer": consumer, "limit": 100, "idle_ms": 60_000, "dead_ms": 60_000, "look": True, "own": False}
+    asked |= request
     found: dict[bytes, tuple[int, bytes]] = {}
     for partition in range(datastore.calls.partitions):
         answer = await datastore.connection.read("relay_take", partition, asked)

@@ -321,3 +321,17 @@ async def test_scripts_flushed_all_the_time_are_not_noticed(datastore: Datastore
         finally:
             created.set()
     assert len((await datastore.query("jobs", limit=1000)).items) == 200
+
+
+async def test_a_call_that_is_cancelled_ends_its_task_at_whatever_moment(datastore: Datastore) -> None:
+    async def call_and_go_on() -> None:
+        await datastore.connection.command("PING")
+        await asyncio.Event().wait()
+
+    for turns in range(60):
+        task = asyncio.create_task(call_and_go_on())
+        for _ in range(turns % 15):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=5)
+        assert done, f"cancelled after {turns % 15} turns of the loop, and it goes on"

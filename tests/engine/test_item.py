@@ -20,8 +20,8 @@ from hookline.item import (
     check_namespace,
     check_sort_field,
     check_value,
-    read_triggers,
 )
+from hookline.trigger import read_triggers
 
 URL = "https://worker.example/run"
 

@@ -67,7 +67,7 @@ async def stored(raw: aioredis.Redis) -> dict[bytes, Any]:
     """All hashes of items and keys, without tokens, and all indexes."""
     found = {}
     for name, entry in (await read_keyspace(raw)).items():
-        if b":o:" in name or b":n:" in name or name.endswith((b":builds", b":meta", b":outbox")):
+        if b":o:" in name or b":n:" in name or name.endswith((b":builds", b":meta", b":outbox", b":namespaces")):
             continue
         value = entry.value
         if b"}:i:" in name:
@@ -96,6 +96,7 @@ async def fill(datastore: Datastore) -> None:
     ):
         call = datastore.calls.create(key, "n", reserved=True)
         call.request["set"] = fields
+        call.request.pop("new", None)
         await datastore.run([call])
 
 

@@ -28,17 +28,17 @@ HEADERS = {"Authorization": f"Bearer {BEARER}"}
 
 
 class Echo:
-    """A receiver that sends everything back that it gets, in header and body, with the statuses in turn."""
+    """A receiver that sends all that it gets back, in header and body, with statuses in turn; one endpoint is gone."""
 
     def __init__(self) -> None:
-        self.statuses = [500, 400, 204, 410]
+        self.statuses = [500, 400, 204]
         self.tokens: list[str] = []
         self.calls = 0
 
     async def take(self, request: web.Request) -> web.Response:
         body = await request.text()
         self.tokens.append(json.loads(body).get("token", ""))
-        status = self.statuses[self.calls % len(self.statuses)]
+        status = 410 if request.query["item"] == "d" else self.statuses[self.calls % len(self.statuses)]
         self.calls += 1
         told = f"{dict(request.headers)} {request.url} {body}"
         return web.Response(status=status, text=None if status == 204 else told, headers={"Retry-After": API_KEY})
@@ -84,7 +84,9 @@ async def use(ask: Client, url: str) -> None:
             "sortField": name,
             "content": {"text": CONTENT},
             "metadata": {"status": "not_started", "note": METADATA},
-            "triggerUrls": [{"url": url, "apiKey": API_KEY, "events": ["created", "updated", "deleted"]}],
+            "triggerUrls": [
+                {"url": f"{url}&item={name}", "apiKey": API_KEY, "events": ["created", "updated", "deleted"]}
+            ],
         }
         assert (await ask("POST", "/v1/items", item))[0] == 201
     assert (await ask("PATCH", "/v1/items/jobs/a", {"metadata": {"note": f"{METADATA}2", "status": "started"}}))[

@@ -132,11 +132,11 @@ async def told(verb: Verb, bench: Bench) -> tuple[Any, HooklineError | None]:
 
 
 def facts(keyspace: dict[bytes, Entry]) -> Store:
-    """The whole store but the outcomes of calls, without what no two runs have in common."""
+    """The whole store but the outcomes of calls and the records of answers, without what no two runs have in common."""
     return {
         name.decode(): _plain(entry.value)
         for name, entry in keyspace.items()
-        if b":o:" not in name and not name.endswith(b":meta")
+        if b":o:" not in name and b":once:" not in name and not name.endswith(b":meta")
     }
 
 

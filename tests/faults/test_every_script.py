@@ -33,7 +33,7 @@ ITEMS: dict[str, dict[str, Any]] = {
     "due": {"status": "scheduled", "scheduled_at": "+5s"},
     "plain": {"status": "review"},
 }
-TAKES = {"consumer": "r1", "limit": 100, "idle_ms": 0, "own": None}
+TAKES = {"consumer": "r1", "limit": 100, "idle_ms": 0, "dead_ms": 60_000, "look": True, "own": None}
 QUERY = {
     "verb": "query",
     "key": OTHER,
@@ -52,6 +52,7 @@ INDEXES: dict[Any, Any] = {
 RESTORED = {"v": "3", "ca": "5", "ua": "5", "s": "done", "c": b"\xc0"}
 
 GROWS = ("backfill", "create", "patch", "restore")
+DRAINS = ("claim", "create_drain", "delete", "patch_drain", "settle")
 READS = ("depth", "find", "names", "stats")
 LOOKS_AFTER = ("claim", "sweep")
 """Scripts that promote and bury: they pass over items of a wrong type (tests/lua), and note when to look again."""
@@ -66,6 +67,7 @@ NEEDED = {
     "find": "cfg:other i:other:plain k:other s:other:review",
     "inspect": "",
     "names": "",
+    "once": "once:other",
     "patch": "cfg:other i:other:plain k:other outbox r s:other:done s:other:review",
     "patch_drain": "cfg:other i:other:plain k:other outbox r s:other:review s:other:started",
     "relay_done": "outbox",
@@ -133,6 +135,8 @@ class Bench:
                 return {"verb": "items", "repair": True, "work": 999, "names": items}
             case "names":
                 return {"cursor": "0", "like": "[^o]*"}
+            case "once":
+                return {"id": OTHER, "body": b"asked", "keep_ms": 9000}
             case "stats":
                 return {"prefix": "", "cursor": "0"}
             case "sweep":
@@ -150,7 +154,7 @@ class Bench:
                 corrupt = any(word == b"corrupt" for word, *_ in answer)
             case "backfill":
                 corrupt = answer[0] == b"corrupt" or any(left is False for _, left in answer[1])
-            case "configure":
+            case "configure" | "once":
                 corrupt = answer[0] == b"corrupt"
             case "relay_take":
                 corrupt = answer[b"corrupt"]
@@ -323,6 +327,25 @@ def comparable(answer: Any) -> Any:
     if isinstance(answer, dict):
         return {name: comparable(value) for name, value in sorted(answer.items())}
     return answer
+
+
+@pytest.mark.parametrize("script", DRAINS)
+async def test_at_the_memory_limit_the_answers_of_what_drains_are_kept(bench: Bench, script: str) -> None:
+    await bench.fill()
+    view = bench.datastore.once("k", body=b"")
+    assert view.marks
+    marked = [view.marks.mark(call, place).pack(Known()) for place, call in enumerate(bench.asked[script])]
+    await bench.raw.config_set("maxmemory", "1")
+    try:
+        first = await bench.datastore.connection.write(script, 0, marked)
+        after = await snapshot(bench.raw)
+        again = await bench.datastore.connection.write(script, 0, marked)
+    finally:
+        await bench.raw.config_set("maxmemory", "0")
+    assert [answer[0] for answer in first] == [answer[0] for answer in again] == [b"ok"] * len(marked)
+    made = [not answer[2] or answer[2].get(b"items", True) for answer in first]
+    assert [bool(answer[2] and answer[2].get(b"replayed")) for answer in again] == [*map(bool, made)]
+    assert await snapshot(bench.raw) == after
 
 
 # On a replica

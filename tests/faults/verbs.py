@@ -107,7 +107,7 @@ async def step_by_step(bench: Bench, steps: AsyncIterator[bulk.Progress]) -> tup
 
 async def take(bench: Bench) -> Any:
     """As the relay asks for events, but for what another has left: that at once."""
-    request = {"consumer": "r1", "limit": 10, "idle_ms": 0, "own": None}
+    request = {"consumer": "r1", "limit": 10, "idle_ms": 0, "dead_ms": 60_000, "look": True, "own": None}
     return (await bench.datastore.connection.read("relay_take", 0, request))[b"events"]
 
 

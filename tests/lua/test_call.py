@@ -205,6 +205,7 @@ MIXED = """#!lua
 -- use: outcome item call change
 
 return call.run(function(operation, place)
+  call.name_fields(operation)
   local record = item.load(operation.key, operation.sort)
   if operation.set then
     return change.create(record, operation, place)

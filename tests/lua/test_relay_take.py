@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -24,7 +25,8 @@ async def fire(scripts: Scripts, *sort_fields: str) -> list[bytes]:
 
 async def take(datastore: Datastore, consumer: str = "r1", **request: Any) -> dict[str, Any]:
     """What a relay gets: ids, and whether the group was made for it."""
-    asked = {"consumer": consumer, "limit": 10, "idle_ms": 60_000, "own": False, **request}
+    asked = {"consumer": consumer, "limit": 10, "idle_ms": 60_000, "dead_ms": 60_000, "look": True, "own": False}
+    asked |= request
     answer = await datastore.connection.read("relay_take", 0, asked)
     return {
         "ids": [entry[0] for entry in answer[b"events"]],
@@ -85,6 +87,21 @@ async def test_the_limit_counts_what_is_taken_over(scripts: Scripts, datastore: 
     ids = await fire(scripts, *"abcd")
     await take(datastore, "lost", limit=1)
     assert (await take(datastore, "r1", limit=3, idle_ms=0))["ids"] == ids[:3]
+
+
+async def test_a_relay_not_heard_of_is_taken_over_from_one_that_is_is_not(
+    scripts: Scripts, datastore: Datastore, raw: aioredis.Redis
+) -> None:
+    ids = await fire(scripts, *"abcd")
+    await take(datastore, "gone", limit=2)
+    await take(datastore, "lives", limit=1)
+    await asyncio.sleep(0.3)
+    await take(datastore, "lives", limit=0)
+    assert (await take(datastore, "r1", dead_ms=200, look=False))["ids"] == ids[3:]
+    assert (await take(datastore, "r1", dead_ms=200, limit=1))["ids"] == ids[:1]
+    assert (await take(datastore, "r1", dead_ms=200))["ids"] == ids[1:2]
+    assert await pending(raw) == {b"lives": 1, b"r1": 3}
+    assert (await take(datastore, "r1", dead_ms=200, own="0"))["ids"] == [ids[0], ids[1], ids[3]]
 
 
 async def test_a_restarted_relay_begins_with_its_own(scripts: Scripts, datastore: Datastore) -> None:

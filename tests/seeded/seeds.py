@@ -173,6 +173,22 @@ SEEDS = (
         "tests/faults/test_lost_reply.py::test_a_run_stops_at_a_failure",
         by_model=True,
     ),
+    Seed(
+        "answers_not_kept",
+        f"{LIB}/once.lua",
+        "once.fresh[#once.fresh + 1] = mark",
+        "",
+        "a request that is sent again under its idempotency key takes effect again",
+        "tests/conformance/test_once.py::test_the_second_time_is_as_the_first[embedded-update-body]",
+    ),
+    Seed(
+        "answers_another_request",
+        f"{LIB}/once.lua",
+        "record[BODY] ~= mark.body",
+        "false",
+        "another request under an old idempotency key is told that it was done",
+        "tests/lua/test_once.py::test_another_item_under_the_id",
+    ),
     # Reads
     Seed(
         "cursor_skips_equal_scores",

@@ -11,6 +11,7 @@ import pytest_asyncio
 from api import Api, asking
 from hookline import Datastore
 from hookline.keyring import Keyring
+from hookline_server import heavy
 from hookline_server.app import create_app
 from hookline_server.gate import Gate
 from hookline_server.namespaces import Namespaces
@@ -32,6 +33,7 @@ async def api(served: Api, datastore: Datastore) -> Api:
     served.app.state.datastore = datastore
     served.app.state.ready = None
     served.app.state.gate = None
+    heavy._rests.clear()
     return served
 
 

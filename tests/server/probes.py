@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hookline import Datastore, registry
 from hookline.keyring import Keyring
+from hookline_server.delivery import Deliveries
+from hookline_server.event import Delivery, Target, endpoint_of
 from hookline_server.orchestrator import Orchestration, Orchestrator
 
 CANARY = "canary"
 """Stands in all that :func:`fill` writes."""
+URL = f"https://{CANARY}.example/run"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,21 @@ def _job(verb: str, body: Any, scopes: tuple[str, ...]) -> Probe:
     return Probe("POST", f"/v1/jobs/{{key}}/{verb}", f"/v1/jobs/KEY/{verb}", body, scopes)
 
 
+_ENDPOINT = endpoint_of(URL)
+_DELIVERY, _DEAD = (f"{_ENDPOINT}.{CANARY}-0-{number}-0" for number in (1, 2))
+_WEBHOOKS: list[Any] = [
+    ("GET", "/v1/deliveries", "/v1/deliveries"),
+    ("GET", "/v1/deliveries/{delivery}", f"/v1/deliveries/{_DELIVERY}"),
+    ("POST", "/v1/deliveries/redrive", "/v1/deliveries/redrive", {}),
+    ("POST", "/v1/deliveries/cancel", "/v1/deliveries/cancel", {}),
+    ("POST", "/v1/deliveries/{delivery}/redrive", f"/v1/deliveries/{_DEAD}/redrive"),
+    ("POST", "/v1/deliveries/{delivery}/cancel", f"/v1/deliveries/{_DELIVERY}/cancel"),
+    ("GET", "/v1/endpoints", "/v1/endpoints"),
+    ("POST", "/v1/endpoints", "/v1/endpoints", {"url": "https://another.example/"}),
+    ("GET", "/v1/endpoints/{endpoint}", f"/v1/endpoints/{_ENDPOINT}"),
+    ("PUT", "/v1/endpoints/{endpoint}", f"/v1/endpoints/{_ENDPOINT}", {"status": "paused"}),
+]
+
 PROBES = [
     Probe("POST", "/v1/items", "/v1/items", _NEW, WRITE),
     Probe("POST", "/v1/items", "/v1/items", {"items": [_NEW]}, WRITE),
@@ -118,6 +136,7 @@ PROBES = [
     Probe("POST", "/v1/api-keys", "/v1/api-keys", {"name": "new"}, unlimited=True),
     Probe("DELETE", "/v1/api-keys/{id}", "/v1/api-keys/API_KEY_ID", unlimited=True),
     Probe("POST", "/v1/api-keys/{id}/rotate", "/v1/api-keys/API_KEY_ID/rotate", {"grace": "1h"}, unlimited=True),
+    *(replace(Probe(*probe), unlimited=True) for probe in _WEBHOOKS),
     Probe("GET", "/metrics", "/metrics", unlimited=True, operating=True),
     Probe("GET", "/livez", "/livez", scopes=()),
     Probe("GET", "/readyz", "/readyz", scopes=()),
@@ -165,7 +184,7 @@ PROBES += [
 
 async def fill(datastore: Datastore, key: str) -> tuple[str, str]:
     """Write something for every probe to find -> the token of the started item, and the id of an API key."""
-    trigger = [{"url": f"https://{CANARY}.example/run", "apiKey": f"{CANARY}-api-key", "events": ["deleted"]}]
+    trigger = [{"url": URL, "apiKey": f"{CANARY}-api-key", "events": ["deleted"]}]
     told = {"content": CANARY, "trigger_urls": trigger}
     await datastore.create(key, "a", **told)
     await datastore.create(key, "held", metadata={"status": "not_started", "told": CANARY})
@@ -176,6 +195,10 @@ async def fill(datastore: Datastore, key: str) -> tuple[str, str]:
     await datastore.heartbeat(registry.Presence(key, "w", CANARY, 1, (CANARY,), 1, 0))
     rule = Orchestration(key=key, where={"told": CANARY})
     await Orchestrator(datastore).put(f"rule-{key}", rule)
+    for number, status in ((1, None), (2, "failed")):
+        payload = {"event": "updated", "occurredAt": "2027-01-01T00:00:00Z", "told": CANARY}
+        delivery = Delivery(f"{CANARY}-0-{number}-0", key, "a", payload, Target(URL, b""), CANARY)
+        await Deliveries(datastore).keep(delivery, status=status)
     keyring = Keyring(datastore.connection, datastore.secrets)
     made, _ = await keyring.create(datastore.settings.namespace, name=CANARY)
     return held.token or "", made.id

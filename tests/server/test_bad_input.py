@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 import redis.asyncio as aioredis
 
 from api import Api
+from hookline_server import heavy
+from hookline_server.problem import Problem
+from rawhttp import dialled, request
 
 JSON = {"Content-Type": "application/json"}
 MERGE = {"Content-Type": "application/merge-patch+json"}
@@ -477,3 +481,56 @@ async def test_a_name_twice_far_down(api: Api, levels: int) -> None:
 async def test_escaped_colons_are_no_repetition(api: Api) -> None:
     body = b'{"key":"jobs","sortField":"x","content":{"a\\u003ab":"\\u003A","a":":"}}'
     assert (await api("POST", "/v1/items", data=body, headers=JSON)).data["content"] == {"a:b": ":", "a": ":"}
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b'"%b"', 201),
+        (b'{"a":1,"b":"%b","a":2}', 422),
+        (b'{"a:\\u003A":"\\\\u003a","b":"%b"}', 201),
+        (b'{"a":"\\u003a","b":"%b","a":1}', 422),
+        (b'["%b",]', 400),
+        (b'["%b",NaN]', 400),
+    ],
+)
+async def test_large_bodies_are_read_as_strictly(api: Api, content: bytes, status: int) -> None:
+    body = b'{"key":"jobs","content":' + content % (b"x" * 200_000) + b"}"
+    answer = await api("POST", "/v1/items", data=io.BytesIO(body), headers=JSON)
+    assert answer.status == status
+    if status == 201:
+        assert answer.data["content"] == json.loads(body)["content"]
+
+
+async def test_who_sends_large_bodies_that_are_none_rests_from_large_ones(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heavy, "REST", 1_000_000)
+    good, bad = ({"key": "jobs", "content": "x" * 200_000}, b"[" + b"1," * 100_000)
+    assert (await api("POST", "/v1/items", good)).status == 201
+    assert (await api("POST", "/v1/items", data=io.BytesIO(bad), headers=JSON)).status == 400
+    answer = await api("POST", "/v1/items", good)
+    assert (answer.status, answer.data["code"]) == (429, "rate_limited")
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert (await api("POST", "/v1/items", {"key": "jobs"})).status == 201
+    lines = json.dumps({"key": "jobs"}) + "\n" + json.dumps(good)
+    answer = await api("POST", "/v1/items", data=lines.encode(), headers={"Content-Type": "application/x-ndjson"})
+    assert [json.loads(line)["status"] for line in answer.body.splitlines()] == [201, 429]
+    async with dialled(api.port, "127.0.0.7") as line:
+        await line.send(request("POST", "/v1/items", good))
+        assert (await line.answer()).status == 201
+    heavy._rests.clear()
+    assert (await api("POST", "/v1/items", good)).status == 201
+
+
+def test_a_rest_ends_and_callers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heavy, "_rests", {})
+    monkeypatch.setattr(heavy, "CALLERS_MAX", 2)
+    for caller, seconds in (("a", 1000.0), ("b", 0.0), ("c", 0.001)):
+        heavy._let_rest(caller, seconds)
+    assert list(heavy._rests) == ["b", "c"]
+    heavy.check_rest("a")
+    heavy.check_rest("b")
+    with pytest.raises(Problem) as caught:
+        heavy.check_rest("c")
+    assert caught.value.headers["Retry-After"] == "1"

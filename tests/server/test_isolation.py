@@ -15,12 +15,13 @@ from hookline.limited import CALLS, VERBS, Limited, LimitedCalls
 from hookline.registry import Presence
 from hookline_server.app import ROUTES
 from hookline_server.command.verbs import VERBS as COMMAND_VERBS
+from hookline_server.event import endpoint_of
 from hookline_server.gate import Gate
 from hookline_server.guard import SCOPES
 from hookline_server.namespaces import Namespaces
 from invariants import read_keyspace
 from server.conftest import MakeKey
-from server.probes import CANARY, COMMANDS, PROBES, Probe, fill
+from server.probes import CANARY, COMMANDS, PROBES, URL, Probe, fill
 
 OPEN = {"/livez", "/readyz", "/openapi.json", "/docs"}
 KEY, COVERED = f"{CANARY}.jobs", "reports.a"
@@ -175,7 +176,11 @@ async def test_keys_of_the_engine_are_read_with_admin_alone(
     listed = await api("GET", "/v1/keys?prefix=hookline.", headers=await make_key("default", scopes=["read"]))
     assert listed.data["keys"] == []
     listed = await api("GET", "/v1/keys?prefix=hookline.", headers=everything)
-    assert [row["key"] for row in listed.data["keys"]] == ["hookline.orchestrations"]
+    assert [row["key"] for row in listed.data["keys"]] == [
+        f"hookline.deliveries.{endpoint_of(URL)}",
+        "hookline.endpoints",
+        "hookline.orchestrations",
+    ]
 
 
 async def test_a_batch_with_one_operation_that_is_not_allowed_does_nothing(

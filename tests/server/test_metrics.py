@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import redis.asyncio as aioredis
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
@@ -20,12 +21,14 @@ from api import Api, asking
 from conftest import Clock, wait_until
 from hookline import Datastore, SecretBox, Settings
 from hookline.embedded import find_server
+from hookline.errors import Unavailable
 from hookline.figures import FAMILIES, Family
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
+from hookline_server.namespaces import Namespaces
 from hookline_server.peers import Peers
 from hookline_server.relay import Relay
-from process import running_store
+from process import running_store, serving
 from receiver import receiving
 
 Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
@@ -188,8 +191,32 @@ async def test_keys_have_a_bound(api: Api, datastore: Datastore, monkeypatch: py
 
 async def test_namespaces_have_a_bound(api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hookline_server.survey.NAMESPACES_MAX", 1)
-    monkeypatch.setattr(api.app.state.metrics, "_datastores", lambda: [datastore, datastore])
+
+    async def both() -> list[Datastore]:
+        return [datastore, datastore]
+
+    monkeypatch.setattr(api.app.state.metrics, "_datastores", both)
     assert (await scrape(api)).value("hookline_namespaces_left_out") == 1
+
+
+async def test_a_namespace_that_nobody_uses_is_told_of(
+    api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Namespaces(datastore) as before:
+        await (await before.open("acme")).create("jobs", "a", metadata={"status": "not_started"})
+    async with Namespaces(datastore) as namespaces:
+        monkeypatch.setattr(api.app.state.metrics, "_datastores", namespaces.everyone)
+        page = await scrape(api)
+        assert page.value("hookline_claimable_items", namespace="acme", key="jobs") == 1
+        assert page.samples["hookline_store_up"] == {
+            (("namespace", "acme"),): 1, (("namespace", "default"),): 1,
+        }  # fmt: skip
+        monkeypatch.setattr(datastore.connection, "command_on", unavailable)
+        assert len((await scrape(api)).samples["hookline_store_up"]) == 2
+
+
+async def unavailable(*_: object) -> None:
+    raise Unavailable("gone")
 
 
 def test_rows_have_a_bound(families: Mapping[str, Family], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +273,7 @@ PROCESS = """
 import sys
 from pathlib import Path
 from hookline.figures import Family
+from hookline_server.namespaces import Namespaces
 from hookline_server.peers import Peers
 counter, gauge, histogram = (Family(kind, f"test_{kind}", "", ("l",)) for kind in ("counter", "gauge", "histogram"))
 peers = Peers(Path(sys.argv[1]), 1)
@@ -286,6 +314,28 @@ async def test_any_process_answers_for_all(
     assert (page.value("test_counter_total", l="a"), page.value("test_gauge", l="a")) == (9, 1)
     (tmp_path / "1.figures").write_bytes(b"of another release")
     assert (await scrape(api)).value("test_counter_total", l="a") == 5
+
+
+async def test_two_workers_tell_the_same(tmp_path: Path) -> None:
+    """Whichever of them answers: what both have served, exactly, once each has told the other."""
+    async with serving(tmp_path / "data", "--workers", "2") as server:
+        for _ in range(20):
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(f"{server.url}/v1/items", json={"key": "jobs"}) as response,
+            ):
+                assert response.status == 201
+        seen: list[float] = []
+
+        async def agreed() -> bool:
+            async with aiohttp.ClientSession() as session, session.get(f"{server.url}/metrics") as response:
+                page = Page(await response.text())
+            seen.append(page.value("hookline_http_requests_total", route="/v1/items", method="POST", status="2xx"))
+            assert page.value("hookline_items", namespace="default", key="jobs", status="other") == 20
+            return seen[-5:] == [20] * 5 and page.value("hookline_processes") == 2
+
+        await wait_until(agreed, seconds=20)
+    assert max(seen) == 20
 
 
 async def test_a_process_writes_in_the_end_too(tmp_path: Path, families: Mapping[str, Family]) -> None:

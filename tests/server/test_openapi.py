@@ -96,6 +96,8 @@ async def test_every_example_is_taken(datastore: Datastore) -> None:
     order = {"put": 0, "post": 0, "patch": 1, "get": 2, "delete": 3}
     async with asking(create_app(datastore)) as api:
         for method, path, operation in sorted(OPERATIONS, key=lambda one: order[one[0]]):
+            if "{delivery}" in path or "{endpoint}" in path:
+                continue  # made by what fails: test_deliveries asks for them
             command = shlex.split(page.curl(method, path, operation))
             url = next(word for word in command if word.startswith(page.BASE))
             body = json.loads(command[command.index("-d") + 1]) if "-d" in command else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +13,18 @@ import redis.asyncio as aioredis
 from standardwebhooks import Webhook
 
 from conftest import wait_until
-from hookline import Datastore, Settings
-from hookline_server.egress import Egress
-from hookline_server.event import DELIVERIES, Target
-from hookline_server.relay import Relay
+from hookline import Datastore, Item, Settings
+from hookline_server.endpoint import DELIVERIES
+from hookline_server.event import Target
 from hookline_server.signature import format_secret
 from receiver import Receiver, receiving
+from relays import create_job, relaying, start
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return replace(
-        Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=0.5, lane_concurrency=4
+        Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=5.0, lane_concurrency=4
     )
 
 
@@ -33,30 +32,6 @@ def settings(tmp_path: Path) -> Settings:
 async def receiver() -> AsyncIterator[Receiver]:
     async with receiving() as opened:
         yield opened
-
-
-@contextlib.asynccontextmanager
-async def relaying(datastore: Datastore, consumer: str = "relay", grace: float = 5.0) -> AsyncIterator[Relay]:
-    egress = Egress(allow_loopback=True, deadline=datastore.settings.delivery_timeout)
-    relay = Relay(datastore, egress, consumer, grace=grace)
-    task = asyncio.create_task(relay.run())
-    try:
-        yield relay
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        await egress.close()
-
-
-async def create_job(datastore: Datastore, url: str, name: str = "a") -> None:
-    await datastore.create(
-        "jobs", name, content={"n": 1}, metadata={"status": "not_started", "type": "r"}, trigger_urls={url: "api-key"}
-    )
-
-
-async def start(datastore: Datastore, name: str = "a") -> None:
-    await datastore.update("jobs", name, metadata={"status": "started", "worker_id": "w"})
 
 
 async def outbox_length(raw: aioredis.Redis) -> int:
@@ -149,11 +124,15 @@ async def test_a_failed_delivery_is_retried_with_the_same_id_and_body(datastore:
         assert len({post.body for post in posts}) == 1
         assert all(post.headers["x-api-key"] == "api-key" for post in posts)
         lane = Target(receiver.url, b"").lane
-        await wait_until(lambda: _lane_is_empty(datastore, lane))
+        done = await wait_until(lambda: _ended(datastore, lane))
+    assert [attempt["status"] for attempt in done.metadata["attempt_log"]] == [500, 503, 204]
+    assert "payload" not in done.content
+    assert not done.sealed_triggers
 
 
-async def _lane_is_empty(datastore: Datastore, lane: str) -> bool:
-    return not (await datastore.query(lane)).items
+async def _ended(datastore: Datastore, lane: str) -> Item | None:
+    items = (await datastore.query(lane)).items
+    return items[0] if items and items[0].status == "completed" else None
 
 
 async def test_out_of_attempts_it_is_a_dead_letter_without_secrets(
@@ -183,7 +162,7 @@ async def _failed(datastore: Datastore, lane: str) -> object:
 async def test_an_endpoint_that_begins_to_fail_is_told_of_once_and_without_its_path(
     datastore: Datastore, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="hookline_server.relay")
+    caplog.set_level("INFO", logger="hookline_server.health")
     receiver.statuses = [500] * 4
     async with relaying(datastore):
         for name in ("a", "b"):

@@ -17,7 +17,7 @@ import redis.asyncio as aioredis
 from conftest import wait_until
 from hookline import EmbeddedStore
 from hookline.secret import load_key
-from hookline_server.serve import _is_loopback
+from hookline_server.process import is_loopback
 from process import free_port, hookline, serving
 from receiver import receiving
 
@@ -245,4 +245,4 @@ async def test_the_demo_holds() -> None:
     ],
 )
 def test_webhooks_may_reach_this_machine_only_if_only_it_can_reach_us(host: str, loopback: bool) -> None:
-    assert _is_loopback(host) is loopback
+    assert is_loopback(host) is loopback

@@ -1,9 +1,21 @@
 -- The frame of a call that writes: replay, operations one by one, then the writes, then the answer.
--- use: outcome clock settings item index lock outbox wake
+-- use: outcome clock settings item index lock outbox wake once
 
 -- An outcome is `{ word, shown, extra, state }`. The state is what a replay needs to show an item anew: true where that is
 -- no more than what is shown.
 local call = {}
+
+-- Give a create that lists its fields a map of them, as other operations have it.
+function call.name_fields(operation)
+  local new = operation.new
+  if new and not operation.set then
+    local set = {}
+    for i = 1, #new, 2 do
+      set[new[i]] = new[i + 1]
+    end
+    operation.set = set
+  end
+end
 
 -- Fields of an item for the caller: without what it sent itself, `false` for what it sent and did not stay.
 -- The token goes only to the call that made the claim, known by its nonce.
@@ -94,13 +106,25 @@ local function show_again(answer, operation, state)
   end
 end
 
+local function unpacked(kept)
+  local outcomes = cmsgpack.unpack(kept)
+  for place = 1, outcomes.count or 0 do
+    outcomes[place] = cmsgpack.unpack(kept).each
+  end
+  return outcomes
+end
+
 -- A lost answer is asked for again under the same call id: the words were kept, the items are read anew.
 local function replay(kept)
-  local outcomes = cmsgpack.unpack(kept)
+  local outcomes = unpacked(kept)
   for place, operation in ipairs(request[3]) do
+    call.name_fields(operation)
     local answer = outcomes[place]
     local state = table.remove(answer, 4)
-    if state then
+    local again = operation.once and once.again(operation, answer)
+    if again then
+      outcomes[place] = again
+    elseif state then
       show_again(answer, operation, state == true and answer[2] or state)
     elseif answer[3] and answer[3].sorts then
       answer[3].items = {}
@@ -113,6 +137,7 @@ local function replay(kept)
       answer[3].sorts = nil
     end
   end
+  outcomes.count, outcomes.each = nil, nil
   return cmsgpack.pack(outcomes)
 end
 
@@ -122,6 +147,7 @@ local function lightened(operation, answer)
   local word, shown, extra, state = answer[1], answer[2], answer[3], answer[4]
   if extra and extra.items then
     local kept = { sorts = {}, next_ms = extra.next_ms, more = extra.more, after = extra.after, examined = extra.examined }
+    kept.replayed = extra.replayed
     for i, taken in ipairs(extra.items) do
       kept.sorts[i] = taken[1]
     end
@@ -149,8 +175,8 @@ local function packed(outcomes)
   local count = #outcomes
   if count > 1 and all_the_same(outcomes) then
     -- Those of the short ways, of which nothing can be left out.
-    local answer = '\220' .. string.char(math.floor(count / 256), count % 256) .. string.rep(cmsgpack.pack(outcomes[1]), count)
-    return answer, answer
+    local head = '\220' .. string.char(math.floor(count / 256), count % 256)
+    return head .. string.rep(cmsgpack.pack(outcomes[1]), count), cmsgpack.pack({ each = outcomes[1], count = count })
   end
   local answer, kept = cmsgpack.pack(outcomes), nil
   for place, operation in ipairs(request[3]) do
@@ -175,6 +201,18 @@ local function settings_refusal(operation)
   return nil
 end
 
+-- The outcome of an operation that brings an id of its own, so that it may have come before.
+local function do_once(operation, place, handle)
+  local answer = once.recall(operation)
+  if not answer and operation.recall then
+    return { outcome.not_found, false, false }
+  elseif not answer then
+    answer = settings_refusal(operation) or handle(operation, place)
+    once.note(operation, answer, call.show)
+  end
+  return answer
+end
+
 function call.run(handle)
   local id = partition .. ':o:' .. call_id
   local kept = redis.call('GET', id)
@@ -183,17 +221,22 @@ function call.run(handle)
   end
   local outcomes, key, generation = {}, nil, nil
   for place, operation in ipairs(request[3]) do
-    -- Most operations of a call are of one key.
-    local as_before = operation.key == key and operation.generation == generation
-    local refusal = not as_before and settings_refusal(operation)
-    if not refusal then
-      key, generation = operation.key, operation.generation
+    if operation.once then
+      outcomes[place] = do_once(operation, place, handle)
+    else
+      -- Most operations of a call are of one key.
+      local as_before = operation.key == key and operation.generation == generation
+      local refusal = not as_before and settings_refusal(operation)
+      if not refusal then
+        key, generation = operation.key, operation.generation
+      end
+      outcomes[place] = refusal or handle(operation, place)
     end
-    outcomes[place] = refusal or handle(operation, place)
   end
   item.flush()
   local fired = outbox.flush()
   lock.flush()
+  once.flush()
   local answer, to_keep = packed(outcomes)
   redis.call('SET', id, to_keep, 'PX', request[1])
   wake.ready(index.ready)

@@ -9,6 +9,9 @@ local claim = { work = 1000, bytes = 4194304, promotions = 100, left = 0, places
 -- However much the claims before it took, each may look at a few entries: else one heavy filter would starve the rest.
 local LEAST_WORK = 10
 
+-- For so long a call may give items from the line: the cost of ending it must stay small beside that.
+local GIVING_SECONDS = 0.003
+
 local PHASES = { started = 1, not_started = 2 }
 
 local function further(one, other)
@@ -135,7 +138,8 @@ end
 
 local function goes_on(operation, state)
   local wants = #state.items < operation.limit and not state.refusal
-  return wants and state.work > 0 and claim.bytes > 0 and not clock.late()
+  local seconds = #operation.where == 0 and GIVING_SECONDS or nil
+  return wants and state.work > 0 and claim.bytes > 0 and not clock.late(1, seconds)
 end
 
 -- Visit the entries of a status up to a score, while the claim goes on. Returns whether to the end.

@@ -17,6 +17,13 @@ local function tells(field, old, value)
   return field ~= 't' or triggers.visible(old) ~= triggers.visible(value)
 end
 
+-- `status:<word>` where the item has come into this status, else nil.
+local function status_event(record, event)
+  local status, before = record.fields.s, record.delta and record.delta.s
+  local came = event == 'created' and not record.delta or (before ~= nil and before ~= status)
+  return status and event ~= 'deleted' and came and 'status:' .. status or nil
+end
+
 -- Note an event of what the operation changed. Returns the word of a refusal, or nil.
 function outbox.add(record, event, operation, token)
   if operation.triggers == 'off' then
@@ -24,8 +31,12 @@ function outbox.add(record, event, operation, token)
   elseif event == 'updated' and not (record.delta and record.delta.v) then
     return nil -- a lock was prolonged: no new version, no event
   end
-  local own = operation.triggers ~= 'key' and record.fields.t
-  local wanted = triggers.matching(own, settings.of(record.key).t, event)
+  local own, of_key = operation.triggers ~= 'key' and record.fields.t, settings.of(record.key).t
+  if not (own or of_key) then
+    return nil
+  end
+  local change = { event = event, fields = record.fields, sort = record.sort, status = status_event(record, event) }
+  local wanted = triggers.matching(own, of_key, change)
   if not wanted then
     return nil
   end

@@ -14,5 +14,6 @@ local outcome = {
   key_full = 'key_full',
   outbox_full = 'outbox_full',
   settings_changed = 'settings_changed',
+  idempotency_key_reused = 'idempotency_key_reused',
   corrupt = 'corrupt',
 }

@@ -28,66 +28,36 @@ local function is_plain(verb, key, before, after)
   return known
 end
 
--- The fields of the new item, one after the other; nil where they need more than to be written.
-local function fields_of(set)
-  local status, now = set.s, clock.now
-  if (status and status ~= 'not_started') or set.t or set.w or set.lu or set.sa or set.da or set.sd then
-    return nil
-  end
-  local flat, n = { 'v', '1', 'ca', now, 'ua', now, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil }, 6
-  for field, value in pairs(set) do
-    flat[n + 1], flat[n + 2] = field, value
-    n = n + 2
-  end
-  if not set.c then
-    flat[n + 1], flat[n + 2] = 'c', '\192'
-    n = n + 2
-  end
-  if status then
-    flat[n + 1], flat[n + 2] = 'at', now
-    if not set.a then
-      flat[n + 3], flat[n + 4] = 'a', '0'
-    end
-  end
-  return flat
-end
-
--- What the caller does not know of the new item; most know as much, and share an outcome.
-local function created(set)
-  local kind = (set.s and 1 or 0) + (set.c and 2 or 0) + (set.a and 4 or 0)
-  local answer = plain.created[kind]
+-- The outcome of a create. The caller has sent all that it knows of the item, so most of them share one.
+local function created(in_line)
+  local answer = plain.created[in_line]
   if not answer then
-    local shown = { v = '1', ca = clock.now, ua = clock.now }
-    shown.c = not set.c and '\192' or nil
-    shown.at = set.s and clock.now or nil
-    shown.a = set.s and not set.a and '0' or nil
-    answer = { outcome.ok, shown, false, true }
-    plain.created[kind] = answer
+    answer = { outcome.ok, { v = '1', ca = clock.now, ua = clock.now, at = in_line and clock.now or nil }, false, true }
+    plain.created[in_line] = answer
   end
   return answer
 end
 
--- The outcome of a create.
+-- A create of which the caller knows that it may go this way: `new` has the fields, `line` the priority of what waits.
 function plain.create(operation, place)
-  local key, sort, set = operation.key, operation.sort, operation.set
+  local key, sort, new, line = operation.key, operation.sort, operation.new, operation.line
   local name = key .. ':' .. sort
-  if operation.upsert or operation.match or operation.expect or operation.now or item.view[name] then
-    return nil
-  elseif not is_plain('create', key, nil, 'not_started') or settings.of(key).length_max then
+  if not new or item.view[name] or not is_plain('create', key, nil, 'not_started') or settings.of(key).length_max then
     return nil
   end
-  local id = item.prefix .. name
-  local flat = fields_of(set)
-  if not flat or redis.call('EXISTS', id) == 1 then
+  local id, now = item.prefix .. name, clock.now
+  if redis.call('EXISTS', id) == 1 then
     return nil
   end
-  redis.call('HSET', id, unpack(flat))
+  if line then
+    redis.call('HSET', id, 'v', '1', 'ca', now, 'ua', now, 'at', now, unpack(new))
+    index.add(key, 'not_started', index.place(line, clock.ms, clock.micros + place), sort)
+  else
+    redis.call('HSET', id, 'v', '1', 'ca', now, 'ua', now, unpack(new))
+  end
   index.add(key, '', 0, sort)
-  if set.s then
-    index.add(key, 'not_started', index.place(set.p, clock.ms, clock.micros + place), sort)
-  end
   item.written(name, id)
-  return created(set)
+  return created(line ~= nil)
 end
 
 -- Whether a claim may give the short way.

@@ -1,50 +1,91 @@
--- Triggers as they are kept, packed: `[[url, sealed API key, events]]`.
+-- Triggers as they are kept, packed: `[[url, sealed API key, events, options]]`. The options, if there are any, are
+-- `[conditions, filters as written, retry, ordered, format, sealed secrets]`, false for each that is not there.
+-- use: where
 
 local triggers = {}
 
--- Triggers as written, with the stored API key where an entry brings none; nil where there are none.
+local CONDITIONS, WRITTEN, SECRETS = 1, 2, 6
+
+local function options_of(trigger)
+  return type(trigger[4]) == 'table' and trigger[4] or nil
+end
+
+-- The options as written, with the stored secrets where they say nothing of any.
+local function keep_secrets(trigger, stored)
+  local options, kept = options_of(trigger), options_of(stored)
+  local secrets = kept and kept[SECRETS]
+  if secrets and not options then
+    trigger[4] = { false, false, false, false, false, secrets }
+  elseif options and options[SECRETS] == false then
+    options[SECRETS] = secrets or false
+  end
+end
+
+-- Triggers as written, with the stored API key and secrets where an entry brings none; nil where there are none.
 function triggers.merge(written, stored)
-  local keys, merged = {}, cmsgpack.unpack(written)
+  local before, merged = {}, cmsgpack.unpack(written)
   for _, trigger in ipairs(stored and cmsgpack.unpack(stored) or {}) do
-    keys[trigger[1]] = trigger[2]
+    before[trigger[1]] = trigger
   end
   for _, trigger in ipairs(merged) do
+    local known = before[trigger[1]]
     if trigger[2] == false then
-      trigger[2] = keys[trigger[1]] or ''
+      trigger[2] = known and known[2] or ''
+    end
+    if known then
+      keep_secrets(trigger, known)
     end
   end
   return #merged > 0 and cmsgpack.pack(merged) or nil
 end
 
--- What a reader sees of them: a key is sealed differently each time that it is written.
+-- What a reader sees of them: what is sealed is sealed differently each time that it is written.
 function triggers.visible(packed)
   local seen = packed and cmsgpack.unpack(packed) or {}
   for _, trigger in ipairs(seen) do
     trigger[2] = trigger[2] ~= ''
+    local options = options_of(trigger)
+    if options then
+      options[SECRETS] = options[SECRETS] and #options[SECRETS] or 0
+    end
   end
   return cmsgpack.pack(seen)
 end
 
-local function gather(wanted, packed, event, of_key)
+-- Whether one of a trigger's events is this one, or that the item has come into a status.
+local function wants(events, event, status)
+  for _, name in ipairs(events) do
+    if name == event or (status and name == status) then
+      return true
+    end
+  end
+  return false
+end
+
+local function gather(wanted, packed, change, of_key)
   for _, trigger in ipairs(packed and cmsgpack.unpack(packed) or {}) do
-    local url = trigger[1]
-    for _, name in ipairs(trigger[3]) do
-      if name == event and not wanted[url] then
+    local url, options = trigger[1], options_of(trigger)
+    if not wanted[url] and wants(trigger[3], change.event, change.status) then
+      local conditions = options and options[CONDITIONS]
+      if not conditions or where.matches(change.fields, change.sort, cmsgpack.unpack(conditions)) then
+        if options then
+          options[CONDITIONS], options[WRITTEN] = false, false
+        end
         wanted[url] = true
-        wanted[#wanted + 1] = { url, trigger[2], trigger[3], of_key }
+        wanted[#wanted + 1] = { url, trigger[2], trigger[3], of_key, options or false }
       end
     end
   end
 end
 
--- Those of the item and those of its key that want this event, packed, each with whether it is the key's and each URL once;
--- nil where there are none.
-function triggers.matching(own, of_key, event)
+-- Those of the item and those of its key that want this change (`event`, the `status` event if it came into another, its
+-- `fields` and `sort`), packed, each with whether it is the key's and each URL once; nil where there are none.
+function triggers.matching(own, of_key, change)
   if not (own or of_key) then
     return nil
   end
   local wanted = {}
-  gather(wanted, own, event, false)
-  gather(wanted, of_key, event, true)
+  gather(wanted, own, change, false)
+  gather(wanted, of_key, change, true)
   return #wanted > 0 and cmsgpack.pack({ unpack(wanted) }) or nil
 end

@@ -35,7 +35,7 @@ def default_of(row: Field[Any]) -> str:
     if isinstance(default, bool):
         return str(default).lower()
     if isinstance(default, float):
-        return format_duration(round(default * 1000))
+        return format_duration(round(default * 1000)) if default else "0"
     if isinstance(default, tuple):
         return ",".join(part if isinstance(part, str) else format_duration(round(part * 1000)) for part in default)
     return "" if default is None else str(default)

@@ -16,19 +16,12 @@ INTERRUPTED = 130
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a command's work to its end; one that fails ends the process with its error as a sentence."""
-    import asyncio
-
     from hookline.errors import HooklineError
+    from hookline_server.loop import runner
 
     try:
-        import uvloop
-    except ImportError:
-        loop_factory = None
-    else:
-        loop_factory = uvloop.new_event_loop
-    try:
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
-            return runner.run(work)
+        with runner() as running:
+            return running.run(work)
     except HooklineError as error:
         fail(str(error))
         raise typer.Exit(FAILED) from None

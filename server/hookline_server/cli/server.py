@@ -25,7 +25,8 @@ def serve(**given: Any) -> None:
     Examples:
       hookline serve
       hookline serve --port 9090 --data /var/lib/hookline
-      hookline serve --store redis://127.0.0.1:6379/0
+      hookline serve --store redis://127.0.0.1:6379/0 --workers 4 --drain 5s
+      hookline serve --store redis://127.0.0.1:6379/0 --roles relay,orchestrator
     """
     from hookline_server import logs
     from hookline_server.serve import serve as serve_forever

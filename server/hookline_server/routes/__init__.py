@@ -25,7 +25,7 @@ class Resource(Route):
         self.endpoints = methods
 
 
-def endpoints(route: Route) -> Mapping[str, Endpoint]:
+def served_by(route: Route) -> Mapping[str, Endpoint]:
     """Method -> the function that serves it."""
     if isinstance(route, Resource):
         return route.endpoints

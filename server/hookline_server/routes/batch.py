@@ -15,7 +15,6 @@ from starlette.routing import Route
 
 from hookline import Call, Datastore, HooklineError, Item, Outcome
 from hookline.errors import Corrupt, Flaw, Invalid, NotFound, OutcomeUnknown, Refused, Unavailable
-from hookline.sortfield import new_sort_field
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, Body
@@ -104,11 +103,14 @@ async def run(request: Request) -> Response:
     flaws: list[Flaw] = []
     for place, operation in enumerate(operations):
         try:
-            steps.append(_prepare(datastore, operation, triggers=triggers))
+            writes = sum(isinstance(step, Call) for step in steps) if datastore.marks else 0
+            steps.append(_prepare(datastore, operation, datastore.partition_ahead(writes), triggers=triggers))
         except Invalid as invalid:
             flaws += body.within(invalid, f"/operations/{place}")
     if flaws:
         raise Invalid(*flaws)
+    if len(steps) > 1:
+        await datastore.begin()
     results = await _run(datastore, steps)
     if all(map(_failed, results)):
         raise _failed(results[0]) or TypeError("a failure is one")
@@ -116,13 +118,15 @@ async def run(request: Request) -> Response:
     return Answer({"results": shown}, 207, head.applied(minimal=minimal))
 
 
-def _prepare(datastore: Datastore, operation: Create | Update | Delete | Get, *, triggers: bool) -> Call | _Read:
+def _prepare(
+    datastore: Datastore, operation: Create | Update | Delete | Get, partition: int | None, *, triggers: bool
+) -> Call | _Read:
     given = operation.given()
     match operation:
         case Get():
             return _Read(*datastore.calls.name(operation.key, operation.sort_field))
         case Create():
-            return datastore.calls.create(**({"sort_field": new_sort_field()} | given), triggers=triggers)
+            return datastore.calls.create(**given, partition=partition, triggers=triggers)
         case Update():
             return datastore.calls.update(**given, triggers=triggers)
     return datastore.calls.delete(**given, triggers=triggers)

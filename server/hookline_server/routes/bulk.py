@@ -59,7 +59,7 @@ async def cancel(request: Request) -> Response:
     """
     head.read_query(request)
     given = (await body.read_json(request, Selected)).given()
-    return await _advance(bulk.cancel(datastore_of(request), head.read_key(request), **given))
+    return await advance(bulk.cancel(datastore_of(request), head.read_key(request), **given))
 
 
 @Operation(
@@ -77,7 +77,7 @@ async def redrive(request: Request) -> Response:
     """
     head.read_query(request)
     given = (await body.read_json(request, Selected)).given()
-    return await _advance(bulk.redrive(datastore_of(request), head.read_key(request), **given))
+    return await advance(bulk.redrive(datastore_of(request), head.read_key(request), **given))
 
 
 @Operation(
@@ -97,10 +97,10 @@ async def delete(request: Request) -> Response:
     """
     triggers = head.read_triggers(request)
     given = (await body.read_json(request, Doomed)).given()
-    return await _advance(bulk.delete(datastore_of(request), head.read_key(request), triggers=triggers, **given))
+    return await advance(bulk.delete(datastore_of(request), head.read_key(request), triggers=triggers, **given))
 
 
-async def _advance(steps: AsyncGenerator[Progress, None]) -> Response:
+async def advance(steps: AsyncGenerator[Progress, None]) -> Response:
     """Some steps. What fails after the first is met again by who goes on, and until then what was done is told."""
     until = time.monotonic() + SECONDS_MAX
     progress: Progress | None = None

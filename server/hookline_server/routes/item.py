@@ -186,6 +186,8 @@ async def _change(
         PreconditionFailed: the item is not at ``version``.
         VersionConflict: it changed in between every time.
     """
+    if again := await datastore.recall(key, sort_field):
+        return again
     latest = None
     for _ in range(_TRIES):
         current = await datastore.get(key, sort_field)

@@ -18,7 +18,6 @@ from hookline.codec import NATIVE
 from hookline.errors import Flaw, HooklineError, Invalid, OutcomeUnknown, Refused, Unavailable
 from hookline.item import check_value
 from hookline.query import Count, Page
-from hookline.sortfield import new_sort_field
 from hookline_server import body, head, shapes, strictjson
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, Body
@@ -123,7 +122,7 @@ async def _create_many(datastore: Datastore, batch: NewItems, *, minimal: bool) 
     calls: list[Call] = []
     flaws: list[Flaw] = []
     for place, item in enumerate(batch.items):
-        options: dict[str, Any] = {"sort_field": new_sort_field(), "upsert": batch.upsert}
+        options: dict[str, Any] = {"upsert": batch.upsert, "partition": datastore.partition_ahead(place)}
         try:
             calls.append(datastore.calls.create(**(options | item.given())))
         except Invalid as invalid:
@@ -279,11 +278,11 @@ async def _create_lines(request: Request, datastore: Datastore, *, minimal: bool
     async with aclosing(split(body.content(request), datastore.settings.body_max)) as found:
         async for numbered in found:
             for start in range(0, len(numbered), BATCH_MAX):
-                yield join(await _create_some(datastore, numbered[start : start + BATCH_MAX], minimal=minimal))
+                yield join(await _create_some(request, datastore, numbered[start : start + BATCH_MAX], minimal=minimal))
 
 
 async def _create_some(
-    datastore: Datastore, numbered: list[tuple[int, bytes | None]], *, minimal: bool
+    request: Request, datastore: Datastore, numbered: list[tuple[int, bytes | None]], *, minimal: bool
 ) -> list[dict[str, Any]]:
     results: dict[int, dict[str, Any]] = {}
     calls: dict[int, Call] = {}
@@ -291,8 +290,8 @@ async def _create_some(
         try:
             if line is None:
                 raise body.too_large(datastore.settings.body_max)
-            given = body.convert(strictjson.decode(line), NewItem).given()
-            calls[number] = datastore.calls.create(**({"sort_field": new_sort_field()} | given))
+            given = body.convert(await body.decoded(request, strictjson.decode, line), NewItem).given()
+            calls[number] = datastore.calls.create(**given, partition=datastore.partition_ahead(len(calls)))
         except (Problem, HooklineError) as error:
             results[number] = describe_error(error)
     try:

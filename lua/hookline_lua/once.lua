@@ -1,0 +1,24 @@
+#!lua flags=allow-oom
+-- Note under the id of a request what it asks for, and once it is done, what it was answered. A repeat does no harm.
+-- keys: partition
+-- args: now_ms:int request:msgpack
+-- use: outcome kept
+
+-- What an operation asks for begins with what its request does.
+local function differs(record)
+  return record and string.sub(record[1], 1, #request.body) ~= request.body
+end
+
+local record, first = kept.read(request.id), nil
+if request.first then
+  first = kept.read(request.first)
+end
+if record == false or first == false then
+  return cmsgpack.pack({ outcome.corrupt, false })
+elseif differs(record) or differs(first) then
+  return cmsgpack.pack({ outcome.idempotency_key_reused, false })
+elseif request.answer or not record then
+  record = { request.body, request.answer or false }
+  kept.write(request.id, record, request.keep_ms)
+end
+return cmsgpack.pack({ outcome.ok, record[2] })

@@ -1,0 +1,70 @@
+"""Large bodies: read beside the loop, and not from a caller who has just sent one that could not be read."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from hookline_server.problem import Problem
+
+HEAVY_FROM = 131_072
+"""Bytes of a body from which it is heavy: reading a thousand times as much as most are keeps all others waiting."""
+REST = 100
+"""How many times as long as its body took to be refused a caller rests: so it takes a hundredth of the time at most."""
+REST_MAX = 60.0
+"""Seconds of rest at most."""
+CALLERS_MAX = 10_000
+
+Decode = Callable[[bytes], Any]
+# One: several would take turns with the loop, and it would have fewer.
+_reader = ThreadPoolExecutor(1, "heavy")
+_rests: dict[str, float] = {}
+
+
+async def read(decode: Decode, raw: bytes, caller: str) -> Any:
+    """The value of a body.
+
+    Raises:
+        Problem: the caller rests.
+        Exception: whatever ``decode`` raises.
+    """
+    check_rest(caller)
+    value, seconds = await asyncio.get_running_loop().run_in_executor(_reader, _timed, decode, raw)
+    if isinstance(value, Exception):
+        _let_rest(caller, seconds)
+        raise value
+    return value
+
+
+def check_rest(caller: str) -> None:
+    """Let pass who may send a heavy body.
+
+    Raises:
+        Problem: the caller rests.
+    """
+    left = _rests.get(caller, 0.0) - time.monotonic()
+    if left > 0:
+        detail = f"the last body of {HEAVY_FROM} bytes or more could not be read; expected no other one for now"
+        raise Problem("rate_limited", detail, {"Retry-After": str(math.ceil(left))})
+
+
+def _let_rest(caller: str, seconds: float) -> None:
+    now = time.monotonic()
+    until = min(max(_rests.pop(caller, now), now) + REST * seconds, now + REST_MAX)
+    while len(_rests) >= CALLERS_MAX:
+        del _rests[next(iter(_rests))]
+    _rests[caller] = until
+
+
+def _timed(decode: Decode, raw: bytes) -> tuple[Any, float]:
+    """The value or what was raised, and the seconds of this thread that it took."""
+    began = time.thread_time()
+    try:
+        value = decode(raw)
+    except Exception as error:
+        value = error
+    return value, time.thread_time() - began

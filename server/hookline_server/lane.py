@@ -1,0 +1,143 @@
+"""Lanes: what one relay knows of each endpoint right now, and so how many attempts may begin there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from hookline_server.breaker import Breaker
+from hookline_server.endpoint import ACTIVE, DELIVERIES, Endpoint, Endpoints, lane_of
+
+FRESH = 1.0
+"""Seconds after which what is stored of an endpoint is read again, if it is used."""
+FORGET = 300.0
+"""Seconds after which a lane that nothing happens in is forgotten."""
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """One endpoint's lane. Times are seconds since 1970, as they are shared by way of the store.
+
+    ``look_at`` is when something may be due among the deliveries that are kept, None if nothing is known of;
+    ``draining`` is whether those are being attempted now: then new events leave them half of the lane.
+    """
+
+    endpoint: Endpoint
+    concurrency: int
+    breaker: Breaker = field(default_factory=Breaker)
+    busy: int = 0
+    look_at: float | None = None
+    draining: bool = False
+    known_at: float = 0.0
+    used_at: float = 0.0
+    freed: asyncio.Event = field(default_factory=asyncio.Event)
+    _allowance: float = 1.0
+    _counted_at: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """The key of its deliveries."""
+        return lane_of(self.endpoint.id)
+
+    def know(self, endpoint: Endpoint, now: float) -> None:
+        """Take over what is stored of the endpoint."""
+        if self.endpoint.status != ACTIVE and endpoint.status == ACTIVE:
+            self.breaker = Breaker()
+        self.endpoint, self.known_at = endpoint, now
+
+    def look(self, at: float) -> None:
+        """Note that something may be due then."""
+        self.look_at = at if self.look_at is None else min(self.look_at, at)
+
+    def room(self, now: float, *, direct: bool = False) -> int:
+        """How many attempts may begin now; ``direct`` ones come straight from the outbox."""
+        endpoint = self.endpoint
+        if endpoint.status != ACTIVE or now < endpoint.retry_at:
+            return 0
+        width = endpoint.concurrency or self.concurrency
+        room = (width // 2 if direct and self.draining else width) - self.busy
+        if room > 0 and endpoint.rate is not None:
+            room = min(room, self._allowed(now, endpoint.rate))
+        return self.breaker.room(now, room) if room > 0 else 0
+
+    def begin(self, now: float) -> None:
+        """An attempt begins."""
+        self.busy += 1
+        self.breaker.begin(now)
+        if self.endpoint.rate is not None:
+            self._allowance -= 1
+
+    def end(self) -> None:
+        """An attempt has ended."""
+        self.busy -= 1
+        self.freed.set()
+
+    def opens_at(self, now: float) -> float:
+        """When the lane may have room again, if it is not for attempts under way that it has none."""
+        if self.endpoint.status != ACTIVE:
+            return now + FRESH
+        until = max(now, self.endpoint.retry_at, self.breaker.until if self.breaker.opened else 0.0)
+        if self.endpoint.rate is not None:
+            until = max(until, now + (1 - self._allowance) / self.endpoint.rate)
+        return until
+
+    def _allowed(self, now: float, rate: float) -> int:
+        """A token bucket that holds what one second brings."""
+        self._allowance = min(max(1.0, rate), self._allowance + max(0.0, now - self._counted_at) * rate)
+        self._counted_at = now
+        return int(self._allowance)
+
+
+class Lanes:
+    """The lanes that this relay has to do with. ``woken`` is set when one of them is worth a look."""
+
+    def __init__(self, endpoints: Endpoints, concurrency: int) -> None:
+        self._endpoints = endpoints
+        self._concurrency = concurrency
+        self._lanes: dict[str, Lane] = {}
+        self.woken = asyncio.Event()
+        self.missed = False
+        """Whether messages may have been lost: then all lanes are to be looked at."""
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._lanes.values())
+
+    def hear(self, topic: str | None) -> None:
+        """A wake message, ``ready:<key>``; None where some may have been missed."""
+        if topic is None:
+            self.missed = True
+        else:
+            self.get(topic.removeprefix(f"ready:{DELIVERIES}")).look(time.time())
+        self.woken.set()
+
+    def get(self, endpoint_id: str) -> Lane:
+        """The lane of an endpoint."""
+        lane = self._lanes.get(endpoint_id)
+        if lane is None:
+            lane = self._lanes[endpoint_id] = Lane(Endpoint(endpoint_id), self._concurrency)
+        # Whoever asks for it goes on to use it: until then it must not be forgotten.
+        lane.used_at = time.time()
+        return lane
+
+    async def refresh(self, ids: Collection[str]) -> None:
+        """Read again what is stored of these endpoints, unless that was done just now.
+
+        Raises:
+            Corrupt, Unavailable
+        """
+        now = time.time()
+        stale = [lane for lane in map(self.get, ids) if now - lane.known_at > FRESH]
+        if stale:
+            found = await self._endpoints.find([lane.endpoint.id for lane in stale])
+            for lane in stale:
+                lane.know(found.get(lane.endpoint.id) or Endpoint(lane.endpoint.id), now)
+
+    def due(self) -> list[Lane]:
+        """Those to be looked at now; those that nothing happens in are forgotten."""
+        now = time.time()
+        for lane in [lane for lane in self if not lane.busy and lane.look_at is None and not lane.draining]:
+            if now - lane.used_at > FORGET:
+                del self._lanes[lane.endpoint.id]
+        return [lane for lane in self if lane.look_at is not None and lane.look_at <= now and not lane.draining]

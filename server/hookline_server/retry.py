@@ -1,0 +1,35 @@
+"""When a delivery is attempted again: by its schedule, and by what the receiver asks for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
+
+ASKED_MAX = 3600.0
+"""Seconds that a receiver can hold its endpoint off by Retry-After, at most."""
+
+
+def delay_after(attempts: int, schedule: Sequence[float]) -> float | None:
+    """Seconds until the next attempt, after so many; None if that was the last.
+
+    Jittered by 20 %, so that what failed together does not return together.
+    """
+    if attempts > len(schedule):
+        return None
+    return schedule[max(0, attempts - 1)] * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
+
+
+def read_retry_after(written: str | None, now: float) -> float:
+    """The header Retry-After, in seconds or as a date -> seconds from ``now`` (since 1970) on; 0 if it says nothing."""
+    if written is None:
+        return 0.0
+    text = written.strip()
+    if text.isascii() and text.isdigit():
+        seconds = float(text[:10])
+    else:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - now
+        except (ValueError, OverflowError, TypeError):
+            return 0.0
+    return min(max(0.0, seconds), ASKED_MAX)

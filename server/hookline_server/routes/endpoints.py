@@ -1,0 +1,128 @@
+"""``/v1/endpoints``: the URLs that webhooks go to, as far as something is known, or wanted, of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hookline.errors import Invalid
+from hookline.stats import Stats
+from hookline.url import check_url
+from hookline_server import body, head, shapes
+from hookline_server.answer import Answer
+from hookline_server.body import JSON, Body
+from hookline_server.caller import whole_of
+from hookline_server.endpoint import Endpoint, Endpoints, lane_of
+from hookline_server.event import endpoint_of
+from hookline_server.fields import Cursor, PageLimit
+from hookline_server.operation import Operation, Reply
+from hookline_server.routes import Resource
+
+
+class NewEndpoint(Body):
+    """The endpoint at a URL, to be configured before anything has gone wrong there."""
+
+    url: Annotated[str, Meta(description="Where webhooks go to, as triggers write it.")]
+
+
+class EndpointSettings(Body):
+    """What people decide of an endpoint: what is left out, or null, has its default."""
+
+    status: Annotated[str, Meta(description="active, paused or disabled.")] | None = None
+    reason: Annotated[str, Meta(description="Why, for people.")] | None = None
+    concurrency: Annotated[int, Meta(description="Attempts at once, of each server.")] | None = None
+    rate: Annotated[float, Meta(description="Attempts a second, of each server.")] | None = None
+
+
+@Operation(
+    name="listEndpoints",
+    query={
+        "status": Annotated[str, Meta(description="active, paused or disabled.")],
+        "limit": PageLimit,
+        "cursor": Cursor,
+    },
+    replies={200: Reply("A page of endpoints.", shapes.Endpoints, ("Link",))},
+)
+async def index(request: Request) -> Response:
+    """List endpoints.
+
+    Those that failed, or were configured, with how many deliveries each has in which status.
+    """
+    given = head.read_query(request, "status", "limit", "cursor")
+    where = {"status": given["status"]} if "status" in given else {}
+    limit = head.read_limit(given.get("limit", "50"))
+    found, cursor = await Endpoints(whole_of(request)).page(where, limit, given.get("cursor"))
+    shown = [await _describe(request, endpoint) for endpoint in found]
+    return Answer({"items": shown, "cursor": cursor}, headers=head.next_page(request, given, cursor))
+
+
+@Operation(
+    name="createEndpoint",
+    takes={JSON[0]: (NewEndpoint,)},
+    example={"url": "https://worker.example/run"},
+    replies={201: Reply("The endpoint, also if it was there already.", shapes.Endpoint, ("Location",))},
+    writes=True,
+)
+async def post(request: Request) -> Response:
+    """Store the endpoint at a URL.
+
+    So that it can be configured before anything failed there.
+    """
+    head.read_query(request)
+    url = (await body.read_json(request, NewEndpoint)).url
+    try:
+        check_url(url)
+    except ValueError as error:
+        raise Invalid.at("/url", str(error)) from None
+    endpoints, endpoint_id = Endpoints(whole_of(request)), endpoint_of(url)
+    await endpoints.note(endpoint_id, url, {})
+    shown = await _describe(request, await endpoints.get(endpoint_id))
+    return Answer(shown, 201, {"Location": f"/v1/endpoints/{endpoint_id}"})
+
+
+@Operation(name="getEndpoint", replies={200: Reply("The endpoint.", shapes.Endpoint)}, refuses=("not_found",))
+async def get(request: Request) -> Response:
+    """Read an endpoint."""
+    head.read_query(request)
+    return Answer(await _describe(request, await Endpoints(whole_of(request)).get(_id(request))))
+
+
+@Operation(
+    name="putEndpoint",
+    takes={JSON[0]: (EndpointSettings,)},
+    example={"status": "paused", "reason": "maintenance"},
+    replies={200: Reply("The endpoint as it is now.", shapes.Endpoint)},
+    refuses=("not_found",),
+    writes=True,
+)
+async def put(request: Request) -> Response:
+    """Configure an endpoint.
+
+    Replaces what was decided. Made active, it begins anew; relays follow within a second.
+    """
+    head.read_query(request)
+    given = (await body.read_json(request, EndpointSettings)).given()
+    return Answer(await _describe(request, await Endpoints(whole_of(request)).configure(_id(request), given)))
+
+
+async def _describe(request: Request, endpoint: Endpoint) -> dict[str, Any]:
+    stats: Stats = await whole_of(request).stats(lane_of(endpoint.id))
+    counts: dict[str, int] = {}
+    for row in stats.rows:
+        if row.status and row.count:
+            counts[row.status] = counts.get(row.status, 0) + row.count
+    return endpoint.to_dict() | {"deliveries": counts}
+
+
+def _id(request: Request) -> str:
+    endpoint_id: str = request.path_params["endpoint"]
+    return endpoint_id
+
+
+routes = [
+    Resource("/v1/endpoints", GET=index, POST=post),
+    Resource("/v1/endpoints/{endpoint}", GET=get, PUT=put),
+]

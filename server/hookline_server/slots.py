@@ -1,0 +1,68 @@
+"""Slots: how many things are under way at once, without letting the slow ones keep the others out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+PATIENCE = 1.0
+"""Seconds after which what is still under way no longer counts."""
+LATE_MAX = 256
+"""How many of those there may be; beyond, they count like all others."""
+
+
+class Slots:
+    """So many slots; what holds one longer than :data:`PATIENCE` gives it back and goes on as one of the late."""
+
+    def __init__(self, count: int) -> None:
+        self.free = count
+        self.late = 0
+        self._freed = asyncio.Event()
+
+    async def reserve(self, most: int, seconds: float) -> int:
+        """Set aside what is free, at most so many, waiting at most so long for the first -> how many.
+
+        Each is then to be taken, or given back.
+        """
+        if self.free <= 0:
+            self._freed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._freed.wait(), seconds)
+        reserved = max(0, min(self.free, most))
+        self.free -= reserved
+        return reserved
+
+    def take(self) -> Slot:
+        """Take one of those that were set aside."""
+        return Slot(self)
+
+    def give_back(self, count: int = 1) -> None:
+        """So many more are free."""
+        self.free += count
+        if self.free > 0:
+            self._freed.set()
+
+
+class Slot:
+    """One slot that is held. To be released once."""
+
+    __slots__ = ("_late", "_slots", "_timer")
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._late = False
+        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._slots.late < LATE_MAX:
+            self._slots.late += 1
+            self._late = True
+            self._slots.give_back()
+
+    def release(self) -> None:
+        """End it."""
+        self._timer.cancel()
+        if self._late:
+            self._slots.late -= 1
+        else:
+            self._slots.give_back()

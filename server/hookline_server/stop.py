@@ -1,0 +1,80 @@
+"""When a process is to stop, how long that may take, and the work that lasts until then."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+Work = Coroutine[Any, Any, None]
+LAST = 1.0
+"""The last seconds of a grace, in which what was cut off ends."""
+
+
+class Stop:
+    """Asked for by a signal, by whoever started us, or by work that has broken.
+
+    Args:
+        grace: seconds that stopping may take in all.
+        told: called once, when it is asked for.
+    """
+
+    def __init__(self, grace: float, told: Callable[[], None] = lambda: None) -> None:
+        self.asked = asyncio.Event()
+        self.hurried = asyncio.Event()
+        self._grace = grace
+        self._told = told
+        self._deadline = math.inf
+
+    def on_signals(self) -> None:
+        """SIGTERM and Ctrl-C ask, a second Ctrl-C hurries; neither interrupts what is to be done in any case."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.ask)
+        loop.add_signal_handler(signal.SIGINT, lambda: self.hurry() if self.asked.is_set() else self.ask())
+
+    def ask(self) -> None:
+        """Stop; what is under way may be finished."""
+        if not self.asked.is_set():
+            self._deadline = asyncio.get_running_loop().time() + max(0.0, self._grace - LAST)
+            self.asked.set()
+            self._told()
+
+    def hurry(self) -> None:
+        """Stop, and cut off what is under way."""
+        self.ask()
+        self._deadline = -math.inf
+        self.hurried.set()
+
+    def left(self) -> float:
+        """Seconds that what is under way may still take."""
+        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+
+    async def pause(self, seconds: float) -> None:
+        """Wait so long, though not beyond the grace."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds, self.left())):
+                await self.hurried.wait()
+
+
+@contextlib.asynccontextmanager
+async def beside(stop: Stop, *work: Work) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Work that lasts as long as the block. Where it ends before, the stop is asked for; its error is raised after all.
+
+    Where the block ends, what is not done is cancelled.
+    """
+    tasks = [asyncio.create_task(part) for part in work]
+    for task in tasks:
+        task.add_done_callback(lambda _: stop.ask())
+    try:
+        yield tasks
+    finally:
+        ended = [task for task in tasks if task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=LAST)
+    for task in ended:
+        if not task.cancelled():
+            task.result()

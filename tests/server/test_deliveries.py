@@ -1,0 +1,191 @@
+"""``/v1/deliveries`` and ``/v1/endpoints`` over HTTP, beside a running relay and real receivers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from api import Api
+from conftest import wait_until
+from hookline import Datastore, Settings
+from hookline_server.event import endpoint_of
+from receiver import Receiver, receiving
+from relays import create_job, relaying, start
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return replace(
+        Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=5.0, lane_concurrency=4
+    )
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as opened:
+        yield opened
+
+
+async def listed(api: Api, query: str = "") -> list[dict[str, Any]]:
+    """All deliveries that match, over pages of two."""
+    found: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        answer = await api("GET", f"/v1/deliveries?limit=2{query}{cursor}")
+        assert answer.status == 200, answer.body
+        found += answer.data["items"]
+        if answer.data["cursor"] is None:
+            return found
+        cursor = f"&cursor={answer.data['cursor']}"
+
+
+async def fail(api: Api, datastore: Datastore, receiver: Receiver, *names: str) -> list[dict[str, Any]]:
+    """Let the webhooks of these jobs become dead letters."""
+    receiver.statuses = [500] * (3 * len(names))
+    for name in names:
+        await create_job(datastore, receiver.url, name)
+        await start(datastore, name)
+
+    async def dead() -> list[dict[str, Any]]:
+        found = await listed(api, "&status=failed")
+        return found if len(found) == len(names) else []
+
+    found: list[dict[str, Any]] = await wait_until(dead)
+    return found
+
+
+async def test_a_dead_letter_tells_of_its_attempts_and_is_redriven(
+    api: Api, datastore: Datastore, receiver: Receiver
+) -> None:
+    async with relaying(datastore):
+        (dead,) = await fail(api, datastore, receiver, "a")
+        assert dead["id"] == f"{endpoint_of(receiver.url)}.{dead['webhookId']}"
+        assert dead["item"] == {"key": "jobs", "sortField": "a"}
+        assert (dead["event"], dead["attempts"], dead["maxAttempts"]) == ("updated", 3, 3)
+        assert [attempt["status"] for attempt in dead["log"]] == [500] * 3
+        for attempt in dead["log"]:
+            assert attempt["ms"]["total"] >= attempt["ms"]["firstByte"] >= 0
+        whole = (await api("GET", f"/v1/deliveries/{dead['id']}")).data
+        assert whole["payload"] == {name: value for name, value in receiver.posts[0].data.items() if name != "token"}
+        assert "api-key" not in repr(whole)
+        assert receiver.posts[0].data["token"] not in repr(whole)
+        redriven = await api("POST", f"/v1/deliveries/{dead['id']}/redrive")
+        assert (redriven.status, redriven.data["status"]) == (200, "not_started")
+        post = (await receiver.wait_for(4))[3]
+        assert post.body == receiver.posts[0].body
+        assert post.headers["webhook-id"] == dead["webhookId"]
+        (done,) = await wait_until(lambda: listed(api, "&status=completed"))
+        assert [attempt["status"] for attempt in done["log"]] == [500, 500, 500, 204]
+    assert (await api("GET", f"/v1/deliveries/{dead['id']}")).data["payload"] is None
+    assert (await api("POST", f"/v1/deliveries/{dead['id']}/redrive")).status == 412
+    assert (await api("POST", f"/v1/deliveries/{dead['id']}/cancel")).status == 412
+
+
+async def test_they_are_selected_over_all_endpoints(api: Api, datastore: Datastore, receiver: Receiver) -> None:
+    async with receiving() as other, relaying(datastore):
+        other.statuses = [500] * 3
+        await create_job(datastore, other.url, "z")
+        await start(datastore, "z")
+        await wait_until(lambda: listed(api, "&status=failed"))
+        await fail_beside(api, datastore, receiver, ["a", "b"])
+    assert len(await listed(api)) == 3
+    assert len(await listed(api, f"&endpoint={endpoint_of(receiver.url)}")) == 2
+    assert [each["item"]["sortField"] for each in await listed(api, "&key=jobs&sortField=b")] == ["b"]
+    times = sorted(each["occurredAt"] for each in await listed(api))
+    assert len(await listed(api, f"&since={times[-1]}")) >= 1
+    assert len(await listed(api, f"&until={times[0]}")) == 0
+    assert await listed(api, "&event=deleted") == []
+    assert (await api("GET", "/v1/deliveries?endpoint=x")).status == 422
+    assert (await api("GET", "/v1/deliveries?cursor=x")).status == 422
+
+
+async def fail_beside(api: Api, datastore: Datastore, receiver: Receiver, names: list[str]) -> None:
+    receiver.statuses = [500] * (3 * len(names))
+    for name in names:
+        await create_job(datastore, receiver.url, name)
+        await start(datastore, name)
+
+    async def dead() -> bool:
+        return len(await listed(api, f"&status=failed&endpoint={endpoint_of(receiver.url)}")) == len(names)
+
+    await wait_until(dead)
+
+
+async def test_all_that_failed_since_a_time_are_redriven(api: Api, datastore: Datastore, receiver: Receiver) -> None:
+    async with relaying(datastore):
+        dead = await fail(api, datastore, receiver, *"ab")
+        since = sorted(each["occurredAt"] for each in dead)[1]
+        wanted = {each["webhookId"] for each in dead if each["occurredAt"] >= since}
+        answer = await api("POST", "/v1/deliveries/redrive", {"since": since})
+        assert answer.data == {"done": len(wanted), "passedOver": 0, "cursor": None}
+        posts = (await receiver.wait_for(6 + len(wanted)))[6:]
+        assert {post.headers["webhook-id"] for post in posts} == wanted
+
+
+async def test_while_paused_deliveries_are_kept_and_can_be_cancelled(
+    api: Api, datastore: Datastore, receiver: Receiver
+) -> None:
+    made = await api("POST", "/v1/endpoints", {"url": receiver.url})
+    assert made.status == 201
+    path = made.headers["location"]
+    paused = await api("PUT", path, {"status": "paused", "reason": "maintenance"})
+    assert (paused.data["status"], paused.data["reason"]) == ("paused", "maintenance")
+    assert paused.data["since"] is not None
+    async with relaying(datastore):
+        for name in "abc":
+            await create_job(datastore, receiver.url, name)
+            await start(datastore, name)
+
+        async def three() -> bool:
+            return bool((await api("GET", path)).data["deliveries"] == {"not_started": 3})
+
+        await wait_until(three)
+        (first, *_) = await listed(api)
+        assert (await api("POST", f"/v1/deliveries/{first['id']}/cancel")).data["status"] == "cancelled"
+        assert receiver.posts == []
+        again = (await api("PUT", path, {"concurrency": 2, "rate": 50})).data
+        assert (again["status"], again["reason"], again["since"]) == ("active", None, None)
+        assert (again["concurrency"], again["rate"]) == (2, 50)
+        await receiver.wait_for(2)
+    assert first["webhookId"] not in {post.headers["webhook-id"] for post in receiver.posts}
+    assert (await api("POST", "/v1/deliveries/cancel", {})).data["done"] == 0
+
+
+async def test_gone_disables_the_endpoint_and_keeps_what_follows(
+    api: Api, datastore: Datastore, receiver: Receiver
+) -> None:
+    receiver.statuses = [410]
+    path = f"/v1/endpoints/{endpoint_of(receiver.url)}"
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url, "a")
+        await start(datastore, "a")
+        (dead,) = await wait_until(lambda: listed(api, "&status=failed"))
+        assert dead["lastError"] == "HTTP 410"
+        await create_job(datastore, receiver.url, "b")
+        await start(datastore, "b")
+        (waits,) = await wait_until(lambda: listed(api, "&status=not_started"))
+        assert waits["attempts"] == 0
+        disabled = (await api("GET", path)).data
+        assert disabled["status"] == "disabled"
+        assert "410" in disabled["reason"]
+        (found,) = (await api("GET", "/v1/endpoints?status=disabled")).data["items"]
+        assert found == disabled
+        await api("PUT", path, {})
+        await receiver.wait_for(2)
+    assert receiver.posts[1].headers["webhook-id"] == waits["webhookId"]
+
+
+async def test_bad_settings_and_unknown_ids_are_told(api: Api, receiver: Receiver) -> None:
+    path = (await api("POST", "/v1/endpoints", {"url": receiver.url})).headers["location"]
+    for bad in ({"status": "asleep"}, {"concurrency": 0}, {"rate": -1}, {"reason": "x" * 201}, {"more": 1}):
+        answer = await api("PUT", path, bad)
+        assert answer.status == 422, bad
+        assert [error["pointer"] for error in answer.data["errors"]] == [f"/{next(iter(bad))}"]
+    for unknown in ("/v1/endpoints/none", f"/v1/deliveries/{'0' * 20}.x", "/v1/deliveries/x"):
+        assert (await api("GET", unknown)).status == 404, unknown
+    assert (await api("POST", "/v1/endpoints", {"url": "ftp://x"})).status == 422
