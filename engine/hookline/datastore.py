@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +14,6 @@ from hookline.call import Call
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
 from hookline.claims import Claims
 from hookline.errors import (
-    REFUSALS,
     Corrupt,
     HooklineError,
     IdempotencyKeyReused,
@@ -28,17 +26,16 @@ from hookline.errors import (
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
 from hookline.nodes import Nodes
-from hookline.once import Once
 from hookline.outcome import Claimed, Outcome
-from hookline.reader import Reader
 from hookline.registry import Presence
+from hookline.repeating import Repeating
 from hookline.secret import SecretBox
 from hookline.settings import Settings
 from hookline.wake import Wakes
 from hookline.where import compile_where
 
 
-class Datastore(Reader):
+class Datastore(Repeating):
     """The engine over one store. ``async with Datastore(url, settings, secrets) as datastore: ...``.
 
     ``calls``, ``claims`` and ``upkeep`` are there once it is open: the store knows how many partitions there are.
@@ -57,7 +54,6 @@ class Datastore(Reader):
         self.wakes = Wakes(self.connection, keys.wake_channel)
         self._batcher = Batcher(self.connection)
         self._known: dict[tuple[str, int], Known] = {}
-        self.marks: Once | None = None
 
     async def open(self) -> None:
         """Check the store and open the namespace.
@@ -82,58 +78,7 @@ class Datastore(Reader):
     async def __aexit__(self, *error: object) -> None:
         await self.close()
 
-    # Under an idempotency key
-
-    def once(self, idempotency_key: str, *, caller: str = "", body: bytes | None = None) -> Self:
-        """The same datastore, for one request that may come again: each of its writes takes effect once.
-
-        Who makes the same writes through it in the same order under the same key gets the answers of the first time,
-        for as long as the setting ``idempotency_keep`` says. What was refused is tried again. Settings of a key are
-        beside it: they may be set twice. A claim looks at one partition, and of a deleted item nothing is kept.
-
-        Args:
-            idempotency_key: what the repeats of a request have in common, up to 255 characters.
-            caller: whose key it is.
-            body: what the request asks for: under the same key something else is refused. Without it each write is held
-                against the one in its place.
-
-        Raises:
-            Invalid: the key is of another form.
-            IdempotencyKeyReused: by its verbs, the key came with another request before.
-        """
-        view = copy.copy(self)
-        keep_ms = round(self.settings.idempotency_keep * 1000)
-        view.marks = Once(self.connection.cursor_secret, caller, idempotency_key, body, keep_ms, self.calls.partitions)
-        return view
-
-    def unmarked(self) -> Self:
-        """The same datastore, for writes that may be made twice."""
-        if self.marks is None:
-            return self
-        view = copy.copy(self)
-        view.marks = None
-        return view
-
-    async def begin(self) -> Any:
-        """Note what the request asks for -> what :meth:`finish` was told that it was answered, or None.
-
-        Raises:
-            IdempotencyKeyReused: the key came with another request before.
-            Corrupt, Unavailable, OutcomeUnknown
-        """
-        if self.marks is None or self.marks.begun:
-            return None
-        self.marks.begun = True
-        return await self._note(self.marks, {})
-
-    async def finish(self, answer: bytes) -> None:
-        """Keep what the request was answered as a whole; :meth:`begin` of its repeats gives it.
-
-        Raises:
-            Corrupt, Unavailable, OutcomeUnknown
-        """
-        if self.marks is not None:
-            await self._note(self.marks, {"answer": answer})
+    # Writing
 
     async def recall(self, key: str, sort_field: str) -> Outcome | None:
         """What the next write, of this item, was answered already; for who would read the item before it.
@@ -155,23 +100,6 @@ class Datastore(Reader):
             return None
         self.marks.count(outcome)
         return outcome
-
-    def partition_ahead(self, ahead: int) -> int | None:
-        """Where an item without a sortField has to be created as one of many, so that a repeat finds it."""
-        return self.marks.partition(ahead) if self.marks else None
-
-    async def _begin_if(self, *, several: bool) -> None:
-        """Note what the request asks for where the records of its writes alone could not tell another one."""
-        if self.marks and self.marks.body is not None and (several or self.calls.partitions > 1):
-            await self.begin()
-
-    async def _note(self, marks: Once, more: dict[str, Any]) -> Any:
-        word, answer = await self.connection.change("once", marks.whole_partition(), marks.whole() | more)
-        if word != b"ok":
-            raise REFUSALS[word.decode()]
-        return answer or None
-
-    # Writing
 
     async def run(self, calls: Sequence[Call]) -> list[Outcome]:
         """Run many operations -> their outcomes in order. Not atomic; operations on the same item run in order.

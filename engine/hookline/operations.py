@@ -9,6 +9,7 @@ from typing import Any
 from hookline.calls import UNSET, Calls
 from hookline.errors import Invalid
 from hookline.secret import SecretBox
+from hookline.sortfield import new_sort_field
 
 SETTLES = ("complete", "fail", "release", "extend")
 """The verbs of ``/settle``; all others are of ``items:batch``."""
@@ -39,7 +40,7 @@ class Operations:
     def create(
         self,
         key: str,
-        sort_field: str,
+        sort_field: str | None = None,
         *,
         content: object = None,
         metadata: object = None,
@@ -50,12 +51,13 @@ class Operations:
         triggers: bool = True,
         reserved: bool = False,
     ) -> Operation:
-        """Create an item; with ``upsert`` replace the one that exists, whole.
+        """Create an item; with ``upsert`` replace the one that exists, whole. Without a sortField it gets one.
 
         Raises:
             Invalid: an argument has the wrong form; every bad field is named.
             ReservedKey: the key begins with ``hookline.``.
         """
+        sort_field = new_sort_field() if sort_field is None else sort_field
         given: dict[str, Any] = {"content": content, "metadata": metadata, "trigger_urls": trigger_urls}
         _CHECK.create(key, sort_field, **given, upsert=upsert, version=version, match=match)
         _refuse(reserved=reserved)

@@ -27,21 +27,29 @@ from hookline.errors import (
 )
 from hookline.keysettings import KeySettings
 from hookline.operations import Operations
+from hookline.reader import Reader
+from hookline.repeating import Repeating
 from jobs import WAITING, fill
-
-NOT_OVER_HTTP = {"sweep", "change_settings", "stats"}
-"""What servers do by themselves, what is about the form of settings in the store, and what /v1/keys tells otherwise."""
-BESIDES = {"items", "command"}
-"""Pages as one iterator, and the command language, which is the server's."""
 
 
 def public(kind: type) -> set[str]:
     return {name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")}
 
 
+NOT_OVER_HTTP = {"sweep", "change_settings", "stats"} | public(Repeating) - public(Reader) | {"recall"}
+"""What servers do by themselves, what is about the form of settings in the store, what /v1/keys tells otherwise, and
+idempotency keys, which a server takes in a header."""
+BESIDES = {"items", "command"}
+"""Pages as one iterator, and the command language, which is the server's."""
+
+
 def arguments(kind: type, name: str) -> list[tuple[str, Any, Any]]:
     signature = inspect.signature(getattr(kind, name))
-    return [(each.name, each.kind, each.default) for each in signature.parameters.values() if each.name != "rounds"]
+    return [
+        (each.name, each.kind, each.default)
+        for each in signature.parameters.values()
+        if each.name not in ("rounds", "partition")
+    ]
 
 
 def test_the_verbs_are_those_of_a_datastore() -> None:
