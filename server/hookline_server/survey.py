@@ -9,7 +9,7 @@ from hookline import Datastore
 from hookline.depth import COUNTS, Depth, Depths, key_names, read_depths
 from hookline.errors import HooklineError
 from hookline.figures import OTHER, Family, Labels
-from hookline_server.endpoint import DELIVERIES
+from hookline_server.endpoint import ACTIVE, DELIVERIES, DISABLED, ENDPOINTS, PAUSED
 
 KEYS_MAX = 100
 """Keys of a namespace that are told of one by one: a label may not have any number of values."""
@@ -52,6 +52,12 @@ _KEPT = Family(
     "gauge",
     "hookline_deliveries",
     "Deliveries that did not succeed at once: waiting for their time, due, started, or failed for good (dead letters)",
+    ("namespace", "state"),
+)
+_ENDPOINTS = Family(
+    "gauge",
+    "hookline_endpoints",
+    "Endpoints that have failed or were set up: active, open (active, and its breaker is), paused or disabled",
     ("namespace", "state"),
 )
 _LANES = Family(
@@ -98,6 +104,7 @@ async def _of_namespace(datastore: Datastore, namespace: str) -> list[Reading]:
         (_LEFT_OUT, (namespace,), left_out if whole else max(1, left_out)),
         *_of_keys(namespace, depths),
         *_of_webhooks(namespace, kept, len(lanes)),
+        *await _of_endpoints(datastore, namespace),
     ]
 
 
@@ -124,6 +131,16 @@ def _of_webhooks(namespace: str, kept: Depths, lanes: int) -> Iterator[Reading]:
     yield _KEPT, (namespace, "due"), due
     yield _KEPT, (namespace, "started"), held
     yield _KEPT, (namespace, "failed"), _sum(kept.keys, "failed")
+
+
+async def _of_endpoints(datastore: Datastore, namespace: str) -> list[Reading]:
+    """Endpoints by state; where there are very many, those with an open breaker as far as one read reaches."""
+    wanted: list[dict[str, str]] = [{"status": status} for status in (ACTIVE, PAUSED, DISABLED)]
+    wanted.append({"status": ACTIVE, "breaker": "open"})
+    counts = await asyncio.gather(*(datastore.count(ENDPOINTS, where=where) for where in wanted))
+    active, paused, disabled, broken = (found.count for found in counts)
+    states = {ACTIVE: active - broken, "open": broken, PAUSED: paused, DISABLED: disabled}
+    return [(_ENDPOINTS, (namespace, state), count) for state, count in states.items()]
 
 
 def _sum(depths: Iterable[Depth], status: str) -> int:

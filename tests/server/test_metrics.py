@@ -25,6 +25,7 @@ from hookline.errors import Unavailable
 from hookline.figures import FAMILIES, Family
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
+from hookline_server.endpoint import Endpoints
 from hookline_server.namespaces import Namespaces
 from hookline_server.peers import Peers
 from hookline_server.relay import Relay
@@ -169,6 +170,20 @@ async def test_webhooks_from_the_outbox_to_the_dead_letters(datastore: Datastore
     }
     assert states == {"waiting": 1, "due": 0, "started": 0, "failed": 1}
     assert after.value("hookline_endpoints_with_deliveries") == 1
+
+
+async def test_endpoints_by_state(datastore: Datastore, api: Api) -> None:
+    endpoints = Endpoints(datastore)
+    for name, changes in {
+        "a": {},
+        "b": {"breaker": "open"},
+        "c": {"breaker": "open", "status": "disabled"},
+        "d": {"status": "paused"},
+    }.items():
+        await endpoints.note(name, f"http://{name}.example/run", changes)
+    page = await scrape(api)
+    states = ("active", "open", "paused", "disabled")
+    assert [page.value("hookline_endpoints", namespace="default", state=state) for state in states] == [1, 1, 1, 1]
 
 
 async def _emptied(api: Api) -> bool:
