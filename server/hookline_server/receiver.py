@@ -1,4 +1,4 @@
-"""A webhook receiver on loopback, to see what arrives: for ``hookline receive`` and the demo."""
+"""A webhook receiver on loopback, to see what arrives: for ``hookline listen`` and the demo."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
 from hookline.errors import Unavailable
+from hookline_server.signature import verify
+
+Take = Callable[[web.Request], Awaitable[web.Response]]
 
 
 @dataclass
@@ -21,7 +24,6 @@ class Receiver:
 
     url: str = ""
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    on_call: Callable[[web.Request, dict[str, Any]], None] = lambda _request, _body: None
     _arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def take(self, request: web.Request) -> web.Response:
@@ -33,7 +35,6 @@ class Receiver:
         async with self._arrived:
             self.calls.append((request.headers.get("X-API-KEY", ""), body))
             self._arrived.notify_all()
-        self.on_call(request, body)
         return web.Response(status=204)
 
     async def wait_for(self, count: int) -> None:
@@ -43,16 +44,16 @@ class Receiver:
 
 
 @contextlib.asynccontextmanager
-async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
-    """A receiver on a port of loopback, 0 for a free one.
+async def receiving(port: int = 0, take: Take | None = None) -> AsyncIterator[Receiver]:
+    """A receiver on a port of loopback, 0 for a free one; ``take`` answers in place of :meth:`Receiver.take`.
 
     Raises:
         Unavailable: the port is taken.
     """
     receiver = Receiver()
     app = web.Application()
-    app.router.add_post("/{path:.*}", receiver.take)
-    runner = web.AppRunner(app)
+    app.router.add_post("/{path:.*}", take or receiver.take)
+    runner = web.AppRunner(app, shutdown_timeout=0.5)
     await runner.setup()
     try:
         try:
@@ -65,18 +66,32 @@ async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
         await runner.cleanup()
 
 
-async def receive(port: int, say: Callable[[str], None]) -> None:
-    """Say what arrives, until cancelled.
+async def listen(
+    port: int, say: Callable[[str], None], *, secrets: Sequence[bytes] = (), status: int = 204, wait: float | None = 0.0
+) -> None:
+    """Say what arrives and whether it is signed by one of these secrets, until cancelled.
+
+    Each is answered with ``status`` after ``wait`` seconds; None is never.
 
     Raises:
         Unavailable: the port is taken.
     """
 
-    def show(request: web.Request, body: dict[str, Any]) -> None:
-        say(f"{time.strftime('%H:%M:%S')} {request.path}  webhook-id {request.headers.get('webhook-id', '-')}")
-        say(json.dumps(body, indent=2, ensure_ascii=False))
+    async def answer(request: web.Request) -> web.Response:
+        raw = await request.read()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        signed = "not checked"
+        if secrets:
+            signed = "good" if verify(secrets, headers, raw, time.time()) else "BAD"
+        webhook_id = headers.get("webhook-id", "-")
+        say(f"{time.strftime('%H:%M:%S')} {request.path}  webhook-id {webhook_id}  signature {signed}")
+        try:
+            say(json.dumps(json.loads(raw), indent=2, ensure_ascii=False))
+        except ValueError:
+            return web.Response(status=400, text="expected JSON")
+        await (asyncio.Event().wait() if wait is None else asyncio.sleep(wait))
+        return web.Response(status=status)
 
-    async with receiving(port) as receiver:
-        receiver.on_call = show
+    async with receiving(port, answer) as receiver:
         say(f"Waiting for webhooks on {receiver.url} (any path); Ctrl-C ends it")
         await asyncio.Event().wait()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import hmac
+from collections.abc import Mapping, Sequence
+
+TOLERANCE = 300
+"""Seconds by which a timestamp may be off."""
 
 
 def sign(secret: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
@@ -35,3 +39,15 @@ def read_secret(text: str) -> bytes:
     if not text.startswith("whsec_"):
         raise ValueError("expected a secret that begins with whsec_")
     return base64.b64decode(text.removeprefix("whsec_"), validate=True)
+
+
+def verify(secrets: Sequence[bytes], headers: Mapping[str, str], body: bytes, now: float) -> bool:
+    """Whether one of these secrets has signed a webhook within 5 minutes of ``now`` (seconds since 1970)."""
+    webhook_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    if not (
+        timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 16 and abs(now - int(timestamp)) <= TOLERANCE
+    ):
+        return False
+    wanted = [sign(secret, webhook_id, int(timestamp), body).encode() for secret in secrets]
+    given = headers.get("webhook-signature", "").encode(errors="replace").split(b" ")
+    return any(hmac.compare_digest(one, other) for one in wanted for other in given)

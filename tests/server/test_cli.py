@@ -67,7 +67,7 @@ async def test_what_cannot_be_meant_ends_with_2_and_a_sentence(args: list[str], 
 
 async def test_ctrl_c_ends_with_130() -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "hookline_server", "receive", "--port", "0", stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "hookline_server", "listen", "--port", "0", stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     await process.stdout.readline()

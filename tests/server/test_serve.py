@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from conftest import wait_until
 from hookline import EmbeddedStore
 from hookline.secret import load_key
 from hookline_server.process import is_loopback
+from hookline_server.signature import sign
 from process import free_port, hookline, serving
 from receiver import receiving
 
@@ -196,24 +200,50 @@ async def test_signing_secret_is_the_one_that_receivers_verify_with(tmp_path: Pa
     assert (await hookline("signing-secret", "--data", str(tmp_path)))[1] == first
 
 
-async def test_receive_shows_what_arrives() -> None:
+@contextlib.asynccontextmanager
+async def listening(*args: str, cwd: Path) -> AsyncIterator[tuple[str, asyncio.StreamReader]]:
+    """``hookline listen`` -> its URL, and what it says after that."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "hookline_server", "receive", "--port", "0", stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "hookline_server", *args, "--port", "0"), stdout=asyncio.subprocess.PIPE, cwd=cwd
     )
     assert process.stdout is not None
     try:
-        url = (await process.stdout.readline()).decode().split()[4]
-        async with aiohttp.ClientSession() as session:
-            async with session.post(url, data=b"no JSON") as response:
-                assert response.status == 400
-            async with session.post(f"{url}/a", json={"event": "updated"}, headers={"webhook-id": "w-1"}) as response:
-                assert response.status == 204
-        assert b"/run/a  webhook-id w-1" in await process.stdout.readline()
-        code, said = await hookline("receive", "--port", url.rsplit(":", 1)[1].split("/")[0])
-        assert (code, "choose another --port" in said) == (1, True)
+        yield (await process.stdout.readline()).decode().split()[4], process.stdout
     finally:
         process.terminate()
-        await process.wait()
+        await process.communicate()
+
+
+async def test_listen_shows_what_arrives(tmp_path: Path) -> None:
+    async with listening("listen", cwd=tmp_path) as (url, said), aiohttp.ClientSession() as session:
+        async with session.post(url, data=b"no JSON") as response:
+            assert response.status == 400
+        assert b"/run  webhook-id -  signature not checked" in await said.readline()
+        async with session.post(f"{url}/a", json={"event": "updated"}, headers={"webhook-id": "w-1"}) as response:
+            assert response.status == 204
+        assert b"/run/a  webhook-id w-1" in await said.readline()
+        code, told = await hookline("listen", "--port", url.rsplit(":", 1)[1].split("/")[0])
+        assert (code, "choose another --port" in told) == (1, True)
+
+
+async def test_listen_verifies_signatures_and_answers_as_it_is_told(tmp_path: Path) -> None:
+    secret = "whsec_" + base64.b64encode(bytes(32)).decode()
+    args = ("listen", "--secret", secret, "--status", "503")
+    async with listening(*args, cwd=tmp_path) as (url, said), aiohttp.ClientSession() as session:
+        now = int(time.time())
+        for signing, word in ((bytes(32), b"good"), (bytes([1]) * 32, b"BAD")):
+            headers = {"webhook-id": "w", "webhook-timestamp": f"{now}"}
+            headers["webhook-signature"] = sign(signing, "w", now, b"{}")
+            async with session.post(url, data=b"{}", headers=headers) as response:
+                assert response.status == 503
+            assert b"signature " + word in await said.readline()
+            assert await said.readline() == b"{}\n"
+    async with listening("listen", "--wait", "never", cwd=tmp_path) as (url, said), aiohttp.ClientSession() as session:
+        posting = asyncio.create_task(session.post(url, data=b"{}"))
+        await said.readline()
+        done, _ = await asyncio.wait([posting], timeout=0.3)
+        assert not done
+        posting.cancel()
 
 
 async def test_the_refused_command_is_named(tmp_path: Path) -> None:
