@@ -44,6 +44,8 @@ def test_statuses_are_as_designed() -> None:
         "invalid": 422,
         "syntax_error": 422,
         "unfit_placeholder": 422,
+        "idempotency_key_reused": 422,
+        "idempotency_key_in_use": 409,
         "body_too_large": 413,
         "unsupported_media_type": 415,
         "request_timeout": 408,
