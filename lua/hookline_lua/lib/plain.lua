@@ -113,8 +113,10 @@ end
 function plain.complete(operation)
   local key, sort, set = operation.key, operation.sort, operation.set
   local name = key .. ':' .. sort
-  if operation.verb ~= 'complete' or operation.triggers == 'on' or operation.unset or operation.now or item.view[name] then
+  if operation.verb ~= 'complete' or operation.triggers == 'on' or operation.unset or operation.now then
     return nil
+  elseif item.view[name] or item.ahead[name] then
+    return nil -- what waits for the indexes would be moved twice at once
   elseif set.da or not is_plain('complete', key, 'started', 'completed') then
     return nil
   end
