@@ -42,7 +42,7 @@ NOT_OVER_HTTP = {"sweep", "change_settings", "stats"} | public(Repeating) - publ
 """What servers do by themselves, what is about the form of settings in the store, what /v1/keys tells otherwise, and
 idempotency keys, which a server takes in a header."""
 BESIDES = {"items", "command", "once", "cancel", "redrive", "delete_all"}
-"""Pages as one iterator, the command language, which is the server's, idempotency keys, and changes of all that match."""
+"""Pages as one iterator, the command language, which is the server's, idempotency keys, changes of all that match."""
 
 
 def arguments(kind: type, name: str) -> list[tuple[str, Any, Any]]:
