@@ -71,7 +71,7 @@ async def test_of_many_events_none_is_lost_and_each_stays_the_same(tmp_path: Pat
 
 
 async def test_ordered_events_stay_in_order(tmp_path: Path) -> None:
-    """Those of each item, by their first arrival; whatever is killed, and however many answers send them to their lane."""
+    """Those of each item, by their first arrival, while relays are killed and a third of the answers is a failure."""
     random, items, each = Random(7), 20, 5
     data = tmp_path / "data"
     environ = {"HOOKLINE_DELIVERY_TIMEOUT": "2", "HOOKLINE_DELIVERY_SCHEDULE": ",".join(["0.1"] * 30)}
