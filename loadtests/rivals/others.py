@@ -51,7 +51,10 @@ RIVALS = (
         "bullmq", "at least once (stalled jobs run again), lock token per job; done jobs kept", ("bullmq", "ioredis")
     ),
     Rival(
-        "saq", "at least once by sweep of stuck jobs; done jobs kept 10 min", ("saq[redis,hiredis]", "typing-extensions", "uvloop"), False
+        "saq",
+        "at least once by sweep of stuck jobs; done jobs kept 10 min",
+        ("saq[redis,hiredis]", "typing-extensions", "uvloop"),
+        False,
     ),
     Rival(
         "arq",
