@@ -74,7 +74,7 @@ RIVALS = (
     ),
     Rival(
         "rq",
-        "at most once after its worker dies, unless retried by hand; results kept 500 s",
+        "at most once: the job of a worker that dies ends as failed; results kept 500 s",
         ("rq", "hiredis"),
         jobs_max=1000,
     ),

@@ -179,17 +179,15 @@ class Measuring:
         await self._empty()
 
     async def _empty(self) -> None:
-        """What can't be cleared is worked off."""
-        if self._rival.name == "beanstalkd":
-            worker = await _started(self._rival, self._store, "work", 0, self._log)
-            await self._until(worker, lambda: True)
-
-    async def _until(self, worker: asyncio.subprocess.Process, enough: Any) -> None:
-        """Wait until a worker has had nothing for half a second."""
-        with suppress(TimeoutError):
-            while worker.stdout and await asyncio.wait_for(worker.stdout.readline(), 0.5):
-                enough()
-        if worker.stdin:
+        """What can't be cleared is worked off, until there was nothing for half a second."""
+        if self._rival.name != "beanstalkd":
+            return
+        worker = await _started(self._rival, self._store, "work", 0, self._log)
+        if worker.stdout and worker.stdin:
+            with suppress(TimeoutError):
+                while True:
+                    async with asyncio.timeout(0.5):
+                        await worker.stdout.readline()
             worker.stdin.close()
         await worker.wait()
 

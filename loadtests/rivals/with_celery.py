@@ -31,7 +31,7 @@ class WithCelery(Rival):
 
     def work(self, url: str) -> None:
         self.open(url)
-        options = ["--pool=threads", f"--concurrency={WORKER_CONCURRENCY}", "--loglevel=ERROR", "--quiet"]
+        options = ["--pool=threads", f"--concurrency={WORKER_CONCURRENCY}", "--loglevel=ERROR"]
         app.worker_main(["worker", *options, "--without-gossip", "--without-mingle", "--without-heartbeat"])
 
 
