@@ -65,12 +65,13 @@ class Store:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     async def memory(self) -> int:
-        """Bytes that are in use: as a Redis says, else of the process."""
+        """Bytes that are in use, but for connections and the file: as a Redis says, else of the process."""
         if not self._flush:
             pages = Path(f"/proc/{self._pid}/statm").read_text().split()[1]
             return int(pages) * os.sysconf("SC_PAGE_SIZE")
-        info = await self._ask("INFO", "memory")
-        return int(info.split("used_memory:")[1].split()[0])
+        lines = (await self._ask("INFO", "memory")).splitlines()
+        told = dict(line.split(":", 1) for line in lines if ":" in line)
+        return int(told["used_memory"]) - int(told["mem_clients_normal"]) - int(told["mem_aof_buffer"])
 
     async def clear(self) -> None:
         """Forget all jobs."""
