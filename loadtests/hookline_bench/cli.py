@@ -20,7 +20,7 @@ from hookline_server.cli.ending import MISUSED, checked, fail
 from hookline_server.cli.ending import run as until_done
 
 app = typer.Typer(pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
-OUT = Path("bench-results")
+OUT = Path("hookline-bench")
 StoreUrl = Annotated[
     str | None,
     typer.Option("--store", help="URL of a store on this machine, its namespace bench empty; else embedded."),
