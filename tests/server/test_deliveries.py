@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import redis.asyncio as aioredis
 
 from api import Api
 from conftest import wait_until
@@ -193,7 +194,7 @@ async def test_bad_settings_and_unknown_ids_are_told(api: Api, receiver: Receive
 
 
 async def test_what_succeeds_at_once_is_told_of_where_the_key_asks_for_it(
-    api: Api, datastore: Datastore, receiver: Receiver
+    api: Api, datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
 ) -> None:
     settings = await api("PUT", "/v1/keys/jobs/settings", {"recordDeliveries": True})
     assert settings.data["recordDeliveries"] is True
@@ -217,8 +218,8 @@ async def test_what_succeeds_at_once_is_told_of_where_the_key_asks_for_it(
         assert "api-key" not in repr(whole)
     item = await datastore.get(lane_of(endpoint), record["webhookId"])
     assert (set(item.content), item.triggers) == ({"url", "webhookId", "source"}, ())
-    age_ms = (await datastore.key_settings(lane_of(endpoint))).retention["completed"].age_ms
-    assert age_ms == datastore.settings.deliveries_keep_completed * 1000
+    kept_for = await raw.hget(f"hl:{{default/0}}:cfg:{lane_of(endpoint)}", "keep:completed")
+    assert kept_for == b"86400000 "
 
 
 async def _counts(api: Api, status: str, count: int) -> bool:
