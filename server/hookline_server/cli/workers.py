@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,12 +44,13 @@ def worker(
     import logging
 
     from hookline.work import work
+    from hookline_server.crew import MEMBER
 
     found = _load(target)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells every request
     with ending():
-        work(found)
+        work(found, with_parent=os.environ.pop(MEMBER, None) is not None)
 
 
 def _load(target: str) -> Worker:
