@@ -152,7 +152,7 @@ class Settings:
     loop_limit: int = _setting(
         120, "webhooks of one item to one URL in a minute; each beyond waits 10 s, for it may be a loop; 0: no limit", 0
     )
-    deliveries_keep_completed: float = _setting(86_400.0, "how long a delivery that succeeded at a retry is told of", 0)
+    deliveries_keep_completed: float = _setting(86_400.0, "how long a delivery that succeeded is told of", 0)
     deliveries_keep_failed: float = _setting(2_592_000.0, "how long a failed or cancelled delivery is kept", 0)
     egress_allow: tuple[str, ...] = _setting(
         (),
