@@ -51,6 +51,7 @@ class Rival:
         raise NotImplementedError
 
 
+_out = 1
 _latencies: list[float] = []
 _first = 0.0
 _last = 0.0
@@ -78,17 +79,21 @@ def handled(text: str) -> None:
     _latencies.append(now - int(text[:STAMP]) / 1e9)
 
 
+def _say(value: object) -> None:
+    with open(_out, "w", closefd=False) as out:
+        out.write(json.dumps(value) + "\n")
+
+
 def _tell() -> None:
     """Say how far it is, until stdin ends; then the rest, and end."""
     said = -1
     while not select.select([sys.stdin], [], [], TELL_S)[0]:
         if len(_latencies) != said:
             said = len(_latencies)
-            os.write(1, f"{said}\n".encode())
+            _say(said)
     cpu = _cpu_s() - _cpu
     told = {"handled": len(_latencies), "first": _first, "last": _last, "cpu": cpu, "latencies": sorted(_latencies)}
-    sys.stdout.write(json.dumps(told) + "\n")
-    sys.stdout.flush()
+    _say(told)
     os._exit(0)
 
 
@@ -130,13 +135,15 @@ async def _run(rival: Rival, url: str, mode: str, jobs: int) -> None:
     began, cpu = time.perf_counter(), time.process_time()
     await _enqueue(rival, mode, jobs)
     elapsed = time.perf_counter() - began
-    sys.stdout.write(json.dumps({"elapsed": elapsed, "cpu": time.process_time() - cpu}) + "\n")
-    sys.stdout.flush()
+    _say({"elapsed": elapsed, "cpu": time.process_time() - cpu})
     os._exit(0)
 
 
 def main(rival: Rival) -> None:
-    """Do what the arguments say."""
+    """Do what the arguments say; what the rival prints itself goes to stderr."""
+    global _out
+    _out = os.dup(1)
+    os.dup2(2, 1)
     url, mode, jobs = sys.argv[1], sys.argv[2], int(sys.argv[3])
     if mode == "work" and not inspect.iscoroutinefunction(rival.work):
         threading.Thread(target=_tell, daemon=True).start()

@@ -114,7 +114,7 @@ async def stored(rival: Rival, fsync: str) -> AsyncIterator[Store]:
             return
         lines = [f"port {port}", "bind 127.0.0.1"]
         async with EmbeddedStore(Path(directory, "data"), fsync=fsync, extra_config=lines) as store:
-            yield Store(f"redis://127.0.0.1:{port}", store.pid, ["FLUSHALL"])
+            yield Store(f"redis://127.0.0.1:{port}", store.pid, ["FLUSHALL", "SYNC"])
 
 
 def _command(rival: Rival, store: Store, mode: str, jobs: int) -> list[str]:

@@ -198,6 +198,8 @@ class Relay:
             return
         answer, attempt = await self._attempt(lane, delivery)
         if answer.ok:
+            if delivery.record:
+                await self._deliveries.keep(delivery, [attempt], status="completed")
             await self._pass_on(delivery)
             return
         delay = delay_after(1, self._deliveries.schedule(delivery))
