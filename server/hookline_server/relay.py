@@ -351,8 +351,10 @@ class Relay:
             lane.begin(now)
         try:
             answer = await self._sender.post(delivery)
-        finally:
-            lane.end()
+        except BaseException:
+            lane.withdraw()
+            raise
+        lane.end()
         with Surviving(log, f"what is stored of endpoint {lane.endpoint.id}"):
             await self._health.note(lane, delivery.target, answer)
         return answer, attempt_of(answer, round(now * 1000))

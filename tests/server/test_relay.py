@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,10 @@ from standardwebhooks import Webhook
 
 from conftest import wait_until
 from hookline import Datastore, Item, Settings
+from hookline.errors import Unavailable
+from hookline_server.egress import Answer
 from hookline_server.endpoint import DELIVERIES
-from hookline_server.event import Target
+from hookline_server.event import Delivery, Target, endpoint_of
 from hookline_server.signature import format_secret
 from receiver import Receiver, receiving
 from relays import create_job, relaying, start
@@ -291,3 +294,22 @@ async def test_a_receiver_that_echoes_the_token_does_not_get_it_into_the_deliver
     token = receiver.posts[0].data["token"]
     assert "***" in dead.metadata["last_error"]
     assert token not in repr(dead.to_dict())
+
+
+async def test_a_probe_that_could_not_be_sent_leaves_room_for_the_next(
+    datastore: Datastore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Delivery] = []
+
+    async def post(delivery: Delivery) -> Answer:
+        tried.append(delivery)
+        raise Unavailable("which secrets sign is not known")
+
+    async with relaying(datastore) as relay:
+        lane = relay.lanes.get(endpoint_of(receiver.url))
+        lane.breaker.opened = 1
+        assert lane.breaker.state(time.time()) == "half-open"
+        monkeypatch.setattr(relay._sender, "post", post)
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        await wait_until(lambda: tried and lane.room(time.time()) == 1 and not lane.busy)
