@@ -34,6 +34,7 @@ from hookline_server.routes import (
     keys,
     metrics,
     orchestrations,
+    schedules,
     workers,
 )
 from hookline_server.traffic import Traffic
@@ -48,6 +49,7 @@ ROUTES: list[Route] = [
         *bulk.routes,
         *commands.routes,
         *orchestrations.routes,
+        *schedules.routes,
         *workers.routes,
         *keys.routes,
         *deliveries.routes,
