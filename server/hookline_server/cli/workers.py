@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,12 +45,13 @@ def worker(
 
     from hookline.errors import HooklineError
     from hookline.work import work
+    from hookline_server.crew import MEMBER
 
     found = _load(target)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells every request
     try:
-        work(found)
+        work(found, with_parent=os.environ.pop(MEMBER, None) is not None)
     except HooklineError as error:
         fail(str(error))
         raise typer.Exit(FAILED) from None
