@@ -211,15 +211,14 @@ async def query(stage: Stage) -> Tally:
 async def arrivals(stage: Stage) -> Tally:
     """Creates at fixed times, whatever became of those before; a call's time counts from when it was to begin."""
     tally, names = Tally(), stage.names()
-    loop = asyncio.get_running_loop()
 
     async def arrive(due: float) -> None:
         made = await stage.way.create(stage.key, [next(names)])
         tally.created += made
-        tally.latencies.append(loop.time() - due)
+        tally.latencies.append(time.perf_counter() - due)
 
     async with asyncio.TaskGroup() as group:
-        async for due in _times(loop.time(), stage.rate, stage.seconds):
+        async for due in _times(time.perf_counter(), stage.rate, stage.seconds):
             group.create_task(arrive(due))
     tally.done = tally.created
     return tally
@@ -227,10 +226,9 @@ async def arrivals(stage: Stage) -> Tally:
 
 async def _times(began: float, rate: float, seconds: float) -> AsyncIterator[float]:
     """When each of the arrivals is due, at that time or as soon after it as the loop comes to it."""
-    loop = asyncio.get_running_loop()
     for number in range(int(rate * seconds)):
         due = began + number / rate
-        if (left := due - loop.time()) > 0:
+        if (left := due - time.perf_counter()) > 0:
             await asyncio.sleep(left)
         yield due
 
