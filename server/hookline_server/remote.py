@@ -66,10 +66,10 @@ async def run_text(server: Server, text: str, say: Say, output: str = "json") ->
 
 
 def show(result: dict[str, Any], output: str) -> str:
-    """A result as ``json`` or as a ``table``. Nothing in it acts on the terminal."""
+    """A result as ``json``, as JSON on one of the ``lines``, or as a ``table``. Nothing in it acts on the terminal."""
     if output == "table":
         return table.render([result])
-    return table.harmless(json.dumps(result, indent=2, ensure_ascii=False))
+    return table.harmless(json.dumps(result, indent=None if output == "lines" else 2, ensure_ascii=False))
 
 
 def explain(problem: dict[str, Any], text: str) -> str:

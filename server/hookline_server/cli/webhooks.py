@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hookline_server.cli.ending import FAILED, checked, fail, run
-from hookline_server.cli.options import Data, settings
+from hookline_server.cli.options import Data, Json, settings
+from hookline_server.cli.output import say_documents
 
 if TYPE_CHECKING:
     from hookline import Settings
@@ -26,6 +27,7 @@ def listen(
     data: Data = None,
     status: Annotated[int, typer.Option(min=200, max=599, help="What each webhook is answered with.")] = 204,
     wait: Annotated[str, typer.Option(help="How long after it came: 10s, or never.")] = "0s",
+    as_json: Json = False,
 ) -> None:
     """Show the webhooks that arrive on this machine, and whether they are signed, until Ctrl-C.
 
@@ -47,11 +49,11 @@ def listen(
         found = settings(data=data)
         if found.secret_key is not None or (found.data / SECRET_FILE).exists():
             secrets = [_signing_secret(found)]
-    run(receiver.listen(port, typer.echo, secrets=secrets, status=status, wait=seconds))
+    run(receiver.listen(port, typer.echo, secrets=secrets, status=status, wait=seconds, as_json=as_json))
 
 
 @app.command("signing-secret", rich_help_panel=PANEL)
-def signing_secret(data: Data = None) -> None:
+def signing_secret(data: Data = None, as_json: Json = False) -> None:
     """Print the secret that webhooks are signed with, for receivers to verify them (Standard Webhooks).
 
     Examples:
@@ -65,7 +67,11 @@ def signing_secret(data: Data = None) -> None:
     if found.secret_key is None and not (found.data / SECRET_FILE).exists():
         fail(f"there is no secret in {found.data} yet: name the server's --data, or start it")
         raise typer.Exit(FAILED)
-    typer.echo(format_secret(_signing_secret(found)))
+    secret = format_secret(_signing_secret(found))
+    if as_json:
+        say_documents([{"signingSecret": secret}])
+    else:
+        typer.echo(secret)
 
 
 def _signing_secret(found: Settings) -> bytes:
