@@ -134,6 +134,7 @@ MaxAttempts = _described(
 )
 LockFor = _described("How long a claim holds.", {"pattern": f"^{_DURATION}$", **_SECONDS}, "number", "string")
 Paused = _described("No claims until it is resumed.", {}, "boolean")
+RecordDeliveries = _described("Webhooks that succeed at once are told of as well.", {}, "boolean")
 MaxLength = _described("As many items the key may hold.", {"minimum": 1, "maximum": LENGTH_MAX}, "integer")
 Indexes = _described(
     "Metadata fields by which queries are answered, and of which kind their values are.",

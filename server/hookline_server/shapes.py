@@ -226,6 +226,7 @@ class Settings(Shape):
     max_length: int | None
     indexes: dict[str, Literal["number", "string", "time"]]
     retention: dict[str, Kept]
+    record_deliveries: bool
     trigger_urls: list[Trigger]
     generation: Annotated[int, Meta(ge=0, description="Counts the changes of the settings.")]
     building: dict[str, Build] | UnsetType = UNSET
