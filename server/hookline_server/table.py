@@ -15,6 +15,10 @@ COLUMNS_MAX = 12
 _LEADING = ("status", "priority", "worker_id", "attempts", "locked_until", "scheduled_at")
 _HIDDEN = ("version",)
 """Metadata that has a column of its own."""
+_SHOWN = ("verb", "items", "item", "rounds", "keys", "rules", "rule")
+"""What of a result is shown in a way of its own."""
+_RULE = ("name", "key", "every", "cron", "timeZone", "enabled", "nextRun")
+"""Columns of rules."""
 
 
 def render(results: Iterable[dict[str, Any]]) -> str:
@@ -27,7 +31,7 @@ def _lines(blocks: Iterable[str]) -> list[str]:
 
 
 def _result(result: dict[str, Any]) -> list[str]:
-    rest = {name: value for name, value in result.items() if name not in ("verb", "items", "item", "rounds", "keys")}
+    rest = {name: value for name, value in result.items() if name not in _SHOWN}
     lines = [plain(str(result["verb"]))]
     if "rounds" in result:
         lines = [f"{result['verb']} {plain(str(result['name']))}: {_count(len(result['rounds']), 'round')}"]
@@ -40,6 +44,11 @@ def _result(result: dict[str, Any]) -> list[str]:
     elif "keys" in result:
         lines[0] += f": {_count(len(result['keys']), 'key')}"
         lines += _table([{"key": row["key"], "items": row["items"], **row["statuses"]} for row in result["keys"]])
+    elif "rules" in result:
+        lines[0] += f": {_count(len(result['rules']), 'rule')}"
+        lines += _table([{name: rule[name] for name in _RULE if rule[name] is not None} for rule in result["rules"]])
+    elif "rule" in result:
+        lines += _pairs(result["rule"])
     elif result.get("item") is not None:
         lines += _pairs(result["item"])
     elif "item" in result:
