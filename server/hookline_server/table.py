@@ -15,10 +15,12 @@ COLUMNS_MAX = 12
 _LEADING = ("status", "priority", "worker_id", "attempts", "locked_until", "scheduled_at")
 _HIDDEN = ("version",)
 """Metadata that has a column of its own."""
-_SHOWN = ("verb", "items", "item", "rounds", "keys", "rules", "rule")
+_SHOWN = ("verb", "items", "item", "rounds", "keys", "rules", "rule", "next", "runs")
 """What of a result is shown in a way of its own."""
 _RULE = ("name", "key", "every", "cron", "timeZone", "enabled", "nextRun")
 """Columns of rules."""
+_ROWS = ("next", "runs")
+"""What is a table as it stands: the times at which a rule is due next, and its last runs."""
 
 
 def render(results: Iterable[dict[str, Any]]) -> str:
@@ -53,6 +55,8 @@ def _result(result: dict[str, Any]) -> list[str]:
         lines += _pairs(result["item"])
     elif "item" in result:
         lines[0] += ": no item"
+    for name in _ROWS:
+        lines += _table(result.get(name, ()))
     return lines + _pairs({name: value for name, value in rest.items() if value is not None})
 
 
