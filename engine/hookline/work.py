@@ -14,7 +14,7 @@ from hookline.worker import Worker
 
 OVERTIME = 2.0
 """Seconds after the grace at which a process ends that a handler keeps from ending."""
-STUCK = 3
+STUCK = 7
 """Exit code of a process that had to be ended so."""
 
 log = logging.getLogger(__name__)

@@ -60,6 +60,18 @@ class Delivery:
     token: str
     trace: str = ""
     """The ``traceparent`` of the request that made the change, if it had one."""
+    record: bool = False
+    """Whether it is told of also where it succeeds at once."""
+
+    @property
+    def stream_id(self) -> str:
+        """Its event's id in the outbox."""
+        return "-".join(self.webhook_id.rsplit("-", 2)[1:])
+
+    @property
+    def partition(self) -> int:
+        """The partition of its item."""
+        return int(self.webhook_id.rsplit("-", 3)[1])
 
     @property
     def media_type(self) -> str:
@@ -88,11 +100,18 @@ class Delivery:
     def content(self) -> dict[str, Any]:
         """What the lane's item shows of it. API key and token stay out: they are kept with its sealed triggers."""
         return {
+            **self.receipt(),
+            "payload": self.payload,
+            **({"traceparent": self.trace} if self.trace else {}),
+            **({"record": True} if self.record else {}),
+        }
+
+    def receipt(self) -> dict[str, Any]:
+        """What is left of it once it has succeeded."""
+        return {
             "url": self.target.url,
             "webhookId": self.webhook_id,
             "source": {"key": self.source_key, "sortField": self.source_sort_field},
-            "payload": self.payload,
-            **({"traceparent": self.trace} if self.trace else {}),
         }
 
     def facts(self) -> dict[str, Any]:
@@ -123,6 +142,7 @@ def from_lane(content: dict[str, Any], sealed_triggers: bytes) -> Delivery:
         Target(url.decode(), sealed_key, any(more[:1]), _options(more)),
         token.decode(),
         content.get("traceparent", ""),
+        content.get("record", False),
     )
 
 
@@ -141,6 +161,7 @@ def from_outbox(namespace: str, partition: int, stream_id: str, entry: dict[str,
             Target(url.decode(), sealed, any(more[:1]), _options(more)),
             token,
             trace,
+            "record" in entry,
         )
         for url, sealed, _, *more in codec.unpack_answer(entry["triggers"])
     ]

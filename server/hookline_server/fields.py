@@ -140,6 +140,7 @@ MaxAttempts = _described(
 )
 LockFor = _described("How long a claim holds.", {"pattern": f"^{_DURATION}$", **_SECONDS}, "number", "string")
 Paused = _described("No claims until it is resumed.", {}, "boolean")
+RecordDeliveries = _described("Webhooks that succeed at once are told of as well.", {}, "boolean")
 MaxLength = _described("As many items the key may hold.", {"minimum": 1, "maximum": LENGTH_MAX}, "integer")
 Indexes = _described(
     "Metadata fields by which queries are answered, and of which kind their values are.",
@@ -237,6 +238,7 @@ SCHEMAS: dict[str, Schema] = {
             },
             "where": {"anyOf": [_ref("Where"), {"type": "null"}]},
             "retry": {"type": ["array", "null"], "maxItems": 32, "description": "Waits between attempts."},
+            "ordered": {"type": ["boolean", "null"], "description": "An item's events arrive one after the other."},
             "format": {"enum": ["cloudevents", None]},
             "secret": {"type": ["string", "array", "null"], "description": "Signs in place of the namespace's."},
             "hasSecret": {"description": "As it was read; passed over."},

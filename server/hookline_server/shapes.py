@@ -45,6 +45,7 @@ class Trigger(Shape):
     has_api_key: bool
     where: Filters | UnsetType = UNSET
     retry: list[str] | UnsetType = UNSET
+    ordered: bool | UnsetType = UNSET
     format: str | UnsetType = UNSET
     has_secret: bool | UnsetType = UNSET
 
@@ -225,6 +226,7 @@ class Settings(Shape):
     max_length: int | None
     indexes: dict[str, Literal["number", "string", "time"]]
     retention: dict[str, Kept]
+    record_deliveries: bool
     trigger_urls: list[Trigger]
     generation: Annotated[int, Meta(ge=0, description="Counts the changes of the settings.")]
     building: dict[str, Build] | UnsetType = UNSET
