@@ -124,7 +124,7 @@ async def ask(server: Server, method: str, path: str, body: Any = None) -> Any:
     sent = b"" if body is None else json.dumps(body).encode()
     status, answer = await _send(server, method, path, sent, "application/json")
     if status >= _REFUSED:
-        raise HooklineError(_explain(answer))
+        raise HooklineError(_explain(answer)) from read_error(answer)
     return answer
 
 

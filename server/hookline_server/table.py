@@ -96,7 +96,7 @@ def _result(result: dict[str, Any]) -> list[str]:
         lines += _table([{"key": row["key"], "items": row["items"], **row["statuses"]} for row in result["keys"]])
     elif "rules" in result:
         lines[0] += f": {_count(len(result['rules']), 'rule')}"
-        lines += _table([{name: rule[name] for name in _RULE if rule[name] is not None} for rule in result["rules"]])
+        lines += _table([of_rule(rule) for rule in result["rules"]])
     elif "rule" in result:
         lines += _pairs(result["rule"])
     elif result.get("item") is not None:
@@ -120,6 +120,11 @@ def _row(item: dict[str, Any]) -> dict[str, Any]:
     return {"sortField": item["sortField"], "version": item["version"], **leading, **token, **others} | (
         {"content": item["content"]} if item.get("content") is not None else {}
     )
+
+
+def of_rule(rule: dict[str, Any]) -> dict[str, Any]:
+    """What of an orchestration or a schedule is shown as a row."""
+    return {name: rule[name] for name in _RULE if rule[name] is not None}
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:

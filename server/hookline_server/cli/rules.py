@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import typer
 
-from hookline_server.cli.ending import checked, run
-from hookline_server.cli.options import DEFAULT_URL, ApiKey, Url
+from hookline.errors import HooklineError, NotFound
+from hookline_server.cli.ending import ending
+from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
+from hookline_server.cli.value import EXPECTED, read_optional
 
 PANEL = "Use a server"
 app = typer.Typer()
 
 Name = Annotated[str, typer.Argument(help="What it is called.")]
-Json = Annotated[bool, typer.Option("--json", help="Show the server's answer as JSON.")]
 Key = Annotated[str, typer.Option(help="Key of the items.")]
 Every = Annotated[str | None, typer.Option(help="How often, e.g. 30s, 5m, 1h.")]
 Cron = Annotated[str | None, typer.Option(help="Minute, hour, day, month and weekday, e.g. '30 2 * * MON-FRI'.")]
@@ -33,13 +33,18 @@ class Rules:
     def ask(self, server: tuple[str, str | None], method: str, rest: str = "", body: Any = None) -> Any:
         """What the server answers; a refusal ends the process."""
         from hookline_server import remote
+        from hookline_server.loop import runner
 
-        return run(remote.ask(remote.Server(*server), method, f"/v1/{self.kind}{rest}", body))
+        with ending(self._hint), runner() as running:
+            return running.run(remote.ask(remote.Server(*server), method, f"/v1/{self.kind}{rest}", body))
+
+    def _hint(self, error: HooklineError) -> str:
+        return f"'hookline {self.kind} list' shows what is there" if isinstance(error.__cause__, NotFound) else ""
 
     def put(self, server: tuple[str, str | None], name: str, as_json: bool, **fields: Any) -> None:
         """Store a rule of the fields that are given, and show it."""
         given = {field: value for field, value in fields.items() if value is not None}
-        _say("rule", self.ask(server, "PUT", _path(name), given), as_json)
+        _say_one(self.ask(server, "PUT", _path(name), given), as_json)
 
 
 ORCHESTRATIONS, SCHEDULES = Rules("orchestrations"), Rules("schedules")
@@ -60,7 +65,7 @@ app.add_typer(
 def create_orchestration(
     name: Name,
     key: Key,
-    where: Annotated[str | None, typer.Option(help='Filters as JSON, e.g. {"type": "report"}.')] = None,
+    where: Annotated[str | None, typer.Option(help='Filters: JSON, @FILE or -, such as {"type": "report"}.')] = None,
     limit: Annotated[int | None, typer.Option(help="Items per run, at most; left out: 10.")] = None,
     lock_for: Annotated[str | None, typer.Option(help="How long a worker has; left out: 10m.")] = None,
     max_in_flight: Annotated[
@@ -81,7 +86,7 @@ def create_orchestration(
       hookline orchestrations create push --key jobs --every 1s --max-in-flight 20
     """
     fields = {"every": every, "cron": cron, "timeZone": time_zone, "jitter": jitter}
-    fields |= {"key": key, "where": _read(where, "--where"), "lockFor": lock_for}
+    fields |= {"key": key, "where": read_optional(where, "--where"), "lockFor": lock_for}
     ORCHESTRATIONS.put((url, api_key), name, as_json, limit=limit, maxInFlight=max_in_flight, **fields)
 
 
@@ -89,10 +94,12 @@ def create_orchestration(
 def create_schedule(
     name: Name,
     key: Key,
-    content: Annotated[str | None, typer.Option(help="Content of the items, as JSON.")] = None,
-    metadata: Annotated[str | None, typer.Option(help="Their metadata, as JSON; left out: they are jobs.")] = None,
+    content: Annotated[str | None, typer.Option(help=f"Of the items: {EXPECTED}.")] = None,
+    metadata: Annotated[str | None, typer.Option(help="An object: JSON, @FILE or -; left out: they are jobs.")] = None,
     sort_field: Annotated[str | None, typer.Option(help="Their sortField, with {schedule.tick} in it.")] = None,
-    trigger_urls: Annotated[str | None, typer.Option(help="Their triggerUrls, as JSON.")] = None,
+    trigger_urls: Annotated[
+        str | None, typer.Option(help="URLs that changes of the items call: JSON, @FILE or -.")
+    ] = None,
     catch_up: Annotated[
         Literal["skip", "one", "all"] | None, typer.Option(help="What of times that were missed.")
     ] = None,
@@ -111,8 +118,11 @@ def create_schedule(
       hookline schedules create poll --key jobs --every 1m --content '{"at": "{schedule.tick}"}'
     """
     fields = {"every": every, "cron": cron, "timeZone": time_zone, "jitter": jitter}
-    fields |= {"key": key, "sortField": sort_field, "catchUp": catch_up, "content": _read(content, "--content")}
-    templates = {"metadata": _read(metadata, "--metadata"), "triggerUrls": _read(trigger_urls, "--trigger-urls")}
+    fields |= {"key": key, "sortField": sort_field, "catchUp": catch_up, "content": read_optional(content, "--content")}
+    templates = {
+        "metadata": read_optional(metadata, "--metadata"),
+        "triggerUrls": read_optional(trigger_urls, "--trigger-urls"),
+    }
     SCHEDULES.put((url, api_key), name, as_json, **fields, **templates)
 
 
@@ -125,23 +135,31 @@ def _add(group: typer.Typer, rules: Rules) -> None:
         group.command(name)(function)
 
     def show_all(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
-        _say("rules", rules.ask((url, api_key), "GET")["items"], as_json)
+        from hookline_server.table import of_rule
+
+        found = rules.ask((url, api_key), "GET")["items"]
+        _say_rows(found if as_json else [of_rule(rule) for rule in found], as_json)
 
     def show(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
-        _say("rule", rules.ask((url, api_key), "GET", _path(name)), as_json)
+        _say_one(rules.ask((url, api_key), "GET", _path(name)), as_json)
 
     def delete(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
         rules.ask((url, api_key), "DELETE", _path(name))
 
     def run_now(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
+        from hookline_server.cli.output import say_items
+
         answer = rules.ask((url, api_key), "POST", f"{_path(name)}/run")
-        _say("items" if "items" in answer else "item", answer.get("items", answer), as_json)
+        if "items" in answer:
+            say_items([answer["items"]], as_json=as_json)
+        else:
+            _say_one(answer, as_json)
 
     def enable(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
-        _say("rule", rules.ask((url, api_key), "POST", f"{_path(name)}/enable"), as_json)
+        _say_one(rules.ask((url, api_key), "POST", f"{_path(name)}/enable"), as_json)
 
     def disable(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
-        _say("rule", rules.ask((url, api_key), "POST", f"{_path(name)}/disable"), as_json)
+        _say_one(rules.ask((url, api_key), "POST", f"{_path(name)}/disable"), as_json)
 
     def upcoming(
         name: Name,
@@ -150,7 +168,7 @@ def _add(group: typer.Typer, rules: Rules) -> None:
         api_key: ApiKey = None,
         as_json: Json = False,
     ) -> None:
-        _say("next", rules.ask((url, api_key), "GET", f"{_path(name)}/next?count={count}")["ticks"], as_json)
+        _say_rows(rules.ask((url, api_key), "GET", f"{_path(name)}/next?count={count}")["ticks"], as_json)
 
     def runs(
         name: Name,
@@ -159,7 +177,7 @@ def _add(group: typer.Typer, rules: Rules) -> None:
         api_key: ApiKey = None,
         as_json: Json = False,
     ) -> None:
-        _say("runs", rules.ask((url, api_key), "GET", f"{_path(name)}/runs?limit={limit}")["items"], as_json)
+        _say_rows(rules.ask((url, api_key), "GET", f"{_path(name)}/runs?limit={limit}")["items"], as_json)
 
     command(show_all, "list", f"Show all {rules.kind}.", "")
     command(show, "show", f"Show one {noun}, with its next and its last run.", " nightly")
@@ -181,14 +199,13 @@ def _path(name: str) -> str:
     return f"/{quote(name, safe='')}"
 
 
-def _read(text: str | None, option: str) -> Any:
-    return None if text is None else checked(lambda: json.loads(text), option)
+def _say_one(value: dict[str, Any], as_json: bool) -> None:
+    from hookline_server.cli.output import say_one
+
+    say_one(value, as_json=as_json)
 
 
-def _say(what: str, answer: Any, as_json: bool) -> None:
-    from hookline_server import remote
+def _say_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    from hookline_server.cli.output import say_rows
 
-    if as_json:
-        typer.echo(remote.show(answer))
-    else:
-        typer.echo(remote.show({"verb": what, what: answer}, "table").partition("\n")[2], nl=False)
+    say_rows(rows, as_json=as_json)
