@@ -35,8 +35,8 @@ kills: .venv/dev ## Deliver 10,000 events while servers are killed (some minutes
 probe: .venv/dev ## Hold the server against its API's document with hundreds of requests for each route (minutes)
 	HOOKLINE_TEST_EXAMPLES=300 HOOKLINE_TEST_SEED=$$(date +%s) $(BIN)/pytest -q tests/server/test_schemathesis.py
 
-bench: .venv/dev ## Measure store calls, store CPU and HTTP throughput
-	$(BIN)/python loadtests/bench.py
+bench: .venv/dev ## Measure this machine, each figure beside its floor (about 5 minutes); ARGS=... are options
+	$(BIN)/hookline bench $(ARGS)
 
 costs: .venv/dev ## Write docs/performance.md: what each verb costs, also with a million items (about 10 minutes)
 	$(BIN)/python loadtests/costs.py

@@ -1,8 +1,9 @@
 """What every adapter in Python is: ``<adapter>.py <store URL> <mode> <jobs>``, run by the Python of that rival alone.
 
 Modes: ``single``, ``bulk`` (100 a call), ``hundred`` (100 at once) and ``fill`` enqueue; ``pace`` enqueues one every
-20 ms; ``work`` runs the rival's own worker until stdin ends, and says on stdout how many jobs it has run, in the end
-how long that took. A job is 200 characters, of which the first say when it was enqueued. Standard library only.
+20 ms; ``empty`` forgets all; ``work`` runs the rival's own worker until stdin ends, and says on stdout how many jobs it
+has run, in the end how long that took. A job is 200 characters, of which the first say when it was enqueued. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ class Rival:
     """An adapter. Its methods may be coroutines or not; where :meth:`enqueue_many` is not, there is no such call."""
 
     enqueue_many: Callable[[Sequence[str]], Any] | None = None
+
+    def empty(self) -> Any:
+        """Forget all jobs, where no command of the store does."""
+        raise NotImplementedError
 
     def open(self, url: str) -> Any:
         """Connect for enqueueing."""
@@ -133,7 +138,7 @@ async def _run(rival: Rival, url: str, mode: str, jobs: int) -> None:
         return
     await _awaited(rival.open(url))
     began, cpu = time.perf_counter(), time.process_time()
-    await _enqueue(rival, mode, jobs)
+    await (_awaited(rival.empty()) if mode == "empty" else _enqueue(rival, mode, jobs))
     elapsed = time.perf_counter() - began
     _say({"elapsed": elapsed, "cpu": time.process_time() - cpu})
     os._exit(0)

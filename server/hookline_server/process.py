@@ -86,7 +86,7 @@ class Process:
                 stack.push_async_callback(gate.close)
                 work.append(gate.run())
                 server = self._server(datastore, gate, egress, namespaces, stop, started)
-            _tune(settings)
+            tune(settings)
             serving = [server.serve(sockets=[self.listener])] if server and self.listener else []
             async with beside(stop, *work, *serving) as tasks:
                 if not server:
@@ -165,7 +165,7 @@ async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces, sa
     return Gate(keyring, namespaces.open, home=settings.namespace, unguarded=unguarded)
 
 
-def _tune(settings: Settings) -> None:
+def tune(settings: Settings) -> None:
     """Make the process one that serves many."""
     # Less often, and not what lives as long as the process: 5 to 10 % of a request's time (loadtests).
     gc.collect()
