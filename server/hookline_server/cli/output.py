@@ -32,5 +32,14 @@ def say_items(pages: Iterable[Sequence[dict[str, Any]]], *, as_json: bool) -> in
     return said
 
 
+def say_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    """Say objects of one kind: each as a line of JSON, or as a row of a table."""
+    if as_json:
+        say_documents(rows)
+    else:
+        for line in Table().add(rows):
+            typer.echo(line)
+
+
 def _document(value: Any) -> str:
     return harmless(json.dumps(value, ensure_ascii=False))
