@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextvars import Context
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hookline.calls import GIVEN_MAX
 from hookline.connection import Connection
@@ -21,8 +20,7 @@ BYTES_MAX = 262_144
 """Bytes of one script call's operations; a larger operation goes alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     """One operation that waits for its turn."""
 
     packed: bytes
