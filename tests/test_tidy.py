@@ -18,7 +18,7 @@ LUA = sorted((ROOT / "lua").rglob("*.lua"))
 LAYERS = [
     *("errors", "nodes", "outcome", "call", "calls", "once", "connection", "keyring"),
     *("wake", "line", "claims", "batcher", "query", "stats", "doctor"),
-    *("registry", "reader", "datastore", "limited", "bulk", "transfer"),
+    *("tally", "registry", "reader", "datastore", "limited", "bulk", "transfer"),
     *("operations", "answers", "flow", "transport", "client", "syncclient"),
     *("job", "runner", "holding", "worker"),
 ]

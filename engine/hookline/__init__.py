@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hookline.job import Job as Job
     from hookline.job import Release as Release
     from hookline.job import Retry as Retry
+    from hookline.outcome import Changed as Changed
     from hookline.outcome import Claimed as Claimed
     from hookline.outcome import Outcome as Outcome
     from hookline.query import Page as Page
@@ -37,7 +38,7 @@ _NAMES = {
     "errors": ("HooklineError",),
     "item": ("Item", "Trigger"),
     "job": ("Cancel", "Job", "Release", "Retry"),
-    "outcome": ("Claimed", "Outcome"),
+    "outcome": ("Changed", "Claimed", "Outcome"),
     "query": ("Page",),
     "secret": ("SecretBox",),
     "settings": ("Settings",),

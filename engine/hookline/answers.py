@@ -41,6 +41,8 @@ def read_error(problem: Mapping[str, Any], status: int = 0) -> HooklineError:
     if code in _REFUSALS:
         item = problem.get("item")
         return _REFUSALS[code](detail, read_item(item) if item else None)
+    if code == "idempotency_key_in_use":  # what it was sent for first may take effect yet
+        return OutcomeUnknown(detail)
     if code in _FAILURES:
         return _FAILURES[code](detail)
     status = problem.get("status", status)

@@ -15,7 +15,7 @@ from hookline.flow import Answer, Flow, Request
 from hookline.item import Item
 from hookline.keysettings import KeySettings
 from hookline.operations import Operation
-from hookline.outcome import Claimed, Outcome
+from hookline.outcome import Changed, Claimed, Outcome
 from hookline.query import Count, Page
 from hookline.registry import Presence
 from hookline.sortfield import new_sort_field
@@ -54,6 +54,15 @@ class Client(Http):
     async def __aexit__(self, *error: object) -> None:
         await self.close()
 
+    def once(self, idempotency_key: str) -> Self:  # noqa: D102 - as it stands above
+        self._connected()  # which are then shared
+        return super().once(idempotency_key)
+
+    def _connected(self) -> httpx.AsyncClient:
+        if self._http is None:
+            self._http = httpx.AsyncClient(**self.options)
+        return self._http
+
     async def _drive(self, steps: Flow[T]) -> T:
         """Send what a flow asks for, until it returns."""
         try:
@@ -70,13 +79,12 @@ class Client(Http):
             return value
 
     async def _send(self, request: Request) -> Answer:
-        written, tries = write(request, self.timeout), 0
-        if self._http is None:
-            self._http = httpx.AsyncClient(**self.options)
+        request, tries = self._mark(request), 0
+        written, http = write(request, self.timeout), self._connected()
         while True:
             tries += 1
             try:
-                return read(await self._http.request(**written))
+                return read(await http.request(**written))
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 failure = explain(error, request, self.url)
                 if not may_try_again(request, failure, tries):
@@ -142,6 +150,32 @@ class Client(Http):
             Invalid, ReservedKey, Unavailable, OutcomeUnknown
         """
         return await self._drive(flow.exchange(calls, key, {"worker_id": worker_id, "limit": limit, **options}))
+
+    # All that match
+
+    async def cancel(self, key: str, *, where: object = None) -> Changed:
+        """Cancel the items that match: those that wait, unless ``where`` names another status.
+
+        Raises:
+            Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown: what was done before stays.
+        """
+        return await self._drive(flow.change("cancel", key, where))
+
+    async def redrive(self, key: str, *, where: object = None) -> Changed:
+        """Put the dead letters that match back in line.
+
+        Raises:
+            Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown: what was done before stays.
+        """
+        return await self._drive(flow.change("redrive", key, where))
+
+    async def delete_all(self, key: str, *, where: object, triggers: bool = True) -> Changed:
+        """Delete the items that match; ``{}`` is every item of the key.
+
+        Raises:
+            Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown: what was done before stays.
+        """
+        return await self._drive(flow.change("delete", key, where, triggers=triggers))
 
     # Claims
 

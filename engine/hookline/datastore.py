@@ -31,6 +31,7 @@ from hookline.registry import Presence
 from hookline.repeating import Repeating
 from hookline.secret import SecretBox
 from hookline.settings import Settings
+from hookline.tally import note
 from hookline.wake import Wakes
 from hookline.where import compile_where
 
@@ -150,7 +151,9 @@ class Datastore(Repeating):
             known = self._known.get((call.key, call.partition), Known())
             answer = await self._batcher.submit(call.script, call.partition, call.pack(known), call.gives)
             if answer[0] != b"settings_changed":
-                return call.decode(answer)
+                result = call.decode(answer)
+                note(call, result)
+                return result
             settings = dict(answer[2][b"settings"] or {})  # an empty table comes as a list
             self._known[call.key, call.partition] = Known.decode(settings)
 

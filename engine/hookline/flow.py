@@ -18,7 +18,7 @@ from hookline.errors import HooklineError, NotFound, OutcomeUnknown, Unavailable
 from hookline.item import TERMINAL, Item, check_key, check_sort_field
 from hookline.keysettings import ARGUMENTS, KeySettings
 from hookline.operations import Operation
-from hookline.outcome import Claimed, Outcome
+from hookline.outcome import Changed, Claimed, Outcome
 from hookline.query import Count, Page
 from hookline.registry import Presence, read_presence
 from hookline.upkeep import Build
@@ -235,6 +235,21 @@ def _claim_body(options: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise TypeError(f"a claim over HTTP has no {min(unknown)}")
     return _present({_CLAIM[name]: value for name, value in options.items()})
+
+
+def change(verb: str, key: str, where: object, *, triggers: bool = True) -> Flow[Changed]:
+    """Cancel, redrive or delete all items of a key that match: a request for about each thousand of them."""
+    check_key(key)
+    compile_where(where)
+    place = path("items" if verb == "delete" else "jobs", key, verb) + ("" if triggers else "?triggers=off")
+    done = passed_over = 0
+    cursor: str | None = None
+    while True:
+        body = _present({"where": where or {}, "cursor": cursor})
+        shown = (yield Request("POST", place, body, patience=5.0)).data
+        done, passed_over, cursor = done + shown["done"], passed_over + shown["passedOver"], shown["cursor"]
+        if cursor is None:
+            return Changed(done, passed_over)
 
 
 def get(key: str, sort_field: str) -> Flow[Item]:

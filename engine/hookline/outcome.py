@@ -46,6 +46,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """What a change of all that match came to. ``passed_over`` were changed by others after they had been found."""
+
+    done: int
+    passed_over: int
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """What a claim took. ``next_ms`` is when there may be more: the earliest due time or lock expiry.
 

@@ -15,7 +15,7 @@ from hookline.flow import Answer, Flow, Request
 from hookline.item import Item
 from hookline.keysettings import KeySettings
 from hookline.operations import Operation
-from hookline.outcome import Claimed, Outcome
+from hookline.outcome import Changed, Claimed, Outcome
 from hookline.query import Count, Page
 from hookline.registry import Presence
 from hookline.sortfield import new_sort_field
@@ -61,7 +61,8 @@ class SyncClient(Http):
             return value
 
     def _send(self, request: Request) -> Answer:
-        written, tries = write(request, self.timeout), 0
+        request, tries = self._mark(request), 0
+        written = write(request, self.timeout)
         while True:
             tries += 1
             try:
@@ -131,6 +132,32 @@ class SyncClient(Http):
             Invalid, ReservedKey, Unavailable, OutcomeUnknown
         """
         return self._drive(flow.exchange(calls, key, {"worker_id": worker_id, "limit": limit, **options}))
+
+    # All that match
+
+    def cancel(self, key: str, *, where: object = None) -> Changed:
+        """Cancel the items that match: those that wait, unless ``where`` names another status.
+
+        Raises:
+            Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown: what was done before stays.
+        """
+        return self._drive(flow.change("cancel", key, where))
+
+    def redrive(self, key: str, *, where: object = None) -> Changed:
+        """Put the dead letters that match back in line.
+
+        Raises:
+            Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown: what was done before stays.
+        """
+        return self._drive(flow.change("redrive", key, where))
+
+    def delete_all(self, key: str, *, where: object, triggers: bool = True) -> Changed:
+        """Delete the items that match; ``{}`` is every item of the key.
+
+        Raises:
+            Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown: what was done before stays.
+        """
+        return self._drive(flow.change("delete", key, where, triggers=triggers))
 
     # Claims
 

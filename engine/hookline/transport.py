@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import count
+from typing import Any, Self
 
 import httpx
 import msgspec
@@ -19,11 +23,14 @@ TRIES = 4
 """Times that a request is sent, at most, where a repeat does no harm or where it was not sent at all."""
 KEEP_ALIVE = 4.0
 """Seconds for which an idle connection is kept: servers close theirs after 5, and a request must not meet that."""
+_KEY = re.compile(r"[!#-+\--\[\]-~]{1,200}", re.ASCII)
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
 class Http:
     """Where the server is, and how requests to it are written. The API key is never shown."""
+
+    _marks: Iterator[str] | None = None
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
         parsed = httpx.URL(url)
@@ -46,6 +53,31 @@ class Http:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
+
+    def once(self, idempotency_key: str) -> Self:
+        """The same client, whose writes take effect once however often they are made, and are sent again by themselves.
+
+        Who makes the same writes in the same order by another client under the same key gets the answers of the first
+        time, for as long as the server remembers them (a day). Name the sortFields: another one is another write. What
+        this client opened is closed by the one that it was made of.
+
+        Args:
+            idempotency_key: 1 to 200 visible characters of ASCII, but no quotation marks, commas and backslashes.
+        """
+        if not _KEY.fullmatch(idempotency_key):
+            raise Invalid.at(
+                "/idempotencyKey",
+                "expected 1 to 200 visible characters of ASCII, but no quotation marks, commas and backslashes",
+            )
+        view = copy.copy(self)
+        view._marks = (f"{idempotency_key}.{number}" for number in count(1))
+        return view
+
+    def _mark(self, request: Request) -> Request:
+        """The request under the next idempotency key, if it is a write of a client that has one."""
+        if self._marks is None or request.harmless:
+            return request
+        return replace(request, headers={**request.headers, "Idempotency-Key": next(self._marks)})
 
 
 def write(request: Request, timeout: float) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def read_triggers(
     changes: list[TriggerChange] = []
     for entry, place in entries:
         try:
-            changes.append(_read_trigger(entry, place, events))
+            changes.append(read_trigger(entry, place, events))
         except Invalid as invalid:
             flaws.extend(invalid.flaws)
     if len({change.url for change in changes}) != len(changes):
@@ -60,7 +60,12 @@ def read_triggers(
     return changes
 
 
-def _read_trigger(entry: object, pointer: str, default: tuple[str, ...]) -> TriggerChange:
+def read_trigger(entry: object, pointer: str, default: tuple[str, ...] = ("updated",)) -> TriggerChange:
+    """Read one entry of the list.
+
+    Raises:
+        Invalid: it is not one; the first thing that is wrong is named.
+    """
     if not isinstance(entry, Mapping):
         raise Invalid.at(pointer, 'expected an object {"url", "apiKey", "events"}')
     unknown = sorted(set(entry) - _NAMES - _READ_ONLY, key=str)

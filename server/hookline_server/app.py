@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from hookline import Datastore
 from hookline_server.edge import Edge
+from hookline_server.egress import Egress
 from hookline_server.gate import Gate
 from hookline_server.guard import guarded
 from hookline_server.metrics import Metrics, Served
@@ -30,6 +31,7 @@ from hookline_server.routes import (
     keys,
     metrics,
     orchestrations,
+    triggers,
     workers,
 )
 from hookline_server.traffic import Traffic
@@ -48,6 +50,7 @@ ROUTES: list[Route] = [
         *keys.routes,
         *deliveries.routes,
         *endpoints.routes,
+        *triggers.routes,
         *apikeys.routes,
         *health.routes,
         *document.routes,
@@ -76,6 +79,7 @@ def create_app(
     peers: Peers | None = None,
     log_requests: str = "off",
     traces: bool = False,
+    egress: Egress | None = None,
     routes: Sequence[Route] = ROUTES,
 ) -> Application:
     """The application over an open datastore, which stays the caller's to close.
@@ -89,6 +93,7 @@ def create_app(
         rate: that of the requests of one caller, if it has a limit.
         log_requests: the level at which each request is logged, or ``off``.
         traces: whether each request is a span.
+        egress: the way out of the webhooks that are sent on request.
         routes: all that it answers.
         peers: the figures of the other processes that serve the same port.
     """
@@ -103,6 +108,7 @@ def create_app(
     app.state.rate = rate
     app.state.gate = gate
     app.state.ready = ready
+    app.state.egress = egress
     app.state.under_way = set()
     app.state.document = Document(ROUTES)
 

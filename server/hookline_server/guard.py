@@ -66,6 +66,7 @@ SCOPES: dict[tuple[str, str], Collection[str]] = {
     ("POST", "/v1/endpoints"): DELIVERING,
     ("GET", "/v1/endpoints/{endpoint}"): DELIVERING,
     ("PUT", "/v1/endpoints/{endpoint}"): DELIVERING,
+    ("POST", "/v1/triggers/test"): DELIVERING,
     ("POST", "/v1/command"): ANY,
     ("GET", "/v1/api-keys"): ISSUING,
     ("POST", "/v1/api-keys"): ISSUING,

@@ -38,7 +38,7 @@ OPERATIONS = frozenset(
 """Paths whose answers come of operations that are kept one by one. Of all others that write, the answer is kept as a
 whole once it is there; what they do may be done twice, or keeps its operations as well.
 """
-BESIDE = ("/v1/items/{key}/query", "/v1/api-keys")
+BESIDE = ("/v1/items/{key}/query", "/v1/triggers/test", "/v1/api-keys")
 """Beginnings of paths that pay no heed to it: they do not write, or answer with a secret, which is kept nowhere."""
 WHOLE_MAX = 262_144
 """Bytes of an answer that is kept as a whole; where it is longer, a repeat of its request is served anew."""

@@ -43,6 +43,7 @@ _TAGS = {
     "api-keys": "Who may do what.",
     "deliveries": "Webhooks that did not succeed at once.",
     "endpoints": "The URLs that webhooks go to.",
+    "triggers": "Webhooks, tried out.",
     "command": "The command language.",
     "server": "The server itself.",
 }

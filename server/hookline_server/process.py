@@ -83,7 +83,7 @@ class Process:
                 gate = await _gate(settings, Keyring(datastore.connection, secrets), namespaces, say)
                 stack.push_async_callback(gate.close)
                 work.append(gate.run())
-                server = self._server(datastore, gate, namespaces, stop, started)
+                server = self._server(datastore, gate, egress, namespaces, stop, started)
             _tune(settings)
             serving = [server.serve(sockets=[self.listener])] if server and self.listener else []
             async with beside(stop, *work, *serving) as tasks:
@@ -110,7 +110,13 @@ class Process:
             yield Orchestrator(served).run()
 
     def _server(
-        self, datastore: Datastore, gate: Gate, namespaces: Namespaces, stop: Stop, started: Callable[[], None]
+        self,
+        datastore: Datastore,
+        gate: Gate,
+        egress: Egress,
+        namespaces: Namespaces,
+        stop: Stop,
+        started: Callable[[], None],
     ) -> WebServer:
         async def ready() -> Mapping[str, str]:
             return {"process": "stopping"} if stop.asked.is_set() else {}
@@ -125,6 +131,7 @@ class Process:
             peers=self.peers,
             log_requests=self.settings.log_requests,
             traces=self.settings.traces == "otlp",
+            egress=egress,
             routes=ROUTES if "api" in self.settings.roles else PROBES,
         )
         config = configure(app, Limits(self.settings), log_config=None, log_level="warning")

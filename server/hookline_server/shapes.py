@@ -315,6 +315,14 @@ class Attempt(Shape):
     answer: Annotated[str, Meta(description="Up to 200 bytes of it.")] | UnsetType = UNSET
 
 
+class SentSample(Attempt, kw_only=True):
+    """What came of a sample; ``sent`` is its body."""
+
+    delivered: bool
+    webhook_id: str
+    sent: dict[str, Any]
+
+
 class Delivery(Shape):
     """A webhook that did not succeed at once."""
 

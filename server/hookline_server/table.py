@@ -28,9 +28,9 @@ def _lines(blocks: Iterable[str]) -> list[str]:
 
 def _result(result: dict[str, Any]) -> list[str]:
     rest = {name: value for name, value in result.items() if name not in ("verb", "items", "item", "rounds", "keys")}
-    lines = [_plain(str(result["verb"]))]
+    lines = [plain(str(result["verb"]))]
     if "rounds" in result:
-        lines = [f"{result['verb']} {_plain(str(result['name']))}: {_count(len(result['rounds']), 'round')}"]
+        lines = [f"{result['verb']} {plain(str(result['name']))}: {_count(len(result['rounds']), 'round')}"]
         for member in (member for members in result["rounds"] for member in members):
             lines += [f"  {line}" for line in _result(member)]
         return lines
@@ -79,21 +79,21 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _cell(value: Any, width: int) -> str:
-    text = _plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    text = plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     if cell_len(text) <= width:
         return text
     return set_cell_size(text, width - 1).rstrip() + "…"
 
 
 def _pairs(fields: dict[str, Any]) -> list[str]:
-    width = max((cell_len(_plain(name)) for name in fields), default=0)
+    width = max((cell_len(plain(name)) for name in fields), default=0)
     lines: list[str] = []
     for name, value in fields.items():
         written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        lines.append(f"{set_cell_size(_plain(name), width)}  {_plain(written)}".rstrip())
+        lines.append(f"{set_cell_size(plain(name), width)}  {plain(written)}".rstrip())
     return lines
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text on one line, without what a terminal would act on."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

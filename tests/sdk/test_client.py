@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 
 from conftest import wait_until
-from hookline import Client, Datastore, SyncClient
+from hookline import Changed, Client, Datastore, SyncClient
 from hookline.calls import Calls
 from hookline.errors import (
     Exists,
+    IdempotencyKeyReused,
     Invalid,
     NotFound,
     OutcomeUnknown,
@@ -39,8 +41,8 @@ def public(kind: type) -> set[str]:
 NOT_OVER_HTTP = {"sweep", "change_settings", "stats"} | public(Repeating) - public(Reader) | {"recall"}
 """What servers do by themselves, what is about the form of settings in the store, what /v1/keys tells otherwise, and
 idempotency keys, which a server takes in a header."""
-BESIDES = {"items", "command"}
-"""Pages as one iterator, and the command language, which is the server's."""
+BESIDES = {"items", "command", "once", "cancel", "redrive", "delete_all"}
+"""Pages as one iterator, the command language, which is the server's, idempotency keys, changes of all that match."""
 
 
 def arguments(kind: type, name: str) -> list[tuple[str, Any, Any]]:
@@ -308,6 +310,67 @@ async def test_what_may_be_sent_again_and_what_not() -> None:
     async with Client(url) as client:
         with pytest.raises(Unavailable, match="no Hookline server answers"):
             await client.create("jobs", "a")
+
+
+async def test_a_write_under_an_idempotency_key_is_sent_again_and_done_once(
+    client: Client, datastore: Datastore, url: str
+) -> None:
+    """Through a proxy that forwards each request and loses the first two answers."""
+    lost: list[bytes] = []
+    port = int(url.rpartition(":")[2])
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.findall(rb"content-length: (\d+)", head.lower())[0])
+        request = head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + await reader.readexactly(length)
+        upstream, send = await asyncio.open_connection("127.0.0.1", port)
+        send.write(request)
+        answer = await upstream.read()
+        send.close()
+        if len(lost) < 2:
+            lost.append(answer)
+        else:
+            writer.write(answer)
+        writer.close()
+
+    await fill(datastore, 2)
+    proxy = await asyncio.start_server(forward, "127.0.0.1", 0)
+    async with proxy, Client(f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}") as behind:
+        first = (await behind.once("a").claim("jobs", worker_id="w")).items
+        assert len(lost) == 2
+        again = (await client.once("a").claim("jobs", worker_id="w")).items
+        assert first == again
+        assert [item.token for item in first] == [item.token for item in again]
+        with pytest.raises(IdempotencyKeyReused):
+            await client.once("a").claim("jobs", worker_id="v")
+        both = behind.once("b")
+        job = first[0]
+        for name in ("x", "y"):
+            await both.create("docs", name, content=name)
+        (done,) = await both.settle([client.calls.complete("jobs", job.sort_field, job.token or "")])
+        assert (done.word, done.status) == ("ok", "completed")
+    with SyncClient(url) as other:
+        repeat = other.once("b")
+        assert await asyncio.to_thread(repeat.create, "docs", "x", content="x")
+        with pytest.raises(IdempotencyKeyReused):
+            await asyncio.to_thread(repeat.create, "docs", "z", content="y")
+    for key in ("", "a b", 'a"', "a,b", "a" * 201):
+        with pytest.raises(Invalid, match="/idempotencyKey"):
+            client.once(key)
+
+
+async def test_changes_of_all_that_match(client: Client, datastore: Datastore, url: str) -> None:
+    """More than one request of each reaches."""
+    await fill(datastore, 1200)
+    assert await client.cancel("jobs") == Changed(1200, 0)
+    assert (await client.count("jobs", where={"status": "cancelled"})).count == 1200
+    with SyncClient(url) as other:
+        assert await asyncio.to_thread(other.once("d").delete_all, "jobs", where={}) == Changed(1200, 0)
+    await client.create("jobs", "a", metadata={"status": "failed"})
+    assert await client.redrive("jobs", where={"status": "failed"}) == Changed(1, 0)
+    assert (await client.get("jobs", "a")).status == "not_started"
+    with pytest.raises(Invalid, match="/where"):
+        await client.cancel("jobs", where=[])
 
 
 async def test_a_waiter_that_goes_away_holds_nothing(client: Client, datastore: Datastore) -> None:

@@ -13,6 +13,7 @@ from hookline import Datastore
 from hookline.keyring import Keyring
 from hookline_server import heavy
 from hookline_server.app import create_app
+from hookline_server.egress import Egress
 from hookline_server.gate import Gate
 from hookline_server.namespaces import Namespaces
 
@@ -23,8 +24,10 @@ MakeKey = Callable[..., Awaitable[dict[str, str]]]
 async def served() -> AsyncIterator[Api]:
     """One server for the session, since starting and stopping one takes a tenth of a second."""
     nothing: Any = None
-    async with asking(create_app(nothing)) as api:
+    egress = Egress(allow_loopback=True, deadline=5)
+    async with asking(create_app(nothing, egress=egress)) as api:
         yield api
+    await egress.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -84,6 +84,7 @@ _WEBHOOKS: list[Any] = [
     ("POST", "/v1/deliveries/cancel", "/v1/deliveries/cancel", {}),
     ("POST", "/v1/deliveries/{delivery}/redrive", f"/v1/deliveries/{_DEAD}/redrive"),
     ("POST", "/v1/deliveries/{delivery}/cancel", f"/v1/deliveries/{_DELIVERY}/cancel"),
+    ("POST", "/v1/triggers/test", "/v1/triggers/test", {"url": "http://127.0.0.1:1/"}),
     ("GET", "/v1/endpoints", "/v1/endpoints"),
     ("POST", "/v1/endpoints", "/v1/endpoints", {"url": "https://another.example/"}),
     ("GET", "/v1/endpoints/{endpoint}", f"/v1/endpoints/{_ENDPOINT}"),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from hookline_server.cli import keys, maintenance, server, texts, webhooks, workers
+from hookline_server.cli import keys, maintenance, server, texts, top, webhooks, workers
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (server, texts, workers, webhooks, maintenance, keys):
+for group in (server, texts, workers, webhooks, top, maintenance, keys):
     app.add_typer(group.app)
 
 

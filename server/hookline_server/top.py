@@ -1,0 +1,182 @@
+"""``hookline top``: a server's vitals, again and again, on a terminal or as lines."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hookline.errors import Unavailable
+from hookline.registry import Presence
+from hookline_server.table import plain
+from hookline_server.vitals import PACE, KeyVitals, Monitor, Vitals
+
+ROWS_MAX = 20
+"""Keys, and workers, that are shown: those with the most to do."""
+SHOWN = {"not_started": "waiting", "scheduled": "scheduled", "started": "started", "completed": "completed"}
+SHOWN |= {"failed": "failed", "cancelled": "cancelled", "other": "other"}
+"""Statuses as columns."""
+
+
+@dataclass
+class Away:
+    """No server answers: since when (a clock of seconds), and why."""
+
+    url: str
+    since: float
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it reads in JSON."""
+        return {"url": self.url, "up": False, "error": self.reason}
+
+
+Look = Vitals | Away
+
+
+def looks(monitor: Monitor, every: float) -> Iterator[Look]:
+    """The server, each ``every`` seconds, with rates from the second time on; while it is away, that it is.
+
+    Raises:
+        HooklineError: the server refused to tell, which will not change by itself.
+    """
+    before: Look | None = None
+    while True:
+        try:
+            now: Look = monitor.look()
+        except Unavailable as error:
+            now = Away(monitor.url, before.since if isinstance(before, Away) else time.monotonic(), str(error))
+        if isinstance(now, Vitals) and isinstance(before, Vitals):
+            now.since(before)
+        yield now
+        before = now
+        time.sleep(every)
+
+
+def once(monitor: Monitor, every: float) -> Vitals:
+    """The server, with rates over ``every`` seconds.
+
+    Raises:
+        Unavailable: no server answers.
+        HooklineError: the server refused to tell.
+    """
+    before = monitor.look()
+    time.sleep(every)
+    return monitor.look().since(before)
+
+
+def follow(monitor: Monitor, every: float, *, as_json: bool, console: Console) -> None:
+    """Show the server until interrupted: on a terminal in place, else one after the other; ``as_json`` a line each.
+
+    Raises:
+        HooklineError: the server refused to tell.
+    """
+    with _screen(console, as_json=as_json) as show:
+        for look in looks(monitor, every):
+            show(look, every)
+
+
+@contextmanager
+def _screen(console: Console, *, as_json: bool) -> Iterator[Callable[[Look, float], None]]:
+    if as_json:
+        yield lambda look, _: print(to_json(look), flush=True)
+    elif console.is_terminal:
+        with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
+            yield lambda look, every: live.update(render(look, every), refresh=True)
+    else:
+        yield lambda look, every: console.print(render(look, every))
+
+
+def to_json(look: Look) -> str:
+    """A look as one line of JSON."""
+    return json.dumps(look.to_dict())
+
+
+def render(look: Look, every: float) -> RenderableType:
+    """A look as it is shown to people."""
+    title = Text.assemble(("hookline top", "bold"), f"  {look.url}  every {_duration(every)}")
+    if isinstance(look, Away):
+        waited = _duration(time.monotonic() - look.since)
+        again = f"Trying again every {_duration(every)}; away for {waited}."
+        return Group(title, Text(plain(look.reason), style="bold red"), Text(again))
+    title.append(f"  version {look.version}, processes {look.processes}")
+    parts: list[RenderableType] = [title]
+    parts += [
+        Text(f"The store of namespace {name} does not answer: what it holds is not shown.", style="bold red")
+        for name, up in look.stores.items()
+        if not up
+    ]
+    return Group(*parts, Text(_pace(look)), Text(_webhooks(look)), *_keys(look), *_workers(look.workers))
+
+
+def _pace(look: Vitals) -> str:
+    if look.rates is None:
+        return "per second  as of the next look"
+    return "per second  " + "  ".join(f"{verb} {look.rates[verb]:,.1f}" for verb in PACE)
+
+
+def _webhooks(look: Vitals) -> str:
+    states = "  ".join(f"{state} {count:,}" for state, count in look.deliveries.items())
+    return f"outbox  events {look.outbox:,}  lag {_duration(look.lag)}    deliveries  {states or 'none'}"
+
+
+def _keys(look: Vitals) -> list[RenderableType]:
+    if not look.keys:
+        return [Text("no items")] if all(look.stores.values()) else []
+    several = len({key.namespace for key in look.keys}) > 1
+    table = _table(
+        ["namespace"] * several + ["key"], [*SHOWN.values(), "done/s", "oldest", "expired", "lost", "refused"]
+    )
+    for key in look.keys[:ROWS_MAX]:
+        table.add_row(*[key.namespace] * several, key.key + " (paused)" * key.paused, *_figures(key))
+    left_out = look.keys_left_out + max(0, len(look.keys) - ROWS_MAX)
+    return [table, *([Text(f"and {left_out:,} more keys")] if left_out else [])]
+
+
+def _figures(key: KeyVitals) -> list[str]:
+    counts = [f"{key.statuses.get(status, 0):,}" for status in SHOWN]
+    done = "" if key.completed is None else f"{key.completed:,.1f}"
+    locks = [f"{key.locks[word]:,}" for word in ("expired", "lost", "refused")]
+    return [*counts, done, _duration(key.oldest) if key.claimable else "", *locks]
+
+
+def _workers(workers: Sequence[Presence]) -> list[RenderableType]:
+    if not workers:
+        return [Text("no workers")]
+    table = _table(["worker", "key", "host", "handlers"], ["in flight", "slots"])
+    for worker in sorted(workers, key=lambda each: (-each.in_flight, each.worker_id))[:ROWS_MAX]:
+        signal = f" ({worker.signal})" if worker.signal else ""
+        words = (worker.worker_id + signal, worker.key, f"{worker.host}:{worker.pid}", ", ".join(worker.handlers))
+        table.add_row(*(Text(plain(word)) for word in words), f"{worker.in_flight:,}", f"{worker.concurrency:,}")
+    left_out = max(0, len(workers) - ROWS_MAX)
+    return [table, *([Text(f"and {left_out:,} more workers")] if left_out else [])]
+
+
+def _table(words: Sequence[str], numbers: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in words:
+        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _duration(seconds: float) -> str:
+    """About how long, in the two largest units."""
+    if seconds < 10:
+        return f"{seconds:.1f}".removesuffix(".0") + "s"
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    counts = [(days, "d"), (hours, "h"), (minutes, "m"), (left, "s")]
+    first = next(place for place, (count, _) in enumerate(counts) if count)
+    return " ".join(f"{count}{unit}" for count, unit in counts[first : first + 2] if count)

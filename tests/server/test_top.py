@@ -1,0 +1,139 @@
+"""``hookline top``: what it shows is what was done; a server that goes away and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api import Api
+from hookline import Datastore
+from hookline.errors import MissingScope
+from hookline.figures import FAMILIES
+from hookline.registry import Presence
+from hookline_server.gate import Gate
+from hookline_server.top import _duration
+from hookline_server.vitals import KeyVitals, Monitor, Vitals
+from jobs import WAITING, claim_one, fill
+from process import free_port, hookline, serving
+from terminal import terminal
+
+
+def tallies() -> dict[str, float]:
+    return {verb: row[0] for (verb,), row in FAMILIES["hookline_operations"].rows.items()}
+
+
+def since(before: dict[str, float]) -> dict[str, float]:
+    return {verb: count - before[verb] for verb, count in tallies().items() if count != before[verb]}
+
+
+async def test_each_operation_is_counted_once_by_what_it_did(datastore: Datastore) -> None:
+    await datastore.create("jobs", "warm", metadata=WAITING)
+    before = tallies()
+    await fill(datastore, 6)
+    held = (await datastore.claim("jobs", worker_id="w", limit=4)).items
+    calls = datastore.calls
+    settled = [getattr(calls, verb)("jobs", item.sort_field, item.token or "") for verb, item in zip(
+        ("complete", "fail", "release", "extend"), held, strict=True
+    )]  # fmt: skip
+    await datastore.settle([*settled, calls.complete("jobs", "0000", "1.no")])
+    await datastore.update("jobs", "0004", metadata={"status": "started", "worker_id": "w"})
+    await datastore.update("jobs", "0004", metadata={"status": "completed"})
+    await datastore.update("jobs", "0004", metadata={"seen": True})
+    await datastore.delete("jobs", "0005")
+    await datastore.heartbeat(Presence("jobs", "w", "host", 1, ("run",), 10, 2))
+    assert since(before) == {
+        "create": 6, "claim": 5, "complete": 2, "fail": 1, "release": 1, "extend": 1, "update": 1, "delete": 1,
+    }  # fmt: skip
+
+
+async def test_what_came_before_under_the_same_idempotency_key_is_not_counted_again(datastore: Datastore) -> None:
+    before = tallies()
+    for _ in range(2):
+        await datastore.once("a", body=b"a").create("jobs", metadata=WAITING)
+    for _ in range(2):
+        assert len((await datastore.once("b", body=b"b").claim("jobs", worker_id="w")).items) == 1
+    assert since(before) == {"create": 1, "claim": 1}
+
+
+async def test_a_look_has_what_the_server_holds(api: Api, datastore: Datastore) -> None:
+    await fill(datastore, 3)
+    await claim_one(datastore)
+    await datastore.pause("jobs")
+    await datastore.create("notes", "a")
+    await datastore.heartbeat(Presence("jobs", "w", "host", 1, ("run",), 10, 2))
+    api.app.state.metrics._until = 0
+    with Monitor(f"http://127.0.0.1:{api.port}/") as monitor:
+        look = await asyncio.to_thread(monitor.look)
+    found = {key.key: key for key in look.keys}
+    assert set(found) == {"jobs", "notes"}
+    jobs = found["jobs"]
+    assert (jobs.namespace, jobs.statuses["not_started"], jobs.locks["held"], jobs.paused) == ("default", 2, 1, True)
+    assert found["notes"].statuses["other"] == 1
+    assert [(worker.worker_id, worker.in_flight) for worker in look.workers] == [("w", 2)]
+    assert look.stores == {"default": True}
+    assert look.operations == tallies()
+
+
+def test_rates_are_what_was_added_by_the_second() -> None:
+    first = Vitals("", "", 10.0, operations={"create": 5, "claim": 5, "complete": 1, "fail": 0})
+    first.keys = [KeyVitals("default", "jobs", {"completed": 10})]
+    second = Vitals("", "", 12.0, operations={"create": 8, "claim": 5, "complete": 41, "fail": 0})
+    second.keys = [KeyVitals("default", "jobs", {"completed": 60}), KeyVitals("default", "new", {"completed": 1})]
+    assert second.since(first).rates == {"create": 1.5, "claim": 0.0, "complete": 20.0, "fail": 0.0}
+    assert [key.completed for key in second.keys] == [25.0, None]
+    anew = Vitals("", "", 14.0, operations={"create": 9, "claim": 0, "complete": 0, "fail": 0})
+    assert anew.since(second).rates is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0s"), (0.25, "0.2s"), (9.96, "10s"), (59.6, "1m"), (61, "1m 1s"), (7199, "1h 59m"), (90000, "1d 1h")],
+)
+def test_durations_are_short(seconds: float, said: str) -> None:
+    assert _duration(seconds) == said
+
+
+async def test_once_for_scripts_and_for_people(api: Api, datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata=WAITING)
+    presence = Presence("jobs", "\x1b[2J", "host", 1, ("run",), 10, 2)
+    await datastore.heartbeat(presence)
+    to = ("--once", "--every", "1s", "--url", f"http://127.0.0.1:{api.port}")
+    (code, line), (code_too, said) = await asyncio.gather(hookline("top", "--json", *to), hookline("top", *to))
+    assert (code, code_too) == (0, 0), line + said
+    look = json.loads(line)
+    assert (look["up"], look["keys"][0]["key"], look["workers"][0]["workerId"]) == (True, "jobs", "\x1b[2J")
+    assert set(look["rates"]) == {"create", "claim", "complete", "fail"}
+    assert "\x1b" not in said
+    for word in ("jobs", "waiting", "oldest", "\\x1b[2J", "in flight", "lag 0s", "per second  create "):
+        assert word in said
+
+
+async def test_who_may_not_see_the_figures_is_told(api: Api, gate: Gate, make_key: Any) -> None:
+    api_key = (await make_key("default", scopes=["read"]))["Authorization"].split()[1]
+    with Monitor(f"http://127.0.0.1:{api.port}", api_key) as monitor, pytest.raises(MissingScope, match="admin"):
+        await asyncio.to_thread(monitor.look)
+    code, said = await hookline("top", "--url", f"http://127.0.0.1:{api.port}", HOOKLINE_API_KEY=api_key)
+    assert code == 1
+    assert "admin" in said
+    assert api_key not in said
+
+
+async def test_without_a_server_it_says_so_and_tries_again(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    code, said = await hookline("top", "--once", "--url", url)
+    assert (code, said.startswith(f"hookline: no Hookline server answers at {url}")) == (1, True)
+    async with terminal("top", "--every", "1s", "--url", url) as shown:
+        await shown.sees(f"no Hookline server answers at {url}")
+        await shown.sees("Trying again every 1s")
+        async with serving(tmp_path / "data", port=port) as server:
+            await shown.sees("no items")
+            await server.kill()
+            await shown.sees("no Hookline server answers")
+        shown.process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(shown.process.wait(), 20) == 130
