@@ -7,7 +7,7 @@ other metadata field. Scripts never pack a user's value again, so any JSON value
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -319,21 +319,27 @@ def decode_metadata(fields: Mapping[str, bytes | bool]) -> dict[str, Any]:
     for name, stored in fields.items():
         if name[:2] == "m:":
             metadata[name[2:]] = unpack(stored) if type(stored) is bytes else None
-        elif name in NAMES:
-            metadata[NAMES[name]] = decode_native(name, stored) if type(stored) is bytes else None
+        elif name in _READERS:
+            shown, read = _READERS[name]
+            metadata[shown] = read(stored) if type(stored) is bytes else None
         elif name == "v" and type(stored) is bytes:
             metadata["version"] = int(stored)
     return metadata
 
 
-def decode_native(stored_name: str, stored: bytes) -> str | int:
-    """One of the engine's own fields as it reads outside."""
-    kind = NATIVE[NAMES[stored_name]][1]
-    if kind == "number":
-        return int(stored)
-    if kind in ("time", "later"):
-        return format_time(int(stored))
-    return stored.decode()
+def _read_time(stored: bytes) -> str:
+    return format_time(int(stored))
+
+
+_KINDS: dict[str, Callable[[bytes], str | int]] = {
+    "number": int,
+    "time": _read_time,
+    "later": _read_time,
+    "word": bytes.decode,
+    "text": bytes.decode,
+}
+_READERS = {stored: (name, _KINDS[kind]) for name, (stored, kind) in NATIVE.items()}
+"""Hash field -> the metadata field that it is, and how it reads outside."""
 
 
 def decode_triggers(packed: bytes | None) -> tuple[Trigger, ...]:
