@@ -46,6 +46,20 @@ bench: .venv/dev ## Measure store calls, store CPU and HTTP throughput
 costs: .venv/dev ## Write docs/performance.md: what each verb costs, also with a million items (about 10 minutes)
 	$(BIN)/python loadtests/costs.py
 
+.PHONY: rivals
+rivals: .venv/dev ## Install other queues beside Hookline, and measure all of them the same way (minutes)
+	$(BIN)/python loadtests/rivals/others.py
+	$(BIN)/python loadtests/rivals/run.py $(RIVALS)
+
+URL ?= http://127.0.0.1:8080
+SECONDS ?= 30
+LOCUST := loadtests/rivals/.installed/locust
+.PHONY: locust
+locust: ## Load the server at URL with Locust, two workers on this machine, for SECONDS
+	@test -x $(LOCUST)/bin/locust || { $(PYTHON) -m venv $(LOCUST) && $(LOCUST)/bin/pip install --quiet locust; }
+	$(LOCUST)/bin/locust -f loadtests/locustfile.py --host $(URL) --headless --users 20 --spawn-rate 20 \
+		--run-time $(SECONDS)s --processes 2
+
 .PHONY: workers
 workers: .venv/dev ## Kill worker processes at random for a minute
 	HOOKLINE_TEST_KILL_SECONDS=60 $(BIN)/pytest -q tests/sdk/test_workers_killed.py

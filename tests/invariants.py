@@ -24,7 +24,7 @@ RAN_OUT = -2
 PLACES = 1000
 """Places in line within one millisecond."""
 
-_FAMILIES = rb"i|s|k|n|cfg|x|o|once|r|due|builds|outbox"
+_FAMILIES = rb"i|s|k|n|cfg|x|o|once|r|due|builds|outbox|turns"
 _NAME = re.compile(rb"(hl:\{([a-z0-9_-]+)/(\d+)[.\d]*\}):(" + _FAMILIES + rb")(?::(.*))?", re.DOTALL)
 _META = re.compile(rb"hl:([a-z0-9_-]+):meta")
 _SHARED = re.compile(rb"hl:(?:namespaces|api-keys|api-key:[0-9a-f]{12})")

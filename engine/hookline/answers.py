@@ -12,6 +12,7 @@ from hookline.errors import (
     HooklineError,
     Incompatible,
     Invalid,
+    InvalidApiKey,
     KeyNotAllowed,
     MissingScope,
     OutcomeUnknown,
@@ -29,7 +30,10 @@ from hookline.query import Explanation
 _FAILURES: dict[str, type[HooklineError]] = {
     kind.code: kind for kind in (Unavailable, StoreFull, OutcomeUnknown, Incompatible)
 }
-_REFUSALS = REFUSALS | {kind.code: kind for kind in (ReservedKey, MissingScope, KeyNotAllowed, UnknownApiKey)}
+_REFUSALS = REFUSALS | {
+    kind.code: kind for kind in (ReservedKey, MissingScope, KeyNotAllowed, InvalidApiKey, UnknownApiKey)
+}
+_REFUSALS["missing_api_key"] = InvalidApiKey
 
 
 def read_error(problem: Mapping[str, Any], status: int = 0) -> HooklineError:

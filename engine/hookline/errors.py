@@ -17,6 +17,7 @@ HooklineError
 │   ├── IdempotencyKeyReused the idempotency key came with another request before
 │   ├── MissingScope         the API key lacks the scope that this asks for
 │   ├── KeyNotAllowed        the API key is limited to other keys
+│   ├── InvalidApiKey        the server asks for an API key, and was shown none that is good
 │   ├── UnknownApiKey        no API key has this id, or it was revoked
 │   ├── OutboxFull           too many webhook events wait; changes that would add one are refused
 │   └── Corrupt              a key in the store has a type that Hookline never writes
@@ -182,6 +183,13 @@ class KeyNotAllowed(Refused):
 
     code = "key_not_allowed"
     explanation = "the API key is limited to other keys than this"
+
+
+class InvalidApiKey(Refused):
+    """The server asks for an API key, and was shown none that is good."""
+
+    code = "invalid_api_key"
+    explanation = "the server asks for an API key, and was shown none that is good"
 
 
 class UnknownApiKey(Refused):

@@ -89,10 +89,10 @@ def delete(operation: Operation) -> Flow[Outcome]:
 
 def _single(method: str, operation: Operation, names: Sequence[str] | None = None) -> Request:
     """A request to one item; ``names`` are of the body what it has, if not all."""
-    body = operation.body if names is None else {name: operation.body.get(name) for name in names}
+    body = operation.body if names is None else _present({name: operation.body.get(name) for name in names})
     headers = {} if operation.match is None else {"If-Match": f'"{operation.match}"'}
     where = path("items", operation.key, operation.sort_field) + ("" if operation.triggers else "?triggers=off")
-    return Request(method, where, UNSET if names == () else _present(body), headers=headers)
+    return Request(method, where, UNSET if names == () else body, headers=headers)
 
 
 def _alone(operation: Operation) -> Flow[Outcome]:

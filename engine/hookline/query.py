@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hookline import codec, cursor
-from hookline.connection import Connection
 from hookline.cursor import Position
 from hookline.errors import Corrupt, Invalid
 from hookline.item import Item, check_key, check_sort_field
 from hookline.keysettings import Known
 from hookline.plan import SORT_FIELD, Walk, ordered, walks
 from hookline.where import Where
+
+if TYPE_CHECKING:  # what only reads the values that are defined here, a client, needs no store
+    from hookline.connection import Connection
 
 BUDGET = 1000
 """Work of one bounded read, in entries that are examined: about 3 ms of the store."""

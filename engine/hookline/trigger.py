@@ -20,7 +20,7 @@ SECRETS_MAX = 2
 CLOUDEVENTS = "cloudevents"
 _FORMATS = (CLOUDEVENTS,)
 _WORD = re.compile(r"[^\0]{1,64}")
-_NAMES = {"url", "apiKey", "events", "where", "retry", "format", "secret"}
+_NAMES = {"url", "apiKey", "events", "where", "retry", "format", "secret", "ordered"}
 _READ_ONLY = {"hasApiKey", "hasSecret"}
 """What reading shows in their place, taken back so that what was read can be written."""
 
@@ -107,6 +107,7 @@ def _read_options(entry: Mapping[str, Any], pointer: str) -> Options:
         where=where if conditions else None,
         conditions=conditions,
         retry=_read_retry(entry.get("retry"), f"{pointer}/retry"),
+        ordered=_read_ordered(entry.get("ordered"), f"{pointer}/ordered"),
         format=form,
         secrets=_read_secrets(entry.get("secret"), f"{pointer}/secret"),
     )
@@ -122,6 +123,12 @@ def _read_retry(value: object, pointer: str) -> tuple[int, ...] | None:
     except ValueError:
         pass
     raise Invalid.at(pointer, f'expected a list of up to {RETRIES_MAX} durations such as ["5s", "10m"]; [] is no retry')
+
+
+def _read_ordered(value: object, pointer: str) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise Invalid.at(pointer, "expected true: the events of an item arrive one after the other; or false")
+    return bool(value)
 
 
 def _read_secrets(value: object, pointer: str) -> tuple[str, ...] | None:

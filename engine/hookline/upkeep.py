@@ -7,10 +7,12 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hookline.connection import Connection
 from hookline.errors import Corrupt
+
+if TYPE_CHECKING:  # what only reads the values that are defined here, a client, needs no store
+    from hookline.connection import Connection
 
 WORK = 1000
 """Work of one step, in items that are looked at: about 3 ms of the store."""

@@ -14,14 +14,16 @@ from hookline.worker import Worker
 
 OVERTIME = 2.0
 """Seconds after the grace at which a process ends that a handler keeps from ending."""
-STUCK = 3
+STUCK = 7
 """Exit code of a process that had to be ended so."""
 
 log = logging.getLogger(__name__)
 
 
-def work(worker: Worker) -> None:
+def work(worker: Worker, *, with_parent: bool = False) -> None:
     """Open the worker's source and work until SIGTERM or SIGINT; a second one gives back at once what still runs.
+
+    ``with_parent``: standard input is a line to the process that started this one; its end is a SIGTERM.
 
     Raises:
         Invalid, ReservedKey, Unavailable, Incompatible: it cannot work; the text says why.
@@ -32,8 +34,17 @@ def work(worker: Worker) -> None:
         loop_factory = None
     else:
         loop_factory = uvloop.new_event_loop
+    if with_parent:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(_work(worker))
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the line, which comes however the parent dies."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _work(worker: Worker) -> None:

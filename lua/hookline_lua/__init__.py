@@ -38,6 +38,7 @@ SCRIPTS = (
     "patch_drain",
     "relay_done",
     "relay_take",
+    "relay_turn",
     "restore",
     "settle",
     "stats",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ LOOK_EVERY = 0.5
 """Seconds between looks at the files, with reload: a few hundred stats take a millisecond, and need no library."""
 SKIPPED = {"__pycache__", "node_modules", "venv", "hookline-data"}
 MISUSED = 2
+MEMBER = "HOOKLINE_CREW_MEMBER"
+"""Variable that tells a worker that a crew has started it."""
 
 
 class Crew:
@@ -60,8 +63,7 @@ class Crew:
         loop, failures = asyncio.get_running_loop(), 0
         while not self._ended.is_set():
             began, changed = loop.time(), self._changed
-            # In a session of its own: Ctrl-C reaches us, and from us each once.
-            process = await asyncio.create_subprocess_exec(*self._command, start_new_session=True)
+            process = await self._start()
             self._running.add(process)
             if self._ended.is_set():
                 process.send_signal(signal.SIGTERM)
@@ -82,6 +84,13 @@ class Crew:
             delay = min(RESTART_LONGEST, RESTART_FIRST * 2 ** (failures - 1)) if failures else 0
             self._say(f"worker {number + 1} ended with exit code {code}; starting it again in {delay:g} s")
             await self._pause(delay)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        """Start one process. Its standard input is a line to us, which ends with us, also if we are killed."""
+        # In a session of its own: Ctrl-C reaches us, and from us each once.
+        return await asyncio.create_subprocess_exec(
+            *self._command, stdin=asyncio.subprocess.PIPE, env={**os.environ, MEMBER: "1"}, start_new_session=True
+        )
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not once all is to end, or once the code is another."""

@@ -9,8 +9,9 @@ from typing import Any
 from hookline import Datastore, Item, bulk
 from hookline.bulk import Progress
 from hookline.errors import Invalid, NotFound, PreconditionFailed
-from hookline_server.delivery import WAITING
+from hookline_server.delivery import WAITING, read
 from hookline_server.endpoint import DELIVERIES, lane_of
+from hookline_server.turns import Turns
 
 _ID = re.compile(r"([0-9a-f]{20})\.([!-~]{1,200})", re.ASCII)
 _LANES_A_PAGE = 100
@@ -114,7 +115,11 @@ async def cancel(datastore: Datastore, delivery_id: str) -> Item:
         PreconditionFailed: it has ended already.
         Corrupt, Unavailable, OutcomeUnknown
     """
-    return await _set_status(datastore, delivery_id, WAITING, "cancelled")
+    item = await _set_status(datastore, delivery_id, WAITING, "cancelled")
+    delivery = read(item)
+    if delivery.target.options.ordered:
+        await Turns(datastore).end(delivery)
+    return item
 
 
 async def _set_status(datastore: Datastore, delivery_id: str, before: tuple[str, ...], status: str) -> Item:

@@ -91,6 +91,17 @@ class Deliveries:
             lane, worker_id=worker, limit=limit, lock_for=lock_for, triggers="off", reserved=True
         )
 
+    async def hold(self, item: Item, delay: float) -> None:
+        """Give back a delivery that was claimed before its turn.
+
+        Raises:
+            Unavailable, OutcomeUnknown
+        """
+        calls = self._datastore.calls
+        await self._datastore.run(
+            [calls.release(item.key, item.sort_field, item.token or "", delay=delay, triggers="off", reserved=True)]
+        )
+
     async def settle(
         self, item: Item, attempt: Mapping[str, Any], answer: Answer, *, delay: float, final: bool
     ) -> Outcome:

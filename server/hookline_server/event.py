@@ -62,6 +62,16 @@ class Delivery:
     """The ``traceparent`` of the request that made the change, if it had one."""
 
     @property
+    def stream_id(self) -> str:
+        """Its event's id in the outbox."""
+        return "-".join(self.webhook_id.rsplit("-", 2)[1:])
+
+    @property
+    def partition(self) -> int:
+        """The partition of its item."""
+        return int(self.webhook_id.rsplit("-", 3)[1])
+
+    @property
     def media_type(self) -> str:
         """The Content-Type of the body."""
         return "application/cloudevents+json" if self.target.options.format == CLOUDEVENTS else "application/json"

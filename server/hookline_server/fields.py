@@ -231,6 +231,7 @@ SCHEMAS: dict[str, Schema] = {
             },
             "where": {"anyOf": [_ref("Where"), {"type": "null"}]},
             "retry": {"type": ["array", "null"], "maxItems": 32, "description": "Waits between attempts."},
+            "ordered": {"type": ["boolean", "null"], "description": "An item's events arrive one after the other."},
             "format": {"enum": ["cloudevents", None]},
             "secret": {"type": ["string", "array", "null"], "description": "Signs in place of the namespace's."},
             "hasSecret": {"description": "As it was read; passed over."},

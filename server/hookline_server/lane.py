@@ -69,6 +69,12 @@ class Lane:
         if self.endpoint.rate is not None:
             self._allowance -= 1
 
+    def withdraw(self) -> None:
+        """What had begun is no attempt, after all."""
+        self._allowance += 1
+        self.breaker.probing = False
+        self.end()
+
     def end(self) -> None:
         """An attempt has ended."""
         self.busy -= 1

@@ -28,6 +28,7 @@ from hookline_server.retry import delay_after
 from hookline_server.role import Surviving
 from hookline_server.sender import Sender
 from hookline_server.slots import Slot, Slots
+from hookline_server.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ SCAN = 30.0
 """Seconds between looks at all lanes, for what was due while nobody was told."""
 GONE = 410
 """The receiver wants no more of this: no attempt follows."""
+
+OUT_OF_TURN = "waits for the event before it: its trigger is ordered"
 
 _Events = list[tuple[Slot, bytes, list[Delivery]]]
 
@@ -56,6 +59,7 @@ class Relay:
         self._settings = datastore.settings
         self._sender = Sender(datastore, egress)
         self._deliveries = Deliveries(datastore)
+        self._turns = Turns(datastore)
         self._health = Health(Endpoints(datastore))
         self.lanes = Lanes(Endpoints(datastore), self._settings.lane_concurrency)
         self._loops = LoopGuard(self._settings.loop_limit)
@@ -184,19 +188,26 @@ class Relay:
             await self._deliveries.keep(delivery, delay=slowed, error="slowed: its item calls this URL in a loop")
             lane.look(now + slowed)
             return
+        if delivery.target.options.ordered and (wait := await self._turns.wait(delivery)):
+            await self._deliveries.keep(delivery, delay=wait, error=OUT_OF_TURN)
+            await self._held(lane, delivery, wait)
+            return
         if not lane.room(now, direct=True):
             await self._deliveries.keep(delivery)
             lane.look(lane.opens_at(now))
             return
         answer, attempt = await self._attempt(lane, delivery)
         if answer.ok:
+            await self._pass_on(delivery)
             return
         delay = delay_after(1, self._deliveries.schedule(delivery))
         final = _is_final(answer) or delay is None
         await self._deliveries.keep(
             delivery, [attempt], delay=delay or 0.0, error=explain(answer), status="failed" if final else None
         )
-        if not final:
+        if final:
+            await self._pass_on(delivery)
+        else:
             lane.look(time.time() + (delay or 0.0))
 
     # From the lanes
@@ -282,17 +293,50 @@ class Relay:
             lane.look((item.locked_until_ms or 0) / 1000)  # should it fail, it can be claimed again then
             with Surviving(log, f"delivery {item.sort_field}"):
                 delivery = kept.read(item)
+                if delivery.target.options.ordered and await self._is_early(lane, item, delivery):
+                    return
                 answer, attempt = await self._attempt(lane, delivery, begun=True)
-                delay = delay_after(item.metadata["attempts"], self._deliveries.schedule(delivery)) or 0.0
-                outcome = await self._deliveries.settle(item, attempt, answer, delay=delay, final=_is_final(answer))
+                delay, final = self._delay(item, delivery), _is_final(answer)
+                outcome = await self._deliveries.settle(item, attempt, answer, delay=delay or 0.0, final=final)
                 if not outcome.ok:
                     log.warning("delivery %s was settled by somebody else: %s", item.sort_field, outcome.word)
-                elif not answer.ok:
+                elif answer.ok or final or delay is None:
+                    await self._pass_on(delivery)
+                else:
                     lane.look(time.time() + delay)
         finally:
             slot.release()
 
+    def _delay(self, item: Item, delivery: Delivery) -> float | None:
+        """How long to wait after an attempt at a kept delivery that fails; None where it was the last."""
+        return delay_after(item.metadata["attempts"], self._deliveries.schedule(delivery))
+
+    async def _is_early(self, lane: Lane, item: Item, delivery: Delivery) -> bool:
+        """Give back an ordered delivery that was claimed before its turn -> whether it was."""
+        wait: float | None = None
+        try:
+            wait = await self._turns.wait(delivery)
+        finally:
+            if wait != 0.0:
+                lane.withdraw()
+        if wait:
+            await self._deliveries.hold(item, wait)
+            await self._held(lane, delivery, wait)
+        return wait > 0
+
     # Both
+
+    async def _held(self, lane: Lane, delivery: Delivery, wait: float) -> None:
+        """An ordered delivery waits in its lane; the one before may have ended while there was nothing to wake."""
+        lane.look(time.time() + wait)
+        if not await self._turns.wait(delivery):
+            await self._turns.wake(delivery, delivery.webhook_id)
+
+    async def _pass_on(self, delivery: Delivery) -> None:
+        """A delivery has ended: where its trigger is ordered, it is the turn of the next."""
+        if delivery.target.options.ordered:
+            with Surviving(log, f"the turn behind {delivery.webhook_id}"):
+                await self._turns.end(delivery)
 
     async def _attempt(self, lane: Lane, delivery: Delivery, *, begun: bool = False) -> tuple[Answer, dict[str, Any]]:
         """One attempt, and what it says of the endpoint -> the answer, and how it is told of."""

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from hookline.answers import read_error
 from hookline.clock import parse_duration
 from hookline.errors import HooklineError, Unavailable
 from hookline_server import table
@@ -61,25 +62,21 @@ async def run_text(server: Server, text: str, say: Say, output: str = "json") ->
     for result in answer.results:
         say(show(result, output))
     if answer.problem:
-        raise HooklineError(explain(answer.problem, text))
+        raise HooklineError(explain(answer.problem, text)) from read_error(answer.problem)
 
 
 def show(result: dict[str, Any], output: str) -> str:
     """A result as ``json`` or as a ``table``. Nothing in it acts on the terminal."""
     if output == "table":
         return table.render([result])
-    return _harmless(json.dumps(result, indent=2, ensure_ascii=False))
-
-
-def _harmless(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    return table.harmless(json.dumps(result, indent=2, ensure_ascii=False))
 
 
 def explain(problem: dict[str, Any], text: str) -> str:
     """Why a text was refused, and below that the line which was, with a caret under the word."""
     where = f"command {problem['index'] + 1}, line {problem['line']}: " if "index" in problem else ""
     shown = problem.get("excerpt") or (excerpt(text, problem["line"], problem["column"]) if "line" in problem else "")
-    return _harmless("\n".join([where + _explain(problem), *(f"  {line}" for line in shown.splitlines())]))
+    return table.harmless("\n".join([where + _explain(problem), *(f"  {line}" for line in shown.splitlines())]))
 
 
 async def orchestrate(
@@ -103,7 +100,7 @@ async def orchestrate(
         try:
             status, answer = await _post(server, f"/v1/jobs/{quote(key, safe='')}/claim", claim, "application/json")
             if status != 200:
-                raise HooklineError(_explain(answer))
+                raise HooklineError(_explain(answer)) from read_error(answer)
             names = " ".join(item["sortField"] for item in answer["items"])
             say(f"{time.strftime('%H:%M:%S')} claimed {len(answer['items'])} of {key} {names}".rstrip())
         except Unavailable as error:

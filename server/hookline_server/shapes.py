@@ -45,6 +45,7 @@ class Trigger(Shape):
     has_api_key: bool
     where: Filters | UnsetType = UNSET
     retry: list[str] | UnsetType = UNSET
+    ordered: bool | UnsetType = UNSET
     format: str | UnsetType = UNSET
     has_secret: bool | UnsetType = UNSET
 

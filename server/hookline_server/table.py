@@ -17,6 +17,54 @@ _HIDDEN = ("version",)
 """Metadata that has a column of its own."""
 
 
+class Table:
+    """Rows under their names, added page by page. The first page says which columns there are, and in which order.
+
+    Each column is as wide as the widest cell so far. What is stored cannot write outside its cell.
+    """
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._widths: list[int] = []
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> list[str]:
+        """The lines of some rows, under the names if they are the first."""
+        first = not self._names
+        if first:
+            self._names = _columns(rows)
+            self._widths = [cell_len(_cell(name, CELL_MAX)) for name in self._names]
+        # What a token is good for needs all of it.
+        bounds = [CELL_MAX if name not in ("sortField", "token") else 200 for name in self._names]
+        shown = [
+            [_cell(row.get(name, ""), bound) for name, bound in zip(self._names, bounds, strict=True)] for row in rows
+        ]
+        for row in shown:
+            self._widths = [max(width, cell_len(cell)) for width, cell in zip(self._widths, row, strict=True)]
+        if first and self._names:
+            shown = [[_cell(name, CELL_MAX) for name in self._names], ["-" * width for width in self._widths], *shown]
+        lines = [
+            "  ".join(set_cell_size(cell, width) for cell, width in zip(row, self._widths, strict=True))
+            for row in shown
+        ]
+        return [line.rstrip() for line in lines]
+
+    def add_items(self, items: Sequence[dict[str, Any]]) -> list[str]:
+        """The lines of some items."""
+        return self.add([_row(item) for item in items])
+
+
+def pairs(fields: dict[str, Any]) -> str:
+    """One value after the other, each behind its name."""
+    return "\n".join(_pairs({name: value for name, value in fields.items() if value is not None}))
+
+
+def harmless(text: str) -> str:
+    """JSON, or text of some lines, without what a terminal would act on."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
 def render(results: Iterable[dict[str, Any]]) -> str:
     """Each result under the verb that it is of. What is stored cannot write outside its cell, nor to the terminal."""
     return "\n".join(_lines("".join(f"{line}\n" for line in _result(result)) for result in results))
@@ -62,20 +110,13 @@ def _row(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Rows under their names, each column as wide as its widest cell. The first rows say in which order."""
+    return Table().add(rows)
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     found = dict.fromkeys(name for row in rows for name in row)
     content = ["content"] if found.pop("content", 0) is None else []
-    names = [*list(found)[: COLUMNS_MAX - len(content)], *content]
-    if not names:
-        return []
-    # What a token is good for needs all of it.
-    bounds = [CELL_MAX if name not in ("sortField", "token") else 200 for name in names]
-    shown = [[_cell(row.get(name, ""), bound) for name, bound in zip(names, bounds, strict=True)] for row in rows]
-    table = [[_cell(name, CELL_MAX) for name in names], *shown]
-    widths = [max(cell_len(row[place]) for row in table) for place in range(len(names))]
-    lines = ["  ".join(set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True)) for row in table]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return [line.rstrip() for line in lines]
+    return [*list(found)[: COLUMNS_MAX - len(content)], *content]
 
 
 def _cell(value: Any, width: int) -> str:

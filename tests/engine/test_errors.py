@@ -51,7 +51,7 @@ def test_refusals_are_the_outcome_words() -> None:
         assert str(refusal()) == refusal.explanation != Refused.explanation
     assert {refusal.__name__ for refusal in REFUSALS.values()} == {
         name for name, base in real().items() if base == "Refused"
-    } - {"ReservedKey", "MissingScope", "KeyNotAllowed", "UnknownApiKey"}
+    } - {"ReservedKey", "MissingScope", "KeyNotAllowed", "InvalidApiKey", "UnknownApiKey"}
 
 
 def test_invalid_names_every_flaw() -> None:

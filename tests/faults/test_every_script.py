@@ -72,6 +72,7 @@ NEEDED = {
     "patch_drain": "cfg:other i:other:plain k:other outbox r s:other:review s:other:started",
     "relay_done": "outbox",
     "relay_take": "outbox",
+    "relay_turn": "",
     "restore": "cfg:other i:other:new k:other r s:other:done",
     "settle": "cfg:other i:other:held k:other outbox r s:other:completed s:other:started",
     "stats": "",
@@ -145,6 +146,8 @@ class Bench:
                 return TAKES
             case "relay_done":
                 return {"ids": self.events}
+            case "relay_turn":
+                return {"key": OTHER, "sort": "plain", "url": "http://h/", "id": "1-1", "ended": None}
         raise AssertionError(f"nobody has said how {script} is asked")
 
     def refused(self, script: str, answer: Any) -> set[str]:
@@ -162,7 +165,7 @@ class Bench:
                 return {KEY, OTHER}
             case "sweep":
                 return {key.decode() for key in answer[b"corrupt"]}
-            case "depth" | "inspect" | "names" | "stats" | "relay_done":
+            case "depth" | "inspect" | "names" | "stats" | "relay_done" | "relay_turn":
                 corrupt = False
             case _:
                 words = [(call.key, answer[0]) for call, answer in zip(self.asked[script], answer, strict=True)]
@@ -281,7 +284,7 @@ async def refusals(bench: Bench, script: str) -> set[str]:
     try:
         return bench.refused(script, await bench.ask(script))
     except HooklineError as error:
-        if script == "relay_done" and "WRONGTYPE" in str(error):
+        if script in ("relay_done", "relay_turn") and "WRONGTYPE" in str(error):
             return {OTHER}
         raise
 

@@ -16,7 +16,7 @@ from hookline.secret import load_key
 from hookline_server.endpoint import lane_of
 from hookline_server.event import endpoint_of
 from process import free_port, serving
-from receiver import receiving
+from receiver import Receiver, receiving
 
 
 async def test_redelivery_has_the_same_id_and_body(tmp_path: Path) -> None:
@@ -66,9 +66,44 @@ async def test_of_many_events_none_is_lost_and_each_stays_the_same(tmp_path: Pat
             async with serving(data, "--store", store.url, port=port, **environ):
                 await wait_until(done, seconds=60 + EVENTS / 50)
             assert (await datastore.query(lane, where={"status": "failed"})).items == []
+    _check(receiver, EVENTS)
+    assert {post.data["newDataset"]["sortField"] for post in receiver.posts} == {f"{n}" for n in range(EVENTS)}
+
+
+async def test_ordered_events_stay_in_order(tmp_path: Path) -> None:
+    """Those of each item, by their first arrival, while relays are killed and a third of the answers is a failure."""
+    random, items, each = Random(7), 20, 5
+    data = tmp_path / "data"
+    environ = {"HOOKLINE_DELIVERY_TIMEOUT": "2", "HOOKLINE_DELIVERY_SCHEDULE": ",".join(["0.1"] * 30)}
+    async with receiving() as receiver, EmbeddedStore(tmp_path / "store", fsync="no") as store:
+        receiver.statuses = [random.choice([204, 204, 500]) for _ in range(items * each)]
+        async with Datastore(store.url, Settings(data=data), SecretBox(load_key(None, data))) as datastore:
+            trigger = [{"url": receiver.url, "events": ["created", "updated"], "ordered": True}]
+            create, update = datastore.calls.create, datastore.calls.update
+            await datastore.run([create("docs", f"{n}", trigger_urls=trigger) for n in range(items)])
+            for change in range(each - 1):
+                await datastore.run([update("docs", f"{n}", metadata={"n": change}) for n in range(items)])
+            port = free_port()
+            for kill in range(2):
+                async with serving(data, "--store", store.url, port=port if kill % 2 else 0, **environ) as server:
+                    await receiver.wait_for(len(receiver.posts) + random.randint(1, 20), seconds=60)
+                    await server.kill()
+
+            async def done() -> bool:
+                return len({post.headers["webhook-id"] for post in receiver.posts}) == items * each
+
+            async with serving(data, "--store", store.url, port=port, **environ):
+                await wait_until(done, seconds=90)
+    _check(receiver, items * each)
+    versions = defaultdict(list)
+    for post in receiver.posts:
+        versions[post.data["newDataset"]["sortField"]].append(post.data["version"])
+    assert [[*dict.fromkeys(seen)] for seen in versions.values()] == [[*range(1, each + 1)]] * items
+
+
+def _check(receiver: Receiver, events: int) -> None:
     bodies = defaultdict(set)
     for post in receiver.posts:
         bodies[post.headers["webhook-id"]].add(post.body)
-    assert len(bodies) == EVENTS
+    assert len(bodies) == events
     assert all(len(same) == 1 for same in bodies.values())
-    assert {post.data["newDataset"]["sortField"] for post in receiver.posts} == {f"{n}" for n in range(EVENTS)}

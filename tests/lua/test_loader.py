@@ -119,6 +119,7 @@ def test_unknown_script() -> None:
         ("patch_drain", {"allow-oom"}),
         ("relay_done", {"allow-oom"}),
         ("relay_take", {"allow-oom"}),
+        ("relay_turn", {"allow-oom"}),
         ("settle", {"allow-oom"}),
         ("stats", {"no-writes"}),
     ],

@@ -77,15 +77,18 @@ async def test_items(client: Client, datastore: Datastore) -> None:
     assert (made.word, made.version, made.status) == ("ok", 1, None)
     updated = await client.update("docs", "a/b c", metadata={"x": None, "y": 1}, version=1)
     assert updated.item == await datastore.get("docs", "a/b c")
-    replaced = await client.create("docs", "a/b c", content=1, upsert=True, match=2)
-    assert (replaced.item and replaced.item.content, replaced.version) == (1, 3)
+    cleared = await client.update("docs", "a/b c", content=None)
+    assert cleared.item
+    assert cleared.item.content is None
+    replaced = await client.create("docs", "a/b c", content=1, upsert=True, match=3)
+    assert (replaced.item and replaced.item.content, replaced.version) == (1, 4)
     assert (await client.create("docs", "quiet", triggers=False)).version == 1
     named = await client.create("docs")
     assert named.sort_field == (named.item and named.item.sort_field)
     found = await client.get_many([("docs", "quiet"), ("docs", "none"), ("docs", "a/b c")])
     assert found == [await datastore.get("docs", "quiet"), None, await datastore.get("docs", "a/b c")]
     assert (await client.delete("docs", "quiet", version=1)).ok
-    assert (await client.delete("docs", "a/b c", match=3, triggers=False)).ok
+    assert (await client.delete("docs", "a/b c", match=4, triggers=False)).ok
     assert await client.get_many([("docs", "quiet"), ("docs", "a/b c")]) == [None, None]
 
 

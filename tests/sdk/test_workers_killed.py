@@ -137,6 +137,21 @@ async def test_a_member_that_dies_is_replaced(datastore: Datastore, store: Embed
         assert await asyncio.wait_for(crew.wait(), 30) == 0
 
 
+async def test_a_crew_that_is_killed_takes_its_members_along(
+    datastore: Datastore, store: EmbeddedStore, tmp_path: Path
+) -> None:
+    """They stop as by SIGTERM: what they hold is given back."""
+    ledger = tmp_path / "ledger"
+    for name in ("a", "b"):
+        await datastore.create("jobs", name, metadata={**WAITING, "seconds": 600})
+    async with started(store.url, ledger, "--processes", "2") as crew:
+        await wait_until(lambda: runs(ledger).total() == 2, seconds=60)
+        members = await _members(crew.pid)
+        crew.kill()
+        await wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in members), seconds=60)
+    assert (await statuses(datastore))["not_started"] == 2
+
+
 async def _members(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

@@ -4,41 +4,61 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from typer import Typer
 
 from hookline import Settings, configuration
 from hookline_server.app import ROUTES
 from hookline_server.cli import app
+from hookline_server.cli.ending import CODES
 from hookline_server.cli.page import page
 from hookline_server.openapi import build
-from process import hookline
+from process import hookline, within
 
-COMMANDS = sorted(
-    command.name or str(getattr(command.callback, "__name__", ""))
-    for group in app.registered_groups
-    if group.typer_instance
-    for command in group.typer_instance.registered_commands
-)
-KEYS = [f"keys {command}" for command in ("create", "list", "rotate", "revoke")]
+
+def commands(of: Typer) -> Iterator[str]:
+    """Every command below, with the names of the groups that it is in."""
+    for command in of.registered_commands:
+        yield command.name or str(getattr(command.callback, "__name__", ""))
+    for group in of.registered_groups:
+        if group.typer_instance:
+            name = f"{group.name} " if isinstance(group.name, str) else ""
+            yield from (name + command for command in commands(group.typer_instance))
+
+
+COMMANDS = sorted(commands(app))
 
 
 async def test_the_help_lists_every_command() -> None:
     code, said = await hookline("--help")
     assert code == 0
-    assert {*COMMANDS, "keys"} <= set(re.findall(r"^│ ([a-z-]+) ", said, re.MULTILINE))
-    assert {"serve", "run", "export"} <= set(COMMANDS)
+    assert {command.split()[0] for command in COMMANDS} <= set(re.findall(r"^│ ([a-z-]+) ", said, re.MULTILINE))
+    assert {"serve", "run", "export", "items query", "jobs claim", "keys list"} <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *KEYS])
+async def test_the_help_and_the_docs_tell_every_exit_code() -> None:
+    code, said = await within("--help", COLUMNS="200", TERMINAL_WIDTH="2000")
+    assert code == 0
+    page = (Path(__file__).parents[2] / "docs/cli.md").read_text()
+    told = re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE)
+    assert told == [(str(number), says) for number, says in CODES.items()]
+    for number, says in told:
+        assert f"{number} {says}" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 async def test_the_help_of_a_command_has_an_example(command: str) -> None:
-    code, said = await hookline(*command.split(), "-h")
+    code, said = await within(*command.split(), "-h")
     assert code == 0
     assert re.search(rf"Examples?: *\n.*hookline {command}\b", said, re.DOTALL), said
 
@@ -59,7 +79,7 @@ async def test_the_help_of_a_command_has_an_example(command: str) -> None:
     ],
 )
 async def test_what_cannot_be_meant_ends_with_2_and_a_sentence(args: list[str], sentence: str) -> None:
-    code, said = await hookline(*args)
+    code, said = await within(*args)
     assert code == 2, said
     assert sentence in said
     assert "Traceback" not in said
@@ -89,6 +109,21 @@ async def test_completion_completes() -> None:
     assert code == 0
     subprocess.run(["bash", "-n"], input=script.encode(), check=True)
     assert "complete -o default -F _hookline_completion hookline" in script
+    words["COMP_WORDS"], words["COMP_CWORD"] = "hookline jobs re", "2"
+    assert await hookline(**words) == (0, "release\nredrive\nresume\n")
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash, whose completion it installs")
+async def test_completion_is_installed_where_the_shell_finds_it(tmp_path: Path) -> None:
+    """As from the prompt of a shell, which names itself by being the parent."""
+    home = {**os.environ, "HOME": str(tmp_path)}
+    install = f"{sys.executable} -m hookline_server --install-completion; true"
+    said = subprocess.run(["bash", "-c", install], env=home, capture_output=True, text=True, check=True).stdout
+    assert "bash completion installed" in said
+    asks = "source ~/.bashrc; COMP_WORDS=(hookline item) COMP_CWORD=1; _hookline_completion hookline; echo $COMPREPLY"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    found = subprocess.run(["bash", "-c", asks], env={**home, "PATH": path}, capture_output=True, text=True, check=True)
+    assert found.stdout == "items\n"
 
 
 def test_to_begin_does_not_wait_for_what_a_server_needs() -> None:

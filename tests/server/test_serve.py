@@ -65,7 +65,7 @@ async def test_a_store_that_may_evict_is_refused(tmp_path: Path, own_store: Embe
     async with aioredis.Redis.from_url(own_store.url) as client:
         await client.config_set("maxmemory-policy", "allkeys-lru")
     code, said = await hookline("serve", "--port", "0", "--data", str(tmp_path / "data"), "--store", own_store.url)
-    assert code == 1
+    assert code == 3
     assert "allkeys-lru" in said
     assert "noeviction" in said
 
@@ -73,7 +73,7 @@ async def test_a_store_that_may_evict_is_refused(tmp_path: Path, own_store: Embe
 async def test_a_store_that_is_not_there(tmp_path: Path) -> None:
     url = f"redis://:a-password@127.0.0.1:{free_port()}/0"
     code, said = await hookline("serve", "--port", "0", "--data", str(tmp_path / "data"), "--store", url)
-    assert code == 1
+    assert code == 3
     assert "the store" in said
     assert "a-password" not in said
     assert "Traceback" not in said
@@ -83,7 +83,7 @@ async def test_a_second_server_on_one_data_directory_is_refused(tmp_path: Path) 
     data = tmp_path / "data"
     async with serving(data):
         code, said = await hookline("serve", "--port", "0", "--data", str(data))
-    assert code == 1
+    assert code == 3
     assert "another server" in said
     assert str(data) in said
 
@@ -92,7 +92,7 @@ async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     async with serving(tmp_path / "data") as server:
         port = server.url.rsplit(":", 1)[1]
         code, said = await hookline("serve", "--port", port, "--data", str(tmp_path / "other"))
-    assert code == 1
+    assert code == 3
     assert f"127.0.0.1:{port}" in said
     assert "--port" in said
 
@@ -101,7 +101,7 @@ async def test_a_store_that_ends_ends_the_server(tmp_path: Path) -> None:
     async with serving(tmp_path / "data") as server:
         pid = int((tmp_path / "data" / "lock").read_text())
         os.kill(pid, signal.SIGKILL)
-        assert await asyncio.wait_for(server.process.wait(), 20) == 1
+        assert await asyncio.wait_for(server.process.wait(), 20) == 3
         assert "the embedded store has ended" in "\n".join(server.said)
 
 
@@ -169,10 +169,10 @@ async def test_run_prints_results_and_says_what_was_refused(tmp_path: Path) -> N
         assert code == 1
         assert "exists" in said
         code, said = await hookline("run", "--url", server.url, "-", stdin="crate item with:\nkey: jobs\n")
-        assert code == 1
+        assert code == 2
         assert "create" in said
     code, said = await hookline("run", "--url", server.url, "-", stdin=create)
-    assert code == 1
+    assert code == 3
     assert "hookline serve" in said
 
 
@@ -223,7 +223,7 @@ async def test_listen_shows_what_arrives(tmp_path: Path) -> None:
             assert response.status == 204
         assert b"/run/a  webhook-id w-1" in await said.readline()
         code, told = await hookline("listen", "--port", url.rsplit(":", 1)[1].split("/")[0])
-        assert (code, "choose another --port" in told) == (1, True)
+        assert (code, "choose another --port" in told) == (3, True)
 
 
 async def test_listen_verifies_signatures_and_answers_as_it_is_told(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ async def test_run_shows_tables_and_points_at_what_was_refused(server: Process) 
     assert code == 0, said
     assert "\nquery: 1 item\nsortField  version\n---------  -------\na          1\n" in said
     code, said = await hookline("run", "--url", server.url, "-", stdin="\nget items with key: run and limit: -1\n")
-    assert code == 1
+    assert code == 2
     assert said.endswith("  get items with key: run and limit: -1\n" + " " * 37 + "^\n")
     code, said = await hookline("run", "--url", server.url, "-", stdin="crate item with:\n")
     assert said.endswith("  crate item with:\n  ^\n")

@@ -118,7 +118,7 @@ async def test_who_may_not_see_the_figures_is_told(api: Api, gate: Gate, make_ke
     with Monitor(f"http://127.0.0.1:{api.port}", api_key) as monitor, pytest.raises(MissingScope, match="admin"):
         await asyncio.to_thread(monitor.look)
     code, said = await hookline("top", "--url", f"http://127.0.0.1:{api.port}", HOOKLINE_API_KEY=api_key)
-    assert code == 1
+    assert code == 5
     assert "admin" in said
     assert api_key not in said
 
@@ -127,7 +127,7 @@ async def test_without_a_server_it_says_so_and_tries_again(tmp_path: Path) -> No
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     code, said = await hookline("top", "--once", "--url", url)
-    assert (code, said.startswith(f"hookline: no Hookline server answers at {url}")) == (1, True)
+    assert (code, said.startswith(f"hookline: no Hookline server answers at {url}")) == (3, True)
     async with terminal("top", "--every", "1s", "--url", url) as shown:
         await shown.sees(f"no Hookline server answers at {url}")
         await shown.sees("Trying again every 1s")

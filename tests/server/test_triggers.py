@@ -106,6 +106,7 @@ async def _again(datastore: Datastore, where: Any) -> dict[str, Any]:
         ({"retry": "5s"}, "/retry"),
         ({"retry": [1] * 33}, "/retry"),
         ({"format": "xml"}, "/format"),
+        ({"ordered": 1}, "/ordered"),
         ({"secret": "whsec_c2hvcnQ="}, "/secret"),
         ({"secret": [NEW, OLD, NEW]}, "/secret"),
         ({"secret": []}, "/secret"),

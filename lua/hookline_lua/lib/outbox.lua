@@ -1,5 +1,5 @@
 -- The outbox: events written in the same step as the change that they tell of.
--- use: outcome clock settings index triggers
+-- use: outcome clock settings index triggers turns
 
 local outbox = { events = {}, name = partition .. ':outbox', events_max = request[2] }
 
@@ -36,7 +36,7 @@ function outbox.add(record, event, operation, token)
     return nil
   end
   local change = { event = event, fields = record.fields, sort = record.sort, status = status_event(record, event) }
-  local wanted = triggers.matching(own, of_key, change)
+  local wanted, ordered = triggers.matching(own, of_key, change)
   if not wanted then
     return nil
   end
@@ -66,6 +66,13 @@ function outbox.add(record, event, operation, token)
   elseif outbox.size + #outbox.events >= outbox.events_max then
     return outcome.outbox_full
   end
+  local lines = {}
+  for place, url in ipairs(ordered) do
+    lines[place] = turns.name(record.key, record.sort, url)
+    if not index.probe('LLEN', lines[place]) then
+      return outcome.corrupt
+    end
+  end
   local after = {}
   for field, value in pairs(record.fields) do
     if field ~= 'tk' then
@@ -74,7 +81,7 @@ function outbox.add(record, event, operation, token)
   end
   local entry = {
     'event', event, 'key', record.key, 'sort', record.sort, 'at', clock.now, 'after', cmsgpack.pack(after),
-    'before', next(before) and cmsgpack.pack(before) or EMPTY, 'triggers', wanted, 'token', token or '',
+    'before', next(before) and cmsgpack.pack(before) or EMPTY, 'triggers', wanted, 'token', token or '', lines = lines,
   }
   if operation.trace then
     entry[#entry + 1] = 'trace'
@@ -86,7 +93,10 @@ end
 
 function outbox.flush()
   for _, event in ipairs(outbox.events) do
-    redis.call('XADD', outbox.name, '*', unpack(event))
+    local id = redis.call('XADD', outbox.name, '*', unpack(event))
+    for _, line in ipairs(event.lines) do
+      redis.call('RPUSH', line, id)
+    end
   end
   return #outbox.events > 0
 end

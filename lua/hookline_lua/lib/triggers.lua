@@ -4,7 +4,7 @@
 
 local triggers = {}
 
-local CONDITIONS, WRITTEN, SECRETS = 1, 2, 6
+local CONDITIONS, WRITTEN, ORDERED, SECRETS = 1, 2, 4, 6
 
 local function options_of(trigger)
   return type(trigger[4]) == 'table' and trigger[4] or nil
@@ -62,7 +62,7 @@ local function wants(events, event, status)
   return false
 end
 
-local function gather(wanted, packed, change, of_key)
+local function gather(wanted, ordered, packed, change, of_key)
   for _, trigger in ipairs(packed and cmsgpack.unpack(packed) or {}) do
     local url, options = trigger[1], options_of(trigger)
     if not wanted[url] and wants(trigger[3], change.event, change.status) then
@@ -72,6 +72,9 @@ local function gather(wanted, packed, change, of_key)
           options[CONDITIONS], options[WRITTEN] = false, false
         end
         wanted[url] = true
+        if options and options[ORDERED] then
+          ordered[#ordered + 1] = url
+        end
         wanted[#wanted + 1] = { url, trigger[2], trigger[3], of_key, options or false }
       end
     end
@@ -79,13 +82,14 @@ local function gather(wanted, packed, change, of_key)
 end
 
 -- Those of the item and those of its key that want this change (`event`, the `status` event if it came into another, its
--- `fields` and `sort`), packed, each with whether it is the key's and each URL once; nil where there are none.
+-- `fields` and `sort`), packed, each with whether it is the key's and each URL once; nil where there are none. And the URLs
+-- of those that are ordered.
 function triggers.matching(own, of_key, change)
   if not (own or of_key) then
     return nil
   end
-  local wanted = {}
-  gather(wanted, own, change, false)
-  gather(wanted, of_key, change, true)
-  return #wanted > 0 and cmsgpack.pack({ unpack(wanted) }) or nil
+  local wanted, ordered = {}, {}
+  gather(wanted, ordered, own, change, false)
+  gather(wanted, ordered, of_key, change, true)
+  return #wanted > 0 and cmsgpack.pack({ unpack(wanted) }) or nil, ordered
 end

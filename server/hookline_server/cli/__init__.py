@@ -9,16 +9,19 @@ from typing import Annotated
 
 import typer
 
-from hookline_server.cli import keys, maintenance, server, texts, top, webhooks, workers
+from hookline_server.cli import items, jobs, keys, maintenance, server, texts, top, webhooks, workers
+from hookline_server.cli.ending import CODES
 
+_CODES = "Exit codes: " + "; ".join(f"{code} {says}" for code, says in CODES.items()) + "."
 app = typer.Typer(
+    epilog=_CODES,
     no_args_is_help=True,
     rich_markup_mode="rich",
     # A traceback in a frame hides what an issue needs, and may show the values of variables.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (server, texts, workers, webhooks, top, maintenance, keys):
+for group in (server, texts, items, jobs, workers, webhooks, top, maintenance, keys):
     app.add_typer(group.app)
 
 
@@ -46,5 +49,5 @@ def _hookline(
 
 
 def main() -> None:
-    """Run the command that the arguments name; the exit code is 0, 1 (it failed), 2 (bad arguments) or 130 (Ctrl-C)."""
+    """Run the command that the arguments name; it ends with one of :data:`CODES`."""
     app(prog_name="hookline")

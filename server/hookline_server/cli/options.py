@@ -19,6 +19,9 @@ Url = Annotated[str, typer.Option(envvar="HOOKLINE_URL", help="Address of the se
 ApiKey = Annotated[
     str | None, typer.Option(envvar="HOOKLINE_API_KEY", show_envvar=True, help="API key that is shown to the server.")
 ]
+Json = Annotated[
+    bool, typer.Option("--json", help="Say results as JSON, one document a line, in place of text for people.")
+]
 Output = Annotated[Literal["json", "table"], typer.Option(help="How results are shown.")]
 Store = Annotated[
     str | None, typer.Option("--store", help="URL of a Redis or Valkey; left out: the embedded store in --data.")

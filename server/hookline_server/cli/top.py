@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hookline_server.cli.ending import FAILED, INTERRUPTED, MISUSED, checked, fail
-from hookline_server.cli.options import DEFAULT_URL, ApiKey, Url
+from hookline_server.cli.ending import MISUSED, checked, ending, fail
+from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
 
 PANEL = "Operate"
 SHORTEST = 1.0
@@ -20,7 +20,7 @@ app = typer.Typer()
 def top(
     every: Annotated[str, typer.Option(help="Between two looks: 1s, 1m.")] = "2s",
     once: Annotated[bool, typer.Option("--once", help="Look for as long as --every, tell, and end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line, one for each look.")] = False,
+    as_json: Json = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
@@ -36,7 +36,6 @@ def top(
     from rich.console import Console
 
     from hookline.clock import parse_duration
-    from hookline.errors import HooklineError
     from hookline_server import top as watching
     from hookline_server.vitals import Monitor
 
@@ -45,17 +44,11 @@ def top(
         fail("--every: expected at least 1s: a server counts anew once a second")
         raise typer.Exit(MISUSED)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    try:
-        with checked(lambda: Monitor(url, api_key)) as monitor:
-            if not once:
-                watching.follow(monitor, seconds, as_json=as_json, console=console)
-            vitals = watching.once(monitor, seconds)
+    with ending(), Monitor(url, api_key) as monitor:
+        if not once:
+            watching.follow(monitor, seconds, as_json=as_json, console=console)
+        vitals = watching.once(monitor, seconds)
         if as_json:
             typer.echo(watching.to_json(vitals))
         else:
             console.print(watching.render(vitals, seconds))
-    except HooklineError as error:
-        fail(str(error))
-        raise typer.Exit(FAILED) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None

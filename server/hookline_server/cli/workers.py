@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hookline_server.cli.ending import FAILED, MISUSED, fail, run
+from hookline_server.cli.ending import MISUSED, ending, fail, run
 
 if TYPE_CHECKING:
     from hookline import Worker
@@ -25,8 +26,8 @@ def worker(
 ) -> None:
     """Run a worker until Ctrl-C or SIGTERM: then it finishes what runs, or gives it back once its grace is over.
 
-    A process that dies is started again. Exit codes: 0 stopped, 1 it could not work, 2 there is no such worker,
-    3 a handler would not end.
+    A process that dies is started again. Exit codes: 0 stopped, 2 there is no such worker, 3 the store or the
+    server is away, 7 a handler would not end.
 
     Examples:
       hookline worker reports:worker
@@ -42,17 +43,14 @@ def worker(
         raise typer.Exit(run(crew.run()))
     import logging
 
-    from hookline.errors import HooklineError
     from hookline.work import work
+    from hookline_server.crew import MEMBER
 
     found = _load(target)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells every request
-    try:
-        work(found)
-    except HooklineError as error:
-        fail(str(error))
-        raise typer.Exit(FAILED) from None
+    with ending():
+        work(found, with_parent=os.environ.pop(MEMBER, None) is not None)
 
 
 def _load(target: str) -> Worker:

@@ -1,0 +1,41 @@
+"""What a command says on standard output: JSON for programs, one document a line, or text for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+
+from hookline_server.table import Table, harmless, pairs
+
+
+def say_document(value: Any) -> None:
+    """Say a value as JSON, on one line."""
+    typer.echo(_document(value))
+
+
+def say_one(value: dict[str, Any], *, as_json: bool) -> None:
+    """Say an object: as JSON, or name by name."""
+    typer.echo(_document(value) if as_json else pairs(value))
+
+
+def say_items(pages: Iterable[Sequence[dict[str, Any]]], *, as_json: bool) -> int:
+    """Say items as they come, page by page: each as a line of JSON, or as a row of a table -> how many."""
+    table, said = Table(), 0
+    for page in pages:
+        if page:
+            typer.echo("\n".join(map(_document, page) if as_json else table.add_items(page)))
+            said += len(page)
+    return said
+
+
+def say_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    """Say objects of one kind: each as a line of JSON, or as a row of a table."""
+    for line in map(_document, rows) if as_json else Table().add(rows):
+        typer.echo(line)
+
+
+def _document(value: Any) -> str:
+    return harmless(json.dumps(value, ensure_ascii=False))

@@ -1,0 +1,172 @@
+"""Ordered triggers: the events of an item arrive one after the other, whatever becomes of the first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import redis.asyncio as aioredis
+
+from conftest import wait_until
+from hookline import Datastore, Item, Settings
+from hookline.clock import parse_time
+from hookline_server import deliveries
+from hookline_server.endpoint import lane_of
+from hookline_server.event import endpoint_of
+from receiver import Receiver, receiving
+from relays import create_job, relaying
+
+EVENTS = ["created", "updated"]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return replace(Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.2, 0.2), delivery_timeout=5.0)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as opened:
+        yield opened
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody tells the next: it asks again soon."""
+    monkeypatch.setattr("hookline_server.turns.SHORTEST", 0.1)
+
+
+async def change(datastore: Datastore, receiver: Receiver, name: str = "a", count: int = 2, **more: Any) -> None:
+    """An item with so many events that are ordered."""
+    await create_job(datastore, receiver.url, name, events=EVENTS, ordered=True, **more)
+    for number in range(count - 1):
+        await datastore.update("jobs", name, metadata={"n": number})
+
+
+def arrived(receiver: Receiver, name: str = "a") -> list[int]:
+    """The versions of an item that arrived."""
+    return [post.data["version"] for post in receiver.posts if post.data["newDataset"]["sortField"] == name]
+
+
+async def kept(datastore: Datastore, receiver: Receiver, **where: Any) -> list[Item]:
+    return (await datastore.query(lane_of(endpoint_of(receiver.url)), where=where)).items
+
+
+async def lines(raw: aioredis.Redis) -> list[bytes]:
+    return [name async for name in raw.scan_iter("*:turns:*")]
+
+
+async def all_done(datastore: Datastore, raw: aioredis.Redis) -> None:
+    async def done() -> bool:
+        return not await lines(raw) and (await datastore.stats()).outbox == 0
+
+    await wait_until(done)
+
+
+async def test_the_next_waits_through_retries_and_other_items_do_not(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    receiver.statuses = [500]
+    async with relaying(datastore):
+        await change(datastore, receiver, count=4)
+        await receiver.wait_for(1)
+        receiver.statuses = [500]
+        await change(datastore, receiver, "b", count=3)
+        await receiver.wait_for(9)
+        await all_done(datastore, raw)
+    assert [*dict.fromkeys(arrived(receiver))] == [1, 2, 3, 4]
+    assert [*dict.fromkeys(arrived(receiver, "b"))] == [1, 2, 3]
+    assert len(receiver.posts) == 9
+
+
+async def test_what_waits_says_so_while_another_item_passes(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    async with relaying(datastore):
+        receiver.hang = asyncio.Event()
+        await change(datastore, receiver)
+        await receiver.wait_for(1)
+        (waits,) = await wait_until(lambda: kept(datastore, receiver))
+        assert (waits.status, waits.metadata["attempts"]) == ("scheduled", 0)
+        assert "ordered" in waits.metadata["last_error"]
+        await change(datastore, receiver, "b", count=1)
+        await receiver.wait_for(2)
+        assert (arrived(receiver), arrived(receiver, "b")) == ([1], [1])
+        receiver.hang.set()
+        await receiver.wait_for(3)
+        await all_done(datastore, raw)
+    assert arrived(receiver) == [1, 2]
+    assert not await kept(datastore, receiver, status="failed")
+
+
+async def test_a_dead_letter_gives_way_and_comes_late_when_it_is_redriven(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    receiver.statuses = [500] * 3
+    async with relaying(datastore):
+        await change(datastore, receiver, count=3)
+        await receiver.wait_for(5)
+        await all_done(datastore, raw)
+        assert arrived(receiver) == [1, 1, 1, 2, 3]
+        (dead,) = await kept(datastore, receiver, status="failed")
+        await deliveries.redrive(datastore, deliveries.id_of(dead))
+        await receiver.wait_for(6)
+    assert arrived(receiver)[5] == 1
+
+
+async def test_one_that_is_cancelled_gives_way(datastore: Datastore, raw: aioredis.Redis, receiver: Receiver) -> None:
+    """At once, if it is the first; one behind it, when its turn comes."""
+    receiver.statuses = [500]
+    async with relaying(datastore):
+        await change(datastore, receiver, count=4, retry=["1m"])
+
+        async def four() -> list[Item]:
+            found = await kept(datastore, receiver)
+            return found if len(found) == 4 else []
+
+        first, second, third, _ = await wait_until(four)
+        for delivery in (third, second, first):
+            await deliveries.cancel(datastore, deliveries.id_of(delivery))
+        await receiver.wait_for(2)
+        await all_done(datastore, raw)
+    assert arrived(receiver) == [1, 4]
+
+
+@pytest.mark.usefixtures("soon")
+async def test_nobody_told_the_next(datastore: Datastore, raw: aioredis.Redis, receiver: Receiver) -> None:
+    """A relay was killed after the first had ended, before its turn was passed on."""
+    receiver.hang = asyncio.Event()
+    async with relaying(datastore, grace=0):
+        await change(datastore, receiver, count=3)
+        await receiver.wait_for(1)
+
+        async def the_first_is_left() -> bool:
+            return len(await kept(datastore, receiver)) == 2 and (await datastore.stats()).outbox == 1
+
+        await wait_until(the_first_is_left)
+    receiver.hang.set()
+    (stream_id,) = [stream_id for stream_id, _ in await raw.xrange("hl:{default/0}:outbox") or []]
+    await datastore.connection.change("relay_done", 0, {"ids": [stream_id]})
+    assert arrived(receiver) == [1]
+
+    async def due() -> bool:
+        now = await datastore.connection.now_ms()
+        return all(parse_time(item.metadata["scheduled_at"]) <= now for item in await kept(datastore, receiver))
+
+    await wait_until(due)
+    async with relaying(datastore):
+        await receiver.wait_for(3)
+        await all_done(datastore, raw)
+    assert arrived(receiver) == [1, 2, 3]
+
+
+async def test_what_is_not_ordered_keeps_no_line(datastore: Datastore, raw: aioredis.Redis) -> None:
+    await create_job(datastore, "http://h/", events=EVENTS)
+    assert await lines(raw) == []
+    await create_job(datastore, "http://h/", "b", events=EVENTS, ordered=True)
+    assert len(await lines(raw)) == 1
