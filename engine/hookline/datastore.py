@@ -116,20 +116,28 @@ class Datastore(Repeating):
         if self.marks:
             await self._begin_if(several=len(calls) > 1)
             calls = [self.marks.mark(call, ahead) for ahead, call in enumerate(calls)]
+        waves = list(_waves(calls))
+        # A client that goes away must not leave an item between two of its operations.
+        outcomes = await (
+            self._attempt(calls) if len(waves) == 1 else self._batcher.whole(self._in_order(calls, waves))
+        )
+        failures = [outcome.failure for outcome in outcomes if outcome.failure]
+        if failures and len(failures) == len(calls):
+            raise failures[0]
+        return self._counted(outcomes)
+
+    async def _in_order(self, calls: Sequence[Call], waves: list[list[int]]) -> list[Any]:
+        """One wave after the other, and none after one that met a failure of the store."""
         outcomes: dict[int, Any] = {}
-        for wave in _waves(calls):
+        for wave in waves:
             if any(outcome.failure for outcome in outcomes.values()):
                 unavailable = Unavailable("an operation before this one failed")
                 names = [(calls[place].key, calls[place].sort_field) for place in wave]
-                unsent = [Outcome(unavailable.code, *name, failure=unavailable) for name in names]
-                outcomes |= dict(zip(wave, unsent, strict=True))
+                done = [Outcome(unavailable.code, *name, failure=unavailable) for name in names]
             else:
                 done = await self._attempt([calls[place] for place in wave])
-                outcomes |= dict(zip(wave, done, strict=True))
-        failures = [outcome.failure for outcome in outcomes.values() if outcome.failure]
-        if failures and len(failures) == len(calls):
-            raise failures[0]
-        return self._counted([outcomes[place] for place in range(len(calls))])
+            outcomes |= dict(zip(wave, done, strict=True))
+        return [outcomes[place] for place in range(len(calls))]
 
     def _counted(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Outcomes of many, each of which has its place in the request."""
