@@ -40,8 +40,12 @@ seeds: .venv/dev ## Plant every known bug, and see that its test and the model f
 probe: .venv/dev ## Hold the server against its API's document with hundreds of requests for each route (minutes)
 	HOOKLINE_TEST_EXAMPLES=300 HOOKLINE_TEST_SEED=$$(date +%s) $(BIN)/pytest -q tests/server/test_schemathesis.py
 
-bench: .venv/dev ## Measure store calls, store CPU and HTTP throughput
-	$(BIN)/python loadtests/bench.py
+bench: .venv/dev ## Measure this machine, each figure beside its floor (about 5 minutes); ARGS=... are options
+	$(BIN)/hookline bench $(ARGS)
+
+.PHONY: soak
+soak: .venv/dev ## Load a server for 30 minutes (MINUTES=...): memory, latency, the doctor at the end
+	$(BIN)/hookline bench soak --minutes $(or $(MINUTES),30)
 
 costs: .venv/dev ## Write docs/performance.md: what each verb costs, also with a million items (about 10 minutes)
 	$(BIN)/python loadtests/costs.py

@@ -20,7 +20,9 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from bench import BODY, process
+from hookline_bench.job import BODY
+from hookline_bench.servers import process
+from hookline_bench.usage import resident
 from load import Load, drive
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -57,12 +59,6 @@ async def attackers(port: int, slow: int) -> AsyncIterator[None]:
     finally:
         said, _ = await child.communicate(b"")
         print(f"  connections: {said.decode().strip()}")
-
-
-def resident(pid: int) -> float:
-    """MiB of memory of a process now, from /proc (Linux)."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
 def report(name: str, loads: list[Load]) -> float:

@@ -22,10 +22,12 @@ import uvloop
 
 import holds
 import rewrites
-from bench import BODY, store_usage
 from hookline import Call, Datastore, EmbeddedStore, SecretBox, Settings
 from hookline.keys import partition_tag
 from hookline.keysettings import Known
+from hookline_bench.bare import Bare
+from hookline_bench.job import BODY
+from hookline_bench.usage import store_memory, store_usage
 
 BATCHES = (1, 10, 100)
 CALLS = {1: 2000, 10: 500, 100: 100}
@@ -36,50 +38,6 @@ FILL_STEP = 100
 JOBS = 100_000
 """Jobs that come and go while the append-only file is rewritten."""
 
-_NAMES = (
-    "local p = KEYS[1] .. ':bare' local sets = { [1] = p .. ':k', [2] = p .. ':w', [3] = p .. ':s', [4] = p .. ':d' } "
-)
-BARE = {
-    "create": _NAMES
-    + """
-local k, w = {}, {}
-for i = 2, #ARGV do
-  redis.call('HSET', p .. ':i:' .. ARGV[i], 'v', '1', 's', 'not_started', 'c', ARGV[1], 'ca', '1800000000000', 'ua',
-    '1800000000000', 'a', '0', 'at', '1800000000000', 'm:type', ARGV[1], 'm:created_at', ARGV[1])
-  k[#k + 1] = 0 k[#k + 1] = ARGV[i] w[#w + 1] = i w[#w + 1] = ARGV[i]
-end
-redis.call('ZADD', sets[1], unpack(k))
-redis.call('ZADD', sets[2], unpack(w))
-""",
-    "claim": _NAMES
-    + """
-local names = redis.call('ZRANGE', sets[2], 0, #ARGV - 2)
-local s, items = {}, {}
-for i, name in ipairs(names) do
-  items[i] = redis.call('HGETALL', p .. ':i:' .. name)
-  redis.call('HSET', p .. ':i:' .. name, 'v', '2', 's', 'started', 'ua', '1800000000001', 'a', '1', 'w', 'bench', 'sa',
-    '1800000000001', 'lu', '1800000600001', 'tk', '2.0123456789abcdef')
-  s[#s + 1] = 1800000600001 s[#s + 1] = name
-end
-redis.call('ZREM', sets[2], unpack(names))
-redis.call('ZADD', sets[3], unpack(s))
-return items
-""",
-    "complete": _NAMES
-    + """
-local d = {}
-for i = 2, #ARGV do
-  redis.call('HGETALL', p .. ':i:' .. ARGV[i])
-  redis.call('HSET', p .. ':i:' .. ARGV[i], 'v', '3', 's', 'completed', 'ua', '1800000000002', 'da', '1800000000002')
-  redis.call('HDEL', p .. ':i:' .. ARGV[i], 'lu', 'tk')
-  d[#d + 1] = 1800000000002 d[#d + 1] = ARGV[i]
-end
-redis.call('ZREM', sets[3], unpack(ARGV, 2))
-redis.call('ZADD', sets[4], unpack(d))
-""",
-}
-"""The same reads and writes as the verbs do, without any logic; all names fit, nothing is checked."""
-
 TOKENS = """
 local tokens = {}
 for i, name in ipairs(ARGV) do
@@ -88,6 +46,8 @@ end
 return tokens
 """
 VERBS = ("create", "get", "update", "claim", "complete")
+BARE = ("create", "claim", "complete")
+"""Those that are held against a script of the bare commands."""
 SCRIPTS = {"create": "create", "claim": "claim", "complete": "settle"}
 NO_SETTINGS = Known(0)
 AT_ONCE = 10
@@ -140,9 +100,11 @@ class Bench:
         self._steps = [names[start : start + batch] for start in range(0, len(names), batch)]
         self._tokens: dict[str, str] = {}
         self._tag = partition_tag("default", 0, 1)
+        self._scripts = Bare(datastore)
 
     async def run(self) -> dict[str, Cost]:
         """Each verb in turn over the same items."""
+        await self._scripts.load()
         costs = {verb: await self._measure(verb) for verb in VERBS}
         if self._batch == BATCHES[-1]:
             self._key += "-busy"
@@ -180,15 +142,15 @@ class Bench:
     async def _measure(self, verb: str) -> Cost:
         """A verb step by step; then, at the largest batch, its bare script."""
         count = len(self._steps) * self._batch
-        _, calls_before = await store_usage(self._datastore)
+        before = await store_usage(self._datastore)
         spent = sum([await self._spent(getattr(self, verb)(step)) for step in self._steps])
-        _, calls_after = await store_usage(self._datastore)
+        after = await store_usage(self._datastore)
         micros, idle = spent / count * 1e6, None
         if verb in BARE and self._batch == BATCHES[-1]:
             # The client works between the calls here as well: else the bare ones alone would find warm caches.
             bares = [await self._spent(self._bare(verb, step)) for step in self._steps if self._creates(step)]
             idle = Ratio(micros, sum(bares) / count * 1e6)
-        return Cost(micros, (calls_after - calls_before) / count, idle)
+        return Cost(micros, (after.commands - before.commands) / count, idle)
 
     async def _spent(self, work: Awaitable[object]) -> float:
         """Seconds of store CPU that the work takes."""
@@ -219,7 +181,8 @@ class Bench:
         await self._datastore.settle([make(self._key, name, self._tokens[name]) for name in step])
 
     async def _bare(self, verb: str, step: list[str]) -> None:
-        await self._datastore.connection.command("EVAL", BARE[verb], 1, f"{self._tag}:{self._key}", b"x" * 60, *step)
+        given = {"create": (b"x" * 60, *step), "claim": (len(step),), "complete": step}
+        await self._scripts.run(verb, self._key, *given[verb])
 
 
 async def fill(datastore: Datastore, count: int) -> None:
@@ -249,22 +212,16 @@ async def at_size(size: int) -> Measured:
         async with EmbeddedStore(Path(directory, "data")) as store:
             settings = replace(Settings(), data=Path(directory), call_timeout=60.0)
             async with Datastore(store.url, settings, SecretBox(os.urandom(32))) as datastore:
-                before = await memory(datastore)
+                before = await store_memory(datastore)
                 await fill(datastore, size)
                 await asyncio.sleep(12)  # outcomes of calls run out
-                size_of_one = (await memory(datastore) - before) / size
+                size_of_one = (await store_memory(datastore) - before) / size
                 costs: dict[int, dict[str, Cost]] = {}
                 clock = await processor_clock(datastore)
                 for batch in BATCHES:
                     turns = [await Bench(datastore, clock, batch, turn).run() for turn in range(TURNS)]
                     costs[batch] = {verb: median([turn[verb] for turn in turns]) for verb in VERBS}
                 return Measured(costs, size_of_one, await holds.measure(datastore))
-
-
-async def memory(datastore: Datastore) -> int:
-    """Bytes that the store holds."""
-    info = (await datastore.connection.command("INFO", "memory")).decode()
-    return int(info.split("used_memory:")[1].split()[0])
 
 
 def median(turns: list[Cost]) -> Cost:

@@ -7,8 +7,8 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import BODY
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings
+from hookline_bench.job import BODY
 
 STEP = 100
 DEFAULTS = ["auto-aof-rewrite-min-size 64mb", "auto-aof-rewrite-percentage 100"]

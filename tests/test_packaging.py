@@ -1,4 +1,4 @@
-"""The wheel holds the three packages with their Lua, grammar and type markers, and works by itself."""
+"""The wheel holds the packages with their Lua, grammar and type markers, and works by itself."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def test_the_wheel(tmp_path: Path) -> None:
         "hookline",
         "hookline_lua",
         "hookline_server",
+        "hookline_bench",
     }
     tracked = {
         path.relative_to(ROOT / root).as_posix()
-        for root in ("lua", "engine", "server")
-        for path in (ROOT / root).rglob("*")
+        for root in ("lua", "engine", "server", "loadtests")
+        for path in (ROOT / root).glob("hookline*/**/*")
         if path.suffix in (".py", ".lua", ".lark", ".typed") and path.is_file()
     }
     assert tracked <= names

@@ -12,8 +12,13 @@ import pytest
 from hookline_lua import SCRIPTS, load
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"hookline_lua": ROOT / "lua", "hookline": ROOT / "engine", "hookline_server": ROOT / "server"}
-MODULES = sorted(path for root in PACKAGES.values() for path in root.rglob("*.py"))
+PACKAGES = {
+    "hookline_lua": ROOT / "lua",
+    "hookline": ROOT / "engine",
+    "hookline_server": ROOT / "server",
+    "hookline_bench": ROOT / "loadtests",
+}
+MODULES = sorted(path for name, root in PACKAGES.items() for path in (root / name).rglob("*.py"))
 LUA = sorted((ROOT / "lua").rglob("*.lua"))
 LAYERS = [
     *("errors", "nodes", "outcome", "call", "calls", "once", "connection", "keyring"),

@@ -151,6 +151,7 @@ def read_settings(shown: Mapping[str, Any]) -> KeySettings:
             status: Retention(parse_duration(kept["age"]) if "age" in kept else None, kept.get("count"))
             for status, kept in shown["retention"].items()
         },
+        record_deliveries=shown.get("recordDeliveries", False),
         triggers=read_triggers(shown["triggerUrls"]),
         generation=shown["generation"],
     )

@@ -243,6 +243,7 @@ class Client(Http):
         max_length: object = UNSET,
         indexes: object = UNSET,
         retention: object = UNSET,
+        record_deliveries: object = UNSET,
         trigger_urls: object = UNSET,
     ) -> KeySettings:
         """Change settings of a key -> what holds then. None brings a default back, what is not named stays.
@@ -258,6 +259,7 @@ class Client(Http):
             "max_length": max_length,
             "indexes": indexes,
             "retention": retention,
+            "record_deliveries": record_deliveries,
             "trigger_urls": trigger_urls,
         }
         return await self._drive(flow.configure(key, given))

@@ -359,6 +359,7 @@ class Datastore(Repeating):
         max_length: object = UNSET,
         indexes: object = UNSET,
         retention: object = UNSET,
+        record_deliveries: object = UNSET,
         trigger_urls: object = UNSET,
     ) -> KeySettings:
         """Change settings of a key -> what holds then. None brings a default back, what is not named stays.
@@ -369,6 +370,7 @@ class Datastore(Repeating):
         many items the key may hold, shared evenly by its partitions. ``indexes``: ``{field: number | string | time}``,
         see :mod:`hookline.index`; a new one is built by the servers, or by :meth:`build_indexes`. ``retention``:
         ``{completed | failed | cancelled: {"age", "count"}}``, beyond which items are removed, the oldest first.
+        ``record_deliveries``: webhooks that succeed at once are told of as well.
         ``trigger_urls``: called for the items of the key, in the forms of an item's own; by default for every event.
 
         Raises:
@@ -388,6 +390,7 @@ class Datastore(Repeating):
             "max_length": max_length,
             "indexes": indexes,
             "retention": retention,
+            "record_deliveries": record_deliveries,
             "trigger_urls": trigger_urls,
         }
         changes = {name: value for name, value in given.items() if value is not UNSET}

@@ -52,6 +52,7 @@ class KeySettings:
     max_length: int | None
     indexes: tuple[Index, ...]
     retention: Mapping[str, Retention]
+    record_deliveries: bool
     triggers: tuple[Trigger, ...]
     generation: int
 
@@ -65,6 +66,7 @@ class KeySettings:
             "maxLength": self.max_length,
             "indexes": {index.name: index.kind for index in self.indexes},
             "retention": {status: kept.to_dict() for status, kept in self.retention.items()},
+            "recordDeliveries": self.record_deliveries,
             "triggerUrls": [trigger.to_dict() for trigger in self.triggers],
             "generation": self.generation,
         }
@@ -96,6 +98,7 @@ def decode_settings(fields: Mapping[bytes, bytes], partitions: int) -> KeySettin
         max_length=int(texts["length_max"]) * partitions if "length_max" in texts else None,
         indexes=decode_indexes(fields),
         retention={status: _decode_retention(kept[status], partitions) for status in sorted(kept)},
+        record_deliveries="record_deliveries" in texts,
         triggers=decode_triggers(stored.get("t")),
         generation=int(texts.get("generation", 0)),
     )
@@ -193,7 +196,7 @@ def _encode_lock(value: object, pointer: str, _: int) -> str:
     return str(lock_ms)
 
 
-def _encode_pause(value: object, pointer: str, _: int) -> str | None:
+def _encode_flag(value: object, pointer: str, _: int) -> str | None:
     if not isinstance(value, bool):
         raise Invalid.at(pointer, "expected true or false")
     return "1" if value else None
@@ -251,10 +254,11 @@ _ENCODERS: dict[str, tuple[str, str, Any]] = {
     "max_attempts": ("maxAttempts", "max_attempts", _encode_attempts),
     "lock_for": ("lockFor", "lock_ms", _encode_lock),
     "backoff": ("backoff", "backoff", lambda value, pointer, _: encode_backoff(value, pointer)),
-    "paused": ("paused", "paused", _encode_pause),
+    "paused": ("paused", "paused", _encode_flag),
     "max_length": ("maxLength", "length_max", _encode_length),
     "indexes": ("indexes", f"{_INDEX}*", _encode_indexes),
     "retention": ("retention", f"{_KEEP}*", _encode_retention),
+    "record_deliveries": ("recordDeliveries", "record_deliveries", _encode_flag),
     "trigger_urls": ("triggerUrls", "t", lambda value, pointer, _: read_triggers(value, pointer, EVENTS)),
 }
 """Argument -> how the setting is called outside, its field in the store (or what its fields begin with, and ``*``), and

@@ -16,6 +16,7 @@ from hookline.keys import PARTITIONS_MAX
 
 _ORIGIN = re.compile(r"\*|https?://[^/\s,?#@]+", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._:/@-]{1,128}", re.ASCII)
+_PROXY = re.compile(r"https?://([^\s/?#@]+@)?[^\s/?#@]+(:\d{1,5})?/?", re.ASCII)
 LEVELS = ("debug", "info", "warning", "error")
 STORE_SCHEMES = ("redis://", "rediss://", "unix://")
 ROLES = ("api", "relay", "orchestrator")
@@ -151,11 +152,17 @@ class Settings:
     loop_limit: int = _setting(
         120, "webhooks of one item to one URL in a minute; each beyond waits 10 s, for it may be a loop; 0: no limit", 0
     )
-    deliveries_keep_completed: float = _setting(86_400.0, "how long a delivery that succeeded at a retry is told of", 0)
+    deliveries_keep_completed: float = _setting(86_400.0, "how long a delivery that succeeded is told of", 0)
     deliveries_keep_failed: float = _setting(2_592_000.0, "how long a failed or cancelled delivery is kept", 0)
     egress_allow: tuple[str, ...] = _setting(
         (),
         "networks (CIDR) that webhooks may reach beyond the public ones, and loopback if the server listens there",
+    )
+    egress_proxy: str | None = _setting(
+        None,
+        "http:// or https:// URL of a forward proxy that webhooks go through: it must refuse private addresses; none:"
+        " they go straight",
+        secret=True,
     )
     log_format: str = _setting(
         "text", "log lines as text, or as json objects", section="Observation", choices=("text", "json")
@@ -211,6 +218,8 @@ def _flaws(setting: Field[Any], value: Any) -> Iterator[str]:
         yield f"expected URLs, separated by commas, that each begin with one of {schemes} (a comma within: %2C)"
     elif setting.name == "egress_allow" and not all(map(_is_network, value)):
         yield "expected networks such as 10.1.0.0/16, separated by commas"
+    elif setting.name == "egress_proxy" and value is not None and not _PROXY.fullmatch(value):
+        yield "expected the URL of a proxy such as http://proxy.example:3128, without a path"
     elif setting.name == "cors_origins" and not all(map(_ORIGIN.fullmatch, value)):
         yield "expected origins such as https://app.example, separated by commas, or *"
     elif setting.name == "roles" and not (value and set(value) <= set(ROLES)):

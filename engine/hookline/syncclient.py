@@ -225,6 +225,7 @@ class SyncClient(Http):
         max_length: object = UNSET,
         indexes: object = UNSET,
         retention: object = UNSET,
+        record_deliveries: object = UNSET,
         trigger_urls: object = UNSET,
     ) -> KeySettings:
         """Change settings of a key -> what holds then. None brings a default back, what is not named stays.
@@ -240,6 +241,7 @@ class SyncClient(Http):
             "max_length": max_length,
             "indexes": indexes,
             "retention": retention,
+            "record_deliveries": record_deliveries,
             "trigger_urls": trigger_urls,
         }
         return self._drive(flow.configure(key, given))

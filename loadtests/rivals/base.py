@@ -1,8 +1,9 @@
 """What every adapter in Python is: ``<adapter>.py <store URL> <mode> <jobs>``, run by the Python of that rival alone.
 
 Modes: ``single``, ``bulk`` (100 a call), ``hundred`` (100 at once) and ``fill`` enqueue; ``pace`` enqueues one every
-20 ms; ``work`` runs the rival's own worker until stdin ends, and says on stdout how many jobs it has run, in the end
-how long that took. A job is 200 characters, of which the first say when it was enqueued. Standard library only.
+20 ms; ``empty`` forgets all; ``work`` runs the rival's own worker until stdin ends, and says on stdout how many jobs it
+has run, in the end how long that took. A job is 200 characters, of which the first say when it was enqueued. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ class Rival:
 
     enqueue_many: Callable[[Sequence[str]], Any] | None = None
 
+    def empty(self) -> Any:
+        """Forget all jobs, where no command of the store does."""
+        raise NotImplementedError
+
     def open(self, url: str) -> Any:
         """Connect for enqueueing."""
         raise NotImplementedError
@@ -51,6 +56,7 @@ class Rival:
         raise NotImplementedError
 
 
+_out = 1
 _latencies: list[float] = []
 _first = 0.0
 _last = 0.0
@@ -78,17 +84,21 @@ def handled(text: str) -> None:
     _latencies.append(now - int(text[:STAMP]) / 1e9)
 
 
+def _say(value: object) -> None:
+    with open(_out, "w", closefd=False) as out:
+        out.write(json.dumps(value) + "\n")
+
+
 def _tell() -> None:
     """Say how far it is, until stdin ends; then the rest, and end."""
     said = -1
     while not select.select([sys.stdin], [], [], TELL_S)[0]:
         if len(_latencies) != said:
             said = len(_latencies)
-            os.write(1, f"{said}\n".encode())
+            _say(said)
     cpu = _cpu_s() - _cpu
     told = {"handled": len(_latencies), "first": _first, "last": _last, "cpu": cpu, "latencies": sorted(_latencies)}
-    sys.stdout.write(json.dumps(told) + "\n")
-    sys.stdout.flush()
+    _say(told)
     os._exit(0)
 
 
@@ -128,15 +138,17 @@ async def _run(rival: Rival, url: str, mode: str, jobs: int) -> None:
         return
     await _awaited(rival.open(url))
     began, cpu = time.perf_counter(), time.process_time()
-    await _enqueue(rival, mode, jobs)
+    await (_awaited(rival.empty()) if mode == "empty" else _enqueue(rival, mode, jobs))
     elapsed = time.perf_counter() - began
-    sys.stdout.write(json.dumps({"elapsed": elapsed, "cpu": time.process_time() - cpu}) + "\n")
-    sys.stdout.flush()
+    _say({"elapsed": elapsed, "cpu": time.process_time() - cpu})
     os._exit(0)
 
 
 def main(rival: Rival) -> None:
-    """Do what the arguments say."""
+    """Do what the arguments say; what the rival prints itself goes to stderr."""
+    global _out
+    _out = os.dup(1)
+    os.dup2(2, 1)
     url, mode, jobs = sys.argv[1], sys.argv[2], int(sys.argv[3])
     if mode == "work" and not inspect.iscoroutinefunction(rival.work):
         threading.Thread(target=_tell, daemon=True).start()

@@ -90,7 +90,10 @@ RIVALS = (
     ),
     Rival("tarsk", "at least once (leases return); no results", ("tarsk-redis",)),
     Rival(
-        "repid", "at least once (idle stream entries are claimed again, as set here)", ("repid[redis]", "uvloop"), False
+        "repid",
+        "at least once (idle stream entries are claimed again, as set here)",
+        ("repid[redis]", "typing-extensions", "uvloop"),
+        False,
     ),
     Rival(
         "pydocket",

@@ -114,7 +114,7 @@ async def stored(rival: Rival, fsync: str) -> AsyncIterator[Store]:
             return
         lines = [f"port {port}", "bind 127.0.0.1"]
         async with EmbeddedStore(Path(directory, "data"), fsync=fsync, extra_config=lines) as store:
-            yield Store(f"redis://127.0.0.1:{port}", store.pid, ["FLUSHALL"])
+            yield Store(f"redis://127.0.0.1:{port}", store.pid, ["FLUSHALL", "SYNC"])
 
 
 def _command(rival: Rival, store: Store, mode: str, jobs: int) -> list[str]:
@@ -171,26 +171,18 @@ class Measuring:
         return self.figures
 
     async def _enqueue(self, mode: str) -> None:
-        await self._store.clear()
+        await self._clear()
         jobs = self._jobs if mode != "single" else min(self._jobs, 1000)
         told = await self._run(mode, jobs)
         self.figures.rates[mode] = jobs / told["elapsed"]
         self.figures.cpu[f"{mode} client"] = told["cpu"] / jobs * 1e6
         self.figures.cpu[f"{mode} store"] = told["store"] / jobs * 1e6
-        await self._empty()
 
-    async def _empty(self) -> None:
-        """What can't be cleared is worked off, until there was nothing for half a second."""
-        if self._rival.name != "beanstalkd":
-            return
-        worker = await _started(self._rival, self._store, "work", 0, self._log)
-        if worker.stdout and worker.stdin:
-            with suppress(TimeoutError):
-                while True:
-                    async with asyncio.timeout(0.5):
-                        await worker.stdout.readline()
-            worker.stdin.close()
-        await worker.wait()
+    async def _clear(self) -> None:
+        """Forget all jobs; where the store can't at once, the adapter does."""
+        await self._store.clear()
+        if self._rival.name == "beanstalkd":
+            await self._run("empty", 0)
 
     async def _run(self, mode: str, jobs: int) -> dict[str, Any]:
         before = self._store.cpu()
@@ -202,7 +194,7 @@ class Measuring:
                 process.kill()
 
     async def _drain(self, _: str) -> None:
-        await self._store.clear()
+        await self._clear()
         empty = await self._store.memory()
         await self._run("fill", self._jobs)
         await self._settled()
@@ -259,7 +251,7 @@ class Measuring:
                     worker.kill()
 
     async def _pace(self, _: str) -> None:
-        await self._store.clear()
+        await self._clear()
         (share,) = await self._work(0, PACED)
         latencies = share["latencies"]
         self.figures.latency = {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from greenstalk import Client
+import contextlib
+import threading
+
+from greenstalk import Client, TimedOutError
 
 from base import Rival, handled, main
 
@@ -11,17 +14,26 @@ class Beanstalkd(Rival):
     def open(self, url: str) -> None:
         host, port = url.removeprefix("beanstalk://").split(":")
         self.address = (host, int(port))
-        self.client = Client(self.address)
+        self.local = threading.local()
 
     def enqueue(self, text: str) -> None:
-        self.client.put(text)
+        if not hasattr(self.local, "client"):
+            self.local.client = Client(self.address)  # one serves one thread
+        self.local.client.put(text)
+
+    def empty(self) -> None:
+        client = Client(self.address)
+        with contextlib.suppress(TimedOutError):
+            while True:
+                client.delete(client.reserve(timeout=0))
 
     def work(self, url: str) -> None:
         self.open(url)
+        client = Client(self.address)
         while True:
-            job = self.client.reserve()
+            job = client.reserve()
             handled(job.body)
-            self.client.delete(job)
+            client.delete(job)
 
 
 if __name__ == "__main__":

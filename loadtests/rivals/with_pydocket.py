@@ -15,7 +15,7 @@ async def job(text: str) -> None:
 
 class Pydocket(Rival):
     async def open(self, url: str) -> None:
-        self.docket = Docket(name="jobs", url=f"{url}/0")
+        self.docket = Docket(name="jobs", url=f"{url}/0?max_connections=500")
         await self.docket.__aenter__()
         self.docket.register(job)
 

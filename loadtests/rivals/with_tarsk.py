@@ -15,11 +15,14 @@ from tarsk._cli import main as tarsk
 from base import WORKER_CONCURRENCY, Rival, handled, main
 
 TELLS = "RIVALS_TELLS"
-app = App(broker=os.environ.get("TARSK_BROKER"))
+if __name__ == "__main__":
+    os.environ["TARSK_BROKER"] = f"{sys.argv[1]}/0"  # its children have it from there, as the app has
+    os.chdir(Path(__file__).parent)
+app = App(broker=os.environ["TARSK_BROKER"])
 _line = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
 
-@app.task(queue="default")
+@app.task(name="job", queue="default")
 async def job(text: str) -> None:
     _line.sendto(text.encode(), ("127.0.0.1", int(os.environ[TELLS])))
 
@@ -50,8 +53,4 @@ class Tarsk(Rival):
 
 
 if __name__ == "__main__":
-    if "TARSK_BROKER" not in os.environ:
-        os.environ["TARSK_BROKER"] = f"{sys.argv[1]}/0"
-        os.chdir(Path(__file__).parent)
-        os.execv(sys.executable, [sys.executable, *sys.argv])  # the app reads its environment once
     main(Tarsk())

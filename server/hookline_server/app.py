@@ -31,6 +31,7 @@ from hookline_server.routes import (
     keys,
     metrics,
     orchestrations,
+    schedules,
     triggers,
     workers,
 )
@@ -46,6 +47,7 @@ ROUTES: list[Route] = [
         *bulk.routes,
         *commands.routes,
         *orchestrations.routes,
+        *schedules.routes,
         *workers.routes,
         *keys.routes,
         *deliveries.routes,

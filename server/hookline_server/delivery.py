@@ -36,6 +36,8 @@ class Deliveries:
     ) -> None:
         """Write a delivery into its lane, where it waits for ``delay`` seconds; or with another ``status``.
 
+        Of one that is ``completed`` no more is written than is told of it.
+
         Its webhook-id names it, so that a second time changes nothing.
 
         Raises:
@@ -45,11 +47,12 @@ class Deliveries:
         await self._prepare(delivery)
         values: dict[str, Any] = {
             "s": status or ("scheduled" if delay else "not_started"),
-            "c": codec.pack(delivery.content()),
-            "t": delivery.sealed(),
+            "c": codec.pack(delivery.receipt() if status == "completed" else delivery.content()),
             "a": str(len(attempts)),
             "ma": str(len(self.schedule(delivery)) + 1),
         }
+        if status != "completed":
+            values["t"] = delivery.sealed()
         told = {**delivery.facts(), "attempt_log": list(attempts)}
         values |= {f"m:{name}": codec.pack(value) for name, value in told.items()}
         if delay and not status:
@@ -107,7 +110,8 @@ class Deliveries:
     ) -> Outcome:
         """Note what came of an attempt at a kept delivery.
 
-        One that succeeded at its first attempt is gone; one that had failed leaves a record without its payload.
+        One that succeeded at its first attempt is gone, unless its key wants it recorded; else it leaves a record
+        without its payload.
 
         Raises:
             Unavailable, OutcomeUnknown
@@ -115,11 +119,11 @@ class Deliveries:
         calls, token = self._datastore.calls, item.token or ""
         log = [*item.metadata.get("attempt_log", ()), attempt][-ATTEMPTS_KEPT:]
         told: dict[str, Any] = {"attempt_log": log}
-        if answer.ok and len(log) == 1:
+        if answer.ok and len(log) == 1 and not item.content.get("record"):
             call = calls.delete(item.key, item.sort_field, token=token, triggers=False, reserved=True)
         elif answer.ok or final:
             told |= {"status": "completed"} if answer.ok else {"status": "failed", "last_error": explain(answer)}
-            record = {name: value for name, value in item.content.items() if name != "payload"}
+            record = {name: value for name, value in item.content.items() if name not in ("payload", "record")}
             rest: dict[str, Any] = {"content": record, "trigger_urls": None} if answer.ok else {}
             call = calls.update(
                 item.key, item.sort_field, metadata=told, token=token, triggers=False, reserved=True, **rest

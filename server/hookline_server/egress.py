@@ -5,6 +5,7 @@ So a name is resolved once per connection, every address of the answer is checke
 a checked address, with Host and SNI still the name. The check stands in two places: :class:`_CheckedResolver`
 refuses a name if any of its addresses is refused, and :meth:`Egress._socket`, which sees each address just
 before it is dialled, refuses what came past the resolver, as literal addresses do: aiohttp resolves none.
+Through a forward proxy it is that which resolves and dials: here, addresses and names of this machine are refused.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ class Answer:
     """What came of one post. Nothing in it repeats what we sent as a secret.
 
     ``error`` is None or one word: ``invalid_request`` (URL or header), ``dns``, ``refused_address``,
-    ``connect``, ``tls``, ``timeout`` (the deadline), ``disconnected``, ``protocol`` (no HTTP), ``redirect``
-    (any 3xx), ``too_large``.
+    ``connect``, ``tls``, ``proxy`` (it cannot be reached, or lets nothing pass), ``timeout`` (the deadline),
+    ``disconnected``, ``protocol`` (no HTTP), ``redirect`` (any 3xx), ``too_large``.
     """
 
     status: int | None
@@ -113,7 +114,8 @@ class Egress:
 
     Args:
         allow: networks that may be reached although they are not public.
-        allow_loopback: the same for 127.0.0.0/8 and ::1.
+        allow_loopback: the same for 127.0.0.0/8 and ::1; not through a proxy, whose loopback is not ours.
+        proxy: the URL of a forward proxy that all posts go through.
         deadline: seconds for all of one post, from the lookup to the last byte; waiting for one of the
             ``connections`` counts too.
         answer_max: bytes of a body, as they come over the wire, after which the connection is closed.
@@ -133,6 +135,7 @@ class Egress:
         *,
         allow: Sequence[Network] = (),
         allow_loopback: bool = False,
+        proxy: str | None = None,
         deadline: float = 15.0,  # Standard Webhooks advises 15 to 30 s
         answer_max: int = 65536,
         forbidden: Collection[tuple[str, int]] = (),
@@ -142,12 +145,15 @@ class Egress:
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._allow = tuple(allow)
-        self._allow_loopback = allow_loopback
+        self._allow_loopback = allow_loopback and proxy is None
+        self._proxy = proxy
         self._deadline = deadline
         self._answer_max = answer_max
         self._forbidden = {(ip_address(host), port) for host, port in forbidden}
         self._forbidden_ports = {port for host, port in self._forbidden if host.is_unspecified}
-        self._resolver = _CheckedResolver(resolver or _SystemResolver(), self._refuses)
+        # Through a proxy nothing else is dialled, and whoever runs the server has named it.
+        self._refuses_to_dial = self._refuses if proxy is None else _nothing
+        self._resolver = _CheckedResolver(resolver or _SystemResolver(), self._refuses_to_dial)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 resolver=self._resolver,
@@ -182,16 +188,23 @@ class Egress:
         excerpt = ""
         try:
             check_url(url)
+            if self._proxy and self._refuses_to_ask(URL(url)):
+                raise RefusedAddress
             async with (
                 asyncio.timeout(self._deadline),
                 # BytesIO, as aiohttp warns of plain bytes above 1 MiB, which it would write in one piece
                 self._session.post(
-                    url, data=io.BytesIO(body), headers=headers, allow_redirects=False, trace_request_ctx=timing
+                    url,
+                    data=io.BytesIO(body),
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                    trace_request_ctx=timing,
                 ) as response,
             ):
                 status, timing.first_byte = response.status, timing.now()
                 wish = response.headers.get("webhook-delivery")
-                redact = partial(_redacted, secrets=_secrets(url, headers, secrets))
+                redact = partial(_redacted, secrets=_secrets(url, headers, [*secrets, *_login(self._proxy)]))
                 if (value := response.headers.get("Retry-After")) is not None:
                     retry_after = redact(value)
                 content, complete = await self._read(response)
@@ -225,9 +238,20 @@ class Egress:
     def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
         """The socket for one connection attempt; aiohttp connects it to just this address."""
         family, kind, protocol, _, (host, port, *_) = info
-        if self._refuses(host, port):
+        if self._refuses_to_dial(host, port):
             raise RefusedAddress
         return socket.socket(family, kind, protocol)
+
+    def _refuses_to_ask(self, url: URL) -> bool:
+        """Whether the proxy is not to be asked for a host: an address, in any of its forms, that is refused here."""
+        host = (url.raw_host or "").rstrip(".").lower()
+        if host == "localhost" or host.endswith(".localhost"):
+            return True
+        try:
+            found = socket.getaddrinfo(host, url.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        except (OSError, UnicodeError):
+            return False  # a name
+        return any(self._refuses(str(address[0]), url.port or 0) for *_, address in found)
 
     def _refuses(self, host: str, port: int) -> bool:
         try:
@@ -239,6 +263,16 @@ class Egress:
             or any((face, port) in self._forbidden for face in faces(address))
             or (port in self._forbidden_ports and any(face.is_loopback for face in faces(address)))
         )
+
+
+def _nothing(_host: str, _port: int) -> bool:
+    return False
+
+
+def _login(proxy: str | None) -> list[str]:
+    """What of a proxy's URL is secret."""
+    url = URL(proxy or "")
+    return [word for word in (url.user, url.password) if word]
 
 
 def _timed() -> aiohttp.TraceConfig:
@@ -302,10 +336,13 @@ class _SystemResolver(AbstractResolver):
 
 def _kind(trouble: Exception) -> str:
     """The word for what went wrong; the order matters, as aiohttp's errors inherit from one another."""
-    if isinstance(trouble, aiohttp.ClientConnectorError) and isinstance(trouble.os_error, RefusedAddress):
+    cause = trouble.os_error if isinstance(trouble, aiohttp.ClientConnectorError) else trouble
+    if isinstance(cause, RefusedAddress):
         return "refused_address"
     words: tuple[tuple[type[Exception], str], ...] = (
         (TimeoutError, "timeout"),
+        (aiohttp.ClientHttpProxyError, "proxy"),
+        (aiohttp.ClientProxyConnectionError, "proxy"),
         (aiohttp.ClientConnectorDNSError, "dns"),
         (aiohttp.ClientSSLError, "tls"),
         (aiohttp.ClientConnectorError, "connect"),

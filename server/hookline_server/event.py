@@ -60,6 +60,8 @@ class Delivery:
     token: str
     trace: str = ""
     """The ``traceparent`` of the request that made the change, if it had one."""
+    record: bool = False
+    """Whether it is told of also where it succeeds at once."""
 
     @property
     def stream_id(self) -> str:
@@ -98,11 +100,18 @@ class Delivery:
     def content(self) -> dict[str, Any]:
         """What the lane's item shows of it. API key and token stay out: they are kept with its sealed triggers."""
         return {
+            **self.receipt(),
+            "payload": self.payload,
+            **({"traceparent": self.trace} if self.trace else {}),
+            **({"record": True} if self.record else {}),
+        }
+
+    def receipt(self) -> dict[str, Any]:
+        """What is left of it once it has succeeded."""
+        return {
             "url": self.target.url,
             "webhookId": self.webhook_id,
             "source": {"key": self.source_key, "sortField": self.source_sort_field},
-            "payload": self.payload,
-            **({"traceparent": self.trace} if self.trace else {}),
         }
 
     def facts(self) -> dict[str, Any]:
@@ -133,6 +142,7 @@ def from_lane(content: dict[str, Any], sealed_triggers: bytes) -> Delivery:
         Target(url.decode(), sealed_key, any(more[:1]), _options(more)),
         token.decode(),
         content.get("traceparent", ""),
+        content.get("record", False),
     )
 
 
@@ -151,6 +161,7 @@ def from_outbox(namespace: str, partition: int, stream_id: str, entry: dict[str,
             Target(url.decode(), sealed, any(more[:1]), _options(more)),
             token,
             trace,
+            "record" in entry,
         )
         for url, sealed, _, *more in codec.unpack_answer(entry["triggers"])
     ]

@@ -6,7 +6,7 @@ expected in its own words; the document may promise less than the engine takes, 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -120,6 +120,12 @@ Backoff = Annotated[
         },
     ),
 ]
+CatchUp = Annotated[
+    Literal["skip", "one", "all"],
+    Meta(
+        description="What becomes of ticks at which no server was there: nothing, one item for the last, or one each."
+    ),
+]
 Error = Annotated[str, Meta(description="Why it failed, kept as `last_error`.")]
 Time = Annotated[str, Meta(description="RFC 3339, UTC.", extra_json_schema={"format": "date-time"})]
 
@@ -134,6 +140,7 @@ MaxAttempts = _described(
 )
 LockFor = _described("How long a claim holds.", {"pattern": f"^{_DURATION}$", **_SECONDS}, "number", "string")
 Paused = _described("No claims until it is resumed.", {}, "boolean")
+RecordDeliveries = _described("Webhooks that succeed at once are told of as well.", {}, "boolean")
 MaxLength = _described("As many items the key may hold.", {"minimum": 1, "maximum": LENGTH_MAX}, "integer")
 Indexes = _described(
     "Metadata fields by which queries are answered, and of which kind their values are.",

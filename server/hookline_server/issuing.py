@@ -66,7 +66,19 @@ async def revoke(settings: Settings, key_id: str, say: Say) -> None:
 
 @asynccontextmanager
 async def _keyring(settings: Settings, *, fresh: bool = False) -> AsyncIterator[Keyring]:
-    """The API keys of the store that is meant. For a store that is named, a new secret would not be its servers'."""
+    async with opened(settings, fresh=fresh) as (connection, secrets):
+        yield Keyring(connection, secrets)
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, fresh: bool = False) -> AsyncIterator[tuple[Connection, SecretBox]]:
+    """The store that is meant, and the installation's secret.
+
+    For a store that is named, a new one would not be its servers'.
+
+    Raises:
+        Invalid, Incompatible, Unavailable
+    """
     if settings.store_url and settings.secret_key is None and not (settings.data / SECRET_FILE).exists():
         raise Unavailable(
             f"there is no secret in {settings.data} yet: name the servers' --data, set their HOOKLINE_SECRET_KEY, or"
@@ -76,7 +88,7 @@ async def _keyring(settings: Settings, *, fresh: bool = False) -> AsyncIterator[
         connection = Connection(url, settings)
         try:
             await connection.open()
-            yield Keyring(connection, SecretBox(load_key(settings.secret_key, settings.data)))
+            yield connection, SecretBox(load_key(settings.secret_key, settings.data))
         finally:
             await connection.close()
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from urllib.parse import urlsplit
 
 from hookline import Datastore, SecretBox, Settings
 from hookline.errors import HooklineError, Incompatible
@@ -31,6 +32,7 @@ from hookline_server.web import WebServer
 from hookline_server.wire import configure
 
 Say = Callable[[str], None]
+STORE_PORT = 6379
 OTHER_FILES = 512
 """Files that are open besides the connections of clients: those to the store and to receivers of webhooks, and some."""
 
@@ -72,7 +74,7 @@ class Process:
                 await stack.enter_async_context(_exporting())
             secrets = SecretBox(load_key(settings.secret_key, settings.data))
             datastore = await stack.enter_async_context(Datastore(self.store_url, settings, secrets))
-            egress = _egress(settings, self.listener)
+            egress = _egress(settings, self.listener, self.store_url)
             stack.push_async_callback(egress.close)
             namespaces = await stack.enter_async_context(Namespaces(datastore, partial(self._work, egress)))
             work = [*self._work(egress, datastore), namespaces.run()]
@@ -84,7 +86,7 @@ class Process:
                 stack.push_async_callback(gate.close)
                 work.append(gate.run())
                 server = self._server(datastore, gate, egress, namespaces, stop, started)
-            _tune(settings)
+            tune(settings)
             serving = [server.serve(sockets=[self.listener])] if server and self.listener else []
             async with beside(stop, *work, *serving) as tasks:
                 if not server:
@@ -163,7 +165,7 @@ async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces, sa
     return Gate(keyring, namespaces.open, home=settings.namespace, unguarded=unguarded)
 
 
-def _tune(settings: Settings) -> None:
+def tune(settings: Settings) -> None:
     """Make the process one that serves many."""
     # Less often, and not what lives as long as the process: 5 to 10 % of a request's time (loadtests).
     gc.collect()
@@ -178,15 +180,34 @@ def _tune(settings: Settings) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
-def _egress(settings: Settings, listener: socket.socket | None) -> Egress:
-    # Our own API on every loopback address, as a ban.
-    own = [("0.0.0.0", listener.getsockname()[1])] if listener else []  # noqa: S104
+def _egress(settings: Settings, listener: socket.socket | None, store_url: str) -> Egress:
+    own = [listener.getsockname()[:2]] if listener else []
     return Egress(
         allow=[ipaddress.ip_network(network) for network in settings.egress_allow],
         allow_loopback=is_loopback(settings.host),
+        proxy=settings.egress_proxy,
         deadline=settings.delivery_timeout,
-        forbidden=own,
+        forbidden={pair for host, port in [*own, *_stores(store_url)] for pair in _forbidden(host, port)},
     )
+
+
+def _stores(store_url: str) -> Iterator[tuple[str, int]]:
+    """Host and port of each store that is named."""
+    for url in map(urlsplit, store_url.split(",")):
+        if url.hostname:
+            yield url.hostname, url.port or STORE_PORT
+
+
+def _forbidden(host: str, port: int) -> Iterator[tuple[str, int]]:
+    """What must not be posted to: each address of one of our own hosts; of this machine every loopback address."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return  # nobody reaches it by this name either
+    for *_, (address, *_) in found:
+        yield str(address), port
+        if ipaddress.ip_address(address).is_loopback:
+            yield "0.0.0.0", port  # noqa: S104 - as a ban
 
 
 def is_loopback(host: str) -> bool:

@@ -198,6 +198,8 @@ class Relay:
             return
         answer, attempt = await self._attempt(lane, delivery)
         if answer.ok:
+            if delivery.record:
+                await self._deliveries.keep(delivery, [attempt], status="completed")
             await self._pass_on(delivery)
             return
         delay = delay_after(1, self._deliveries.schedule(delivery))
@@ -292,7 +294,11 @@ class Relay:
             EVENT.set(item.sort_field)
             lane.look((item.locked_until_ms or 0) / 1000)  # should it fail, it can be claimed again then
             with Surviving(log, f"delivery {item.sort_field}"):
-                delivery = kept.read(item)
+                try:
+                    delivery = kept.read(item)
+                except Exception:
+                    lane.withdraw()
+                    raise
                 if delivery.target.options.ordered and await self._is_early(lane, item, delivery):
                     return
                 answer, attempt = await self._attempt(lane, delivery, begun=True)
@@ -345,8 +351,10 @@ class Relay:
             lane.begin(now)
         try:
             answer = await self._sender.post(delivery)
-        finally:
-            lane.end()
+        except BaseException:
+            lane.withdraw()
+            raise
+        lane.end()
         with Surviving(log, f"what is stored of endpoint {lane.endpoint.id}"):
             await self._health.note(lane, delivery.target, answer)
         return answer, attempt_of(answer, round(now * 1000))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from hookline import Datastore, codec, trace
 from hookline.figures import Family
 from hookline_server.egress import Answer, Egress
 from hookline_server.event import Delivery
 from hookline_server.signature import read_secret, sign
+from hookline_server.signing import Signer
 
 _IN_FLIGHT = Family("gauge", "hookline_deliveries_in_flight", "Webhooks being posted now", ("namespace",))
 _ATTEMPTS = Family(
@@ -27,15 +29,19 @@ class Sender:
         self._egress = egress
         self._namespace = datastore.settings.namespace
         self._secrets = datastore.secrets
-        self._secret = datastore.secrets.derive(f"webhook-signing:{self._namespace}")
+        self._signer = Signer(datastore)
 
     async def post(self, delivery: Delivery) -> Answer:
-        """Make one attempt. Whatever is wrong with it ends in an answer."""
+        """Make one attempt. Whatever is wrong with it ends in an answer.
+
+        Raises:
+            Unavailable: the store, of which it asks now and then which secrets sign.
+        """
         _IN_FLIGHT.add(self._namespace)
         try:
             attributes = {"http.request.method": "POST", "hookline.event": delivery.webhook_id}
             with trace.span("POST", "client", trace.PARENT.get() or delivery.trace, attributes) as note:
-                headers = self._headers(delivery, body := delivery.body())
+                headers = self._headers(delivery, body := delivery.body(), await self._signing(delivery))
                 answer = await self._egress.post(delivery.target.url, body, headers, secrets=[delivery.token])
                 note(_described(answer))
         except ValueError as error:
@@ -47,9 +53,9 @@ class Sender:
         _DURATION.observe(answer.duration_ms / 1000, self._namespace)
         return answer
 
-    def _headers(self, delivery: Delivery, body: bytes) -> dict[str, str]:
+    def _headers(self, delivery: Delivery, body: bytes, secrets: Sequence[bytes]) -> dict[str, str]:
         timestamp = int(time.time())
-        signatures = [sign(secret, delivery.webhook_id, timestamp, body) for secret in self._signing(delivery)]
+        signatures = [sign(secret, delivery.webhook_id, timestamp, body) for secret in secrets]
         headers = {
             "Content-Type": delivery.media_type,
             "webhook-id": delivery.webhook_id,
@@ -63,11 +69,11 @@ class Sender:
             headers["traceparent"] = parent
         return headers
 
-    def _signing(self, delivery: Delivery) -> list[bytes]:
+    async def _signing(self, delivery: Delivery) -> Sequence[bytes]:
         """The secrets that sign a delivery: its trigger's, or the namespace's."""
         sealed = delivery.target.options.sealed
         if not sealed:
-            return [self._secret]
+            return await self._signer.secrets()
         return [read_secret(self._open(delivery, secret)) for secret in sealed]
 
     def _open(self, delivery: Delivery, sealed: bytes) -> str:

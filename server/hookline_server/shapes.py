@@ -226,6 +226,7 @@ class Settings(Shape):
     max_length: int | None
     indexes: dict[str, Literal["number", "string", "time"]]
     retention: dict[str, Kept]
+    record_deliveries: bool
     trigger_urls: list[Trigger]
     generation: Annotated[int, Meta(ge=0, description="Counts the changes of the settings.")]
     building: dict[str, Build] | UnsetType = UNSET
@@ -273,36 +274,6 @@ class Keys(Shape):
     """A page of keys, in order of their names."""
 
     keys: list[KeyCounts]
-    cursor: str | None
-
-
-class LastRun(Shape):
-    """How a rule fared."""
-
-    at: Time
-    claimed: Count | UnsetType = UNSET
-    error: str | UnsetType = UNSET
-
-
-class StoredOrchestration(Shape):
-    """A stored rule, and when it runs."""
-
-    name: str
-    key: Key
-    where: Filters
-    limit: int
-    every: Duration | None
-    lock_for: Duration
-    next_run: Time | None
-    last_run: LastRun | None
-    version: Version
-    updated_at: Time
-
-
-class Orchestrations(Shape):
-    """The rules, in order of name."""
-
-    items: list[StoredOrchestration]
     cursor: str | None
 
 

@@ -25,6 +25,8 @@ ROWS_MAX = 20
 SHOWN = {"not_started": "waiting", "scheduled": "scheduled", "started": "started", "completed": "completed"}
 SHOWN |= {"failed": "failed", "cancelled": "cancelled", "other": "other"}
 """Statuses as columns."""
+ALWAYS = ("waiting", "started", "completed", "done/s", "oldest")
+"""Columns that are there even if they say nothing; the others only if they do, so that 80 columns do mostly."""
 
 
 @dataclass
@@ -133,20 +135,21 @@ def _keys(look: Vitals) -> list[RenderableType]:
     if not look.keys:
         return [Text("no items")] if all(look.stores.values()) else []
     several = len({key.namespace for key in look.keys}) > 1
-    table = _table(
-        ["namespace"] * several + ["key"], [*SHOWN.values(), "done/s", "oldest", "expired", "lost", "refused"]
-    )
-    for key in look.keys[:ROWS_MAX]:
-        table.add_row(*[key.namespace] * several, key.key + " (paused)" * key.paused, *_figures(key))
+    rows = [_figures(key) for key in look.keys[:ROWS_MAX]]
+    shown = [name for name in rows[0] if name in ALWAYS or any(row[name] not in ("", "0") for row in rows)]
+    table = _table(["namespace"] * several + ["key"], shown)
+    for key, row in zip(look.keys, rows, strict=False):
+        table.add_row(*[key.namespace] * several, key.key + " (paused)" * key.paused, *(row[name] for name in shown))
     left_out = look.keys_left_out + max(0, len(look.keys) - ROWS_MAX)
     return [table, *([Text(f"and {left_out:,} more keys")] if left_out else [])]
 
 
-def _figures(key: KeyVitals) -> list[str]:
-    counts = [f"{key.statuses.get(status, 0):,}" for status in SHOWN]
+def _figures(key: KeyVitals) -> dict[str, str]:
+    """What is told of a key, by the name of its column."""
+    counts = {name: f"{key.statuses.get(status, 0):,}" for status, name in SHOWN.items()}
     done = "" if key.completed is None else f"{key.completed:,.1f}"
-    locks = [f"{key.locks[word]:,}" for word in ("expired", "lost", "refused")]
-    return [*counts, done, _duration(key.oldest) if key.claimable else "", *locks]
+    locks = {word: f"{key.locks[word]:,}" for word in ("expired", "lost", "refused")}
+    return {**counts, "done/s": done, "oldest": _duration(key.oldest) if key.claimable else "", **locks}
 
 
 def _workers(workers: Sequence[Presence]) -> list[RenderableType]:

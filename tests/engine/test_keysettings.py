@@ -23,7 +23,13 @@ def settings(tmp_path: Path) -> Settings:
     return replace(Settings(), data=tmp_path, call_timeout=2.0, partitions=PARTITIONS)
 
 
-SHOWN = {"max_attempts": "maxAttempts", "lock_for": "lockFor", "max_length": "maxLength", "trigger_urls": "triggerUrls"}
+SHOWN = {
+    "max_attempts": "maxAttempts",
+    "lock_for": "lockFor",
+    "max_length": "maxLength",
+    "record_deliveries": "recordDeliveries",
+    "trigger_urls": "triggerUrls",
+}
 seal = partial(encode_triggers, secrets=SecretBox(bytes(32)), owner=b"")
 
 
@@ -42,6 +48,7 @@ def outside(changes: dict[str, Any]) -> dict[str, Any]:
         ({"backoff": "30s"}, {}),
         ({"backoff": ["1s", "10s", 60]}, {"backoff": ["1s", "10s", "1m"]}),
         ({"backoff": {"first": "1s", "longest": "2h"}}, {}),
+        ({"record_deliveries": True}, {}),
         ({"max_length": 8}, {}),
         ({"max_length": 9}, {"max_length": 12}),
         ({"indexes": {}}, {}),
@@ -64,15 +71,26 @@ def test_round_trip(changes: dict[str, Any], shown: dict[str, Any]) -> None:
     fields = {name.encode(): value if isinstance(value, bytes) else value.encode() for name, value in values.items()}
     defaults = {
         "maxAttempts": 10, "lockFor": "10m", "backoff": {"first": "5s", "longest": "1h"}, "paused": False,
-        "maxLength": None, "indexes": {}, "retention": {}, "triggerUrls": [], "generation": 0,
+        "maxLength": None, "indexes": {}, "retention": {}, "recordDeliveries": False, "triggerUrls": [],
+        "generation": 0,
     }  # fmt: skip
     assert decode_settings(fields, PARTITIONS).to_dict() == defaults | outside(changes | shown)
     assert len(gone) == len(changes)
 
 
 def test_none_brings_the_default_back() -> None:
-    names = ("max_attempts", "lock_for", "backoff", "paused", "max_length", "indexes", "retention", "trigger_urls")
-    gone = ["max_attempts", "lock_ms", "backoff", "paused", "length_max", "x:*", "keep:*", "t"]
+    names = (
+        "max_attempts",
+        "lock_for",
+        "backoff",
+        "paused",
+        "max_length",
+        "indexes",
+        "retention",
+        "record_deliveries",
+        "trigger_urls",
+    )
+    gone = ["max_attempts", "lock_ms", "backoff", "paused", "length_max", "x:*", "keep:*", "record_deliveries", "t"]
     assert encode_settings(dict.fromkeys(names), PARTITIONS, seal) == ({}, gone)
     assert encode_settings({"paused": False}, PARTITIONS, seal) == ({}, ["paused"])
 
@@ -86,6 +104,7 @@ def test_none_brings_the_default_back() -> None:
         ({"lock_for": 0}, "/lockFor"),
         ({"lock_for": "soon"}, "/lockFor"),
         ({"paused": 1}, "/paused"),
+        ({"record_deliveries": "yes"}, "/recordDeliveries"),
         ({"max_length": 0}, "/maxLength"),
         ({"max_length": 1.5}, "/maxLength"),
         ({"backoff": []}, "/backoff"),

@@ -62,6 +62,7 @@ def test_from_the_environment(environ: dict[str, str], given: dict[str, Any], na
         ("HOOKLINE_TICK", ["0", "0ms"]),
         ("HOOKLINE_STORE_URL", [f"http://{CANARY}", "localhost:6379", "redis://a:1,b:2", "redis://a,"]),
         ("HOOKLINE_EGRESS_ALLOW", [CANARY, "10.0.0.0/8,10.0.0.1/8"]),
+        ("HOOKLINE_EGRESS_PROXY", [CANARY, "socks5://a", "http://a/path", f"http://u:{CANARY}@"]),
         ("HOOKLINE_CORS_ORIGINS", [CANARY, "https://app.example/", "*,app.example", "file://x"]),
         ("HOOKLINE_DELIVERY_SCHEDULE", [f"1,{CANARY}", "1;2", "1,-2"]),
     ],

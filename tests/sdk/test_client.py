@@ -210,6 +210,7 @@ async def test_settings(client: Client, datastore: Datastore) -> None:
         "max_length": 10,
         "indexes": {"n": "number"},
         "retention": {"completed": {"age": "7d"}},
+        "record_deliveries": True,
         "trigger_urls": {"http://127.0.0.1:1/": "k"},
     }
     configured = await client.configure("jobs", **given)

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import redis.asyncio as aioredis
 
 from api import Api
 from conftest import wait_until
 from hookline import Datastore, Settings
+from hookline_server.endpoint import lane_of
 from hookline_server.event import endpoint_of
 from receiver import Receiver, receiving
 from relays import create_job, relaying, start
@@ -189,3 +191,50 @@ async def test_bad_settings_and_unknown_ids_are_told(api: Api, receiver: Receive
     for unknown in ("/v1/endpoints/none", f"/v1/deliveries/{'0' * 20}.x", "/v1/deliveries/x"):
         assert (await api("GET", unknown)).status == 404, unknown
     assert (await api("POST", "/v1/endpoints", {"url": "ftp://x"})).status == 422
+
+
+async def test_what_succeeds_at_once_is_told_of_where_the_key_asks_for_it(
+    api: Api, datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    settings = await api("PUT", "/v1/keys/jobs/settings", {"recordDeliveries": True})
+    assert settings.data["recordDeliveries"] is True
+    endpoint = (await api("POST", "/v1/endpoints", {"url": receiver.url})).data["id"]
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        (record,) = await wait_until(lambda: listed(api, "&status=completed"))
+        assert (record["attempts"], record["event"], record["item"]["sortField"]) == (1, "updated", "a")
+        assert [attempt["status"] for attempt in record["log"]] == [204]
+    await api("PUT", f"/v1/endpoints/{endpoint}", {"status": "paused"})
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url, "b")
+        await start(datastore, "b")
+        await wait_until(lambda: listed(api, "&status=not_started"))
+        await api("PUT", f"/v1/endpoints/{endpoint}", {"status": "active"})
+        await wait_until(lambda: _counts(api, "completed", 2))
+    for kept in await listed(api):
+        whole = (await api("GET", f"/v1/deliveries/{kept['id']}")).data
+        assert (whole["status"], whole["payload"], len(whole["log"])) == ("completed", None, 1)
+        assert "api-key" not in repr(whole)
+    item = await datastore.get(lane_of(endpoint), record["webhookId"])
+    assert (set(item.content), item.triggers) == ({"url", "webhookId", "source"}, ())
+    kept_for = await raw.hget(f"hl:{{default/0}}:cfg:{lane_of(endpoint)}", "keep:completed")
+    assert kept_for == b"86400000 "
+
+
+async def _counts(api: Api, status: str, count: int) -> bool:
+    return len(await listed(api, f"&status={status}")) == count
+
+
+async def test_it_is_kept_nowhere_where_nobody_asks_for_it(api: Api, datastore: Datastore, receiver: Receiver) -> None:
+    await api("PUT", "/v1/keys/jobs/settings", {"recordDeliveries": None})
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        await receiver.wait_for(1)
+        await wait_until(lambda: _drained(datastore))
+    assert await listed(api) == []
+
+
+async def _drained(datastore: Datastore) -> bool:
+    return not (await datastore.stats()).outbox

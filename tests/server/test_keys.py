@@ -17,6 +17,7 @@ DEFAULTS = {
     "maxLength": None,
     "indexes": {},
     "retention": {},
+    "recordDeliveries": False,
     "triggerUrls": [],
 }
 

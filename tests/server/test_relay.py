@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,10 @@ from standardwebhooks import Webhook
 
 from conftest import wait_until
 from hookline import Datastore, Item, Settings
+from hookline.errors import Unavailable
+from hookline_server.egress import Answer
 from hookline_server.endpoint import DELIVERIES
-from hookline_server.event import Target
+from hookline_server.event import Delivery, Target, endpoint_of
 from hookline_server.signature import format_secret
 from receiver import Receiver, receiving
 from relays import create_job, relaying, start
@@ -244,6 +247,23 @@ async def test_an_event_that_cannot_be_read_holds_up_nobody(
     assert await outbox_length(raw) == 1
 
 
+async def test_kept_deliveries_that_cannot_be_read_take_no_place(datastore: Datastore, receiver: Receiver) -> None:
+    """As many as may be attempted at once, and they come up again and again."""
+    lane = Target(receiver.url, b"").lane
+    for number in range(datastore.settings.lane_concurrency):
+        await datastore.create(lane, f"{number}", content="spoilt", metadata={"status": "not_started"}, reserved=True)
+
+    async def all_claimed() -> bool:
+        return len((await datastore.query(lane, where={"status": "started"})).items) == 4
+
+    async with relaying(datastore):
+        await wait_until(all_claimed)
+        receiver.statuses = [500]
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        await receiver.wait_for(2)
+
+
 async def test_lanes_are_named_by_url_alone() -> None:
     assert Target("https://a.example/x", b"1").lane == Target("https://a.example/x", b"2").lane
     assert Target("https://a.example/x", b"").lane != Target("https://a.example/y", b"").lane
@@ -274,3 +294,22 @@ async def test_a_receiver_that_echoes_the_token_does_not_get_it_into_the_deliver
     token = receiver.posts[0].data["token"]
     assert "***" in dead.metadata["last_error"]
     assert token not in repr(dead.to_dict())
+
+
+async def test_a_probe_that_could_not_be_sent_leaves_room_for_the_next(
+    datastore: Datastore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Delivery] = []
+
+    async def post(delivery: Delivery) -> Answer:
+        tried.append(delivery)
+        raise Unavailable("which secrets sign is not known")
+
+    async with relaying(datastore) as relay:
+        lane = relay.lanes.get(endpoint_of(receiver.url))
+        lane.breaker.opened = 1
+        assert lane.breaker.state(time.time()) == "half-open"
+        monkeypatch.setattr(relay._sender, "post", post)
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        await wait_until(lambda: tried and lane.room(time.time()) == 1 and not lane.busy)

@@ -83,6 +83,10 @@ function outbox.add(record, event, operation, token)
     'event', event, 'key', record.key, 'sort', record.sort, 'at', clock.now, 'after', cmsgpack.pack(after),
     'before', next(before) and cmsgpack.pack(before) or EMPTY, 'triggers', wanted, 'token', token or '', lines = lines,
   }
+  if settings.of(record.key).record_deliveries then
+    entry[#entry + 1] = 'record'
+    entry[#entry + 1] = '1'
+  end
   if operation.trace then
     entry[#entry + 1] = 'trace'
     entry[#entry + 1] = operation.trace

@@ -1,20 +1,19 @@
-"""Commands for those who receive webhooks: ``listen``, ``signing-secret``."""
+"""Commands for those who receive webhooks: ``listen``, ``signing-secret``, ``rotate-signing-secret``."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hookline_server.cli.ending import FAILED, checked, fail, run
-from hookline_server.cli.options import Data, settings
-
-if TYPE_CHECKING:
-    from hookline import Settings
+from hookline_server.cli.options import Data, Store, settings
 
 PANEL = "Receive webhooks"
 app = typer.Typer()
+
+Namespace = Annotated[str | None, typer.Option(help="Whose secret; left out: the server's own namespace.")]
 
 
 @app.command(rich_help_panel=PANEL)
@@ -38,7 +37,7 @@ def listen(
     """
     from hookline.clock import parse_duration
     from hookline.secret import SECRET_FILE
-    from hookline_server import receiver
+    from hookline_server import receiver, signing
     from hookline_server.signature import read_secret
 
     seconds = None if wait == "never" else checked(lambda: parse_duration(wait) / 1000)
@@ -46,12 +45,12 @@ def listen(
     if not secrets:
         found = settings(data=data)
         if found.secret_key is not None or (found.data / SECRET_FILE).exists():
-            secrets = [_signing_secret(found)]
+            secrets = run(signing.secrets(found, found.namespace))
     run(receiver.listen(port, typer.echo, secrets=secrets, status=status, wait=seconds))
 
 
 @app.command("signing-secret", rich_help_panel=PANEL)
-def signing_secret(data: Data = None) -> None:
+def signing_secret(namespace: Namespace = None, store: Store = None, data: Data = None) -> None:
     """Print the secret that webhooks are signed with, for receivers to verify them (Standard Webhooks).
 
     Examples:
@@ -59,17 +58,35 @@ def signing_secret(data: Data = None) -> None:
       hookline signing-secret --data /var/lib/hookline
     """
     from hookline.secret import SECRET_FILE
+    from hookline_server import signing
     from hookline_server.signature import format_secret
 
-    found = settings(data=data)
+    found = settings(store_url=store, data=data)
     if found.secret_key is None and not (found.data / SECRET_FILE).exists():
         fail(f"there is no secret in {found.data} yet: name the server's --data, or start it")
         raise typer.Exit(FAILED)
-    typer.echo(format_secret(_signing_secret(found)))
+    typer.echo(format_secret(run(signing.secrets(found, namespace or found.namespace))[0]))
 
 
-def _signing_secret(found: Settings) -> bytes:
-    from hookline.secret import SecretBox, load_key
+@app.command("rotate-signing-secret", rich_help_panel=PANEL)
+def rotate_signing_secret(
+    grace: Annotated[str, typer.Option(help="For how long the one before signs as well.")] = "24h",
+    namespace: Namespace = None,
+    store: Store = None,
+    data: Data = None,
+) -> None:
+    """Replace the secret that webhooks are signed with, and print the new one.
 
-    box = checked(lambda: SecretBox(load_key(found.secret_key, found.data)))
-    return box.derive(f"webhook-signing:{found.namespace}")
+    Running servers sign with both until the grace is over, so give receivers the
+    new one before. Triggers with a secret of their own are not concerned.
+
+    Examples:
+      hookline rotate-signing-secret
+      hookline rotate-signing-secret --grace 7d --namespace acme
+    """
+    from hookline.clock import parse_duration
+    from hookline_server import signing
+    from hookline_server.signature import format_secret
+
+    found, seconds = settings(store_url=store, data=data), checked(lambda: parse_duration(grace) / 1000, "--grace")
+    typer.echo(format_secret(run(signing.rotate(found, namespace or found.namespace, seconds))))

@@ -50,6 +50,7 @@ _SETTINGS = {
     "maxLength": "integer?",
     "indexes": "object?",
     "retention": "object?",
+    "recordDeliveries": "boolean?",
     "triggerUrls": "json",
 }
 

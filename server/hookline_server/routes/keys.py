@@ -24,6 +24,7 @@ from hookline_server.fields import (
     MaxLength,
     PageLimit,
     Paused,
+    RecordDeliveries,
     Retention,
     TriggerUrls,
 )
@@ -44,6 +45,7 @@ class NewSettings(Body):
     max_length: MaxLength = None
     indexes: Indexes = None
     retention: Retention = None
+    record_deliveries: RecordDeliveries = None
     trigger_urls: TriggerUrls = None
 
 
@@ -57,6 +59,7 @@ class Changes(Body):
     max_length: MaxLength | UnsetType = UNSET
     indexes: Indexes | UnsetType = UNSET
     retention: Retention | UnsetType = UNSET
+    record_deliveries: RecordDeliveries | UnsetType = UNSET
     trigger_urls: TriggerUrls | UnsetType = UNSET
 
 
