@@ -154,7 +154,9 @@ class Measuring:
         self._rival = rival
         self._store = store
         self._jobs = min(options.jobs, rival.jobs_max)
+        self._paced = min(self._jobs, PACED)
         self._processes = options.processes
+        self._settle = options.settle
         self._log = log
 
     async def all(self) -> Figures:
@@ -213,7 +215,7 @@ class Measuring:
         self.figures.bytes["kept"] = (await self._store.memory() - empty) / self._jobs
 
     async def _settled(self) -> None:
-        await asyncio.sleep(SETTLE_S if self._rival.name == "hookline" else 0.5)
+        await asyncio.sleep(self._settle if self._rival.name == "hookline" else 0.5)
 
     async def _work(self, jobs: int, pace: int = 0) -> list[dict[str, Any]]:
         """Workers, until so many jobs have been run -> what each of them says in the end."""
@@ -252,7 +254,7 @@ class Measuring:
 
     async def _pace(self, _: str) -> None:
         await self._clear()
-        (share,) = await self._work(0, PACED)
+        (share,) = await self._work(0, self._paced)
         latencies = share["latencies"]
         self.figures.latency = {
             "p50": statistics.median(latencies) * 1000,
@@ -324,6 +326,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--processes", type=int, default=1, help="of workers that drain")
     parser.add_argument("--fsync", choices=("always", "everysec", "no"), default="always")
+    parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds until Hookline's memory is looked at")
     parser.add_argument("--out", type=Path, default=Path("hookline-bench"))
     asyncio.run(run(parser.parse_args()))
 
