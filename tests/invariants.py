@@ -24,7 +24,7 @@ RAN_OUT = -2
 PLACES = 1000
 """Places in line within one millisecond."""
 
-_FAMILIES = rb"i|s|k|n|cfg|x|o|once|r|due|builds|outbox|turns"
+_FAMILIES = rb"i|s|k|n|cfg|x|o|once|r|due|builds|outbox|turns|held"
 _NAME = re.compile(rb"(hl:\{([a-z0-9_-]+)/(\d+)[.\d]*\}):(" + _FAMILIES + rb")(?::(.*))?", re.DOTALL)
 _META = re.compile(rb"hl:([a-z0-9_-]+):meta")
 _SHARED = re.compile(rb"hl:(?:namespaces|api-keys|api-key:[0-9a-f]{12})")
@@ -127,7 +127,8 @@ def check_keyspace(keyspace: dict[bytes, Entry]) -> None:
     key; no index names an item that is not there, and the declared ones hold just what they must; the registry lists
     just the sets that there are, and what becomes
     due is noted; a token belongs to a claim; no key has an unknown name, and just
-    the outcomes of calls (``o:``) and the answers under idempotency keys (``once:``) run out.
+    the outcomes of calls (``o:``), the answers under idempotency keys (``once:``) and the notes of what a worker with a
+    bound holds (``held:``) run out.
     """
     partitions: dict[str, Partition] = {}
     sizes: dict[str, int] = {}
@@ -142,7 +143,7 @@ def check_keyspace(keyspace: dict[bytes, Entry]) -> None:
             partition.put(family, (match[5] or b"").decode(), entry.value)
         elif entry.ttl_ms < 0 and not _SHARED.fullmatch(name):
             flaws.append(f"{name!r}: of no known family, and it never runs out")
-        runs_out = match is not None and match[4] in (b"o", b"once")
+        runs_out = match is not None and match[4] in (b"o", b"once", b"held")
         if entry.ttl_ms == RAN_OUT and runs_out:
             continue
         if (match or meta) and runs_out != (entry.ttl_ms >= 0):

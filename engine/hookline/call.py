@@ -90,6 +90,9 @@ class Call:
             examined=extra.get(b"examined", 0),
             replayed=b"replayed" in extra,
             gone=extra.get(b"gone", 0),
+            expired=extra.get(b"expired", 0),
+            buried=extra.get(b"buried", 0),
+            lost=extra.get(b"lost", 0),
         )
 
 

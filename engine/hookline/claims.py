@@ -82,7 +82,8 @@ class Claims:
     ) -> Claimed:
         """Stay on one partition while that has work, then rotate; the limit is split, never exceeded.
 
-        With ``once`` it looks at a single partition, where the repeat of its request will look too.
+        With ``once`` it looks at a single partition, where the repeat of its request will look too; or at all of them
+        in the same order, if that says so.
 
         What was taken is locked already, so the caller must have it: a failure after that, or when something was
         ``given`` to it before, is told along with the items.
@@ -92,11 +93,13 @@ class Claims:
         failure: HooklineError | None = None
         after: list[bytes] | None = None
         partition, tried, fruitless = once.partition() if once else self.partition(key), 0, 0
-        visits, gone, replayed = 1 if once else self._calls.partitions, 0, False
+        everywhere = once is None or once.everywhere
+        visits, gone, replayed = self._calls.partitions if everywhere else 1, 0, False
+        expired = buried = lost = 0
         while len(items) + gone < limit and tried < visits:
             most = min(limit - len(items) - gone, GIVEN_MAX)
             call = self._calls.claim(key, limit=most, partition=partition, after=after, **options)
-            always = given or bool(items) or gone > 0
+            always = given or bool(items) or gone > 0 or (once is not None and once.everywhere)
             if once:
                 call = once.mark(call, always=always)
             try:
@@ -109,6 +112,7 @@ class Claims:
             if once and not isinstance(failure, Refused):
                 once.count(claimed, always=always)
             items, gone, replayed = items + claimed.items, gone + claimed.gone, replayed or claimed.replayed
+            expired, buried, lost = expired + claimed.expired, buried + claimed.buried, lost + claimed.lost
             after = claimed.after
             fruitless = 0 if claimed.items else fruitless + max(claimed.examined, _STEP_LEAST)
             if claimed.next_ms is not None:
@@ -119,7 +123,16 @@ class Claims:
             self._rotation[key] = partition
         if failure and not (items or given):
             raise failure
-        return Claimed(items, next_ms, failure=failure, replayed=replayed, gone=gone)
+        return Claimed(
+            items,
+            next_ms,
+            failure=failure,
+            replayed=replayed,
+            gone=gone,
+            expired=expired,
+            buried=buried,
+            lost=lost,
+        )
 
 
 def _claimed(outcome: Outcome | Claimed) -> Claimed:

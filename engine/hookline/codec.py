@@ -236,6 +236,23 @@ def decode_options(written: list[Any]) -> Options:
     )
 
 
+def open_triggers(packed: bytes, secrets: SecretBox, owner: bytes) -> list[dict[str, Any]]:
+    """Field ``t`` -> the triggers as users write them, with API keys and secrets, for who writes them on another item.
+
+    Raises:
+        Unopenable: they are sealed under another key.
+    """
+    opened = []
+    for trigger, (_, sealed, *_) in zip(decode_triggers(packed), unpack_answer(packed) if packed else (), strict=True):
+        entry = {"url": trigger.url, "events": list(trigger.events), **trigger.options.to_dict()}
+        entry["apiKey"] = secrets.open(sealed, owner) if sealed else ""
+        entry.pop("hasSecret", None)
+        if trigger.options.sealed:
+            entry["secret"] = [secrets.open(secret, owner) for secret in trigger.options.sealed]
+        opened.append(entry)
+    return opened
+
+
 def pack_request(value: object) -> bytes:
     """A request -> msgpack without the ``bin`` type, which the store's cmsgpack does not know."""
     packed: bytes = msgpack.packb(value, use_bin_type=False)

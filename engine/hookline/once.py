@@ -22,7 +22,8 @@ class Once:
     """The operations of one request, in the order of their effects: the n-th of it is the n-th of each repeat.
 
     ``caller`` is whose key it is. ``body`` stands for what the request asks for; without one each operation is told by
-    what it is itself. ``effects`` and ``replays`` count what became of the operations.
+    what it is itself. ``everywhere``: a claim looks at all partitions, and leaves a record in each. ``effects`` and
+    ``replays`` count what became of the operations.
     """
 
     secret: bytes
@@ -31,6 +32,7 @@ class Once:
     body: bytes | None
     keep_ms: int
     partitions: int
+    everywhere: bool = False
     place: int = 0
     effects: int = 0
     replays: int = 0
@@ -101,6 +103,6 @@ def _asked(call: Call) -> bytes:
         del asked["sort"]
     if "t" in asked.get("set", {}):
         # Sealed anew each time.
-        urls = [[url, events] for url, _, events in codec.unpack_answer(asked["set"]["t"])]
+        urls = [[url, events] for url, _, events, *_ in codec.unpack_answer(asked["set"]["t"])]
         asked["set"] = {**asked["set"], "t": codec.pack_request(urls)}
     return codec.pack_request(asked)

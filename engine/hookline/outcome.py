@@ -61,7 +61,8 @@ class Claimed:
     many.
     ``failure`` is what kept it from taking more, or anything, where the caller has something else to learn as well.
     ``replayed``: this is the answer of before, under the same idempotency key, but for ``gone`` items that were deleted
-    since.
+    since. ``expired`` of the items were taken over from a lock that had expired; beside them ``buried`` were found out
+    of attempts, and ``lost`` were taken by another claim first.
     """
 
     items: list[Item]
@@ -72,3 +73,6 @@ class Claimed:
     failure: HooklineError | None = None
     replayed: bool = False
     gone: int = 0
+    expired: int = 0
+    buried: int = 0
+    lost: int = 0

@@ -15,7 +15,15 @@ class Repeating(Reader):
 
     marks: Once | None = None
 
-    def once(self, idempotency_key: str, *, caller: str = "", body: bytes | None = None) -> Self:
+    def once(
+        self,
+        idempotency_key: str,
+        *,
+        caller: str = "",
+        body: bytes | None = None,
+        keep: float | None = None,
+        everywhere: bool = False,
+    ) -> Self:
         """The same datastore, for one request that may come again: each of its writes takes effect once.
 
         Who makes the same writes through it in the same order under the same key gets the answers of the first time,
@@ -27,14 +35,17 @@ class Repeating(Reader):
             caller: whose key it is.
             body: what the request asks for: under the same key something else is refused. Without it each write is held
                 against the one in its place.
+            keep: for how many seconds, in place of the setting.
+            everywhere: claims look at all partitions nonetheless, and leave a record in each.
 
         Raises:
             Invalid: the key is of another form.
             IdempotencyKeyReused: by its verbs, the key came with another request before.
         """
         view = copy.copy(self)
-        keep_ms = round(self.settings.idempotency_keep * 1000)
-        view.marks = Once(self.connection.cursor_secret, caller, idempotency_key, body, keep_ms, self.calls.partitions)
+        keep_ms = round((self.settings.idempotency_keep if keep is None else keep) * 1000)
+        secret, partitions = self.connection.cursor_secret, self.calls.partitions
+        view.marks = Once(secret, caller, idempotency_key, body, keep_ms, partitions, everywhere)
         return view
 
     def unmarked(self) -> Self:

@@ -40,15 +40,17 @@ class Wakes:
         self.released = False
 
     @contextlib.asynccontextmanager
-    async def listening(self, topic: str) -> AsyncGenerator[asyncio.Event, None]:
-        """An event that is set at each message of the topic: ``ready:<key>`` or ``outbox``. Listen, look, then wait."""
+    async def listening(self, *topics: str) -> AsyncGenerator[asyncio.Event, None]:
+        """An event that is set at each message of the topics: ``ready:<key>``, ``outbox``. Listen, look, then wait."""
         await self.subscribe()
         event = asyncio.Event()
-        self.add(topic, event)
+        for topic in topics:
+            self.add(topic, event)
         try:
             yield event
         finally:
-            self.discard(topic, event)
+            for topic in topics:
+                self.discard(topic, event)
 
     async def subscribe(self) -> None:
         """Wait until messages arrive, but not for long: without them everybody still looks now and then."""

@@ -7,7 +7,7 @@
 -- use: clock settings value index declared lock wake
 
 local KINDS = { k = 'zset', s = 'zset', x = 'zset', r = 'set', due = 'zset', builds = 'hash', n = 'hash', cfg = 'hash',
-  outbox = 'stream', turns = 'list' }
+  held = 'hash', outbox = 'stream', turns = 'list' }
 -- What can be made anew from the items.
 local DERIVED = { k = true, s = true, x = true, r = true, due = true, builds = true }
 local PLACES = 1000

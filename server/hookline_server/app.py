@@ -35,6 +35,7 @@ from hookline_server.routes import (
     keys,
     metrics,
     orchestrations,
+    schedules,
     triggers,
     workers,
 )
@@ -50,6 +51,7 @@ ROUTES: list[Route] = [
         *bulk.routes,
         *commands.routes,
         *orchestrations.routes,
+        *schedules.routes,
         *workers.routes,
         *keys.routes,
         *deliveries.routes,

@@ -14,7 +14,7 @@ from hookline.item import TERMINAL
 from hookline.keysettings import ARGUMENTS as SETTINGS
 from hookline_server.body import read_wait
 from hookline_server.command import Command
-from hookline_server.orchestrator import Orchestrator
+from hookline_server.orchestrations import Orchestrations
 from hookline_server.view import (
     describe,
     describe_claimed,
@@ -186,7 +186,7 @@ async def _settings(datastore: Datastore, command: Command) -> Result:
 
 async def _run_orchestration(datastore: Datastore, command: Command) -> Result:
     name = command.fields["name"]
-    return {"name": name} | describe_claimed(await Orchestrator(datastore).run_once(name))
+    return {"name": name} | describe_claimed(await Orchestrations(datastore).run_by_hand(name))
 
 
 _VERBS: dict[str, Callable[[Datastore, Command], Awaitable[Result]]] = {

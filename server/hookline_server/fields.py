@@ -6,7 +6,7 @@ expected in its own words; the document may promise less than the engine takes, 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -118,6 +118,12 @@ Backoff = Annotated[
                 },
             ]
         },
+    ),
+]
+CatchUp = Annotated[
+    Literal["skip", "one", "all"],
+    Meta(
+        description="What becomes of ticks at which no server was there: nothing, one item for the last, or one each."
     ),
 ]
 Error = Annotated[str, Meta(description="Why it failed, kept as `last_error`.")]

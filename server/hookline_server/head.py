@@ -107,15 +107,15 @@ def read_query(request: Request, *allowed: str, prefix: str | None = None) -> di
     return found
 
 
-def read_limit(text: str) -> int:
+def read_limit(text: str, name: str = "limit", most: int = QUERY_MAX) -> int:
     """How many a page may have.
 
     Raises:
-        Invalid: it is no number from 1 to 1000.
+        Invalid: it is no number from 1 to ``most``.
     """
-    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= QUERY_MAX:
+    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= most:
         return int(text)
-    raise Invalid.at("/limit", f"expected a whole number from 1 to {QUERY_MAX}")
+    raise Invalid.at(f"/{name}", f"expected a whole number from 1 to {most}")
 
 
 def next_page(request: Request, given: dict[str, str], cursor: str | None) -> dict[str, str]:

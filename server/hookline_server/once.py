@@ -33,6 +33,7 @@ OPERATIONS = frozenset(
         "/v1/jobs/{key}/settle",
         "/v1/orchestrations/{name}",
         "/v1/orchestrations/{name}/run",
+        "/v1/schedules/{name}",
     }
 )
 """Paths whose answers come of operations that are kept one by one. Of all others that write, the answer is kept as a

@@ -40,6 +40,7 @@ _TAGS = {
     "keys": "What the namespace holds, key by key, and the settings of keys.",
     "workers": "Who works now, and what they are asked to do.",
     "orchestrations": "Stored rules that claim items with triggers on.",
+    "schedules": "Stored rules that create items.",
     "api-keys": "Who may do what.",
     "deliveries": "Webhooks that did not succeed at once.",
     "endpoints": "The URLs that webhooks go to.",

@@ -294,7 +294,11 @@ class Relay:
             EVENT.set(item.sort_field)
             lane.look((item.locked_until_ms or 0) / 1000)  # should it fail, it can be claimed again then
             with Surviving(log, f"delivery {item.sort_field}"):
-                delivery = kept.read(item)
+                try:
+                    delivery = kept.read(item)
+                except Exception:
+                    lane.withdraw()
+                    raise
                 if delivery.target.options.ordered and await self._is_early(lane, item, delivery):
                     return
                 answer, attempt = await self._attempt(lane, delivery, begun=True)

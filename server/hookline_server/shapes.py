@@ -277,36 +277,6 @@ class Keys(Shape):
     cursor: str | None
 
 
-class LastRun(Shape):
-    """How a rule fared."""
-
-    at: Time
-    claimed: Count | UnsetType = UNSET
-    error: str | UnsetType = UNSET
-
-
-class StoredOrchestration(Shape):
-    """A stored rule, and when it runs."""
-
-    name: str
-    key: Key
-    where: Filters
-    limit: int
-    every: Duration | None
-    lock_for: Duration
-    next_run: Time | None
-    last_run: LastRun | None
-    version: Version
-    updated_at: Time
-
-
-class Orchestrations(Shape):
-    """The rules, in order of name."""
-
-    items: list[StoredOrchestration]
-    cursor: str | None
-
-
 class Attempt(Shape):
     """What came of one attempt; ``ms`` are from its start, null where it came not so far."""
 

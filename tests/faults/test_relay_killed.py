@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import aiohttp
+import pytest
 
 from conftest import wait_until
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings
@@ -39,6 +40,7 @@ async def test_redelivery_has_the_same_id_and_body(tmp_path: Path) -> None:
 EVENTS, KILLS = int(os.environ.get("HOOKLINE_KILL_EVENTS", "400")), 6
 
 
+@pytest.mark.timeout(120 + EVENTS / 10)
 async def test_of_many_events_none_is_lost_and_each_stays_the_same(tmp_path: Path) -> None:
     """Killed at any moment, also under another name; a tenth of the answers sends deliveries through their lane."""
     random = Random(5)

@@ -13,7 +13,8 @@ from hookline import Datastore, registry
 from hookline.keyring import Keyring
 from hookline_server.delivery import Deliveries
 from hookline_server.event import Delivery, Target, endpoint_of
-from hookline_server.orchestrator import Orchestration, Orchestrator
+from hookline_server.orchestrations import Orchestration, Orchestrations
+from hookline_server.schedules import Schedule, Schedules
 
 CANARY = "canary"
 """Stands in all that :func:`fill` writes."""
@@ -59,11 +60,9 @@ class Probe:
 READ, WRITE, WORK, ADMIN = ("read", "write", "admin"), ("write", "admin"), ("work", "admin"), ("admin",)
 _LINES = "application/x-ndjson"
 _NEW = {"key": "KEY", "sortField": "new", "content": 1}
-_RULE = {"key": "KEY", "limit": 2}
 _ITEM = "/v1/items/{key}/{sort_field:path}"
 _WORKERS = "/v1/workers/{key}/{worker_id:path}"
 _TOLD = {"host": "h", "pid": 1, "handlers": ["f"], "concurrency": 1, "inFlight": 0}
-_RULES = "/v1/orchestrations/{name}"
 
 
 def _batch(scopes: tuple[str, ...], **operation: Any) -> Probe:
@@ -73,6 +72,19 @@ def _batch(scopes: tuple[str, ...], **operation: Any) -> Probe:
 
 def _job(verb: str, body: Any, scopes: tuple[str, ...]) -> Probe:
     return Probe("POST", f"/v1/jobs/{{key}}/{verb}", f"/v1/jobs/KEY/{verb}", body, scopes)
+
+
+def _rules(kind: str, rule: dict[str, Any]) -> list[Probe]:
+    path, stored = f"/v1/{kind}/{{name}}", f"/v1/{kind}/rule-KEY"
+    return [
+        Probe("GET", f"/v1/{kind}", f"/v1/{kind}", scopes=ADMIN, many=True),
+        Probe("GET", path, stored, scopes=ADMIN),
+        Probe("PUT", path, f"/v1/{kind}/new", rule, ADMIN),
+        Probe("PUT", path, stored, {"key": "reports.a"}, ADMIN),
+        Probe("DELETE", path, stored, scopes=ADMIN),
+        *(Probe("POST", f"{path}/{verb}", f"{stored}/{verb}", scopes=ADMIN) for verb in ("run", "enable", "disable")),
+        *(Probe("GET", f"{path}/{verb}", f"{stored}/{verb}", scopes=ADMIN) for verb in ("runs", "next")),
+    ]
 
 
 _ENDPOINT = endpoint_of(URL)
@@ -127,12 +139,8 @@ PROBES = [
     Probe("PUT", _WORKERS, "/v1/workers/KEY/w", _TOLD, WORK),
     Probe("DELETE", _WORKERS, "/v1/workers/KEY/w", scopes=WORK),
     Probe("POST", _WORKERS, "/v1/workers/KEY/w", {"signal": "quiet"}, ADMIN),
-    Probe("GET", "/v1/orchestrations", "/v1/orchestrations", scopes=ADMIN, many=True),
-    Probe("GET", _RULES, "/v1/orchestrations/rule-KEY", scopes=ADMIN),
-    Probe("PUT", _RULES, "/v1/orchestrations/new", _RULE, ADMIN),
-    Probe("PUT", _RULES, "/v1/orchestrations/rule-KEY", {"key": "reports.a"}, ADMIN),
-    Probe("DELETE", _RULES, "/v1/orchestrations/rule-KEY", scopes=ADMIN),
-    Probe("POST", f"{_RULES}/run", "/v1/orchestrations/rule-KEY/run", scopes=ADMIN),
+    *_rules("orchestrations", {"key": "KEY", "limit": 2}),
+    *_rules("schedules", {"key": "KEY", "cron": "0 9 * * *"}),
     Probe("GET", "/v1/api-keys", "/v1/api-keys", unlimited=True),
     Probe("POST", "/v1/api-keys", "/v1/api-keys", {"name": "new"}, unlimited=True),
     Probe("DELETE", "/v1/api-keys/{id}", "/v1/api-keys/API_KEY_ID", unlimited=True),
@@ -195,7 +203,9 @@ async def fill(datastore: Datastore, key: str) -> tuple[str, str]:
     await datastore.configure(key, max_attempts=7, trigger_urls=trigger)
     await datastore.heartbeat(registry.Presence(key, "w", CANARY, 1, (CANARY,), 1, 0))
     rule = Orchestration(key=key, where={"told": CANARY})
-    await Orchestrator(datastore).put(f"rule-{key}", rule)
+    await Orchestrations(datastore).put(f"rule-{key}", rule)
+    schedule = Schedule(key=key, content=CANARY, cron="0 9 * * *", trigger_urls=trigger)
+    await Schedules(datastore).put(f"rule-{key}", schedule)
     for number, status in ((1, None), (2, "failed")):
         payload = {"event": "updated", "occurredAt": "2027-01-01T00:00:00Z", "told": CANARY}
         delivery = Delivery(f"{CANARY}-0-{number}-0", key, "a", payload, Target(URL, b""), CANARY)

@@ -10,7 +10,7 @@ from api import Api
 from hookline import Datastore
 from hookline_server import table
 from hookline_server.execute import STEPS_MAX
-from hookline_server.orchestrator import Orchestration, Orchestrator
+from hookline_server.orchestrations import Orchestration, Orchestrations
 
 WAITING = {"status": "not_started"}
 
@@ -186,7 +186,7 @@ async def test_keys_and_what_they_hold(api: Api, datastore: Datastore) -> None:
 
 async def test_an_orchestration_is_run(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 3, **WAITING)
-    await Orchestrator(datastore).put("reports", Orchestration(key="jobs", limit=2))
+    await Orchestrations(datastore).put("reports", Orchestration(key="jobs", limit=2))
     (claimed,) = await run(api, "run orchestration with name: reports\n")
     assert (claimed["verb"], claimed["name"], len(claimed["items"])) == ("run orchestration", "reports", 2)
     assert (await refused(api, "run orchestration with name: none\n"))[:2] == (404, "not_found")

@@ -24,6 +24,7 @@ from invariants import check_invariants, read_keyspace
 KEY = {"Idempotency-Key": '"8e03978e-40d5"'}
 WAITING = {"status": "not_started"}
 RULE = {"key": "jobs", "where": {"kind": "x"}, "limit": 2}
+SCHEDULE = {"key": "jobs", "cron": "0 9 * * *", "triggerUrls": [{"url": "https://worker.example/", "retry": ["5s"]}]}
 CALLED = {"https://worker.example/": "its-api-key"}
 
 
@@ -148,6 +149,14 @@ WRITES: dict[str, Write] = {
     "rule": Write("PUT", "/v1/orchestrations/new", "/v1/orchestrations/{name}", lambda _: RULE),
     "delete a rule": Write("DELETE", "/v1/orchestrations/rule", "/v1/orchestrations/{name}"),
     "run a rule": Write("POST", "/v1/orchestrations/rule/run", "/v1/orchestrations/{name}/run"),
+    "schedule": Write("PUT", "/v1/schedules/new", "/v1/schedules/{name}", lambda _: SCHEDULE),
+    "delete a schedule": Write("DELETE", "/v1/schedules/rule", "/v1/schedules/{name}"),
+    "run a schedule": Write("POST", "/v1/schedules/rule/run", "/v1/schedules/{name}/run"),
+    **{
+        f"{verb} {kind}": Write("POST", f"/v1/{kind}/rule/{verb}", f"/v1/{kind}/{{name}}/{verb}")
+        for kind in ("orchestrations", "schedules")
+        for verb in ("enable", "disable")
+    },
     "command": Write("POST", "/v1/command", "/v1/command", lambda _: TEXT, {"Content-Type": "text/plain"}),
     "command in tables": Write(
         "POST", "/v1/command", "/v1/command", lambda _: TEXT, {"Content-Type": "text/plain", "Accept": "text/plain"}
@@ -159,6 +168,7 @@ WRITES: dict[str, Write] = {
 async def rule(api: Api) -> None:
     """A rule, an endpoint and a worker, to be changed."""
     assert (await api("PUT", "/v1/orchestrations/rule", RULE)).status == 201
+    assert (await api("PUT", "/v1/schedules/rule", SCHEDULE)).status == 201
     assert (await api("POST", "/v1/endpoints", {"url": URL})).status == 201
     assert (await api("PUT", "/v1/workers/jobs/w", PRESENCE)).status == 200
 

@@ -25,7 +25,7 @@ from hookline_server.app import ROUTES, create_app
 from hookline_server.body import Body
 from hookline_server.egress import Egress
 from hookline_server.openapi import build
-from hookline_server.orchestrator import Orchestration
+from hookline_server.orchestrations import Orchestration
 from hookline_server.problem import KINDS
 
 DOCUMENT = build(ROUTES)

@@ -12,15 +12,15 @@ import redis.asyncio as aioredis
 from conftest import wait_until
 from hookline import Datastore
 from hookline.errors import Invalid, NotFound, ReservedKey
-from hookline_server.orchestrator import ORCHESTRATIONS, Orchestration, Orchestrator, describe
+from hookline_server.orchestrations import ORCHESTRATIONS, Orchestration, Orchestrations
+from hookline_server.orchestrator import Orchestrator
 
 
 @contextlib.asynccontextmanager
-async def orchestrating(datastore: Datastore) -> AsyncIterator[Orchestrator]:
-    orchestrator = Orchestrator(datastore)
-    task = asyncio.create_task(orchestrator.run())
+async def orchestrating(datastore: Datastore) -> AsyncIterator[Orchestrations]:
+    task = asyncio.create_task(Orchestrator(datastore).run())
     try:
-        yield orchestrator
+        yield Orchestrations(datastore)
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -40,9 +40,9 @@ async def started(datastore: Datastore) -> list[str]:
 
 async def test_by_hand_it_claims_what_matches(datastore: Datastore) -> None:
     await create_jobs(datastore, 6)
-    orchestrator = Orchestrator(datastore)
-    await orchestrator.put("odd", Orchestration(key="jobs", where={"type": "odd"}, limit=2))
-    claimed = await orchestrator.run_once("odd")
+    orchestrations = Orchestrations(datastore)
+    await orchestrations.put("odd", Orchestration(key="jobs", where={"type": "odd"}, limit=2))
+    claimed = await orchestrations.run_by_hand("odd")
     assert [item.sort_field for item in claimed.items] == ["001", "003"]
     assert claimed.items[0].metadata["worker_id"] == "orchestration:odd"
     assert await started(datastore) == ["001", "003"]
@@ -50,24 +50,24 @@ async def test_by_hand_it_claims_what_matches(datastore: Datastore) -> None:
 
 async def test_kept_by_the_server_it_runs_again_and_again(datastore: Datastore) -> None:
     await create_jobs(datastore, 3)
-    async with orchestrating(datastore) as orchestrator:
-        await orchestrator.put("all", Orchestration(key="jobs", limit=2, every="1s"))
+    async with orchestrating(datastore) as orchestrations:
+        await orchestrations.put("all", Orchestration(key="jobs", limit=2, every="1s"))
         assert len(await wait_until(lambda: started(datastore))) == 2
 
         async def all_started() -> bool:
             return len(await started(datastore)) == 3
 
         await wait_until(all_started)
-        rule = describe(await datastore.get(ORCHESTRATIONS, "all"))
+        rule = orchestrations.describe(await orchestrations.get("all"))
         assert rule["lastRun"]["claimed"] in (1, 2)
 
 
 async def test_an_expired_lock_is_dispatched_again(datastore: Datastore) -> None:
     await create_jobs(datastore, 1)
-    orchestrator = Orchestrator(datastore)
-    await orchestrator.put("all", Orchestration(key="jobs"))
+    orchestrations = Orchestrations(datastore)
+    await orchestrations.put("all", Orchestration(key="jobs"))
     await datastore.update("jobs", "000", metadata={"status": "started", "locked_until": "2024-03-15T10:10:00Z"})
-    (again,) = (await orchestrator.run_once("all")).items
+    (again,) = (await orchestrations.run_by_hand("all")).items
     assert again.metadata["attempts"] == 2
 
 
@@ -100,10 +100,10 @@ async def test_due_items_are_promoted_and_exhausted_locks_buried_without_a_claim
 
 
 async def test_deleted_it_is_gone(datastore: Datastore) -> None:
-    orchestrator = Orchestrator(datastore)
-    await orchestrator.put("rule", Orchestration(key="jobs"))
-    await orchestrator.delete("rule")
-    for gone in (orchestrator.run_once, orchestrator.get, orchestrator.delete):
+    orchestrations = Orchestrations(datastore)
+    await orchestrations.put("rule", Orchestration(key="jobs"))
+    await orchestrations.delete("rule")
+    for gone in (orchestrations.run_by_hand, orchestrations.get, orchestrations.delete):
         with pytest.raises(NotFound, match="no orchestration"):
             await gone("rule")
 
@@ -122,7 +122,7 @@ async def test_deleted_it_is_gone(datastore: Datastore) -> None:
 )
 async def test_a_rule_that_cannot_run_is_refused(datastore: Datastore, rule: Orchestration, pointer: str) -> None:
     with pytest.raises(Invalid) as refused:
-        await Orchestrator(datastore).put("rule", rule)
+        await Orchestrations(datastore).put("rule", rule)
     assert refused.value.flaws[0].pointer == pointer
 
 
@@ -140,7 +140,7 @@ async def test_a_corrupt_key_does_not_hold_up_the_others(datastore: Datastore, r
 
 
 async def test_at_the_memory_limit_a_rule_is_still_scheduled_again(datastore: Datastore, raw: aioredis.Redis) -> None:
-    await Orchestrator(datastore).put("rule", Orchestration(key="jobs", every="1h"))
+    await Orchestrations(datastore).put("rule", Orchestration(key="jobs", every="1h"))
 
     async def scheduled() -> bool:
         return (await datastore.get(ORCHESTRATIONS, "rule")).status == "scheduled"
@@ -155,4 +155,4 @@ async def test_at_the_memory_limit_a_rule_is_still_scheduled_again(datastore: Da
 
 async def test_no_rule_may_claim_the_engines_own_items(datastore: Datastore) -> None:
     with pytest.raises(ReservedKey):
-        await Orchestrator(datastore).put("rule", Orchestration(key="hookline.deliveries.x"))
+        await Orchestrations(datastore).put("rule", Orchestration(key="hookline.deliveries.x"))

@@ -247,6 +247,23 @@ async def test_an_event_that_cannot_be_read_holds_up_nobody(
     assert await outbox_length(raw) == 1
 
 
+async def test_kept_deliveries_that_cannot_be_read_take_no_place(datastore: Datastore, receiver: Receiver) -> None:
+    """As many as may be attempted at once, and they come up again and again."""
+    lane = Target(receiver.url, b"").lane
+    for number in range(datastore.settings.lane_concurrency):
+        await datastore.create(lane, f"{number}", content="spoilt", metadata={"status": "not_started"}, reserved=True)
+
+    async def all_claimed() -> bool:
+        return len((await datastore.query(lane, where={"status": "started"})).items) == 4
+
+    async with relaying(datastore):
+        await wait_until(all_claimed)
+        receiver.statuses = [500]
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        await receiver.wait_for(2)
+
+
 async def test_lanes_are_named_by_url_alone() -> None:
     assert Target("https://a.example/x", b"1").lane == Target("https://a.example/x", b"2").lane
     assert Target("https://a.example/x", b"").lane != Target("https://a.example/y", b"").lane

@@ -147,7 +147,7 @@ local function lightened(operation, answer)
   local word, shown, extra, state = answer[1], answer[2], answer[3], answer[4]
   if extra and extra.items then
     local kept = { sorts = {}, next_ms = extra.next_ms, more = extra.more, after = extra.after, examined = extra.examined }
-    kept.replayed = extra.replayed
+    kept.replayed, kept.expired, kept.buried, kept.lost = extra.replayed, extra.expired, extra.buried, extra.lost
     for i, taken in ipairs(extra.items) do
       kept.sorts[i] = taken[1]
     end

@@ -1,5 +1,5 @@
 -- Claims: up to `limit` items of one key to one worker: those whose lock has expired, then those in line.
--- use: outcome clock text settings index declared range item lock outbox call where due plain
+-- use: outcome clock text settings index declared range item lock outbox call where due plain flight
 
 -- What all claims of one call may do together: work in filters and burials (an entry is about 3 us), bytes shown, and
 -- promotions. `places` is how far each kind of claim has come in each set, `promoted` the keys already looked at.
@@ -79,6 +79,10 @@ local function give(record, operation, state)
   end
   if expired then
     lock.count(record.key, 'expired_locks')
+    state.expired = (state.expired or 0) + 1
+  end
+  if operation.in_flight then
+    flight.take(operation, record)
   end
   -- Nothing changes the item any more in this call: it is shown as it is.
   local shown = record.fields
@@ -105,6 +109,7 @@ local function visit(status, sort, operation, state)
   state.examined = state.examined + 1
   if item.ahead[operation.key .. ':' .. sort] then
     state.work = state.work - 1 -- this call has given it already, or settled it
+    state.lost = (state.lost or 0) + 1
     return
   elseif state.plain and status == 'not_started' and give_plain(operation, sort, state) then
     return
@@ -119,9 +124,11 @@ local function visit(status, sort, operation, state)
   local record = item.load(operation.key, sort)
   if not record.exists or record.fields.s ~= status or lock.live(record.fields) then
     state.work = state.work - 1
+    state.lost = (state.lost or 0) + 1
   elseif status == 'started' and lock.exhausted(record) then
     state.work = state.work - BURIAL
     due.bury(record)
+    state.buried = (state.buried or 0) + 1
   else
     give(record, operation, state)
   end
@@ -318,6 +325,15 @@ function claim.run(operation)
   if settings.of(operation.key).paused then
     return { outcome.ok, false, { items = {} } }
   end
+  if operation.in_flight then
+    local free = flight.free(operation)
+    if not free then
+      return { outcome.corrupt, false, false }
+    elseif free == 0 then
+      return { outcome.ok, false, { items = {}, next_ms = due.next_ms(key) } }
+    end
+    operation.limit = math.min(operation.limit, free)
+  end
   local state = { items = {}, examined = 0, after = operation.after, until_ms = math.huge, plain = plain.claims(operation) }
   state.lock_ms = clock.ms + (operation.lock_ms or settings.number(key, 'lock_ms'))
   state.lock_end = clock.text(state.lock_ms)
@@ -327,7 +343,7 @@ function claim.run(operation)
     return { state.refusal, false, false }
   end
   local full = #state.items == operation.limit
-  local extra = { items = state.items }
+  local extra = { items = state.items, expired = state.expired, buried = state.buried, lost = state.lost }
   if not full and not state.refusal then
     extra.more, extra.examined = promotable or not ended, state.examined
     extra.next_ms = next_ms(operation, state)

@@ -62,7 +62,7 @@ end
 
 -- Whether a claim may give the short way.
 function plain.claims(operation)
-  return #operation.where == 0 and operation.triggers ~= 'on' and is_plain('claim', operation.key, 'not_started', 'started')
+  return #operation.where == 0 and operation.triggers ~= 'on' and not operation.in_flight and is_plain('claim', operation.key, 'not_started', 'started')
 end
 
 -- A name takes no more than so much in an answer, about.

@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hookline.errors import NotFound
-from hookline.grant import ADMIN
-from hookline.item import check_key
-from hookline_server import body, head, shapes
+from hookline_server import head, ruleshapes, shapes
 from hookline_server.answer import Answer
 from hookline_server.body import JSON
-from hookline_server.caller import caller_of
 from hookline_server.operation import Operation, Reply
-from hookline_server.orchestrator import ORCHESTRATIONS, Orchestration, Orchestrator, describe
-from hookline_server.routes import Resource
+from hookline_server.orchestrations import Orchestration, Orchestrations
+from hookline_server.routes import Resource, rules
 from hookline_server.view import describe_claimed
 
-LIST_MAX = 1000
+_PATH = "/v1/orchestrations"
 _EXAMPLE = {"key": "jobs", "where": {"type": "report_generation"}, "limit": 10, "every": "1m"}
-
-
-def _name(request: Request) -> str:
-    return check_key(request.path_params["name"], "/name")
-
-
-def _orchestrator(request: Request) -> Orchestrator:
-    # Rules are kept in a key of the engine's own. What an API key is limited to are the keys that they claim from.
-    return Orchestrator(caller_of(request).whole)
-
-
-async def _check_stored(request: Request) -> None:
-    """Refuse to touch a rule for a key that the caller is not allowed.
-
-    Raises:
-        KeyNotAllowed
-    """
-    grant = caller_of(request).grant
-    if grant.patterns:
-        with contextlib.suppress(NotFound):
-            grant.check(ADMIN, (await _orchestrator(request).get(_name(request))).content["key"])
 
 
 @Operation(
@@ -51,12 +24,12 @@ async def _check_stored(request: Request) -> None:
     example=_EXAMPLE,
     replies={
         201: Reply(
-            "The rule is new.",
-            shapes.StoredOrchestration,
+            "The orchestration is new.",
+            ruleshapes.StoredOrchestration,
             ("Location",),
             links=("getOrchestration", "runOrchestration", "deleteOrchestration"),
         ),
-        200: Reply("The rule was replaced.", shapes.StoredOrchestration),
+        200: Reply("The orchestration was replaced.", ruleshapes.StoredOrchestration),
     },
     refuses=("reserved_key",),
     writes=True,
@@ -64,43 +37,31 @@ async def _check_stored(request: Request) -> None:
 async def put(request: Request) -> Response:
     """Store an orchestration.
 
-    A rule that claims matching items with triggers on. With ``every`` the servers run it, first at once.
+    A rule that claims matching items with triggers on. The servers run it, with ``every`` first at once.
     """
-    head.read_query(request)
-    rule = await body.read_json(request, Orchestration)
-    caller_of(request).grant.check(ADMIN, rule.key)
-    await _check_stored(request)
-    item = await _orchestrator(request).put(_name(request), rule)
-    if item.version > 1:
-        return Answer(describe(item))
-    return Answer(describe(item), 201, {"Location": f"/v1/orchestrations/{item.sort_field}"})
+    return await rules.put(request, Orchestrations, _PATH)
 
 
 @Operation(
-    name="getOrchestration", replies={200: Reply("The rule.", shapes.StoredOrchestration)}, refuses=("not_found",)
+    name="getOrchestration",
+    replies={200: Reply("The orchestration.", ruleshapes.StoredOrchestration)},
+    refuses=("not_found",),
 )
 async def get(request: Request) -> Response:
     """Read an orchestration.
 
     With its last and next run.
     """
-    head.read_query(request)
-    item = await _orchestrator(request).get(_name(request))
-    caller_of(request).grant.check(ADMIN, item.content["key"])
-    return Answer(describe(item))
+    return await rules.get(request, Orchestrations)
 
 
-@Operation(name="listOrchestrations", replies={200: Reply("The rules.", shapes.Orchestrations)})
+@Operation(name="listOrchestrations", replies={200: Reply("The orchestrations.", ruleshapes.Orchestrations)})
 async def index(request: Request) -> Response:
     """List orchestrations.
 
-    All rules, in order of name.
+    All of them, in order of name.
     """
-    head.read_query(request)
-    caller = caller_of(request)
-    page = await caller.whole.query(ORCHESTRATIONS, limit=LIST_MAX)
-    shown = [describe(item) for item in page.items if caller.grant.covers(item.content["key"])]
-    return Answer({"items": shown, "cursor": page.cursor})
+    return await rules.index(request, Orchestrations)
 
 
 @Operation(name="deleteOrchestration", replies={204: Reply("It is gone.")}, refuses=("not_found",), writes=True)
@@ -109,10 +70,50 @@ async def delete(request: Request) -> Response:
 
     What it claimed stays claimed.
     """
-    head.read_query(request)
-    await _check_stored(request)
-    await _orchestrator(request).delete(_name(request))
-    return Answer(status=204)
+    return await rules.delete(request, Orchestrations)
+
+
+@Operation(
+    name="enableOrchestration",
+    replies={200: Reply("It runs at its next tick.", ruleshapes.StoredOrchestration)},
+    refuses=("not_found", "precondition_failed"),
+    writes=True,
+)
+async def enable(request: Request) -> Response:
+    """Enable an orchestration."""
+    return await rules.enable(request, Orchestrations, enabled=True)
+
+
+@Operation(
+    name="disableOrchestration",
+    replies={200: Reply("It runs by hand alone.", ruleshapes.StoredOrchestration)},
+    refuses=("not_found", "precondition_failed"),
+    writes=True,
+)
+async def disable(request: Request) -> Response:
+    """Disable an orchestration.
+
+    A run that is under way is ended.
+    """
+    return await rules.enable(request, Orchestrations, enabled=False)
+
+
+@Operation(name="listOrchestrationRuns", query=rules.PAGE, replies=rules.RUNS, refuses=("not_found",))
+async def runs(request: Request) -> Response:
+    """List runs of an orchestration.
+
+    The last ones first; 1,000 are kept, for 30 days.
+    """
+    return await rules.runs(request, Orchestrations)
+
+
+@Operation(name="previewOrchestration", query=rules.COUNT, replies=rules.NEXT, refuses=("not_found",))
+async def upcoming(request: Request) -> Response:
+    """Preview the next runs of an orchestration.
+
+    In UTC and by the clock of its time zone, without the random delay.
+    """
+    return await rules.upcoming(request, Orchestrations)
 
 
 @Operation(
@@ -124,12 +125,16 @@ async def delete(request: Request) -> Response:
 async def run(request: Request) -> Response:
     """Run an orchestration now."""
     head.read_query(request)
-    await _check_stored(request)
-    return Answer(describe_claimed(await _orchestrator(request).run_once(_name(request))))
+    orchestrations = await rules.check_stored(request, Orchestrations)
+    return Answer(describe_claimed(await orchestrations.run_by_hand(rules.name_of(request))))
 
 
 routes = [
-    Route("/v1/orchestrations", index, methods=["GET"]),
+    Route(_PATH, index, methods=["GET"]),
     Resource("/v1/orchestrations/{name}", GET=get, PUT=put, DELETE=delete),
     Route("/v1/orchestrations/{name}/run", run, methods=["POST"]),
+    Route("/v1/orchestrations/{name}/enable", enable, methods=["POST"]),
+    Route("/v1/orchestrations/{name}/disable", disable, methods=["POST"]),
+    Route("/v1/orchestrations/{name}/runs", runs, methods=["GET"]),
+    Route("/v1/orchestrations/{name}/next", upcoming, methods=["GET"]),
 ]

@@ -1,0 +1,122 @@
+"""When a rule runs: its ticks, by an interval or by cron in a time zone. No store, no clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from itertools import count, islice
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from hookline.clock import parse_duration
+from hookline.errors import Flaw, Invalid
+
+EVERY_MIN_MS = 1000
+_CRON_FIELDS = 5
+_HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """Ticks, in whole milliseconds since 1970: ``every`` so many of them, or by ``cron`` as Debian's reads it.
+
+    Of cron a time of day that a zone skips comes right after the gap, and one that it has twice comes once; what runs
+    every hour or more often goes on by the clock on the wall.
+    """
+
+    every: int | None = None
+    cron: str = ""
+    zone: ZoneInfo | None = None
+
+    def first(self, now: int) -> int:
+        """The first tick of a rule that is stored now: an interval begins at once."""
+        return now if self.every else self.after(now, now)
+
+    def after(self, tick: int, since: int) -> int:
+        """The first tick later than ``since``, of those of which ``tick`` is one."""
+        if self.every:
+            return tick + (max(0, since - tick) // self.every + 1) * self.every
+        return next(self._crons(since))
+
+    def ahead(self, tick: int, most: int) -> list[int]:
+        """So many ticks, of which ``tick`` is the first."""
+        if self.every:
+            return list(islice(count(tick, self.every), most))
+        return [tick, *islice(self._crons(tick), most - 1)]
+
+    def passed(self, tick: int, now: int, most: int) -> list[int]:
+        """The ticks from this one until now; of more than so many the last."""
+        if self.every:
+            last = (now - tick) // self.every
+            return [tick + number * self.every for number in range(max(0, last - most + 1), last + 1)]
+        # Cron only runs forwards: look at longer and longer times before now.
+        reach = _HOUR_MS
+        while True:
+            begin = max(tick, now - reach)
+            found = deque([tick] if begin == tick else [], most)
+            for each in self._crons(begin):
+                if each > now:
+                    break
+                found.append(each)
+            if begin == tick or len(found) == most:
+                return list(found)
+            reach *= 8
+
+    def local(self, tick: int) -> str:
+        """A tick by the clock on the wall, as RFC 3339 with the offset."""
+        return datetime.fromtimestamp(tick // 1000, self.zone or ZoneInfo("UTC")).isoformat()
+
+    def _crons(self, since: int) -> Iterator[int]:
+        begin = datetime.fromtimestamp(since // 1000, self.zone)
+        for moment in CronSim(self.cron, begin):
+            tick = round(moment.timestamp()) * 1000
+            # Where clocks go back or forward, times on the wall come twice.
+            if tick > since:
+                yield tick
+                since = tick
+
+
+def read_recurrence(every: object, cron: object, time_zone: str) -> Recurrence | None:
+    """The ticks that a rule asks for; None if it runs by hand alone.
+
+    Raises:
+        Invalid: it cannot be read.
+    """
+    flaws = []
+    if every is not None and cron is not None:
+        raise Invalid.at("/cron", "expected either every or cron")
+    if every is not None:
+        try:
+            if (every_ms := parse_duration(every)) < EVERY_MIN_MS:
+                flaws.append(Flaw("/every", "expected at least 1 second"))
+        except ValueError as error:
+            flaws.append(Flaw("/every", str(error)))
+    zone = None
+    try:
+        zone = _zone(time_zone)
+    except (OSError, ValueError, KeyError):
+        flaws.append(Flaw("/timeZone", "expected the IANA name of a time zone such as Europe/Berlin"))
+    if isinstance(cron, str) and zone and not _occurs(cron, zone):
+        flaws.append(Flaw("/cron", "expected minute, hour, day, month and weekday, such as 0 9 * * MON-FRI"))
+    if flaws:
+        raise Invalid(*flaws)
+    if every is not None:
+        return Recurrence(every=every_ms, zone=zone)
+    return Recurrence(cron=cron, zone=zone) if isinstance(cron, str) else None
+
+
+@lru_cache(maxsize=256)
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+@lru_cache(maxsize=256)
+def _occurs(cron: str, zone: ZoneInfo) -> bool:
+    try:
+        return len(cron.split()) == _CRON_FIELDS and next(CronSim(cron, datetime.now(zone)), None) is not None
+    except (CronSimError, OverflowError, ValueError):
+        return False

@@ -1,0 +1,156 @@
+"""``/v1/schedules``: stored rules that create items."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hookline.errors import Exists
+from hookline_server import head, ruleshapes, shapes
+from hookline_server.answer import Answer
+from hookline_server.body import JSON
+from hookline_server.caller import caller_of
+from hookline_server.operation import Operation, Reply
+from hookline_server.routes import Resource, rules
+from hookline_server.schedules import Schedule, Schedules
+from hookline_server.view import describe, item_of
+
+_PATH = "/v1/schedules"
+_EXAMPLE = {
+    "key": "jobs",
+    "cron": "0 9 * * MON-FRI",
+    "timeZone": "Europe/Berlin",
+    "content": {"report": "daily", "for": "{schedule.tick}"},
+    "metadata": {"status": "not_started", "type": "report_generation"},
+}
+
+
+@Operation(
+    name="putSchedule",
+    takes={JSON[0]: (Schedule,)},
+    example=_EXAMPLE,
+    replies={
+        201: Reply(
+            "The schedule is new.",
+            ruleshapes.StoredSchedule,
+            ("Location",),
+            links=("getSchedule", "runSchedule", "deleteSchedule"),
+        ),
+        200: Reply("The schedule was replaced.", ruleshapes.StoredSchedule),
+    },
+    refuses=("reserved_key",),
+    writes=True,
+)
+async def put(request: Request) -> Response:
+    """Store a schedule.
+
+    A rule that creates an item at each of its ticks. The servers run it, with ``every`` first at once.
+    """
+    return await rules.put(request, Schedules, _PATH)
+
+
+@Operation(name="getSchedule", replies={200: Reply("The schedule.", ruleshapes.StoredSchedule)}, refuses=("not_found",))
+async def get(request: Request) -> Response:
+    """Read a schedule.
+
+    With its last and next run.
+    """
+    return await rules.get(request, Schedules)
+
+
+@Operation(name="listSchedules", replies={200: Reply("The schedules.", ruleshapes.Schedules)})
+async def index(request: Request) -> Response:
+    """List schedules.
+
+    All of them, in order of name.
+    """
+    return await rules.index(request, Schedules)
+
+
+@Operation(name="deleteSchedule", replies={204: Reply("It is gone.")}, refuses=("not_found",), writes=True)
+async def delete(request: Request) -> Response:
+    """Delete a schedule.
+
+    What it created stays.
+    """
+    return await rules.delete(request, Schedules)
+
+
+@Operation(
+    name="enableSchedule",
+    replies={200: Reply("It runs at its next tick.", ruleshapes.StoredSchedule)},
+    refuses=("not_found", "precondition_failed"),
+    writes=True,
+)
+async def enable(request: Request) -> Response:
+    """Enable a schedule."""
+    return await rules.enable(request, Schedules, enabled=True)
+
+
+@Operation(
+    name="disableSchedule",
+    replies={200: Reply("It runs by hand alone.", ruleshapes.StoredSchedule)},
+    refuses=("not_found", "precondition_failed"),
+    writes=True,
+)
+async def disable(request: Request) -> Response:
+    """Disable a schedule.
+
+    A run that is under way is ended.
+    """
+    return await rules.enable(request, Schedules, enabled=False)
+
+
+@Operation(name="listScheduleRuns", query=rules.PAGE, replies=rules.RUNS, refuses=("not_found",))
+async def runs(request: Request) -> Response:
+    """List runs of a schedule.
+
+    The last ones first; 1,000 are kept, for 30 days.
+    """
+    return await rules.runs(request, Schedules)
+
+
+@Operation(name="previewSchedule", query=rules.COUNT, replies=rules.NEXT, refuses=("not_found",))
+async def upcoming(request: Request) -> Response:
+    """Preview the next runs of a schedule.
+
+    In UTC and by the clock of its time zone, without the random delay.
+    """
+    return await rules.upcoming(request, Schedules)
+
+
+@Operation(
+    name="runSchedule",
+    replies={201: Reply("The item that it created.", shapes.WrittenItem, ("Location",))},
+    refuses=("not_found", "exists", "key_full", "outbox_full"),
+    writes=True,
+)
+async def run(request: Request) -> Response:
+    """Run a schedule now.
+
+    It creates an item as at a tick of this moment.
+    """
+    head.read_query(request)
+    await rules.check_stored(request, Schedules)
+    # The item is named by the moment, so that of a repeat would be another: what is kept is the answer.
+    schedules = Schedules(caller_of(request).whole.unmarked())
+    run = await schedules.run_by_hand(rules.name_of(request))
+    if not run.outcomes:
+        raise Exists
+    item = item_of(run.outcomes[0])
+    location = f"/v1/items/{item.key}/{quote(item.sort_field, safe='')}"
+    return Answer(describe(run.outcomes[0]), 201, {"Location": location})
+
+
+routes = [
+    Route(_PATH, index, methods=["GET"]),
+    Resource("/v1/schedules/{name}", GET=get, PUT=put, DELETE=delete),
+    Route("/v1/schedules/{name}/run", run, methods=["POST"]),
+    Route("/v1/schedules/{name}/enable", enable, methods=["POST"]),
+    Route("/v1/schedules/{name}/disable", disable, methods=["POST"]),
+    Route("/v1/schedules/{name}/runs", runs, methods=["GET"]),
+    Route("/v1/schedules/{name}/next", upcoming, methods=["GET"]),
+]

@@ -1,0 +1,415 @@
+"""Rules: what is stored under a name and runs at its ticks. Common to orchestrations and schedules.
+
+A rule is an item of a key of the engine's own, which waits there until its next tick is due and is claimed by
+whichever server is free: no leader. Who claimed it does what the rule says, writes down what came of it, and lets it
+wait for the tick after. A server that dies before that leaves the tick to another, which finds by its idempotency key,
+made of rule and tick, what was done already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+import msgspec
+
+from hookline import Datastore, Item, Page
+from hookline.clock import format_time, parse_duration, parse_time
+from hookline.errors import (
+    HooklineError,
+    IdempotencyKeyReused,
+    Invalid,
+    NotFound,
+    OutboxFull,
+    OutcomeUnknown,
+    PreconditionFailed,
+    Unavailable,
+)
+from hookline.item import STARTED
+from hookline_server.fields import Duration
+from hookline_server.recurrence import Recurrence, read_recurrence
+from hookline_server.role import Surviving
+from hookline_server.view import item_of
+
+log = logging.getLogger(__name__)
+
+RUN_LOCK = 30.0
+"""Seconds that one run of a rule may take before another server goes on with it."""
+RECALLED = 300.0
+"""Seconds for which the store knows what a run has done."""
+RETRY = 5.0
+"""Seconds after which a run that the store could not take is tried again."""
+TICKS_MAX = 1000
+"""Ticks that one run makes up for."""
+LATE_MS = 60_000
+"""A tick that is later than that was missed."""
+RUNS_KEPT = 1000
+"""Runs of a rule that are kept, for no longer than :data:`_RUNS_AGE_MS`."""
+_RUNS_AGE_MS = 30 * 86_400_000
+_TOGETHER = 10
+"""Rules that one claim takes."""
+_TRIES = 8
+"""How often a change is tried anew when another got in between."""
+_PASSING = (Unavailable, OutcomeUnknown, OutboxFull)
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """When a rule runs: ``every`` so often, or by ``cron`` in a time zone; by hand alone with neither of them.
+
+    ``jitter``: each run begins up to so much later than its tick, at random.
+    """
+
+    every: Duration | None = None
+    cron: str | None = None
+    time_zone: str = "UTC"
+    jitter: Duration = 0
+    enabled: bool = True
+
+    @property
+    def catch_up(self) -> str:
+        """What becomes of ticks that nobody was there for: ``skip``, ``one``, ``all``."""
+        return "one"
+
+    @property
+    def recurrence(self) -> Recurrence | None:
+        """Its ticks; None if it runs by hand alone."""
+        return read_recurrence(self.every, self.cron, self.time_zone)
+
+    @property
+    def jitter_ms(self) -> int:
+        """The longest delay."""
+        return parse_duration(self.jitter)
+
+    def check(self) -> None:
+        """Refuse what could not be run.
+
+        Raises:
+            Invalid: a field is out of bounds.
+        """
+        try:
+            jitter_ms = self.jitter_ms
+        except ValueError as error:
+            raise Invalid.at("/jitter", str(error)) from None
+        recurrence = self.recurrence
+        if recurrence and recurrence.every and jitter_ms > recurrence.every:
+            raise Invalid.at("/jitter", "expected no more than every")
+
+    def timing(self) -> tuple[object, ...]:
+        """What the ticks follow from."""
+        return (self.every, self.cron, self.time_zone, self.enabled)
+
+
+R = TypeVar("R", bound=Rule)
+A = TypeVar("A")
+
+
+class Rules(Generic[R, A]):
+    """The rules of one kind: stored, run by hand, and run when they are due. ``A`` is what a run gives."""
+
+    key: ClassVar[str]
+    noun: ClassVar[str]
+    kind: type[R]
+    repeatable: ClassVar[bool] = True
+    """Whether a tick may still be run when the store has forgotten what an earlier run of it has done."""
+
+    def __init__(self, datastore: Datastore) -> None:
+        self._datastore = datastore
+
+    async def perform(self, view: Callable[[int], Datastore], item: Item, rule: R, ticks: Sequence[int]) -> A:
+        """Do what a rule says for these ticks, what is done for each in the datastore that ``view`` gives for it.
+
+        Raises:
+            HooklineError
+        """
+        raise NotImplementedError
+
+    def tell(self, answer: A) -> dict[str, Any]:
+        """What a run has done, in figures."""
+        raise NotImplementedError
+
+    # Stored
+
+    def rule(self, item: Item) -> R:
+        """The rule that an item holds."""
+        return msgspec.convert(item.content, self.kind)
+
+    async def put(self, name: str, rule: R) -> Item:
+        """Store a rule under a name. The next tick stays what it was where the rule's timing does.
+
+        Raises:
+            Invalid: the rule could not be run.
+            Unavailable, OutcomeUnknown
+        """
+        rule.check()
+
+        async def write(stored: Item | None, now: int) -> Item:
+            await self._keep_runs(name)
+            outcome = await self._datastore.create(
+                self.key,
+                name,
+                content=self.content(rule),
+                metadata={"max_attempts": 0} | self._waiting(rule, stored, now),
+                match=stored.version if stored else None,
+                upsert=True,
+                triggers=False,
+                reserved=True,
+                **self.fields(rule),
+            )
+            return item_of(outcome)
+
+        return await self._write(name, write)
+
+    def content(self, rule: R) -> dict[str, Any]:
+        """The part of a rule that is readable."""
+        content: dict[str, Any] = msgspec.to_builtins(rule)
+        return content
+
+    def fields(self, rule: R) -> dict[str, Any]:  # noqa: ARG002 - of a kind that has more
+        """What else a rule's item has."""
+        return {}
+
+    async def enable(self, name: str, enabled: bool) -> Item:
+        """Let a rule run at its ticks, from the next one on; or by hand alone.
+
+        Raises:
+            NotFound: there is none of this name.
+            Unavailable, OutcomeUnknown
+        """
+
+        async def write(stored: Item | None, now: int) -> Item:
+            if stored is None:
+                raise NotFound(f"no {self.noun} has this name")
+            rule = msgspec.structs.replace(self.rule(stored), enabled=enabled)
+            gone = {"status": None, "tick": None, "scheduled_at": None}
+            outcome = await self._datastore.update(
+                self.key,
+                name,
+                content={**stored.content, "enabled": enabled},
+                metadata=gone | self._waiting(rule, stored, now),
+                match=stored.version,
+                triggers=False,
+                reserved=True,
+            )
+            return item_of(outcome)
+
+        return await self._write(name, write)
+
+    async def _write(self, name: str, write: Callable[[Item | None, int], Any]) -> Item:
+        """Change a rule as it stands."""
+        if again := await self._datastore.recall(self.key, name):
+            return item_of(again)
+        for tries_left in reversed(range(_TRIES)):
+            stored = None
+            with contextlib.suppress(NotFound):
+                stored = await self.get(name)
+            with contextlib.suppress(PreconditionFailed) if tries_left else contextlib.nullcontext():
+                item: Item = await write(stored, await self._datastore.connection.now_ms())
+                return item
+        raise AssertionError("the last try returns or raises")
+
+    def _waiting(self, rule: R, stored: Item | None, now: int) -> dict[str, Any]:
+        """The metadata of a rule that was just written: when it runs first, and how it ran last."""
+        told = stored.metadata if stored else {}
+        last = {"last_run": told["last_run"]} if "last_run" in told else {}
+        recurrence = rule.recurrence
+        if not (recurrence and rule.enabled):
+            return last
+        if stored and "tick" in told and self.rule(stored).timing() == rule.timing():
+            if stored.status == STARTED:
+                return last | _due(rule, told["tick"], now)
+            return last | {name: told[name] for name in ("tick", "status", "scheduled_at")}
+        return last | _due(rule, recurrence.first(now), now)
+
+    async def delete(self, name: str) -> None:
+        """Remove a rule.
+
+        Raises:
+            NotFound: there is none of this name.
+        """
+        with self._named():
+            await self._datastore.delete(self.key, name, triggers=False, reserved=True)
+
+    async def get(self, name: str) -> Item:
+        """A rule as it is stored.
+
+        Raises:
+            NotFound: there is none of this name.
+        """
+        with self._named():
+            return await self._datastore.get(self.key, name)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except NotFound:
+            raise NotFound(f"no {self.noun} has this name") from None
+
+    def describe(self, item: Item) -> dict[str, Any]:
+        """A rule as it reads outside."""
+        return {
+            "name": item.sort_field,
+            **msgspec.to_builtins(self.rule(item)),
+            "nextRun": item.metadata.get("scheduled_at"),
+            "lastRun": item.metadata.get("last_run"),
+            "version": item.version,
+            "updatedAt": item.updated_at,
+        }
+
+    async def next(self, name: str, count: int) -> list[dict[str, str]]:
+        """The next ticks of a rule, in UTC and by the clock of its time zone; none if it runs by hand alone.
+
+        Raises:
+            NotFound: there is none of this name.
+        """
+        item = await self.get(name)
+        recurrence = self.rule(item).recurrence
+        if recurrence is None or "tick" not in item.metadata:
+            return []
+        ticks = recurrence.ahead(item.metadata["tick"], count)
+        return [{"at": format_time(tick), "local": recurrence.local(tick)} for tick in ticks]
+
+    # Runs
+
+    def _runs_of(self, name: str) -> str:
+        """The key in which the runs of a rule are kept."""
+        return f"hookline.runs.{hashlib.sha256(f'{self.key}/{name}'.encode()).hexdigest()[:16]}"
+
+    async def _keep_runs(self, name: str) -> None:
+        each = -(-RUNS_KEPT // self._datastore.calls.partitions)
+        kept = {f"keep:{status}": f"{_RUNS_AGE_MS} {each}" for status in ("completed", "failed")}
+        await self._datastore.unmarked().change_settings(self._runs_of(name), kept)
+
+    async def runs(self, name: str, *, limit: int = 50, cursor: str | None = None) -> Page:
+        """What came of the runs of a rule, the last ones first: the contents of the items.
+
+        Raises:
+            NotFound: there is none of this name.
+            Invalid: the cursor is none.
+        """
+        await self.get(name)
+        return await self._datastore.query(self._runs_of(name), order="sortField:desc", limit=limit, cursor=cursor)
+
+    async def run_by_hand(self, name: str) -> A:
+        """Run a rule now.
+
+        Raises:
+            NotFound: there is none of this name.
+            HooklineError: it could not be run.
+        """
+        item = await self.get(name)
+        now = await self._datastore.connection.now_ms()
+        run = {"tick": None, "by": "hand", "startedAt": format_time(now)}
+        sort_field = f"{now:015d}-{secrets.token_hex(4)}"
+        try:
+            answer = await self.perform(lambda _: self._datastore, item, self.rule(item), [now])
+        except IdempotencyKeyReused:
+            raise
+        except HooklineError as error:
+            await self._record(name, sort_field, {**run, "error": str(error)})
+            raise
+        if not getattr(answer, "replayed", False):
+            await self._record(name, sort_field, run | self.tell(answer))
+        return answer
+
+    async def _record(self, name: str, sort_field: str, run: dict[str, Any]) -> dict[str, Any]:
+        """Keep what came of a run -> the same, ended."""
+        now = await self._datastore.connection.now_ms()
+        run = {**run, "endedAt": format_time(now)}
+        metadata = {"status": "failed" if "error" in run else "completed"}
+        call = self._datastore.calls.create(
+            self._runs_of(name),
+            sort_field,
+            content=run,
+            metadata=metadata,
+            triggers=False,
+            reserved=True,
+        )
+        (outcome,) = await self._datastore.unmarked().run([call])
+        if not outcome.ok and outcome.word != "exists":
+            log.warning("a run of %s %s cannot be kept: %s", self.noun, name, outcome.word)
+        return run
+
+    async def run_due(self) -> None:
+        """Run the rules that are due.
+
+        Raises:
+            Unavailable, OutcomeUnknown, Corrupt
+        """
+        found = _TOGETHER
+        while found == _TOGETHER:
+            claimed = await self._datastore.claim(
+                self.key, worker_id="orchestrator", limit=_TOGETHER, lock_for=RUN_LOCK, triggers="off", reserved=True
+            )
+            found = len(claimed.items)
+            await asyncio.gather(*map(self._run_surviving, claimed.items))
+
+    async def _run_surviving(self, item: Item) -> None:
+        with Surviving(log, f"a run of {self.noun} {item.sort_field}"):
+            await self._run(item)
+
+    async def _run(self, item: Item) -> None:
+        rule, told = self.rule(item), item.metadata
+        now, begun = parse_time(told["started_at"]), told["attempts"] > 1
+        recurrence = rule.recurrence
+        if recurrence is None:
+            return
+        passed = recurrence.passed(told["tick"], now, TICKS_MAX) or [told["tick"]]
+        tick, ticks = told["tick"], passed
+        if rule.catch_up != "all":
+            tick = tick if begun else passed[-1]
+            ticks = [tick]
+            late = not begun and now - parse_time(told["scheduled_at"]) > LATE_MS
+            # Which one is run since when must stay so, also for who goes on with it.
+            if (late or tick != told["tick"]) and not await self._update(
+                item, {"tick": tick, "scheduled_at": told["started_at"]}
+            ):
+                return
+        if rule.catch_up == "skip" and not begun and now - tick > LATE_MS + rule.jitter_ms:
+            ticks = []
+        run = {"tick": format_time(tick), "by": "tick", "startedAt": told["started_at"]}
+        if not begun and (skipped := len(passed) - len(ticks)):
+            run["skipped"] = skipped
+        try:
+            if begun and not self.repeatable and now - parse_time(told["scheduled_at"]) > RECALLED * 1000:
+                run["error"] = "interrupted: what it has done is not known any more"
+            elif ticks:
+                run |= self.tell(await self.perform(lambda at: self._once(item, at), item, rule, ticks))
+        except _PASSING as error:
+            log.warning("%s %s: %s; it is tried again", self.noun, item.sort_field, error)
+            await self._update(item, {"status": "scheduled", "scheduled_at": f"+{round(RETRY * 1000)}ms"})
+            return
+        except HooklineError as error:
+            log.warning("%s %s: %s", self.noun, item.sort_field, error)
+            run["error"] = str(error)
+        run = await self._record(item.sort_field, f"{tick:015d}", run)
+        following = recurrence.after(tick, ticks[-1] if begun and ticks else now)
+        await self._update(item, {"attempts": 0, "last_run": run} | _due(rule, following, now))
+
+    def _once(self, item: Item, tick: int) -> Datastore:
+        """The datastore, in which what is done for a tick of a rule is done once."""
+        name = f"{self.key} {item.sort_field} {tick}"
+        return self._datastore.once(name, caller="rule", keep=RECALLED, everywhere=True)
+
+    async def _update(self, item: Item, metadata: dict[str, Any]) -> bool:
+        """Change a rule that this server has claimed -> whether it still had it."""
+        call = self._datastore.calls.update(
+            self.key, item.sort_field, metadata=metadata, token=item.token, triggers=False, reserved=True
+        )
+        (outcome,) = await self._datastore.run([call])
+        if not outcome.ok:
+            log.info("%s %s was changed while it ran: %s", self.noun, item.sort_field, outcome.word)
+        return outcome.ok
+
+
+def _due(rule: Rule, tick: int, now: int) -> dict[str, Any]:
+    """The metadata of a rule that waits for a tick."""
+    due = tick + random.randint(0, rule.jitter_ms)  # noqa: S311 - spreads runs, guards nothing
+    # With a time to come, the engine makes it wait.
+    return {"status": "scheduled" if due > now else "not_started", "tick": tick, "scheduled_at": format_time(due)}

@@ -1,0 +1,106 @@
+"""A server dies at any of the calls that it makes for a rule: another goes on with the tick, which runs once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from conftest import NOW_MS, Clock, wait_until
+from hookline import Datastore, EmbeddedStore, Settings
+from hookline_server.orchestrations import Orchestration, Orchestrations
+from hookline_server.rules import RUN_LOCK
+from hookline_server.schedules import Schedule, Schedules
+from proxy import LOSE_CALL, LOSE_STORE, Proxy, proxied
+
+WAITING = {"status": "not_started"}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(NOW_MS)
+
+
+async def schedule(datastore: Datastore) -> Schedules:
+    schedules = Schedules(datastore)
+    await schedules.put("it", Schedule(key="jobs", every="1h", catch_up="all", metadata=WAITING))
+    return schedules
+
+
+async def orchestration(datastore: Datastore) -> Orchestrations:
+    for number in range(12):
+        await datastore.create("jobs", f"{number:02d}", metadata=WAITING)
+    orchestrations = Orchestrations(datastore)
+    await orchestrations.put("it", Orchestration(key="jobs", every="1h", limit=3, lock_for="10m"))
+    return orchestrations
+
+
+async def items(datastore: Datastore) -> int:
+    """What the ticks have created."""
+    return (await datastore.count("jobs")).count
+
+
+async def attempts(datastore: Datastore) -> int:
+    """How often items have been claimed."""
+    return sum(item.metadata["attempts"] for item in (await datastore.query("jobs", limit=100)).items)
+
+
+async def dies(rules: Any, proxy: Proxy, fault: bytes, place: int) -> bool:
+    """A server runs what is due, and dies of the fault in this call -> whether there was one in this place."""
+    proxy.commands.clear()
+    proxy.fault_at = {place: fault}
+    task = asyncio.create_task(rules.run_due())
+    await wait_until(lambda: task.done() or not proxy.fault_at)
+    befell = not proxy.fault_at
+    if befell:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    proxy.fault_at.clear()
+    proxy.store_lost = False
+    return befell
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize(
+    ("prepare", "late", "effects", "each"), [(schedule, 3601, items, 2), (orchestration, 30, attempts, 3)]
+)
+async def test_whatever_dies_a_tick_runs_once(
+    datastore: Datastore,
+    store: EmbeddedStore,
+    settings: Settings,
+    clock: Clock,
+    prepare: Callable[[Datastore], Awaitable[Any]],
+    late: float,
+    effects: Callable[[Datastore], Awaitable[int]],
+    each: int,
+    partitions: int,
+) -> None:
+    coming = "2027-01-15T10:00:00Z" if late > 3600 else "2027-01-15T09:00:00Z"
+    settings = replace(settings, partitions=partitions, call_timeout=0.5)
+    for fault in (LOSE_CALL, LOSE_STORE):
+        place, befell = 0, True
+        while befell:
+            await datastore.connection.command("FLUSHALL")
+            clock.ms = NOW_MS
+            async with (
+                proxied(store.url) as proxy,
+                Datastore(proxy.url, settings, datastore.secrets, now_ms=clock) as dying,
+                Datastore(store.url, settings, datastore.secrets, now_ms=clock) as other,
+            ):
+                rules = await prepare(other)
+                clock.advance(late)
+                befell = await dies(type(rules)(dying), proxy, fault, place)
+                await rules.run_due()
+                clock.advance(RUN_LOCK + 1)
+                await rules.run_due()
+                assert await effects(other) == each, (fault, place, proxy.commands)
+                (run,) = (await rules.runs("it")).items
+                assert run.metadata["status"] == "completed"
+                assert (await rules.next("it", 1))[0]["at"] == coming
+            place += 1
+        assert place > 4

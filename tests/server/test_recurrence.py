@@ -1,0 +1,109 @@
+"""When rules run: intervals, cron, time zones, and the days on which clocks go forward or back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from hookline.errors import Invalid
+from hookline_server.recurrence import Recurrence, read_recurrence
+
+BERLIN, NEW_YORK, LORD_HOWE = "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"
+
+
+def ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def cron(expression: str, zone: str = "UTC") -> Recurrence:
+    found = read_recurrence(None, expression, zone)
+    assert found
+    return found
+
+
+def ticks(recurrence: Recurrence, since: str, most: int) -> list[str]:
+    first = recurrence.after(ms(since), ms(since))
+    return [recurrence.local(tick) for tick in recurrence.ahead(first, most)]
+
+
+def test_an_interval_goes_on_from_its_first_tick_however_late_it_is_asked() -> None:
+    recurrence = read_recurrence("90s", None, "UTC")
+    assert recurrence
+    assert recurrence.first(1000) == 1000
+    assert [recurrence.after(1000, since) for since in (999, 1000, 90_999, 91_000, 10**9)] == [
+        91_000,
+        91_000,
+        91_000,
+        181_000,
+        1000 + 11112 * 90_000,
+    ]
+    assert recurrence.passed(1000, 181_500, 10) == [1000, 91_000, 181_000]
+    assert recurrence.passed(1000, 181_500, 2) == [91_000, 181_000]
+
+
+@pytest.mark.parametrize(
+    ("expression", "zone", "since", "expected"),
+    [
+        # Spring: 02:00 to 03:00 is not there. What is due in it comes right after, once.
+        ("30 2 * * *", BERLIN, "2026-03-28T12:00+01:00", ["2026-03-29T03:00:00+02:00", "2026-03-30T02:30:00+02:00"]),
+        ("15,45 2 * * *", BERLIN, "2026-03-29T00:00+01:00", ["2026-03-29T03:00:00+02:00", "2026-03-30T02:15:00+02:00"]),
+        ("0 * * * *", BERLIN, "2026-03-29T00:30+01:00", ["2026-03-29T01:00:00+01:00", "2026-03-29T03:00:00+02:00"]),
+        ("30 2 * * *", NEW_YORK, "2027-03-14T00:00-05:00", ["2027-03-14T03:00:00-04:00", "2027-03-15T02:30:00-04:00"]),
+        # Autumn: 02:00 to 03:00 is there twice. What has a time of day comes at the first of them.
+        ("30 2 * * *", BERLIN, "2026-10-24T12:00+02:00", ["2026-10-25T02:30:00+02:00", "2026-10-26T02:30:00+01:00"]),
+        ("30 2 * * *", BERLIN, "2026-10-25T02:10+01:00", ["2026-10-26T02:30:00+01:00"]),
+        # What runs every hour or more often does so in both of them.
+        ("0 * * * *", BERLIN, "2026-10-25T01:30+02:00", ["2026-10-25T02:00:00+02:00", "2026-10-25T02:00:00+01:00"]),
+        (
+            "*/30 * * * *",
+            BERLIN,
+            "2026-10-25T02:00+02:00",
+            ["2026-10-25T02:30:00+02:00", "2026-10-25T02:00:00+01:00", "2026-10-25T02:30:00+01:00"],
+        ),
+        # Half an hour of daylight saving.
+        ("15 2 * * *", LORD_HOWE, "2026-10-03T12:00+10:30", ["2026-10-04T02:30:00+11:00", "2026-10-05T02:15:00+11:00"]),
+        ("0 9 * * MON-FRI", BERLIN, "2026-10-23T10:00+02:00", ["2026-10-26T09:00:00+01:00"]),
+        ("0 0 29 2 *", "UTC", "2026-01-01T00:00+00:00", ["2028-02-29T00:00:00+00:00"]),
+        ("0 12 L * *", "UTC", "2026-02-01T00:00+00:00", ["2026-02-28T12:00:00+00:00"]),
+    ],
+)
+def test_cron_by_the_clock_on_the_wall(expression: str, zone: str, since: str, expected: list[str]) -> None:
+    assert ticks(cron(expression, zone), since, len(expected)) == expected
+
+
+def test_of_many_ticks_that_passed_the_last_are_found_as_those_ahead() -> None:
+    recurrence = cron("*/10 * * * *", BERLIN)
+    begin, end = ms("2026-10-20T00:00+02:00"), ms("2026-11-01T00:05+01:00")
+    every = [tick for tick in recurrence.ahead(begin, 2000) if tick <= end]
+    assert recurrence.passed(begin, end, 2000) == every
+    assert recurrence.passed(begin, end, 1000) == every[-1000:]
+    assert recurrence.passed(begin, begin - 1, 1000) == [begin]
+    rare = cron("0 0 1 1 *")
+    assert len(rare.passed(ms("1990-01-01T00:00+00:00"), end, 1000)) == 37
+
+
+@pytest.mark.parametrize(
+    ("every", "expression", "zone", "pointer"),
+    [
+        ("1s", "* * * * *", "UTC", "/cron"),
+        ("10ms", None, "UTC", "/every"),
+        ("soon", None, "UTC", "/every"),
+        (None, "* * * *", "UTC", "/cron"),
+        (None, "* * * * * *", "UTC", "/cron"),
+        (None, "60 * * * *", "UTC", "/cron"),
+        (None, "0 0 30 2 *", "UTC", "/cron"),
+        (None, "@daily", "UTC", "/cron"),
+        (None, "", "UTC", "/cron"),
+        (None, "0 9 * * *", "Europe/Bonn", "/timeZone"),
+        (None, "0 9 * * *", "../../etc/passwd", "/timeZone"),
+        (None, "0 9 * * *", "Europe", "/timeZone"),
+        (None, "0 9 * * *", "", "/timeZone"),
+        (None, "0 9 * * *", "a\0b", "/timeZone"),
+        (None, None, "x" * 5000, "/timeZone"),
+    ],
+)
+def test_what_gives_no_ticks_is_refused(every: object, expression: object, zone: str, pointer: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        read_recurrence(every, expression, zone)
+    assert [flaw.pointer for flaw in refused.value.flaws] == [pointer]
