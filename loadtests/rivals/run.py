@@ -19,12 +19,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hookline import EmbeddedStore
-from others import HERE, INSTALLED, NODE, RIVALS, Rival
+from others import BEANSTALKD, HERE, INSTALLED, NODE, RIVALS, Rival
 
 LONGEST = 60.0
 """Seconds after which a measurement is given up."""
@@ -35,7 +34,6 @@ HEADS = (
     *("queue", "single", "bulk", "100 at once", "drain", "CPU worker", "CPU store", "bytes pending", "kept when done"),
     *("p50 ms", "p99 ms", "what it guarantees, as run here"),
 )
-BEANSTALKD = Path(os.environ.get("BEANSTALKD", "/usr/bin/beanstalkd"))
 
 
 @dataclass
@@ -299,16 +297,14 @@ async def run(options: argparse.Namespace) -> None:
     found = []
     with (options.out / "rivals.log").open("ab") as log:
         for rival in RIVALS:
-            if rival.name not in wanted or not (
-                found_version := version("hookline") if rival.name == "hookline" else rival.version()
-            ):
+            if rival.name not in wanted or not (installed := rival.version()):
                 continue
-            print(f"{rival.name} {found_version}", file=sys.stderr)
+            print(f"{rival.name} {installed}", file=sys.stderr)
             log.write(f"== {rival.name}\n".encode())
             log.flush()
             async with stored(rival, options.fsync) as store:
                 figures = await Measuring(rival, store, options, log).all()
-            figures.version = found_version
+            figures.version = installed
             found.append(figures)
             (options.out / "rivals.json").write_text(json.dumps([_plain(each) for each in found], indent=1))
             (options.out / "rivals.md").write_text(page(found, options))
