@@ -38,6 +38,10 @@ probe: .venv/dev ## Hold the server against its API's document with hundreds of 
 bench: .venv/dev ## Measure this machine, each figure beside its floor (about 5 minutes); ARGS=... are options
 	$(BIN)/hookline bench $(ARGS)
 
+.PHONY: soak
+soak: .venv/dev ## Load a server for 30 minutes (MINUTES=...): memory, latency, the doctor at the end
+	$(BIN)/hookline bench soak --minutes $(or $(MINUTES),30)
+
 costs: .venv/dev ## Write docs/performance.md: what each verb costs, also with a million items (about 10 minutes)
 	$(BIN)/python loadtests/costs.py
 

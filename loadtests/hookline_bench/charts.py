@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -9,6 +10,7 @@ from hdrh.histogram import HdrHistogram
 from matplotlib.figure import Figure as Drawing
 
 from hookline_bench.figure import Figure, Results
+from hookline_bench.soak import Sample
 
 mpl.use("agg")
 _OURS, _FLOOR = "#1f6feb", "#c9d1d9"
@@ -56,6 +58,24 @@ def _latencies(figures: list[Figure], out: Path) -> Path:
     axes.set_title("Latency at fixed arrival rates")
     axes.legend()
     return _saved(drawing, out / "latency.png")
+
+
+def draw_soak(samples: Sequence[Sample], path: Path) -> Path:
+    """Memory and latency over the time of a soak."""
+    drawing = Drawing(figsize=(9, 6), layout="constrained")
+    memory, latency = drawing.subplots(2, sharex=True)
+    minutes = [sample.minute for sample in samples]
+    memory.plot(minutes, [sample.store_mib for sample in samples], label="store")
+    memory.plot(minutes, [sample.server_mib for sample in samples], label="server")
+    memory.set_ylabel("MiB")
+    latency.plot(minutes, [sample.p50 for sample in samples], label="p50")
+    latency.plot(minutes, [sample.p99 for sample in samples], label="p99")
+    latency.set_ylabel("ms")
+    latency.set_yscale("log")
+    latency.set_xlabel("minutes")
+    for axes in (memory, latency):
+        axes.legend()
+    return _saved(drawing, path)
 
 
 def _saved(drawing: Drawing, path: Path) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hookline_bench.figure import Results
 from hookline_bench.run import SCENARIOS, WAYS, Options, Say, run
 from hookline_bench.scenarios import Sizes
-from hookline_server.cli.ending import MISUSED, checked, fail
+from hookline_server.cli.ending import FAILED, MISUSED, checked, fail
 from hookline_server.cli.ending import run as until_done
 
 app = typer.Typer(pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,6 +27,10 @@ StoreUrl = Annotated[
     str | None,
     typer.Option("--store", help="URL of a store on this machine, its namespace bench empty; else embedded."),
 ]
+
+FSYNCS = ("always", "everysec", "no")
+Fsync = Annotated[str, typer.Option(help=f"Of the embedded store: {', '.join(FSYNCS)}.")]
+Out = Annotated[Path, typer.Option(file_okay=False, help="Directory of the results.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -38,8 +44,8 @@ def measure(
     rates: Annotated[str, typer.Option(help="Arrivals a second of the scenario latency.")] = "500,1000",
     turns: Annotated[int, typer.Option(min=1, max=25, help="Of which the median counts.")] = 1,
     store: StoreUrl = None,
-    fsync: Annotated[str, typer.Option(help="Of the embedded store: always, everysec or no.")] = "always",
-    out: Annotated[Path, typer.Option(file_okay=False, help="Directory of the results.")] = OUT,
+    fsync: Fsync = "always",
+    out: Out = OUT,
 ) -> None:
     """Measure this machine: each figure beside its floor, which is the same work without Hookline.
 
@@ -62,7 +68,7 @@ def measure(
         sizes=Sizes(seconds, jobs, checked(lambda: tuple(float(word) for word in rates.split(",")), "--rates")),
         turns=turns,
         store=store,
-        fsync=_words(fsync, ("always", "everysec", "no"), "--fsync")[0],
+        fsync=_words(fsync, FSYNCS, "--fsync")[0],
     )
     with showing(options.steps()) as say:
         results = until_done(run(options, say))
@@ -85,6 +91,31 @@ def compare(
     from hookline_bench.compare import compared
 
     typer.echo(compared(checked(lambda: Results.read(before)), checked(lambda: Results.read(after))))
+
+
+@app.command()
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.01, max=600, help="How long.")] = 30.0,
+    store: StoreUrl = None,
+    fsync: Fsync = "always",
+    out: Out = OUT,
+) -> None:
+    """Load a server with the mixed blend for long: memory and latency every 10 seconds, the doctor at the end.
+
+    Writes soak.json and soak.png. Ends with 1 if a job was lost, an index
+    differs from its items, or memory has grown by more than a fifth.
+    """
+    from hookline_bench.charts import draw_soak
+    from hookline_bench.soak import soak as load
+
+    soaked = until_done(load(minutes, store, _words(fsync, FSYNCS, "--fsync")[0], typer.echo))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "soak.json").write_text(json.dumps(asdict(soaked), indent=1) + "\n")
+    draw_soak(soaked.samples, out / "soak.png")
+    for flaw in soaked.flaws:
+        fail(flaw)
+    typer.echo(f"{soaked.created:,} jobs, flaws: {len(soaked.flaws)}; wrote {out / 'soak.json'} and its chart")
+    raise typer.Exit(FAILED if soaked.flaws else 0)
 
 
 @contextmanager

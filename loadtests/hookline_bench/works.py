@@ -51,7 +51,8 @@ class Stage:
 
     def names(self) -> Iterator[str]:
         """Names that no other process gives."""
-        return (f"{self.index:02d}-{number:08d}" for number in itertools.count())
+        prefix = f"{self.more.get('prefix', '')}{self.index:02d}"
+        return (f"{prefix}-{number:08d}" for number in itertools.count())
 
     @property
     def running(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from hookline_bench.figure import Results
 from hookline_bench.ground import grounds
 from hookline_bench.run import SCENARIOS
 from hookline_bench.scenarios import fill_with
+from hookline_bench.soak import Sample, grown
 
 SMALL = ("--seconds", "0.05", "--jobs", "100", "--processes", "1", "--rates", "100")
 
@@ -33,6 +35,7 @@ async def bench(*args: str) -> tuple[int, str]:
     return child.returncode, said.decode()
 
 
+@pytest.mark.timeout(300)
 async def test_each_scenario_runs_and_nothing_is_lost(tmp_path: Path) -> None:
     """Each turn holds the counts in the store against what was done, and the run fails where they differ."""
     code, said = await bench(*SMALL, "--out", str(tmp_path))
@@ -79,3 +82,22 @@ def test_a_file_that_is_no_results(tmp_path: Path) -> None:
     (other := tmp_path / "other.json").write_text(json.dumps({"schema": 1}))
     with pytest.raises(Invalid, match="expected results of hookline bench"):
         Results.read(other)
+
+
+@pytest.mark.timeout(300)
+async def test_a_soak_completes_every_job_and_finds_no_flaw(tmp_path: Path) -> None:
+    code, said = await bench("soak", "--minutes", "0.03", "--fsync", "no", "--out", str(tmp_path))
+    assert code == 0, said
+    soaked = json.loads((tmp_path / "soak.json").read_text())
+    assert soaked["flaws"] == []
+    assert soaked["created"] > 0
+    assert soaked["samples"]
+    assert (tmp_path / "soak.png").stat().st_size > 0
+
+
+def test_memory_that_grows_is_a_flaw() -> None:
+    flat = [Sample(minute, 100, 1, 2, 10, 50) for minute in range(16)]
+    assert grown(flat) == []
+    assert grown(flat[:6]) == []
+    (said,) = grown([*flat[:12], *(replace(sample, store_mib=20) for sample in flat[12:])])
+    assert said == "memory of the store has grown from 10.0 to 20.0 MiB"
