@@ -1,9 +1,11 @@
 # Everything runs from .venv, which is made at the first need and again when pyproject.toml has changed.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests that start processes wait much of their time: half as many again as there are processors keep those busy.
+TESTERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) * 3 / 2 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test lint format docs probe bench costs kills clean
+.PHONY: help serve demo test lint format docs probe seeds bench costs kills clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -15,7 +17,7 @@ demo: .venv/ready ## Play a job's whole life on this machine, in under 30 second
 	@exec $(BIN)/hookline demo
 
 test: .venv/dev ## Run all tests
-	$(BIN)/pytest -q -n auto --dist loadfile
+	$(BIN)/pytest -q -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/dev ## Check formatting, style and types
 	$(BIN)/ruff format --check .
@@ -31,6 +33,9 @@ docs: .venv/ready ## Write docs/configuration.md from the table of settings
 
 kills: .venv/dev ## Deliver 10,000 events while servers are killed (some minutes)
 	HOOKLINE_KILL_EVENTS=10000 $(BIN)/pytest -q tests/faults/test_relay_killed.py
+
+seeds: .venv/dev ## Plant every known bug, and see that its test and the model find it (minutes)
+	HOOKLINE_TEST_SEEDS=1 $(BIN)/pytest -q -n auto tests/seeded
 
 probe: .venv/dev ## Hold the server against its API's document with hundreds of requests for each route (minutes)
 	HOOKLINE_TEST_EXAMPLES=300 HOOKLINE_TEST_SEED=$$(date +%s) $(BIN)/pytest -q tests/server/test_schemathesis.py

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine
 from contextvars import Context
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from hookline.calls import GIVEN_MAX
 from hookline.connection import Connection
@@ -19,10 +19,10 @@ OPERATIONS_MAX = GIVEN_MAX
 """Operations of one script call, a claim counted as the items that it may give: about 4 ms of the store."""
 BYTES_MAX = 262_144
 """Bytes of one script call's operations; a larger operation goes alone."""
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     """One operation that waits for its turn."""
 
     packed: bytes
@@ -47,6 +47,7 @@ class Batcher:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._whole: set[asyncio.Task[Any]] = set()
 
     def submit(self, script: str, partition: int, operation: bytes, gives: int = 0) -> asyncio.Future[list[Any]]:
         """Queue one packed operation -> the future of its outcome ``[word, fields | false, extra | false]``.
@@ -62,10 +63,21 @@ class Batcher:
             lane.running = asyncio.create_task(self._run(lane, script, partition), context=Context())
         return future
 
+    async def whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do work of several steps, which goes on to its end if the caller is cancelled -> what it gives."""
+        task = asyncio.create_task(work)
+        self._whole.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._whole.discard(task)
+        if not task.cancelled():
+            task.exception()  # else it is reported, where nobody waits for it any more
+
     async def close(self) -> None:
         """Wait until everything submitted has its outcome."""
-        running = [lane.running for lane in self._lanes.values() if lane.running]
-        if running:
+        while running := [*self._whole, *(lane.running for lane in self._lanes.values() if lane.running)]:
             await asyncio.wait(running)
 
     async def _run(self, lane: _Lane, script: str, partition: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from hookline import codec, trace
@@ -12,6 +12,9 @@ from hookline.keysettings import Known
 from hookline.outcome import WARNINGS, Claimed, Outcome
 from hookline.plan import declared
 from hookline.where import Where
+
+_ADDED = frozenset({b"v", b"ca", b"ua", b"at"})
+"""What the store adds to a new item of which it was sent all else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +50,41 @@ class Call:
     def decode(self, answer: list[Any]) -> Outcome | Claimed:
         """A script's answer ``[word, fields | false, extra | false]`` -> what became of the operation."""
         word, shown, extra = answer[0].decode(), answer[1], answer[2] or {}
-        if self.request.get("verb") == "claim" and word == "ok":
+        verb = self.request.get("verb")
+        if verb == "claim" and word == "ok":
             return self._decode_claim(extra)
-        outcome = Outcome(
+        sort_field = extra[b"sort"].decode() if b"sort" in extra else self.sort_field
+        told: dict[str, Any] = {}
+        if extra:
+            told["warnings"] = tuple(WARNINGS[name.decode()] for name in extra.get(b"warnings", ()))
+            told["replayed"] = b"replayed" in extra
+        if not shown:
+            return Outcome(word, self.key, sort_field, **told)
+        if verb is not None and word == "ok":
+            return Outcome(word, self.key, sort_field, **_decode_state(codec.decode_fields(shown)), **told)
+        if word == "ok" and "new" in self.request and _ADDED.issuperset(shown):
+            item = codec.decode_new(self.key, sort_field, self.request["new"], shown)
+        else:
+            fields = self._sent() if word == "ok" else {}
+            codec.decode_onto(fields, shown)
+            item = codec.decode_item(self.key, sort_field, fields)
+        version = int(extra.get(b"version", item.version))
+        return Outcome(
             word,
             self.key,
-            extra[b"sort"].decode() if b"sort" in extra else self.sort_field,
-            warnings=tuple(WARNINGS[name.decode()] for name in extra.get(b"warnings", ())),
-            replayed=b"replayed" in extra,
-        )
-        if not shown:
-            return outcome
-        if "verb" in self.request and word == "ok":
-            return _decode_state(outcome, codec.decode_fields(shown))
-        fields = codec.decode_fields({**self._sent(), **shown} if word == "ok" else shown)
-        item = codec.decode_item(self.key, outcome.sort_field, fields)
-        version = extra.get(b"version")
-        return replace(
-            outcome,
-            item=item,
-            version=int(version) if version else item.version,
+            sort_field,
+            item,
+            version=version,
             status=item.status,
             locked_until_ms=item.locked_until_ms,
+            **told,
         )
 
-    def _sent(self) -> dict[bytes, bytes]:
+    def _sent(self) -> Fields:
+        """The fields that were sent, as the store would give them back."""
         new = self.request.get("new", ())
         sent = self.request.get("set") or dict(zip(new[::2], new[1::2], strict=True))
-        return {name.encode(): value.encode() if isinstance(value, str) else value for name, value in sent.items()}
+        return {name: value.encode() if type(value) is str else value for name, value in sent.items()}
 
     def _decode_claim(self, extra: Mapping[bytes, Any]) -> Claimed:
         items = [
@@ -96,11 +106,10 @@ class Call:
         )
 
 
-def _decode_state(outcome: Outcome, fields: Fields) -> Outcome:
+def _decode_state(fields: Fields) -> dict[str, Any]:
     locked_until = fields.get("lu")
-    return replace(
-        outcome,
-        version=int(fields["v"]),
-        status=fields["s"].decode() if "s" in fields else None,
-        locked_until_ms=int(locked_until) if locked_until else None,
-    )
+    return {
+        "version": int(fields["v"]),
+        "status": fields["s"].decode() if "s" in fields else None,
+        "locked_until_ms": int(locked_until) if locked_until else None,
+    }

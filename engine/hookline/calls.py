@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets as nonces
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hookline import codec
@@ -37,6 +37,8 @@ class Unset:
         return "UNSET"
 
 
+_NULL = codec.pack(None)
+_NEW = (None, NOT_STARTED)
 _OTHER_WAYS = frozenset({"t", "w", "lu", "sa", "da", "sd"})
 """Fields with which a new item needs more than to be written."""
 
@@ -89,15 +91,14 @@ class Calls:
             raise Invalid.at("/metadata/attempts", "expected 0, or no attempts: a new item has none")
         if change.values.get("s") == "scheduled" and "sd" not in change.values:
             raise Invalid.at("/metadata/scheduled_at", "expected a time, since status is scheduled")
-        request = self._change_request(change, version, match, triggers)
-        request.pop("unset", None)  # nothing is there to be removed
-        if upsert:
-            request |= {"upsert": True, "replace": True}
-        elif not (change.stamped or match or version) and _is_plain(change):
-            del request["set"]
-            request |= _plain(change)
-        call = self._call("create_drain" if reserved else "create", key, sort_field, request)
-        return replace(call, generated=True) if generated else call
+        if _is_plain(change) and not (upsert or match or version):
+            request = _plain(change, triggers)
+        else:
+            request = self._change_request(change, version, match, triggers)
+            request.pop("unset", None)  # nothing is there to be removed
+            if upsert:
+                request |= {"upsert": True, "replace": True}
+        return self._call("create_drain" if reserved else "create", key, sort_field, request, generated=generated)
 
     def update(
         self,
@@ -326,9 +327,11 @@ class Calls:
             raise Invalid(*(Flaw(f"/metadata/{name}", "set by the engine when a claim ends") for name in owned))
         return change
 
-    def _call(self, script: str, key: str, sort_field: str, request: dict[str, Any]) -> Call:
-        request |= {"key": key, "sort": sort_field}
-        return Call(script, self.partition(key, sort_field), key, sort_field, request)
+    def _call(
+        self, script: str, key: str, sort_field: str, request: dict[str, Any], *, generated: bool = False
+    ) -> Call:
+        request["key"], request["sort"] = key, sort_field
+        return Call(script, self.partition(key, sort_field), key, sort_field, request, generated=generated)
 
     def _writable(self, key: str, sort_field: str, reserved: bool) -> None:
         check_key(key)
@@ -424,14 +427,16 @@ def _present(request: dict[str, Any]) -> dict[str, Any]:
 def _is_plain(change: Change) -> bool:
     """Whether a new item may be created the short way, as lua/hookline_lua/lib/plain.lua says."""
     values = change.values
-    return values.get("s") in (None, NOT_STARTED) and not _OTHER_WAYS & values.keys()
+    return values.get("s") in _NEW and _OTHER_WAYS.isdisjoint(values) and not change.stamped
 
 
-def _plain(change: Change) -> dict[str, Any]:
+def _plain(change: Change, triggers: bool) -> dict[str, Any]:
     """What that way takes: all fields of the item, one after the other, and its priority if it stands in line."""
-    values = {"c": codec.pack(None), **change.values}
-    line = {}
+    values = change.values
+    request: dict[str, Any] = {"triggers": "on" if triggers else "off"}
+    values.setdefault("c", _NULL)
     if "s" in values:
         values.setdefault("a", "0")
-        line = {"line": values.get("p", "5")}
-    return {"new": [part for pair in values.items() for part in pair], **line}
+        request["line"] = values.get("p", "5")
+    request["new"] = [part for pair in values.items() for part in pair]
+    return request

@@ -6,11 +6,13 @@ other metadata field. Scripts never pack a user's value again, so any JSON value
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
+import msgspec
 
 from hookline.clock import CURRENT_TIMESTAMP, EXPECTED_DURATION, EXPECTED_TIME, format_time, parse_duration, parse_time
 from hookline.errors import Flaw, Invalid, below
@@ -62,13 +64,12 @@ class Change:
 
 def pack(value: object) -> bytes:
     """A JSON value -> the msgpack that the hash keeps."""
-    packed: bytes = msgpack.packb(value)
-    return packed
+    return msgspec.msgpack.encode(value)
 
 
 def unpack(packed: bytes) -> Any:
     """The msgpack of one field -> its value."""
-    return msgpack.unpackb(packed, strict_map_key=False)
+    return msgspec.msgpack.decode(packed)
 
 
 def encode_content(content: object, pointer: str = "/content") -> bytes:
@@ -97,34 +98,36 @@ def encode_metadata(metadata: object, pointer: str = "/metadata") -> Change:
     flaws: list[Flaw] = []
     for name, value in metadata.items():
         try:
-            _encode_field(change, name, value, below(pointer, name))
+            _encode_field(change, name, value)
         except Invalid as invalid:
-            flaws.extend(invalid.flaws)
+            flaws += [Flaw(below(pointer, name) + flaw.pointer, flaw.detail) for flaw in invalid.flaws]
     if flaws:
         raise Invalid(*flaws)
     return change
 
 
-def _encode_field(change: Change, name: object, value: object, pointer: str) -> None:
+def _encode_field(change: Change, name: object, value: object) -> None:
     if not isinstance(name, str) or not name or "\0" in name or len(name) > WORD_MAX:
-        raise Invalid.at(pointer, f"expected field names of 1 to {WORD_MAX} characters")
-    check_value(name, pointer)
+        raise Invalid.at("", f"expected field names of 1 to {WORD_MAX} characters")
+    if not name.isascii():
+        check_value(name, "")
     if name == "version":
         if type(value) is not int or not 1 <= value < 2**53:
-            raise Invalid.at(pointer, "expected the current version as a whole number from 1")
+            raise Invalid.at("", "expected the current version as a whole number from 1")
         change.version = value
     elif name in NATIVE:
         stored, kind = NATIVE[name]
         if value is None:
             change.unset.append(stored)
         else:
-            change.values[stored] = encode_native(name, kind, value, pointer)
+            change.values[stored] = encode_native(name, kind, value, "")
     elif value is None:
         change.unset.append(f"m:{name}")
     elif value == CURRENT_TIMESTAMP:
         change.stamped.append(f"m:{name}")
     else:
-        check_value(value, pointer)
+        if not (type(value) is str and value.isascii()):
+            check_value(value, "")
         change.values[f"m:{name}"] = pack(value)
 
 
@@ -255,8 +258,18 @@ def open_triggers(packed: bytes, secrets: SecretBox, owner: bytes) -> list[dict[
 
 def pack_request(value: object) -> bytes:
     """A request -> msgpack without the ``bin`` type, which the store's cmsgpack does not know."""
-    packed: bytes = msgpack.packb(value, use_bin_type=False)
+    packed: bytes = _packer.pack(value)
     return packed
+
+
+class _Packer(threading.local):
+    """A packer for each thread: to make one costs as much as to pack a request."""
+
+    def __init__(self) -> None:
+        self.pack = msgpack.Packer(use_bin_type=False).pack
+
+
+_packer = _Packer()
 
 
 def unpack_answer(packed: bytes) -> Any:
@@ -266,14 +279,26 @@ def unpack_answer(packed: bytes) -> Any:
 
 def decode_fields(pairs: Mapping[bytes, bytes | bool] | list[bytes]) -> Fields:
     """The fields of an answer, by name or one after the other; ``false`` marks what was sent and did not stay."""
+    fields: Fields = {}
+    decode_onto(fields, pairs)
+    return fields
+
+
+def decode_onto(fields: Fields, pairs: Mapping[bytes, bytes | bool] | list[bytes]) -> None:
+    """The same on top of fields that were sent, of which some may not have stayed."""
     named = pairs.items() if isinstance(pairs, Mapping) else zip(pairs[::2], pairs[1::2], strict=True)
-    return {name.decode(): value for name, value in named if isinstance(value, bytes)}
+    for name, value in named:
+        if type(value) is bytes:
+            fields[name.decode()] = value
+        else:
+            fields.pop(name.decode(), None)
 
 
 def decode_item(key: str, sort_field: str, fields: Fields) -> Item:
     """The fields of a hash -> the item."""
     locked_until = fields.get("lu")
     token = fields.get("tk")
+    created_at = format_time(int(fields["ca"]))
     return Item(
         key=key,
         sort_field=sort_field,
@@ -281,35 +306,57 @@ def decode_item(key: str, sort_field: str, fields: Fields) -> Item:
         metadata=decode_metadata(fields),
         triggers=decode_triggers(fields.get("t")),
         version=int(fields["v"]),
-        created_at=format_time(int(fields["ca"])),
-        updated_at=format_time(int(fields["ua"])),
+        created_at=created_at,
+        updated_at=created_at if fields["ua"] == fields["ca"] else format_time(int(fields["ua"])),
         locked_until_ms=int(locked_until) if locked_until else None,
         token=token.decode() if token else None,
         sealed_triggers=fields.get("t", b""),
     )
 
 
+def decode_new(key: str, sort_field: str, new: list[Any], added: Mapping[bytes, bytes]) -> Item:
+    """The fields that were sent of a new item without triggers, and those that the store added -> the item."""
+    content: Any = None
+    metadata: dict[str, Any] = {}
+    for name, stored in zip(new[::2], new[1::2], strict=True):
+        if name[:2] == "m:":
+            metadata[name[2:]] = unpack(stored)
+        elif name == "c":
+            content = unpack(stored)
+        else:
+            metadata[NAMES[name]] = int(stored) if NAMES[name] in LIMITS else stored
+    version = metadata["version"] = int(added[b"v"])
+    created_at = format_time(int(added[b"ca"]))
+    return Item(key, sort_field, content, metadata, (), version, created_at, created_at)
+
+
 def decode_metadata(fields: Mapping[str, bytes | bool]) -> dict[str, Any]:
     """The metadata that a hash's fields hold, its ``version`` included."""
     metadata: dict[str, Any] = {}
     for name, stored in fields.items():
-        if name.startswith("m:"):
-            metadata[name[2:]] = unpack(stored) if isinstance(stored, bytes) else None
-        elif name in NAMES:
-            metadata[NAMES[name]] = decode_native(name, stored) if isinstance(stored, bytes) else None
-        elif name == "v" and isinstance(stored, bytes):
+        if name[:2] == "m:":
+            metadata[name[2:]] = unpack(stored) if type(stored) is bytes else None
+        elif name in _READERS:
+            shown, read = _READERS[name]
+            metadata[shown] = read(stored) if type(stored) is bytes else None
+        elif name == "v" and type(stored) is bytes:
             metadata["version"] = int(stored)
     return metadata
 
 
-def decode_native(stored_name: str, stored: bytes) -> str | int:
-    """One of the engine's own fields as it reads outside."""
-    kind = NATIVE[NAMES[stored_name]][1]
-    if kind == "number":
-        return int(stored)
-    if kind in ("time", "later"):
-        return format_time(int(stored))
-    return stored.decode()
+def _read_time(stored: bytes) -> str:
+    return format_time(int(stored))
+
+
+_KINDS: dict[str, Callable[[bytes], str | int]] = {
+    "number": int,
+    "time": _read_time,
+    "later": _read_time,
+    "word": bytes.decode,
+    "text": bytes.decode,
+}
+_READERS = {stored: (name, _KINDS[kind]) for name, (stored, kind) in NATIVE.items()}
+"""Hash field -> the metadata field that it is, and how it reads outside."""
 
 
 def decode_triggers(packed: bytes | None) -> tuple[Trigger, ...]:

@@ -35,6 +35,8 @@ from hookline.tally import note
 from hookline.wake import Wakes
 from hookline.where import compile_where
 
+_NOTHING_KNOWN = Known()
+
 
 class Datastore(Repeating):
     """The engine over one store. ``async with Datastore(url, settings, secrets) as datastore: ...``.
@@ -114,20 +116,28 @@ class Datastore(Repeating):
         if self.marks:
             await self._begin_if(several=len(calls) > 1)
             calls = [self.marks.mark(call, ahead) for ahead, call in enumerate(calls)]
+        waves = list(_waves(calls))
+        # A client that goes away must not leave an item between two of its operations.
+        outcomes = await (
+            self._attempt(calls) if len(waves) == 1 else self._batcher.whole(self._in_order(calls, waves))
+        )
+        failures = [outcome.failure for outcome in outcomes if outcome.failure]
+        if failures and len(failures) == len(calls):
+            raise failures[0]
+        return self._counted(outcomes)
+
+    async def _in_order(self, calls: Sequence[Call], waves: list[list[int]]) -> list[Any]:
+        """One wave after the other, and none after one that met a failure of the store."""
         outcomes: dict[int, Any] = {}
-        for wave in _waves(calls):
+        for wave in waves:
             if any(outcome.failure for outcome in outcomes.values()):
                 unavailable = Unavailable("an operation before this one failed")
                 names = [(calls[place].key, calls[place].sort_field) for place in wave]
-                unsent = [Outcome(unavailable.code, *name, failure=unavailable) for name in names]
-                outcomes |= dict(zip(wave, unsent, strict=True))
+                done = [Outcome(unavailable.code, *name, failure=unavailable) for name in names]
             else:
-                done = await asyncio.gather(*(self._attempt(calls[place]) for place in wave))
-                outcomes |= dict(zip(wave, done, strict=True))
-        failures = [outcome.failure for outcome in outcomes.values() if outcome.failure]
-        if failures and len(failures) == len(calls):
-            raise failures[0]
-        return self._counted([outcomes[place] for place in range(len(calls))])
+                done = await self._attempt([calls[place] for place in wave])
+            outcomes |= dict(zip(wave, done, strict=True))
+        return [outcomes[place] for place in range(len(calls))]
 
     def _counted(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Outcomes of many, each of which has its place in the request."""
@@ -138,24 +148,49 @@ class Datastore(Repeating):
                 self.marks.count(outcome, always=True)
         return outcomes
 
-    async def _attempt(self, call: Call) -> Outcome | Claimed:
-        """One operation -> what became of it, a failure of the store included."""
-        try:
-            return await self._perform(call)
-        except HooklineError as failure:
-            return Outcome(failure.code, call.key, call.sort_field, failure=failure)
+    async def _attempt(self, calls: Sequence[Call]) -> list[Any]:
+        """Operations at the same time -> the Outcome or Claimed of each, a failure of the store included.
+
+        They come back together, so they are waited for in order: a task for each would cost more than all the rest.
+        """
+        outcomes: list[Outcome | Claimed | None] = [None] * len(calls)
+        left = list(enumerate(calls))
+        while left:
+            asked, answers, left = left, [self._submit(call) for _, call in left], []
+            try:
+                for (place, call), answer in zip(asked, answers, strict=True):
+                    try:
+                        outcomes[place] = self._read(call, await answer)
+                    except HooklineError as failure:
+                        outcomes[place] = Outcome(failure.code, call.key, call.sort_field, failure=failure)
+                    if outcomes[place] is None:
+                        left.append((place, call))
+            except BaseException:
+                for answer in answers:
+                    _drop(answer)
+                raise
+        return outcomes
 
     async def _perform(self, call: Call) -> Outcome | Claimed:
         """One operation -> what became of it; planned again when the key's settings have changed meanwhile."""
         while True:
-            known = self._known.get((call.key, call.partition), Known())
-            answer = await self._batcher.submit(call.script, call.partition, call.pack(known), call.gives)
-            if answer[0] != b"settings_changed":
-                result = call.decode(answer)
-                note(call, result)
+            result = self._read(call, await self._submit(call))
+            if result is not None:
                 return result
+
+    def _submit(self, call: Call) -> asyncio.Future[list[Any]]:
+        known = self._known.get((call.key, call.partition), _NOTHING_KNOWN)
+        return self._batcher.submit(call.script, call.partition, call.pack(known), call.gives)
+
+    def _read(self, call: Call, answer: list[Any]) -> Outcome | Claimed | None:
+        """What became of an operation; None where the key has other settings than was known: they are known now."""
+        if answer[0] == b"settings_changed":
             settings = dict(answer[2][b"settings"] or {})  # an empty table comes as a list
             self._known[call.key, call.partition] = Known.decode(settings)
+            return None
+        result = call.decode(answer)
+        note(call, result)
+        return result
 
     async def _accept(self, call: Call) -> Outcome:
         if self.marks:
@@ -225,7 +260,7 @@ class Datastore(Repeating):
             await self._begin_if(several=len(calls) > 0)
             following = self.marks.mark(following, len(calls), always=len(calls) > 0)
             calls = [self.marks.mark(call, ahead) for ahead, call in enumerate(calls)]
-        *outcomes, claimed = await asyncio.gather(*(self._attempt(call) for call in (*calls, following)))
+        *outcomes, claimed = await self._attempt([*calls, following])
         settled = self._counted([_settled(outcome) for outcome in outcomes])
         if isinstance(claimed, Outcome):
             claimed = Claimed([], failure=claimed.error())
@@ -434,3 +469,9 @@ def _settled(outcome: Outcome | Claimed) -> Outcome:
     if isinstance(outcome, Claimed):
         raise TypeError("a claim has items, not an outcome")
     return outcome
+
+
+def _drop(answer: asyncio.Future[list[Any]]) -> None:
+    """Nobody waits for an answer any more, also where it is an error."""
+    if not answer.cancel() and not answer.cancelled():
+        answer.exception()

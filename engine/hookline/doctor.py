@@ -37,6 +37,10 @@ class Finding:
         subject = "/".join(name for name in (self.key, self.sort_field) if name)
         return f"{subject}: {self.what}" if subject else self.what
 
+    def to_dict(self) -> dict[str, Any]:
+        """As it reads outside."""
+        return {"key": self.key, "sortField": self.sort_field, "what": self.what, "repaired": self.repaired}
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

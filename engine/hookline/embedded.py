@@ -255,8 +255,9 @@ class EmbeddedStore:
             if reply and monotonic() - said >= SAY_EVERY_S:
                 said = monotonic()
                 info = await _ask(server.path, "INFO persistence")
-                percent = info.partition("loading_loaded_perc:")[2].partition(".")[0] or "0"
-                self._say(f"the store is loading its data from {self.data}: {percent} %")
+                percent = info.partition("loading_loaded_perc:")[2].partition(".")[0]
+                if percent:  # else it has ended meanwhile
+                    self._say(f"the store is loading its data from {self.data}: {percent} %")
             await asyncio.sleep(POLL_S)
 
     def _ended(self, server: _Server, binary: Path) -> Unavailable | Incompatible:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -189,17 +189,27 @@ def _is_sound(value: object, depth: int) -> bool:
     if type(value) is str:
         return value.isascii() or _is_utf8(value)
     if type(value) is dict:
-        return depth < DEPTH_MAX and all(
-            type(name) is str and (name.isascii() or _is_utf8(name)) and _is_sound(member, depth + 1)
-            for name, member in value.items()
-        )
+        for name in value:
+            if type(name) is not str or not (name.isascii() or _is_utf8(name)):
+                return False
+        return _are_sound(value.values(), depth)
     if type(value) is list:
-        return depth < DEPTH_MAX and all(_is_sound(member, depth + 1) for member in value)
+        return _are_sound(value, depth)
     if type(value) is int:
         return INTEGER_MIN <= value <= INTEGER_MAX
     if type(value) is float:
         return math.isfinite(value)
     return value is None or type(value) is bool
+
+
+def _are_sound(members: Iterable[object], depth: int) -> bool:
+    if depth >= DEPTH_MAX:
+        return False
+    for member in members:
+        # Text is most of what there is: it needs no call.
+        if not (type(member) is str and member.isascii()) and not _is_sound(member, depth + 1):
+            return False
+    return True
 
 
 def _is_utf8(text: str) -> bool:

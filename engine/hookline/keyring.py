@@ -15,8 +15,10 @@ import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from hookline import keys
+from hookline.clock import format_time
 from hookline.connection import Connection
 from hookline.errors import Flaw, Incompatible, Invalid, UnknownApiKey
 from hookline.grant import Grant, read_grant
@@ -55,6 +57,18 @@ class ApiKey:
     ends_ms: int | None = None
     macs: Mapping[str, int | None] = field(default_factory=dict, repr=False)
     """The HMAC of each of its secrets -> when that ends."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it reads over HTTP."""
+        times = {"created": self.created_ms, "used": self.used_ms, "ends": self.ends_ms, "revoked": self.revoked_ms}
+        return {
+            "id": self.id,
+            "name": self.name,
+            "namespace": self.namespace,
+            "scopes": self.grant.scopes,
+            "patterns": self.grant.patterns,
+            **{f"{name}At": None if ms is None else format_time(ms) for name, ms in times.items()},
+        }
 
 
 class Keyring:

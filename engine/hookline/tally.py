@@ -17,6 +17,7 @@ _SETTLES = ("claim", "complete", "fail", "release", "extend")
 _SCRIPTS = {
     "create": "create",
     "create_drain": "create",
+    "restore": "create",
     "patch": "update",
     "patch_drain": "update",
     "delete": "delete",
@@ -40,4 +41,4 @@ def _change(call: Call, outcome: Outcome) -> str:
     """What an update is that claims an item or ends it."""
     if outcome.item is not None and outcome.item.token is not None:
         return "claim"
-    return "complete" if call.request["set"].get("s") == COMPLETED else call.script
+    return "complete" if call.request.get("set", {}).get("s") == COMPLETED else call.script

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
 INSTALLED = HERE / ".installed"
 PYTHON = os.environ.get("RIVALS_PYTHON", sys.executable)
 """What installs and runs those in Python; ardiq needs 3.12."""
+BEANSTALKD = Path(os.environ.get("BEANSTALKD", "/usr/bin/beanstalkd"))
+"""Its server, which is no package of a language's own."""
 NODE = ("bee-queue", "bullmq")
 
 
@@ -35,9 +39,14 @@ class Rival:
         if self.name in NODE:
             manifest = INSTALLED / "node/node_modules" / self.name / "package.json"
             return str(json.loads(manifest.read_text())["version"]) if manifest.exists() else ""
+        if not self.packages:
+            return metadata.version(self.name)
         wanted = self.packages[0].partition("[")[0].replace("-", "_")
         found = sorted((INSTALLED / self.name).glob(f"lib/python*/site-packages/{wanted}-*.dist-info"))
-        return found[-1].name.removesuffix(".dist-info").rpartition("-")[2] if found else ""
+        if not found or (self.name == "beanstalkd" and not BEANSTALKD.exists()):
+            return ""
+        version = found[-1].name.removesuffix(".dist-info").rpartition("-")[2]
+        return f"by {wanted} {version}" if self.name == "beanstalkd" else version
 
 
 RIVALS = (
@@ -125,9 +134,11 @@ def install(rival: Rival) -> None:
 def main() -> None:
     """Install what is not there; one that fails leaves the others."""
     INSTALLED.mkdir(exist_ok=True)
-    missing = [rival for rival in RIVALS if rival.packages and not rival.version()]
+    missing = [rival for rival in RIVALS if not rival.version()]
     node = [package for rival in missing if rival.name in NODE for package in rival.packages]
-    if node:
+    if node and not shutil.which("npm"):
+        print(f"without npm there is no {' and no '.join(NODE)}", file=sys.stderr)
+    elif node:
         (INSTALLED / "node").mkdir(exist_ok=True)
         subprocess.run(["npm", "install", "--no-audit", "--no-fund", *node], cwd=INSTALLED / "node", check=False)
     for rival in missing:

@@ -19,12 +19,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hookline import EmbeddedStore
-from others import HERE, INSTALLED, NODE, RIVALS, Rival
+from others import BEANSTALKD, HERE, INSTALLED, NODE, RIVALS, Rival
 
 LONGEST = 60.0
 """Seconds after which a measurement is given up."""
@@ -35,7 +34,6 @@ HEADS = (
     *("queue", "single", "bulk", "100 at once", "drain", "CPU worker", "CPU store", "bytes pending", "kept when done"),
     *("p50 ms", "p99 ms", "what it guarantees, as run here"),
 )
-BEANSTALKD = Path(os.environ.get("BEANSTALKD", "/usr/bin/beanstalkd"))
 
 
 @dataclass
@@ -154,7 +152,9 @@ class Measuring:
         self._rival = rival
         self._store = store
         self._jobs = min(options.jobs, rival.jobs_max)
+        self._paced = min(self._jobs, PACED)
         self._processes = options.processes
+        self._settle = options.settle
         self._log = log
 
     async def all(self) -> Figures:
@@ -213,7 +213,7 @@ class Measuring:
         self.figures.bytes["kept"] = (await self._store.memory() - empty) / self._jobs
 
     async def _settled(self) -> None:
-        await asyncio.sleep(SETTLE_S if self._rival.name == "hookline" else 0.5)
+        await asyncio.sleep(self._settle if self._rival.name == "hookline" else 0.5)
 
     async def _work(self, jobs: int, pace: int = 0) -> list[dict[str, Any]]:
         """Workers, until so many jobs have been run -> what each of them says in the end."""
@@ -252,7 +252,7 @@ class Measuring:
 
     async def _pace(self, _: str) -> None:
         await self._clear()
-        (share,) = await self._work(0, PACED)
+        (share,) = await self._work(0, self._paced)
         latencies = share["latencies"]
         self.figures.latency = {
             "p50": statistics.median(latencies) * 1000,
@@ -297,16 +297,14 @@ async def run(options: argparse.Namespace) -> None:
     found = []
     with (options.out / "rivals.log").open("ab") as log:
         for rival in RIVALS:
-            if rival.name not in wanted or not (
-                found_version := version("hookline") if rival.name == "hookline" else rival.version()
-            ):
+            if rival.name not in wanted or not (installed := rival.version()):
                 continue
-            print(f"{rival.name} {found_version}", file=sys.stderr)
+            print(f"{rival.name} {installed}", file=sys.stderr)
             log.write(f"== {rival.name}\n".encode())
             log.flush()
             async with stored(rival, options.fsync) as store:
                 figures = await Measuring(rival, store, options, log).all()
-            figures.version = found_version
+            figures.version = installed
             found.append(figures)
             (options.out / "rivals.json").write_text(json.dumps([_plain(each) for each in found], indent=1))
             (options.out / "rivals.md").write_text(page(found, options))
@@ -324,6 +322,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--processes", type=int, default=1, help="of workers that drain")
     parser.add_argument("--fsync", choices=("always", "everysec", "no"), default="always")
+    parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds until Hookline's memory is looked at")
     parser.add_argument("--out", type=Path, default=Path("hookline-bench"))
     asyncio.run(run(parser.parse_args()))
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from hookline import Datastore
@@ -15,11 +12,10 @@ from hookline_server.egress import Egress
 from hookline_server.gate import Gate
 from hookline_server.guard import guarded
 from hookline_server.metrics import Metrics, Served
-from hookline_server.once import repeatable
 from hookline_server.openapi import Document
 from hookline_server.peers import Peers
-from hookline_server.problem import respond
 from hookline_server.rate import Rate
+from hookline_server.router import Application
 from hookline_server.routes import (
     apikeys,
     batch,
@@ -42,7 +38,7 @@ from hookline_server.routes import (
 from hookline_server.traffic import Traffic
 
 ROUTES: list[Route] = [
-    guarded(repeatable(route))
+    guarded(route)
     for route in (
         *items.routes,
         *item.routes,
@@ -63,7 +59,7 @@ ROUTES: list[Route] = [
         *metrics.routes,
     )
 ]
-"""Every route, behind its guard, honouring idempotency keys.
+"""Every route, behind its guard.
 
 The first that matches wins, so what is called most comes first.
 """
@@ -87,7 +83,7 @@ def create_app(
     traces: bool = False,
     egress: Egress | None = None,
     routes: Sequence[Route] = ROUTES,
-) -> Starlette:
+) -> Application:
     """The application over an open datastore, which stays the caller's to close.
 
     Args:
@@ -104,18 +100,12 @@ def create_app(
         peers: the figures of the other processes that serve the same port.
     """
     traffic = Traffic(routes, log_requests)
-    middleware = [Middleware(Edge, traffic, cors_origins)]
+    app = Application(routes)
+    app.edge = Edge(app.router, traffic, cors_origins)
     if traces:
         from hookline_server.traces import Traced
 
-        middleware.insert(0, Middleware(Traced, traffic))
-    app = Starlette(
-        routes=routes,
-        middleware=middleware,
-        exception_handlers={HTTPException: respond},
-    )
-    # An unknown path is answered as one, not sent elsewhere.
-    app.router.redirect_slashes = False
+        app.edge = Traced(app.edge, traffic)
     app.state.datastore = datastore
     app.state.rate = rate
     app.state.gate = gate

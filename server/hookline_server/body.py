@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
+from starlette.types import Message, Receive
 
 from hookline.clock import parse_duration
 from hookline.errors import Flaw, Invalid, below
 from hookline_server import head, heavy, strictjson, strictmsgpack
+from hookline_server.answer import FIELDS
 from hookline_server.caller import caller_of
 from hookline_server.inflate import inflate
 from hookline_server.limits import peer_of
@@ -21,6 +23,7 @@ from hookline_server.problem import Problem
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 JSON = ("application/json", *MSGPACKS)
 """What a value may be written as: msgpack holds the same ones."""
+_PLAIN = b"application/json"
 KEPT = "hookline.body"
 """Where a request's scope has its body, if that was read before its time."""
 MERGE_PATCH = "application/merge-patch+json"
@@ -33,7 +36,7 @@ class Body(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=T
 
     def given(self) -> dict[str, Any]:
         """The fields that the request has, null included."""
-        return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not msgspec.UNSET}
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not msgspec.UNSET}
 
 
 Kind = TypeVar("Kind")
@@ -56,10 +59,13 @@ async def read_value(request: Request, accept: tuple[str, ...] = JSON) -> Any:
         Invalid: no body, a name that stands twice in an object, or a value that JSON readers do not agree on.
         Problem: too large, of another media type, or not of the one that it names.
     """
-    plain = head.field(request, b"content-type") == JSON[0]  # which every route takes, and nearly every request brings
+    # Which every route takes, and nearly every request brings.
+    plain = request.scope[FIELDS].get(b"content-type") == _PLAIN
     if not plain:
         check_media_type(request, accept)
     raw = await read_bytes(request, request.app.state.datastore.settings.body_max)
+    if plain and len(raw) < heavy.HEAVY_FROM:
+        return strictjson.decode(raw)
     decode = (strictjson if plain or media_type(request) not in MSGPACKS else strictmsgpack).decode
     return await decoded(request, decode, raw)
 
@@ -92,7 +98,8 @@ async def read_bytes(request: Request, most: int) -> bytes:
     Raises:
         Problem: it is larger, or not compressed as it says.
     """
-    declared = head.field(request, b"content-length") or ""
+    fields = request.scope[FIELDS]
+    declared = fields.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > most:
         raise too_large(most)
     if KEPT in request.scope:
@@ -100,6 +107,12 @@ async def read_bytes(request: Request, most: int) -> bytes:
         if len(kept) > most:
             raise too_large(most)
         return kept
+    if b"content-encoding" not in fields:
+        message = await request.receive()
+        if message["type"] == "http.request" and not message["more_body"] and len(message["body"]) <= most:
+            whole: bytes = message["body"]  # as most are: they came with their head
+            return whole
+        request = Request(request.scope, _again(message, request.receive))
     pieces: list[bytes] = []
     size = 0
     async for piece in content(request):
@@ -108,6 +121,16 @@ async def read_bytes(request: Request, most: int) -> bytes:
             raise too_large(most)
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def _again(message: Message, receive: Receive) -> Receive:
+    """What gives a message that was received once more, and then what follows."""
+    first: list[Message] = [message]
+
+    async def receive_again() -> Message:
+        return first.pop() if first else await receive()
+
+    return receive_again
 
 
 def content(request: Request) -> AsyncIterator[bytes]:
@@ -136,8 +159,8 @@ def media_type(request: Request) -> str:
 
 def is_lines(request: Request) -> bool:
     """Whether the body is a stream of JSON values, one a line."""
-    written = head.field(request, b"content-type")
-    return written is not None and written != JSON[0] and media_type(request) == LINES
+    written = request.scope[FIELDS].get(b"content-type", _PLAIN)
+    return written != _PLAIN and media_type(request) == LINES
 
 
 def check_media_type(request: Request, accept: tuple[str, ...]) -> None:

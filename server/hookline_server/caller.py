@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from starlette.requests import Request
 
@@ -41,6 +42,7 @@ class Caller:
 _EVERYTHING = Grant()
 
 
+@lru_cache(maxsize=1)
 def anonymous(datastore: Datastore) -> Caller:
     """Who may do everything in a namespace, where no API key is asked for."""
     return Caller(datastore, datastore, _EVERYTHING, "", _EVERYTHING.allowed | {UNLIMITED, OPERATOR})

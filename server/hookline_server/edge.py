@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Collection
+from itertools import count
 from time import perf_counter
 from urllib.parse import quote
 
@@ -23,6 +24,8 @@ from hookline_server.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
+_PROCESS = os.urandom(8).hex().encode()
+_numbers = count()
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _READS = frozenset({"GET", "HEAD"})
 _OFFERED_TOO = {"/v1/command": (negotiate.TEXT,)}
@@ -60,9 +63,9 @@ class Edge:
         fields = scope.get(FIELDS)
         if fields is None:
             fields = scope[FIELDS] = fields_of(scope["headers"])
-        request_id = fields.get(b"x-request-id", b"")
-        if not _REQUEST_ID.fullmatch(request_id):
-            request_id = os.urandom(12).hex().encode()
+        request_id = fields.get(b"x-request-id")
+        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+            request_id = _new_id()
         logs.REQUEST.set(request_id)
         if b"traceparent" in fields and not trace.PARENT.get():
             trace.PARENT.set(trace.read(fields[b"traceparent"]))
@@ -123,6 +126,11 @@ class Edge:
         if not own and scope["method"] not in _READS:
             raise Problem("cross_site", "expected an Origin that is this server's own address, or none")
         return False
+
+
+def _new_id() -> bytes:
+    """An id of this process that no other request has."""
+    return b"%b%08x" % (_PROCESS, next(_numbers))
 
 
 def _preflight() -> Answer:

@@ -12,9 +12,9 @@ from hookline.calls import QUERY_MAX
 from hookline.errors import HooklineError, Invalid, NotClaimable, PreconditionFailed
 from hookline.item import TERMINAL
 from hookline.keysettings import ARGUMENTS as SETTINGS
+from hookline_server import rulecommands
 from hookline_server.body import read_wait
 from hookline_server.command import Command
-from hookline_server.orchestrations import Orchestrations
 from hookline_server.view import (
     describe,
     describe_claimed,
@@ -184,11 +184,6 @@ async def _settings(datastore: Datastore, command: Command) -> Result:
     return {"key": key, "settings": describe_settings(settings, await datastore.builds(key))}
 
 
-async def _run_orchestration(datastore: Datastore, command: Command) -> Result:
-    name = command.fields["name"]
-    return {"name": name} | describe_claimed(await Orchestrations(datastore).run_by_hand(name))
-
-
 _VERBS: dict[str, Callable[[Datastore, Command], Awaitable[Result]]] = {
     "create": _create,
     "update": _update,
@@ -208,7 +203,7 @@ _VERBS: dict[str, Callable[[Datastore, Command], Awaitable[Result]]] = {
     "show keys": _show_keys,
     "show settings": _settings,
     "change settings": _settings,
-    "run orchestration": _run_orchestration,
+    **rulecommands.VERBS,
 }
 
 _ARGUMENTS = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from hookline.errors import MissingScope
 from hookline.grant import ADMIN, READ, WORK, WRITE
@@ -13,6 +14,7 @@ from hookline_server.answer import ADDED
 from hookline_server.caller import CALLER, OPERATOR, UNLIMITED, anonymous
 from hookline_server.gate import Gate
 from hookline_server.limits import peer_of
+from hookline_server.once import Endpoint, repeatable
 
 ANY = (READ, WRITE, WORK)
 """Any scope will do: what is asked for in the body is held against the key, operation by operation."""
@@ -93,15 +95,15 @@ SCOPES: dict[tuple[str, str], Collection[str]] = {
 
 
 class Guard:
-    """Plain ASGI around one route: notes who asks as :data:`CALLER`, and lets nobody in who may not.
+    """Plain ASGI of one route: notes who asks as :data:`CALLER`, lets nobody in who may not, and sends the answer.
 
     Raises:
         Problem: there is no API key, or not a good one; or the caller has made too many requests.
         MissingScope: it has none of the scopes that the method asks for.
     """
 
-    def __init__(self, app: ASGIApp, scopes: dict[str, Collection[str]]) -> None:
-        self._app = app
+    def __init__(self, endpoint: Endpoint, scopes: dict[str, Collection[str]]) -> None:
+        self._endpoint = endpoint
         self._scopes = {method: frozenset(names) for method, names in scopes.items()}
         if "GET" in scopes:
             self._scopes["HEAD"] = self._scopes["GET"]
@@ -120,15 +122,16 @@ class Guard:
             scope[CALLER] = caller
             if state.rate is not None:
                 scope[ADDED] += state.rate.take(caller.id or peer_of(scope))
-        await self._app(scope, receive, send)
+        response = await self._endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 def guarded(route: Route) -> Route:
-    """The route behind the guard.
+    """The route behind the guard, honouring idempotency keys.
 
     Raises:
         KeyError: :data:`SCOPES` does not say what it asks for.
     """
     methods = (route.methods or set()) - {"HEAD"}
-    route.app = Guard(route.app, {method: SCOPES[method, route.path] for method in methods})
+    route.app = Guard(repeatable(route), {method: SCOPES[method, route.path] for method in methods})
     return route

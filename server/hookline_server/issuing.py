@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,46 +14,40 @@ from hookline.keyring import ApiKey, Keyring
 from hookline.secret import SECRET_FILE, load_key
 from hookline_server.maintenance import reaching
 
-Say = Callable[[str], None]
 _COLUMNS = ("id", "name", "namespace", "scopes", "patterns", "created", "last used", "ends")
 
 
-async def create(settings: Settings, namespace: str, *, say: Say, **options: Any) -> None:
-    """Make a key, and say it; ``options`` are those of :meth:`Keyring.create`.
+async def create(settings: Settings, namespace: str, **options: Any) -> tuple[ApiKey, str]:
+    """Make a key -> it, and its text, which can be had only now; ``options`` are those of :meth:`Keyring.create`.
 
     Raises:
         Invalid, Incompatible, Unavailable
     """
     async with _keyring(settings, fresh=True) as keyring:
-        _, text = await keyring.create(namespace, **options)
-    say(text)
+        return await keyring.create(namespace, **options)
 
 
-async def show(settings: Settings, say: Say) -> None:
-    """Say all keys, one a line.
+async def show(settings: Settings) -> list[ApiKey]:
+    """All keys.
 
     Raises:
         Incompatible, Unavailable
     """
     async with _keyring(settings) as keyring:
-        rows = [_COLUMNS, *map(_row, await keyring.all())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return await keyring.all()
 
 
-async def rotate(settings: Settings, key_id: str, *, grace: float, lasts: float | None, say: Say) -> None:
-    """Give a key another secret, and say the key.
+async def rotate(settings: Settings, key_id: str, *, grace: float, lasts: float | None) -> str:
+    """Give a key another secret -> its text.
 
     Raises:
         UnknownApiKey, Incompatible, Unavailable
     """
     async with _keyring(settings) as keyring:
-        text = await keyring.rotate(key_id, grace=grace, lasts=lasts)
-    say(text)
+        return await keyring.rotate(key_id, grace=grace, lasts=lasts)
 
 
-async def revoke(settings: Settings, key_id: str, say: Say) -> None:
+async def revoke(settings: Settings, key_id: str) -> None:
     """End a key.
 
     Raises:
@@ -61,7 +55,13 @@ async def revoke(settings: Settings, key_id: str, say: Say) -> None:
     """
     async with _keyring(settings) as keyring:
         await keyring.revoke(key_id)
-    say(f"revoked {key_id}")
+
+
+def lines(keys: Sequence[ApiKey]) -> list[str]:
+    """Keys for people, under the names of the columns."""
+    rows = [_COLUMNS, *map(_row, keys)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,8 +38,10 @@ async def reaching(settings: Settings, *, fresh: bool = False) -> AsyncIterator[
         yield store.url
 
 
-async def doctor(settings: Settings, repair: bool, say: Say) -> bool:
+async def doctor(settings: Settings, repair: bool, say: Say, *, as_json: bool = False) -> bool:
     """Examine the namespace, say each flaw, and in the end how many there were -> whether none is left.
+
+    ``as_json`` says each, and the sums, as a document.
 
     Raises:
         Incompatible, Unavailable: the store cannot be used, or gave no answer; the text says what to do.
@@ -47,19 +50,24 @@ async def doctor(settings: Settings, repair: bool, say: Say) -> bool:
         connection = Connection(url, settings)
         try:
             await connection.open()
-            return await _examine(connection, repair, say)
+            return await _examine(connection, repair, say, as_json=as_json)
         finally:
             await connection.close()
 
 
-async def _examine(connection: Connection, repair: bool, say: Say) -> bool:
+async def _examine(connection: Connection, repair: bool, say: Say, *, as_json: bool) -> bool:
     with showing("Examined", say) as (advance, say_beside):
         async for progress in examine(connection, connection.partitions, repair=repair):
             for finding in progress.findings:
-                say_beside(f"{finding} (repaired)" if finding.repaired else str(finding))
+                text = f"{finding} (repaired)" if finding.repaired else str(finding)
+                say_beside(json.dumps(finding.to_dict()) if as_json else text)
             advance(progress.examined, progress.total)
     left = progress.flaws - progress.repaired
-    say(f"examined {progress.examined} items and entries: {progress.flaws} flaws, {progress.repaired} repaired")
+    sums = {"examined": progress.examined, "flaws": progress.flaws, "repaired": progress.repaired}
+    if as_json:
+        say(json.dumps(sums))
+        return not left
+    say("examined {examined} items and entries: {flaws} flaws, {repaired} repaired".format(**sums))
     if left and not repair:
         say("put right what can be with: hookline doctor --repair")
     return not left
@@ -92,8 +100,10 @@ async def write_archive(settings: Settings, output: BinaryIO, *, api_keys: bool)
     return not failed
 
 
-async def read_archive(settings: Settings, lines: BinaryIO, *, replace: bool, api_keys: bool, strict: bool) -> bool:
-    """Read an archive into the namespace -> whether all of it is there now.
+async def read_archive(
+    settings: Settings, lines: BinaryIO, *, replace: bool, api_keys: bool, strict: bool
+) -> tuple[bool, dict[str, int]]:
+    """Read an archive into the namespace -> whether all of it is there now, and what became of how many lines.
 
     Raises:
         Invalid: it has no header; or ``strict``, and a line can't be taken.
@@ -109,8 +119,9 @@ async def read_archive(settings: Settings, lines: BinaryIO, *, replace: bool, ap
                 for note in step.notes:
                     say(note)
                 advance(step.lines, step.total)
-    tell(f"read {step.lines} lines: {step.written} written, {step.skipped} there already, {step.failed} failed")
-    return whole
+    sums = {"lines": step.lines, "written": step.written, "skipped": step.skipped, "failed": step.failed}
+    tell("read {lines} lines: {written} written, {skipped} there already, {failed} failed".format(**sums))
+    return whole, sums
 
 
 def _secrets(settings: Settings) -> SecretBox | None:

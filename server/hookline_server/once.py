@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, request_response
+from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from hookline.errors import HooklineError
 from hookline_server import body, head
-from hookline_server.answer import Answer
+from hookline_server.answer import FIELDS, Answer
 from hookline_server.caller import CALLER, caller_of
 from hookline_server.command import TEXT_MAX
 from hookline_server.problem import RETRY_AFTER, Problem
@@ -55,22 +55,21 @@ def honours(method: str, path: str) -> bool:
     return method not in _READS and not path.startswith(BESIDE)
 
 
-def repeatable(route: Route) -> Route:
-    """The route, honouring Idempotency-Key where it writes; without one nothing is done for it."""
+def repeatable(route: Route) -> Endpoint:
+    """The endpoint of a route, honouring Idempotency-Key where it writes; without one nothing is done for it."""
     endpoint: Endpoint = route.endpoint
     path = route.path
     if not any(honours(method, path) for method in route.methods or ()):
-        return route
+        return endpoint
     one_by_one = path in OPERATIONS
 
     async def dispatch(request: Request) -> Response:
-        written = head.field(request, HEADER)
-        if written is None or request.method in _READS:
+        if HEADER not in request.scope[FIELDS] or request.method in _READS:
             return await endpoint(request)
+        written = head.field(request, HEADER) or ""
         return await _serve(endpoint if one_by_one else _whole(endpoint), request, written)
 
-    route.app = request_response(dispatch)
-    return route
+    return dispatch
 
 
 def _whole(endpoint: Endpoint) -> Endpoint:

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.routing import Match
 
 from hookline.errors import Flaw, Invalid, OutcomeUnknown, Refused, StoreFull, Unavailable
 from hookline_server.answer import Answer
@@ -135,7 +133,7 @@ def problem_of(error: Exception) -> Problem:
             # The error's own text names addresses of the store; it goes to the log.
             return Problem(error.code, "the store cannot take the call now; nothing was written, a repeat is safe")
         case HTTPException():
-            return _of_framework(error)
+            return Problem("bad_request", error.detail, error.headers)
     return Problem("internal", "the server's log says more, under the X-Request-Id of this answer")
 
 
@@ -151,25 +149,3 @@ def _of_flaws(flaws: Sequence[Flaw]) -> Problem:
 def _sound(text: str) -> str:
     """Text that can be sent: a name that is refused for half a surrogate pair stands in its own pointer."""
     return text.encode(errors="replace").decode()
-
-
-def _of_framework(error: HTTPException) -> Problem:
-    if error.status_code == 404:
-        return Problem("unknown_path", "no route has this path; items are at /v1/items/{key}/{sortField}")
-    return Problem("bad_request", error.detail, error.headers)
-
-
-async def respond(request: Request, error: Exception) -> Answer:
-    """The answer to an error of Starlette's own, which would otherwise answer it itself.
-
-    Raises:
-        Problem: always, but for OPTIONS: what a path allows is known where its methods are told from others.
-    """
-    if not isinstance(error, HTTPException) or error.status_code != 405:
-        raise problem_of(error)
-    # The framework names the methods of the first route that has the path, and a path may have several.
-    matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-    allowed = ", ".join(sorted({"OPTIONS"}.union(*(route.methods for route in matching))))
-    if request.method == "OPTIONS":
-        return Answer(status=204, headers={"Allow": allowed})
-    raise Problem("method_not_allowed", f"expected one of {allowed}", {"Allow": allowed})

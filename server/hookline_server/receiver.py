@@ -12,7 +12,9 @@ from typing import Any
 
 from aiohttp import web
 
+from hookline.clock import format_time
 from hookline.errors import Unavailable
+from hookline_server.progress import tell
 from hookline_server.signature import verify
 
 Take = Callable[[web.Request], Awaitable[web.Response]]
@@ -67,11 +69,18 @@ async def receiving(port: int = 0, take: Take | None = None) -> AsyncIterator[Re
 
 
 async def listen(
-    port: int, say: Callable[[str], None], *, secrets: Sequence[bytes] = (), status: int = 204, wait: float | None = 0.0
+    port: int,
+    say: Callable[[str], None],
+    *,
+    secrets: Sequence[bytes] = (),
+    status: int = 204,
+    wait: float | None = 0.0,
+    as_json: bool = False,
 ) -> None:
     """Say what arrives and whether it is signed by one of these secrets, until cancelled.
 
-    Each is answered with ``status`` after ``wait`` seconds; None is never.
+    Each is answered with ``status`` after ``wait`` seconds; None is never. ``as_json`` says each as one
+    document a line.
 
     Raises:
         Unavailable: the port is taken.
@@ -84,14 +93,22 @@ async def listen(
         if secrets:
             signed = "good" if verify(secrets, headers, raw, time.time()) else "BAD"
         webhook_id = headers.get("webhook-id", "-")
-        say(f"{time.strftime('%H:%M:%S')} {request.path}  webhook-id {webhook_id}  signature {signed}")
         try:
-            say(json.dumps(json.loads(raw), indent=2, ensure_ascii=False))
+            body, is_json = json.loads(raw), True
         except ValueError:
+            body, is_json = None, False
+        if as_json:
+            shown = {"path": request.path, "webhookId": webhook_id, "signature": signed, "body": body}
+            say(json.dumps({"at": format_time(round(time.time() * 1000)), **shown}))
+        else:
+            say(f"{time.strftime('%H:%M:%S')} {request.path}  webhook-id {webhook_id}  signature {signed}")
+            if is_json:
+                say(json.dumps(body, indent=2, ensure_ascii=False))
+        if not is_json:
             return web.Response(status=400, text="expected JSON")
         await (asyncio.Event().wait() if wait is None else asyncio.sleep(wait))
         return web.Response(status=status)
 
     async with receiving(port, answer) as receiver:
-        say(f"Waiting for webhooks on {receiver.url} (any path); Ctrl-C ends it")
+        (tell if as_json else say)(f"Waiting for webhooks on {receiver.url} (any path); Ctrl-C ends it")
         await asyncio.Event().wait()

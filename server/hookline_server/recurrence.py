@@ -16,7 +16,11 @@ from hookline.clock import parse_duration
 from hookline.errors import Flaw, Invalid
 
 EVERY_MIN_MS = 1000
+CRON_MAX = 200
+"""Characters of a cron expression."""
 _CRON_FIELDS = 5
+_OF_THE_MACHINE = ("localtime", "posixrules")
+"""Names of the database of time zones that are another zone from server to server."""
 _HOUR_MS = 3_600_000
 
 
@@ -100,7 +104,7 @@ def read_recurrence(every: object, cron: object, time_zone: str) -> Recurrence |
         zone = _zone(time_zone)
     except (OSError, ValueError, KeyError):
         flaws.append(Flaw("/timeZone", "expected the IANA name of a time zone such as Europe/Berlin"))
-    if isinstance(cron, str) and zone and not _occurs(cron, zone):
+    if isinstance(cron, str) and zone and not (len(cron) <= CRON_MAX and _occurs(cron, zone)):
         flaws.append(Flaw("/cron", "expected minute, hour, day, month and weekday, such as 0 9 * * MON-FRI"))
     if flaws:
         raise Invalid(*flaws)
@@ -111,6 +115,8 @@ def read_recurrence(every: object, cron: object, time_zone: str) -> Recurrence |
 
 @lru_cache(maxsize=256)
 def _zone(name: str) -> ZoneInfo:
+    if name in _OF_THE_MACHINE:
+        raise ValueError(name)
     return ZoneInfo(name)
 
 

@@ -20,6 +20,8 @@ from hookline_server.command.source import excerpt
 
 Say = Callable[[str], None]
 
+_REFUSED = 400
+"""Statuses from this one on are refusals."""
 TIME_MAX = 330.0
 """Seconds in which a server must answer: a text may take 300, and its last command wait for 25 more."""
 
@@ -65,11 +67,11 @@ async def run_text(server: Server, text: str, say: Say, output: str = "json") ->
         raise HooklineError(explain(answer.problem, text)) from read_error(answer.problem)
 
 
-def show(result: dict[str, Any], output: str) -> str:
-    """A result as ``json`` or as a ``table``. Nothing in it acts on the terminal."""
+def show(result: Any, output: str = "json") -> str:
+    """A result as ``json``, as JSON on one of the ``lines``, or as a ``table``. Nothing in it acts on the terminal."""
     if output == "table":
         return table.render([result])
-    return table.harmless(json.dumps(result, indent=2, ensure_ascii=False))
+    return table.harmless(json.dumps(result, indent=None if output == "lines" else 2, ensure_ascii=False))
 
 
 def explain(problem: dict[str, Any], text: str) -> str:
@@ -112,7 +114,25 @@ async def orchestrate(
         await asyncio.sleep(parse_duration(every) / 1000)
 
 
+async def ask(server: Server, method: str, path: str, body: Any = None) -> Any:
+    """What a server answers to a request of a JSON value.
+
+    Raises:
+        HooklineError: it refused.
+        Unavailable: there is no server.
+    """
+    sent = b"" if body is None else json.dumps(body).encode()
+    status, answer = await _send(server, method, path, sent, "application/json")
+    if status >= _REFUSED:
+        raise HooklineError(_explain(answer)) from read_error(answer)
+    return answer
+
+
 async def _post(server: Server, path: str, body: bytes, content_type: str) -> tuple[int, Any]:
+    return await _send(server, "POST", path, body, content_type)
+
+
+async def _send(server: Server, method: str, path: str, body: bytes, content_type: str) -> tuple[int, Any]:
     headers = {"Content-Type": content_type}
     if server.api_key:
         headers["Authorization"] = f"Bearer {server.api_key}"
@@ -120,7 +140,7 @@ async def _post(server: Server, path: str, body: bytes, content_type: str) -> tu
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.post(server.url + path, data=body, headers=headers) as response,
+            session.request(method, server.url + path, data=body, headers=headers) as response,
         ):
             return response.status, await response.json(content_type=None)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:

@@ -39,6 +39,7 @@ from hookline_server.view import item_of
 
 log = logging.getLogger(__name__)
 
+LIST_MAX = 1000
 RUN_LOCK = 30.0
 """Seconds that one run of a rule may take before another server goes on with it."""
 RECALLED = 300.0
@@ -243,6 +244,10 @@ class Rules(Generic[R, A]):
         """
         with self._named():
             return await self._datastore.get(self.key, name)
+
+    async def page(self, prefix: str = "") -> Page:
+        """The rules whose names begin so, in order of name; 1,000 at most."""
+        return await self._datastore.query(self.key, where={"sortField": {"prefix": prefix}}, limit=LIST_MAX)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

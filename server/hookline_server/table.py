@@ -15,6 +15,12 @@ COLUMNS_MAX = 12
 _LEADING = ("status", "priority", "worker_id", "attempts", "locked_until", "scheduled_at")
 _HIDDEN = ("version",)
 """Metadata that has a column of its own."""
+_SHOWN = ("verb", "items", "item", "rounds", "keys", "rules", "rule", "next", "runs")
+"""What of a result is shown in a way of its own."""
+_RULE = ("name", "key", "every", "cron", "timeZone", "enabled", "nextRun")
+"""Columns of rules."""
+_ROWS = ("next", "runs")
+"""What is a table as it stands: the times at which a rule is due next, and its last runs."""
 
 
 class Table:
@@ -75,7 +81,7 @@ def _lines(blocks: Iterable[str]) -> list[str]:
 
 
 def _result(result: dict[str, Any]) -> list[str]:
-    rest = {name: value for name, value in result.items() if name not in ("verb", "items", "item", "rounds", "keys")}
+    rest = {name: value for name, value in result.items() if name not in _SHOWN}
     lines = [plain(str(result["verb"]))]
     if "rounds" in result:
         lines = [f"{result['verb']} {plain(str(result['name']))}: {_count(len(result['rounds']), 'round')}"]
@@ -88,10 +94,17 @@ def _result(result: dict[str, Any]) -> list[str]:
     elif "keys" in result:
         lines[0] += f": {_count(len(result['keys']), 'key')}"
         lines += _table([{"key": row["key"], "items": row["items"], **row["statuses"]} for row in result["keys"]])
+    elif "rules" in result:
+        lines[0] += f": {_count(len(result['rules']), 'rule')}"
+        lines += _table([of_rule(rule) for rule in result["rules"]])
+    elif "rule" in result:
+        lines += _pairs(result["rule"])
     elif result.get("item") is not None:
         lines += _pairs(result["item"])
     elif "item" in result:
         lines[0] += ": no item"
+    for name in _ROWS:
+        lines += _table(result.get(name, ()))
     return lines + _pairs({name: value for name, value in rest.items() if value is not None})
 
 
@@ -107,6 +120,11 @@ def _row(item: dict[str, Any]) -> dict[str, Any]:
     return {"sortField": item["sortField"], "version": item["version"], **leading, **token, **others} | (
         {"content": item["content"]} if item.get("content") is not None else {}
     )
+
+
+def of_rule(rule: dict[str, Any]) -> dict[str, Any]:
+    """What of an orchestration or a schedule is shown as a row."""
+    return {name: rule[name] for name in _RULE if rule[name] is not None}
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:

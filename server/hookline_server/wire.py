@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from hookline_server.answer import FIELDS, encode
+from hookline_server.cycle import Cycle
 from hookline_server.framing import FRAMING, check_framing, check_host, fields_of, malformed, origin_form
 from hookline_server.limits import ALWAYS, REFUSAL, Limits, Pace, network_of
 from hookline_server.negotiate import JSON
@@ -170,7 +171,7 @@ class Wire(HttpToolsProtocol):
     def _serve(self, version: str) -> None:
         self._wishes = self.parser.should_upgrade()
         self._keep_alive = version != "1.0" and not self._wishes and self.parser.should_keep_alive()
-        cycle = self.cycle = RequestResponseCycle(
+        cycle = self.cycle = Cycle(
             scope=self.scope,
             transport=self.transport,
             flow=self.flow,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import AsyncIterator
 from typing import Any
 
 from hookline import Datastore
+from hookline_server.event import Delivery, from_outbox
+from hookline_server.turns import SHORTEST, Turns
 
 URLS = {"http://worker.example/run": "its-key"}
 
@@ -58,3 +62,44 @@ async def test_nothing_fires_where_triggers_are_off(datastore: Datastore) -> Non
     await datastore.update("jobs", "a", metadata={"x": 1}, triggers=False)
     await datastore.update("jobs", "a", metadata={"x": 1})
     assert await take(datastore, "r1") == {}
+
+
+async def events(datastore: Datastore) -> AsyncIterator[Delivery]:
+    """The deliveries of what a relay gets, in the order of each partition."""
+    for partition in range(datastore.calls.partitions):
+        request = {"consumer": "r1", "limit": 100, "idle_ms": 60_000, "own": False}
+        answer = await datastore.connection.read("relay_take", partition, request)
+        for stream_id, flat in answer[b"events"]:
+            entry = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+            for delivery in from_outbox("default", partition, stream_id.decode(), entry):
+                yield delivery
+
+
+async def test_ordered_events_of_an_item_have_their_turns(datastore: Datastore) -> None:
+    """Also those of one call; each item and each URL is on its own."""
+    triggers = [{"url": f"http://{host}.example/", "events": ["created", "updated"], "ordered": True} for host in "ab"]
+    calls, names = datastore.calls, [f"{n}" for n in range(8)]
+    await datastore.run(
+        [
+            call
+            for name in names
+            for call in (
+                calls.create("jobs", name, trigger_urls=triggers),
+                calls.update("jobs", name, metadata={"x": 1}),
+                calls.update("jobs", name, metadata={"x": 2}),
+            )
+        ]
+    )
+    turns, lines = Turns(datastore), defaultdict[tuple[str, str], list[Delivery]](list)
+    async for delivery in events(datastore):
+        lines[delivery.source_sort_field, delivery.target.url].append(delivery)
+    assert len(lines) == 2 * len(names)
+    for first, second, third in lines.values():
+        assert [each.payload["version"] for each in (first, second, third)] == [1, 2, 3]
+        assert [await turns.wait(each) for each in (first, second, third)] == [0, SHORTEST, 2 * SHORTEST]
+        await turns.end(second)
+        assert await turns.wait(second) == SHORTEST, "it was not its turn"
+        await turns.end(first)
+        assert [await turns.wait(each) for each in (second, third)] == [0, SHORTEST]
+        await turns.end(second)
+        await turns.end(third)

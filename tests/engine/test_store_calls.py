@@ -46,3 +46,14 @@ async def test_get_many_large_ones(datastore: Datastore, raw: aioredis.Redis) ->
     found = await datastore.get_many([("jobs", f"{n}") for n in range(10)])
     assert [item and len(item.content) for item in found] == [1_000_000] * 9 + [None]
     assert (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"] == 2
+
+
+async def test_many_of_a_key_with_new_settings_are_asked_again_together(
+    datastore: Datastore, raw: aioredis.Redis
+) -> None:
+    async with Datastore(datastore.connection.nodes, datastore.settings, datastore.secrets) as other:
+        await other.configure("jobs", max_attempts=3)
+    await raw.config_resetstat()
+    outcomes = await datastore.run([datastore.calls.create("jobs", f"{n}") for n in range(50)])
+    assert all(outcome.ok for outcome in outcomes)
+    assert (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"] == 2

@@ -178,7 +178,15 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "show keys": ("show keys\n", READ),
     "show settings": ("show settings of key: KEY\n", READ),
     "change settings": ("change settings of key: KEY and maxAttempts: 4\n", ADMIN),
-    "run orchestration": ("run orchestration with name: rule-KEY\n", ADMIN),
+    **{
+        f"{word} {noun}": (f"{word} {noun} with name: rule-KEY\n", ADMIN)
+        for word in ("show", "run", "enable", "disable", "delete")
+        for noun in ("orchestration", "schedule")
+    },
+    "create orchestration": ("create orchestration with name: new and key: KEY\n", ADMIN),
+    "create schedule": ("create schedule with name: new and key: KEY\n", ADMIN),
+    "show orchestrations": ("show orchestrations\n", ADMIN),
+    "show schedules": ("show schedules\n", ADMIN),
 }
 """A text for each verb of the command language."""
 

@@ -11,7 +11,6 @@ from api import Api
 from hookline import Datastore
 from hookline_server.command import Command, Loop, Statement, parse
 from hookline_server.command.verbs import VERBS
-from hookline_server.orchestrations import Orchestration, Orchestrations
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
 EXAMPLES = re.findall(r"^```hookline\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
@@ -26,7 +25,6 @@ def verbs(statements: list[Statement]) -> list[str]:
 
 
 async def test_every_example_runs(api: Api, datastore: Datastore) -> None:
-    await Orchestrations(datastore).put("reports", Orchestration(key="reports"))
     for example in EXAMPLES:
         answer = await api.command(example)
         assert answer.status == 200, f"{example}\n{answer.data}"

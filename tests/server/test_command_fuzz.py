@@ -193,7 +193,13 @@ HEADS = {
     "show keys": "show keys {name} with",
     "show settings": "show settings {name} of",
     "change settings": "change settings {name} with",
-    "run orchestration": "run orchestration {name} with",
+    **{
+        f"{word} {noun}": f"{word} {noun} {{name}} with"
+        for word in ("create", "show", "delete", "run", "enable", "disable")
+        for noun in ("orchestration", "schedule")
+    },
+    "show orchestrations": "show orchestrations {name} with",
+    "show schedules": "show schedules {name} with",
 }
 
 

@@ -266,7 +266,12 @@ def test_a_json_pointer_leads_to_the_place_of_a_value() -> None:
         ("crate item with:\nkey: a", 1, 1, "found 'crate'; did you mean 'create'?"),
         (f"{CREATE}\nupdte item with:", 4, 1, "found 'updte'; did you mean 'update'?"),
         ("/datastor get items with key: a", 1, 1, "did you mean '/datastore'?"),
-        ("create itme with:", 1, 8, "expected 'a', 'new' or 'item', found 'itme'; did you mean 'item'?"),
+        (
+            "create itme with:",
+            1,
+            8,
+            "expected 'a', 'new', 'item', 'orchestration' or 'schedule', found 'itme'; did you mean 'item'?",
+        ),
         ("create item wth:", 1, 13, "expected 'as' or 'with', found 'wth'; did you mean 'with'?"),
         ("query item where:", 1, 7, "expected 'items', found 'item'"),
         ("query items with:", 1, 13, "expected 'as' or 'where', found 'with'"),

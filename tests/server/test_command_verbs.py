@@ -184,6 +184,32 @@ async def test_keys_and_what_they_hold(api: Api, datastore: Datastore) -> None:
     assert (await run(api, "show keys with prefix: jo\n"))[0]["keys"] == [jobs]
 
 
+async def test_rules_are_stored_shown_run_and_removed(api: Api, datastore: Datastore) -> None:
+    text = "create schedule with name: nightly and key: jobs and cron: 30 2 * * * and timeZone: Europe/Berlin\n"
+    (made,) = await run(api, text)
+    assert (made["rule"]["name"], made["rule"]["cron"], made["rule"]["enabled"]) == ("nightly", "30 2 * * *", True)
+    ran, got = await run(
+        api, "run schedule with name: nightly\nget item with key: jobs and sortField: [item.sortField]\n"
+    )
+    assert ran["item"] == got["item"]
+    assert got["item"]["metadata"]["status"] == "not_started"
+    shown, off, listed = await run(
+        api,
+        "show schedule with name: nightly\ndisable schedule with name: nightly\nshow schedules with prefix: night\n",
+    )
+    assert len(shown["next"]) == 5
+    assert [entry["created"] for entry in shown["runs"]] == [1]
+    assert [entry["name"] for entry in listed["rules"]] == ["nightly"]
+    assert off["rule"] == listed["rules"][0]
+    assert (off["rule"]["enabled"], off["rule"]["nextRun"]) == (False, None)
+    (gone, none) = await run(api, "delete schedule with name: nightly\nshow schedules with prefix: x\n")
+    assert (gone["name"], none["rules"]) == ("nightly", [])
+    for text in ("show schedule with", "enable schedule with", "run schedule with", "delete orchestration with"):
+        assert (await refused(api, f"{text} name: nightly\n"))[:2] == (404, "not_found")
+    text = "create orchestration with:\nname: x\nkey: jobs\nevery: 5m\njitter: 6m\n"
+    assert (await refused(api, text))[:2] == (422, "invalid")
+
+
 async def test_an_orchestration_is_run(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 3, **WAITING)
     await Orchestrations(datastore).put("reports", Orchestration(key="jobs", limit=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -33,8 +34,12 @@ async def test_the_life_of_an_api_key_beside_a_running_server(tmp_path: Path) ->
         assert header.split() == ["id", "name", "namespace", "scopes", "patterns", "created", "last", "used", "ends"]
         assert row.split()[:5] == [key_id, "ops", "default", "read", "j*"]
         assert api_key.split("_")[2][:16] not in listed
-        code, rotated = await hookline("keys", "rotate", key_id, "--grace", "0s", *data)
+        code, listed = await hookline("keys", "list", "--json", *data)
+        assert (code, json.loads(listed)["id"], json.loads(listed)["patterns"]) == (0, key_id, ["j*"])
+        assert api_key.split("_")[2][:16] not in listed
+        code, rotated = await hookline("keys", "rotate", key_id, "--grace", "0s", "--json", *data)
         assert code == 0
+        rotated = json.loads(rotated)["apiKey"]
         assert await status(server.url, rotated.strip()) == 200
         for option in (("--api-key", rotated.strip()), ()):
             environ = {} if option else {"HOOKLINE_API_KEY": rotated.strip()}

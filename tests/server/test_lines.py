@@ -23,7 +23,7 @@ from process import Process, serving
 
 LINES = "application/x-ndjson"
 TAKES = {"Accept": LINES}
-MANY = 1_000_000 if os.environ.get("HOOKLINE_TEST_MILLION") else 100_000
+MANY = 1_000_000 if os.environ.get("HOOKLINE_TEST_MILLION") else 40_000
 
 
 @pytest.fixture(params=[1, 3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
@@ -52,6 +53,14 @@ async def test_doctor_on_a_named_store(datastore: Datastore, raw: aioredis.Redis
         "examined 2 items and entries: 2 flaws, 0 repaired",
         "put right what can be with: hookline doctor --repair",
     ]
+    code, out, _ = await hookline("doctor", "--json", "--store", store.url)
+    assert (code, [json.loads(line) for line in out.splitlines()][1:]) == (
+        1,
+        [
+            {"key": "jobs", "sortField": "a", "what": "is not in the set of all sortFields", "repaired": False},
+            {"examined": 2, "flaws": 2, "repaired": 0},
+        ],
+    )
     code, out, _ = await hookline("doctor", "--repair", "--store", store.url)
     assert code == 0
     assert "jobs/a: is not in the set of all sortFields (repaired)" in out
@@ -106,7 +115,7 @@ async def test_out_of_one_store_and_into_another(tmp_path: Path) -> None:
     (copy / "secret").write_bytes((data / "secret").read_bytes())
     (copy / "secret").chmod(0o600)
     code, out_of_import, err = await hookline("import", file, "--data", copy)
-    assert (code, out_of_import) == (0, "")
+    assert (code, out_of_import) == (0, ""), err
     assert err.splitlines()[-1] == "read 153 lines: 151 written, 0 there already, 0 failed"
     code, again, _ = await hookline("export", "--data", copy)
     assert (code, again.splitlines()[1:]) == (0, out.splitlines()[1:])

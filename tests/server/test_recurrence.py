@@ -95,6 +95,8 @@ def test_of_many_ticks_that_passed_the_last_are_found_as_those_ahead() -> None:
         (None, "0 0 30 2 *", "UTC", "/cron"),
         (None, "@daily", "UTC", "/cron"),
         (None, "", "UTC", "/cron"),
+        (None, "0 9 * * 1" + ",1" * 100, "UTC", "/cron"),
+        (None, "0 9 * * *", "localtime", "/timeZone"),
         (None, "0 9 * * *", "Europe/Bonn", "/timeZone"),
         (None, "0 9 * * *", "../../etc/passwd", "/timeZone"),
         (None, "0 9 * * *", "Europe", "/timeZone"),

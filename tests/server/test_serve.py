@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -163,8 +164,8 @@ async def test_a_bad_setting_is_named_without_its_value(
 async def test_run_prints_results_and_says_what_was_refused(tmp_path: Path) -> None:
     create = "create item with:\nkey: jobs\nsortField: a\n"
     async with serving(tmp_path / "data") as server:
-        code, said = await hookline("run", "--url", server.url, "-", stdin=create)
-        assert (code, '"sortField": "a"' in said) == (0, True)
+        code, said = await hookline("run", "--url", server.url, "--json", "-", stdin=create)
+        assert (code, json.loads(said)["item"]["sortField"], said.count("\n")) == (0, "a", 1)
         code, said = await hookline("run", "--url", server.url, "-", stdin=create)
         assert code == 1
         assert "exists" in said
@@ -197,18 +198,24 @@ async def test_signing_secret_is_the_one_that_receivers_verify_with(tmp_path: Pa
     code, first = await hookline("signing-secret", "--data", str(tmp_path))
     assert code == 0
     assert first.startswith("whsec_")
-    assert (await hookline("signing-secret", "--data", str(tmp_path)))[1] == first
+    code, again = await hookline("signing-secret", "--json", "--data", str(tmp_path))
+    assert (code, json.loads(again)) == (0, {"signingSecret": first.strip()})
 
 
 @contextlib.asynccontextmanager
 async def listening(*args: str, cwd: Path) -> AsyncIterator[tuple[str, asyncio.StreamReader]]:
     """``hookline listen`` -> its URL, and what it says after that."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hookline_server", *args, "--port", "0"), stdout=asyncio.subprocess.PIPE, cwd=cwd
+        *(sys.executable, "-m", "hookline_server", *args, "--port", "0"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=cwd,
     )
     assert process.stdout is not None
+    assert process.stderr is not None
     try:
-        yield (await process.stdout.readline()).decode().split()[4], process.stdout
+        begins = process.stderr if "--json" in args else process.stdout
+        yield (await begins.readline()).decode().split()[4], process.stdout
     finally:
         process.terminate()
         await process.communicate()
@@ -238,6 +245,12 @@ async def test_listen_verifies_signatures_and_answers_as_it_is_told(tmp_path: Pa
                 assert response.status == 503
             assert b"signature " + word in await said.readline()
             assert await said.readline() == b"{}\n"
+    async with listening("listen", "--json", cwd=tmp_path) as (url, said), aiohttp.ClientSession() as session:
+        async with session.post(url, data=b"{}", headers={"webhook-id": "w"}) as response:
+            assert response.status == 204
+        shown = json.loads(await said.readline())
+        del shown["at"]
+        assert shown == {"path": "/run", "webhookId": "w", "signature": "not checked", "body": {}}
     async with listening("listen", "--wait", "never", cwd=tmp_path) as (url, said), aiohttp.ClientSession() as session:
         posting = asyncio.create_task(session.post(url, data=b"{}"))
         await said.readline()

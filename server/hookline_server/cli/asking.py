@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hookline.errors import HooklineError, OutcomeUnknown, Unavailable
+from hookline.errors import HooklineError, NotFound, OutcomeUnknown, Unavailable
 from hookline.sortfield import new_sort_field
 from hookline_server.cli.ending import ending
 
@@ -40,6 +40,8 @@ def asking(url: str, api_key: str | None, mark: str | None = None) -> Iterator[S
     def hint(error: HooklineError) -> str:
         if mark and isinstance(error, OutcomeUnknown):
             return f"the same command with --idempotency-key {mark} does it if it was not done, and not twice"
+        if isinstance(error, NotFound):
+            return "'hookline items query KEY' shows what is there"
         if isinstance(error, Unavailable):
             return f"try again; 'hookline serve' starts a server, --url names another than {url}"
         return ""

@@ -29,7 +29,7 @@ CODES = {
 
 _ENDS: tuple[tuple[type[HooklineError], int, str], ...] = (
     (Invalid, MISUSED, ""),
-    (errors.NotFound, MISSING, "'hookline items query KEY' shows what is there"),
+    (errors.NotFound, MISSING, ""),
     (errors.UnknownApiKey, MISSING, "'hookline keys list' shows them"),
     (errors.InvalidApiKey, FORBIDDEN, "show a good one by --api-key or HOOKLINE_API_KEY"),
     (errors.MissingScope, FORBIDDEN, "'hookline keys list' shows what each may do"),

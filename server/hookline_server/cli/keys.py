@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hookline_server.cli.ending import checked, run
-from hookline_server.cli.options import Data, Store, settings
+from hookline_server.cli.options import Data, Json, Store, settings
+from hookline_server.cli.output import say_documents
 
 PANEL = "Operate"
 app = typer.Typer()
@@ -31,6 +32,7 @@ def create(
     lasts: Lasts = None,
     store: Store = None,
     data: Data = None,
+    as_json: Json = False,
 ) -> None:
     """Make an API key, and print it, which can be done only now.
 
@@ -45,11 +47,12 @@ def create(
 
     limits = {"scopes": scope or ["read", "write", "work"], "patterns": pattern or []}
     found = settings(store_url=store, data=data)
-    run(issuing.create(found, namespace, name=name, lasts=_seconds(lasts, "--lasts"), **limits, say=typer.echo))
+    key, text = run(issuing.create(found, namespace, name=name, lasts=_seconds(lasts, "--lasts"), **limits))
+    _say(text, key.to_dict() | {"apiKey": text}, as_json=as_json)
 
 
 @keys.command("list")
-def show(store: Store = None, data: Data = None) -> None:
+def show(store: Store = None, data: Data = None, as_json: Json = False) -> None:
     """Show the API keys of all namespaces, without their secrets.
 
     When one was last used is told to about a minute. A revoked one is shown for 30
@@ -61,7 +64,11 @@ def show(store: Store = None, data: Data = None) -> None:
     """
     from hookline_server import issuing
 
-    run(issuing.show(settings(store_url=store, data=data), typer.echo))
+    found = run(issuing.show(settings(store_url=store, data=data)))
+    if as_json:
+        say_documents(key.to_dict() for key in found)
+    else:
+        typer.echo("\n".join(issuing.lines(found)))
 
 
 @keys.command()
@@ -71,6 +78,7 @@ def rotate(
     lasts: Lasts = None,
     store: Store = None,
     data: Data = None,
+    as_json: Json = False,
 ) -> None:
     """Give an API key a new secret, and print the key. Its id and what it allows stay.
 
@@ -81,11 +89,12 @@ def rotate(
     from hookline_server import issuing
 
     found, seconds = settings(store_url=store, data=data), _seconds(grace, "--grace") or 0.0
-    run(issuing.rotate(found, key_id, grace=seconds, lasts=_seconds(lasts, "--lasts"), say=typer.echo))
+    text = run(issuing.rotate(found, key_id, grace=seconds, lasts=_seconds(lasts, "--lasts")))
+    _say(text, {"id": key_id, "apiKey": text}, as_json=as_json)
 
 
 @keys.command()
-def revoke(key_id: Id, store: Store = None, data: Data = None) -> None:
+def revoke(key_id: Id, store: Store = None, data: Data = None, as_json: Json = False) -> None:
     """End an API key: within five seconds no server takes it.
 
     Examples:
@@ -93,7 +102,15 @@ def revoke(key_id: Id, store: Store = None, data: Data = None) -> None:
     """
     from hookline_server import issuing
 
-    run(issuing.revoke(settings(store_url=store, data=data), key_id, typer.echo))
+    run(issuing.revoke(settings(store_url=store, data=data), key_id))
+    _say(f"revoked {key_id}", {"id": key_id, "revoked": True}, as_json=as_json)
+
+
+def _say(text: str, document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        say_documents([document])
+    else:
+        typer.echo(text)
 
 
 def _seconds(text: str | None, option: str) -> float | None:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from hookline_server.cli.ending import FAILED, run
-from hookline_server.cli.options import Data, Store, settings
+from hookline_server.cli.options import Data, Json, Store, settings
+from hookline_server.cli.output import say_documents
 
 PANEL = "Operate"
 app = typer.Typer()
@@ -22,10 +23,12 @@ def doctor(
     repair: Annotated[
         bool, typer.Option("--repair", help="Put right what differs; the items themselves are the truth.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Hold every index against every item, and tell what differs. Safe beside running servers.
 
-    Ends with 0 if nothing differs (any more), with 1 if something does.
+    Ends with 0 if nothing differs (any more), with 1 if something does. The last line of
+    --json has the sums.
 
     Examples:
       hookline doctor
@@ -33,7 +36,8 @@ def doctor(
     """
     from hookline_server import maintenance
 
-    _end(run(maintenance.doctor(settings(store_url=store, data=data), repair, typer.echo)))
+    found = settings(store_url=store, data=data)
+    _end(run(maintenance.doctor(found, repair, typer.echo, as_json=as_json)))
 
 
 @app.command("export", rich_help_panel=PANEL)
@@ -63,6 +67,7 @@ def read_archive(
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first line that can't be taken.")] = False,
     without_api_keys: WithoutApiKeys = False,
+    as_json: Json = False,
 ) -> None:
     """Read what export wrote: FILE, or - for standard input. A repeat goes on where one was interrupted.
 
@@ -78,7 +83,10 @@ def read_archive(
 
     found = settings(store_url=store, data=data)
     work = maintenance.read_archive(found, file, replace=replace, api_keys=not without_api_keys, strict=strict)
-    _end(run(work))
+    whole, sums = run(work)
+    if as_json:
+        say_documents([sums])
+    _end(whole)
 
 
 def _end(well: bool) -> None:

@@ -11,9 +11,10 @@ import typer
 from hookline_server.table import Table, harmless, pairs
 
 
-def say_document(value: Any) -> None:
-    """Say a value as JSON, on one line."""
-    typer.echo(_document(value))
+def say_documents(values: Iterable[Any]) -> None:
+    """Say values as JSON, each on a line."""
+    for value in values:
+        typer.echo(_document(value))
 
 
 def say_one(value: dict[str, Any], *, as_json: bool) -> None:
@@ -33,8 +34,11 @@ def say_items(pages: Iterable[Sequence[dict[str, Any]]], *, as_json: bool) -> in
 
 def say_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     """Say objects of one kind: each as a line of JSON, or as a row of a table."""
-    for line in map(_document, rows) if as_json else Table().add(rows):
-        typer.echo(line)
+    if as_json:
+        say_documents(rows)
+    else:
+        for line in Table().add(rows):
+            typer.echo(line)
 
 
 def _document(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from hookline_server.cli.ending import MISUSED, checked, fail, run
-from hookline_server.cli.options import DEFAULT_URL, ApiKey, Output, Url
+from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Output, Url
 
 PANEL = "Use a server"
 app = typer.Typer()
@@ -21,6 +21,7 @@ def run_text(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     output: Output = "json",
+    as_json: Json = False,
 ) -> None:
     """Run a text of commands: FILE, or - for standard input.
 
@@ -31,7 +32,7 @@ def run_text(
     from hookline_server import remote
 
     text = checked(lambda: file.read().decode(), file.name)
-    run(remote.run_text(remote.Server(url, api_key), text, typer.echo, output))
+    run(remote.run_text(remote.Server(url, api_key), text, typer.echo, "lines" if as_json else output))
 
 
 @app.command(rich_help_panel=PANEL)

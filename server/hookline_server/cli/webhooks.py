@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from hookline_server.cli.ending import FAILED, checked, fail, run
-from hookline_server.cli.options import Data, Store, settings
+from hookline_server.cli.options import Data, Json, Store, settings
+from hookline_server.cli.output import say_documents
 
 PANEL = "Receive webhooks"
 app = typer.Typer()
@@ -25,6 +26,7 @@ def listen(
     data: Data = None,
     status: Annotated[int, typer.Option(min=200, max=599, help="What each webhook is answered with.")] = 204,
     wait: Annotated[str, typer.Option(help="How long after it came: 10s, or never.")] = "0s",
+    as_json: Json = False,
 ) -> None:
     """Show the webhooks that arrive on this machine, and whether they are signed, until Ctrl-C.
 
@@ -46,11 +48,11 @@ def listen(
         found = settings(data=data)
         if found.secret_key is not None or (found.data / SECRET_FILE).exists():
             secrets = run(signing.secrets(found, found.namespace))
-    run(receiver.listen(port, typer.echo, secrets=secrets, status=status, wait=seconds))
+    run(receiver.listen(port, typer.echo, secrets=secrets, status=status, wait=seconds, as_json=as_json))
 
 
 @app.command("signing-secret", rich_help_panel=PANEL)
-def signing_secret(namespace: Namespace = None, store: Store = None, data: Data = None) -> None:
+def signing_secret(namespace: Namespace = None, store: Store = None, data: Data = None, as_json: Json = False) -> None:
     """Print the secret that webhooks are signed with, for receivers to verify them (Standard Webhooks).
 
     Examples:
@@ -65,7 +67,7 @@ def signing_secret(namespace: Namespace = None, store: Store = None, data: Data 
     if found.secret_key is None and not (found.data / SECRET_FILE).exists():
         fail(f"there is no secret in {found.data} yet: name the server's --data, or start it")
         raise typer.Exit(FAILED)
-    typer.echo(format_secret(run(signing.secrets(found, namespace or found.namespace))[0]))
+    _say(format_secret(run(signing.secrets(found, namespace or found.namespace))[0]), as_json=as_json)
 
 
 @app.command("rotate-signing-secret", rich_help_panel=PANEL)
@@ -74,6 +76,7 @@ def rotate_signing_secret(
     namespace: Namespace = None,
     store: Store = None,
     data: Data = None,
+    as_json: Json = False,
 ) -> None:
     """Replace the secret that webhooks are signed with, and print the new one.
 
@@ -89,4 +92,11 @@ def rotate_signing_secret(
     from hookline_server.signature import format_secret
 
     found, seconds = settings(store_url=store, data=data), checked(lambda: parse_duration(grace) / 1000, "--grace")
-    typer.echo(format_secret(run(signing.rotate(found, namespace or found.namespace, seconds))))
+    _say(format_secret(run(signing.rotate(found, namespace or found.namespace, seconds))), as_json=as_json)
+
+
+def _say(secret: str, *, as_json: bool) -> None:
+    if as_json:
+        say_documents([{"signingSecret": secret}])
+    else:
+        typer.echo(secret)

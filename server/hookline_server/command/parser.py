@@ -80,7 +80,8 @@ def parse(text: str, names: Iterable[str] = ()) -> list[Statement]:
 
 _GRAMMAR = Lark.open("command.lark", rel_to=__file__, parser="lalr", lexer="contextual")
 
-_FIXED = ("a", "new", "item", "items", "settings", "orchestration", "keys", "each", "in", "as", "with", "of", "where")
+_FIXED = ("a", "new", "item", "items", "settings", "keys", "each", "in", "as", "with", "of", "where")
+_NOUNS = ("ITEMS", "SETTINGS", "KEYS", "ORCHESTRATION", "ORCHESTRATIONS", "SCHEDULE", "SCHEDULES")
 _EXPECTED = {
     "NAME": "a field such as 'key: value'",
     "DATASTORE": "'/datastore'",
@@ -88,7 +89,7 @@ _EXPECTED = {
     "_FOR": "'for'",
     "FOR": "'for each'",
     **{f"_{word.upper()}": f"'{word}'" for word in _FIXED},
-    **{noun: f"'{noun.lower()}'" for noun in ("ITEMS", "SETTINGS", "KEYS", "ORCHESTRATION")},
+    **{noun: f"'{noun.lower()}'" for noun in _NOUNS},
     "OFF": "'triggers off'",
     "LABEL": "a name",
     "PLACEHOLDER": "a list such as [items]",
@@ -199,7 +200,7 @@ def _label(source: Source, token: Token, taken: Iterable[str]) -> str:
 def _verb(head: list[Token]) -> str:
     """The verb that the head of a command names."""
     first = next(token.lower() for token in head if token.lower() in WORDS)
-    noun = next((token.lower() for token in head if token.type in ("ITEMS", "SETTINGS", "KEYS", "ORCHESTRATION")), "")
+    noun = next((token.lower() for token in head if token.type in _NOUNS), "")
     return f"{first} {noun}" if f"{first} {noun}" in VERBS else first
 
 

@@ -31,7 +31,7 @@ _JSON = re.compile(
     | (?P<open>[{\[])
     | (?P<close>[}\]])
     | (?P<head>/(?:selected-)?datastore\b|for\s+each\s|(?:VERBS)\s+(?:for\s+)?(?:a\s+)?(?:new\s+)?
-        (?:items?|settings|orchestration)\s+(?:as\s+\w+\s+)?(?:with|where|of)\b)
+        (?:items?|settings|orchestrations?|schedules?)\s+(?:as\s+\w+\s+)?(?:with|where|of)\b)
     | (?P<word>[^\s\ufeff{}\[\],:"'/]+)
     | (?P<unclosed>["']|/\*)
     | (?P<other>.)

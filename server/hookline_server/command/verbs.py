@@ -59,6 +59,11 @@ def _settle(**fields: str) -> Verb:
     return Verb({**_IDENTITY, "token": "text", **fields}, (*_ONE, "token"), binds=("current_version",))
 
 
+def _rule(**fields: str) -> Verb:
+    times = {"every": "duration", "cron": "text", "timeZone": "text", "jitter": "duration", "enabled": "boolean"}
+    return Verb({"name": "text", "key": "text", **fields, **times}, ("name", "key"), exclusive=(("every", "cron"),))
+
+
 def _many(**fields: str) -> Verb:
     return Verb({**_FILTER, "cursor": "text", **fields}, exclusive=_EITHER)
 
@@ -113,7 +118,17 @@ VERBS: dict[str, Verb] = {
     "show keys": Verb({"prefix": "text"}, ()),
     "show settings": Verb({"key": "text"}),
     "change settings": Verb({"key": "text", **_SETTINGS}),
+    "create orchestration": _rule(where="object", limit="integer", lockFor="duration", maxInFlight="integer"),
+    "create schedule": _rule(sortField="text", **_CHANGE, catchUp="skip|one|all"),
+    **{
+        f"{word} {noun}": Verb({"name": "text"}, ("name",))
+        for word in ("show", "delete", "enable", "disable")
+        for noun in ("orchestration", "schedule")
+    },
+    "show orchestrations": Verb({"prefix": "text"}, ()),
+    "show schedules": Verb({"prefix": "text"}, ()),
     "run orchestration": Verb({"name": "text"}, ("name",), binds=ITEMS),
+    "run schedule": Verb({"name": "text"}, ("name",), binds=ITEM),
 }
 """By the words of its head that tell it from others. In filters ``where`` and ``metadata`` mean the same."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hookline.clock import format_time, parse_duration
+from hookline.clock import parse_duration
 from hookline.errors import Invalid, UnknownApiKey
 from hookline.grant import IMPLIED
 from hookline.keyring import GRACE, ApiKey, Keyring
@@ -60,7 +60,7 @@ async def create(request: Request) -> Response:
     given = (await body.read_json(request, NewApiKey)).given()
     lasts = _seconds(given.pop("lasts"), "/lasts")
     key, text = await _keyring(request).create(caller_of(request).namespace, **given, lasts=lasts)
-    return Answer({**_describe(key), "apiKey": text}, 201, _NO_STORE)
+    return Answer({**key.to_dict(), "apiKey": text}, 201, _NO_STORE)
 
 
 @Operation(name="listApiKeys", replies={200: Reply("The keys, without their secrets.", shapes.ApiKeys)})
@@ -71,7 +71,7 @@ async def index(request: Request) -> Response:
     """
     head.read_query(request)
     namespace = caller_of(request).namespace
-    return Answer({"apiKeys": [_describe(key) for key in await _keyring(request).all() if key.namespace == namespace]})
+    return Answer({"apiKeys": [key.to_dict() for key in await _keyring(request).all() if key.namespace == namespace]})
 
 
 @Operation(
@@ -92,7 +92,7 @@ async def rotate(request: Request) -> Response:
     grace, lasts = _seconds(given.grace, "/grace") or 0.0, _seconds(given.lasts, "/lasts")
     key = await _own(request)
     text = await _keyring(request).rotate(key.id, grace=grace, lasts=lasts)
-    return Answer({**_describe(await _own(request)), "apiKey": text}, 200, _NO_STORE)
+    return Answer({**(await _own(request)).to_dict(), "apiKey": text}, 200, _NO_STORE)
 
 
 @Operation(
@@ -127,24 +127,6 @@ def _seconds(duration: Duration | None, pointer: str) -> float | None:
         return None if duration is None else parse_duration(duration) / 1000
     except ValueError as error:
         raise Invalid.at(pointer, str(error)) from None
-
-
-def _describe(key: ApiKey) -> dict[str, Any]:
-    return {
-        "id": key.id,
-        "name": key.name,
-        "namespace": key.namespace,
-        "scopes": key.grant.scopes,
-        "patterns": key.grant.patterns,
-        "createdAt": _time(key.created_ms),
-        "usedAt": _time(key.used_ms),
-        "endsAt": _time(key.ends_ms),
-        "revokedAt": _time(key.revoked_ms),
-    }
-
-
-def _time(ms: int | None) -> str | None:
-    return None if ms is None else format_time(ms)
 
 
 routes = [

@@ -19,7 +19,6 @@ from hookline_server.fields import Cursor, PageLimit
 from hookline_server.operation import Reply
 from hookline_server.rules import Rules
 
-LIST_MAX = 1000
 NEXT_MAX = 100
 R = TypeVar("R", bound=Rules[Any, Any])
 COUNT = {"count": Annotated[int, Meta(description=f"How many: 1 to {NEXT_MAX}.", ge=1, le=NEXT_MAX)]}
@@ -83,7 +82,7 @@ async def index(request: Request, kind: type[R]) -> Response:
     """All rules, in order of their names."""
     head.read_query(request)
     caller, rules = caller_of(request), rules_of(request, kind)
-    page = await caller.whole.query(rules.key, limit=LIST_MAX)
+    page = await rules.page()
     shown = [rules.describe(item) for item in page.items if caller.grant.covers(rules.rule(item).key)]
     return Answer({"items": shown, "cursor": page.cursor})
 

@@ -33,7 +33,7 @@ _TOKENS = re.compile(
       (?P<comment>^\s*(?:\#|//).*)
     | (?P<verb>^\s*(?:/(?:selected-)?datastore\s+)?(?:{"|".join(WORDS)}|for\ each|end)\b(?!\s*:))
     | (?P<field>\b(?:{"|".join(KIND_OF)})(?=\s*:))
-    | (?P<word>\b(?:items?|with|where|of|and|as|in|for|settings|keys|orchestration|triggers?\s+off)\b)
+    | (?P<word>\b(?:items?|with|where|of|and|as|in|for|settings|keys|orchestrations?|schedules?|triggers?\s+off)\b)
     | (?P<placeholder>{PATTERN})
     | (?P<string>"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)
     | (?P<number>(?<![\w.-])-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?:ms|[smhd])?(?![\w.-])|\b(?:true|false|null)\b)

@@ -29,14 +29,21 @@ HEADS: dict[str, tuple[str, ...]] = {
     "show keys": ("show keys",),
     "show settings": ("show settings of",),
     "change settings": ("change settings with:",),
-    "run orchestration": ("run orchestration with",),
+    **{f"create {noun}": (f"create {noun} with:",) for noun in ("orchestration", "schedule")},
+    **{
+        f"{word} {noun}": (f"{word} {noun} with",)
+        for word in ("show", "delete", "run", "enable", "disable")
+        for noun in ("orchestration", "schedule")
+    },
+    "show orchestrations": ("show orchestrations",),
+    "show schedules": ("show schedules",),
 }
 """Verb -> its heads. Behind one without a colon its fields follow on the line."""
 LOOP = "for each job in [items]:"
 
 _LEAD = r"\s*(?:/(?:selected-)?datastore\s+)?"
 _HEAD = re.compile(
-    rf"{_LEAD}({'|'.join(WORDS)})\b(?!\s*:)(?:\s+(?:a\s+|new\s+|for\s+)*(items?|settings|keys|orchestration)\b)?",
+    rf"{_LEAD}({'|'.join(WORDS)})\b(?!\s*:)(?:\s+(?:a\s+|new\s+|for\s+)*(items?|settings|keys|orchestrations?|schedules?)\b)?",
     re.IGNORECASE,
 )
 LEAD = re.compile(_LEAD)
