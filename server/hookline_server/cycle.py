@@ -32,19 +32,20 @@ class Cycle(RequestResponseCycle):
                 return
         elif held is not None:
             self._held = None
-            if self._is_ordinary(held, message):
-                self._write(held, message["body"])
+            body = message.get("body", b"")
+            if not message.get("more_body") and self._is_ordinary(held, body):
+                self._write(held, body)
                 return
             await super().send(held)
         await super().send(message)
 
-    def _is_ordinary(self, head: Any, body: Any) -> bool:
+    def _is_ordinary(self, head: Any, body: bytes) -> bool:
         return (
             self.keep_alive
-            and not (body.get("more_body") or self.disconnected or self.flow.write_paused)
+            and not (self.disconnected or self.flow.write_paused)
             and self.scope["method"] != "HEAD"
             and head["status"] not in _BODILESS
-            and (b"content-length", b"%d" % len(body["body"])) in head["headers"]
+            and (b"content-length", b"%d" % len(body)) in head["headers"]
         )
 
     def _write(self, head: Any, body: bytes) -> None:

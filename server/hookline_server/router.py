@@ -40,6 +40,9 @@ class Table(Router):
         Raises:
             Problem: no route has the path, or none of those that have it the method.
         """
+        if scope["type"] != "http":
+            await super().app(scope, receive, send)
+            return
         path, method = scope["path"], scope["method"]
         near = self._near.get(_place(path), ())
         for route in near:

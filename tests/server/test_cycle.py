@@ -40,12 +40,15 @@ async def answered(status: int, headers: list[Any], parts: list[dict[str, Any]],
     [
         ([LENGTH], PLAIN),
         ([], PLAIN),
+        ([(b"content-length", b"0")], [{"type": "http.response.body"}]),
         ([LENGTH], [{"type": "http.response.body", "body": b"o", "more_body": True}, *[{**PLAIN[0], "body": b"k"}]]),
     ],
-    ids=["in one piece", "of no length", "in two"],
+    ids=["in one piece", "of no length", "empty", "in two"],
 )
 async def test_an_answer_and_the_one_after_it(headers: list[Any], parts: list[dict[str, Any]]) -> None:
-    assert [(answer.status, answer.body) for answer in await answered(200, headers, parts)] == [(200, b"ok")] * 2
+    body = b"".join(part.get("body", b"") for part in parts)
+    answers = await answered(200, headers, parts)
+    assert [(answer.status, answer.body) for answer in answers] == [(200, body), (200, b"ok")]
 
 
 async def test_a_head_alone_has_no_body() -> None:
