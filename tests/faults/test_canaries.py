@@ -194,6 +194,6 @@ async def test_a_wrong_password_is_not_said(tmp_path: Path) -> None:
     async with guarded_store(tmp_path / "store", "right") as (store, _):
         url = f"redis://:{PASSWORD}@127.0.0.1:{store.port}"
         code, said = await hookline("serve", "--port", "0", "--data", str(tmp_path / "data"), "--store", url)
-    assert code == 1
+    assert code == 3
     assert "refuses the user or password" in said
     assert PASSWORD not in said
