@@ -16,6 +16,7 @@ import select
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +35,7 @@ def payload() -> str:
     return f"{time.perf_counter_ns():0{STAMP}d}" + "x" * (200 - STAMP)
 
 
-class Rival:
+class Rival(ABC):
     """An adapter. Its methods may be coroutines or not; where :meth:`enqueue_many` is not, there is no such call."""
 
     enqueue_many: Callable[[Sequence[str]], Any] | None = None
@@ -43,17 +44,17 @@ class Rival:
         """Forget all jobs, where no command of the store does."""
         raise NotImplementedError
 
+    @abstractmethod
     def open(self, url: str) -> Any:
         """Connect for enqueueing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def enqueue(self, text: str) -> Any:
         """One job."""
-        raise NotImplementedError
 
+    @abstractmethod
     def work(self, url: str) -> Any:
         """Run the worker, :data:`WORKER_CONCURRENCY` jobs at once if it can; its handler calls :func:`handled`."""
-        raise NotImplementedError
 
 
 _out = 1

@@ -14,6 +14,7 @@ import hashlib
 import logging
 import random
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -110,7 +111,7 @@ R = TypeVar("R", bound=Rule)
 A = TypeVar("A")
 
 
-class Rules(Generic[R, A]):
+class Rules(ABC, Generic[R, A]):
     """The rules of one kind: stored, run by hand, and run when they are due. ``A`` is what a run gives."""
 
     key: ClassVar[str]
@@ -122,17 +123,17 @@ class Rules(Generic[R, A]):
     def __init__(self, datastore: Datastore) -> None:
         self._datastore = datastore
 
+    @abstractmethod
     async def perform(self, view: Callable[[int], Datastore], item: Item, rule: R, ticks: Sequence[int]) -> A:
         """Do what a rule says for these ticks, what is done for each in the datastore that ``view`` gives for it.
 
         Raises:
             HooklineError
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def tell(self, answer: A) -> dict[str, Any]:
         """What a run has done, in figures."""
-        raise NotImplementedError
 
     # Stored
 

@@ -1,7 +1,8 @@
 """The wire: one connection of a client, read strictly and within limits of size and time.
 
 uvicorn has no deadline but that of idle connections, and no bound of a head. So this takes its place between the
-socket and the parser, and decides what becomes of the connection. ASGI itself stays uvicorn's.
+socket and the parser, and decides what becomes of the connection. ASGI itself stays uvicorn's, but for how an answer is
+written (:mod:`hookline_server.cycle`).
 """
 
 from __future__ import annotations

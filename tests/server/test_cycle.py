@@ -41,7 +41,13 @@ async def answered(status: int, headers: list[Any], parts: list[dict[str, Any]],
         ([LENGTH], PLAIN),
         ([], PLAIN),
         ([(b"content-length", b"0")], [{"type": "http.response.body"}]),
-        ([LENGTH], [{"type": "http.response.body", "body": b"o", "more_body": True}, *[{**PLAIN[0], "body": b"k"}]]),
+        (
+            [LENGTH],
+            [
+                {"type": "http.response.body", "body": b"o", "more_body": True},
+                {"type": "http.response.body", "body": b"k"},
+            ],
+        ),
     ],
     ids=["in one piece", "of no length", "empty", "in two"],
 )
