@@ -15,7 +15,7 @@ class _Receiver(asyncio.Protocol):
     """Answers each POST with 204 as soon as it is whole."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport, self._held = cast(asyncio.WriteTransport, transport), b""
+        self._transport, self._held = cast("asyncio.WriteTransport", transport), b""
 
     def data_received(self, data: bytes) -> None:
         global _total
