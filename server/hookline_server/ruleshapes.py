@@ -25,6 +25,9 @@ class Run(Shape):
     ) = UNSET
     lost_races: Annotated[Count, Meta(description="Items that another claim took first.")] | UnsetType = UNSET
     dead_lettered: Annotated[Count, Meta(description="Items found out of attempts.")] | UnsetType = UNSET
+    refilled: Annotated[Count, Meta(description="Claimed since the tick before, when slots got free.")] | UnsetType = (
+        UNSET
+    )
     created: Count | UnsetType = UNSET
     existed: Annotated[Count, Meta(description="Items that were there already.")] | UnsetType = UNSET
 

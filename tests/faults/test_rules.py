@@ -31,12 +31,18 @@ async def schedule(datastore: Datastore) -> Schedules:
     return schedules
 
 
-async def orchestration(datastore: Datastore) -> Orchestrations:
+async def orchestration(datastore: Datastore, max_in_flight: int | None = None) -> Orchestrations:
     for number in range(12):
         await datastore.create("jobs", f"{number:02d}", metadata=WAITING)
     orchestrations = Orchestrations(datastore)
-    await orchestrations.put("it", Orchestration(key="jobs", every="1h", limit=3, lock_for="10m"))
+    await orchestrations.put(
+        "it", Orchestration(key="jobs", every="1h", limit=3, lock_for="10m", max_in_flight=max_in_flight)
+    )
     return orchestrations
+
+
+async def bounded(datastore: Datastore) -> Orchestrations:
+    return await orchestration(datastore, max_in_flight=4)
 
 
 async def items(datastore: Datastore) -> int:
@@ -67,7 +73,8 @@ async def dies(rules: Any, proxy: Proxy, fault: bytes, place: int) -> bool:
 
 @pytest.mark.parametrize("partitions", [1, 3])
 @pytest.mark.parametrize(
-    ("prepare", "late", "effects", "each"), [(schedule, 3601, items, 2), (orchestration, 30, attempts, 3)]
+    ("prepare", "late", "effects", "each"),
+    [(schedule, 3601, items, 2), (orchestration, 30, attempts, 3), (bounded, 30, attempts, 3)],
 )
 async def test_whatever_dies_a_tick_runs_once(
     datastore: Datastore,
