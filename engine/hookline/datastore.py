@@ -423,9 +423,8 @@ class Datastore(Repeating):
         """
         try:
             return await self.configure(key)
-        except OutcomeUnknown as error:
-            # Who reads has changed nothing that could be unknown.
-            raise Unavailable("the store gave no answer") from error
+        except OutcomeUnknown as error:  # who reads has changed nothing
+            raise Unavailable(str(error)) from error
 
     async def pause(self, key: str) -> None:
         """Give out no claims of a key until it is resumed. Who holds an item goes on.
