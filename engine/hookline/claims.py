@@ -30,7 +30,10 @@ Perform = Callable[[Call], Awaitable[Outcome | Claimed]]
 
 
 class Claims:
-    """Takes items of a key, partition after partition. ``options`` are the arguments of :meth:`Calls.claim`."""
+    """Takes items of a key, partition after partition. ``options`` are the arguments of :meth:`Calls.claim`.
+
+    ``max_in_flight`` among them: so many items at once may have a live lock by claims of the worker that name a bound.
+    """
 
     def __init__(self, calls: Calls, wakes: Wakes, perform: Perform) -> None:
         self.lines = Lines(wakes)

@@ -288,8 +288,6 @@ class Datastore(Repeating):
     ) -> Claimed:
         """Claim up to ``limit`` items (:meth:`Calls.claim`); none there, wait up to ``wait`` seconds for one.
 
-        ``max_in_flight``: so many items at once may have a live lock by claims of this worker that name such a bound.
-
         Raises:
             Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
         """

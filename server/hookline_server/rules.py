@@ -392,7 +392,7 @@ class Rules(ABC, Generic[R, A]):
             run["skipped"] = skipped
         try:
             if begun and not self.repeatable and now - parse_time(told["scheduled_at"]) > RECALLED * 1000:
-                run["error"] = "interrupted: what it has done is not known any more"
+                run |= {"abandoned": True, "error": "interrupted: what it has done is not known any more"}
             elif ticks:
                 run |= self.tell(await self.perform(lambda at: self._once(item, at), item, rule, ticks))
                 run |= self.since(item.sort_field)

@@ -19,6 +19,10 @@ class Run(Shape):
     ended_at: Time
     skipped: Annotated[Count, Meta(description="Ticks that were missed, and are not made up for.")] | UnsetType = UNSET
     error: str | UnsetType = UNSET
+    abandoned: (
+        Annotated[bool, Meta(description="It was interrupted, and gone on with too late to know what it had done.")]
+        | UnsetType
+    ) = UNSET
     claimed: Count | UnsetType = UNSET
     expired_locks: (
         Annotated[Count, Meta(description="Of those claimed, taken over from a lock that had expired.")] | UnsetType
