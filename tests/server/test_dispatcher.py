@@ -188,7 +188,7 @@ async def test_changed_it_dispatches_no_more(datastore: Datastore, change: str) 
     async with orchestrating(datastore) as orchestrator:
         await rules.put("push", RULE)
         first, second = await full(datastore)
-        _, task = orchestrator._dispatching["push"]
+        _, task = await wait_until(lambda: orchestrator._dispatching.get("push"))
         if change == "disable":
             await rules.enable("push", False)
         elif change == "delete":
