@@ -229,6 +229,7 @@ ROWS = [
         Row(f"worker's {name}", "PUT", "/v1/workers/jobs/w", 422, "invalid", f"/{name}", ">= 0", body=TOLD | {name: -1})
         for name in ("pid", "concurrency", "inFlight")
     ),
+    Row("endpoints asleep", "GET", "/v1/endpoints?status=asleep", 422, "invalid", "/status", "active, paused"),
     Row("If-Match of the past", "DELETE", ITEM, 412, "precondition_failed", None, "", headers={"If-Match": '"9.0"'}),
     Row("If-None-Match", "PUT", ITEM, 400, "invalid_header", None, "*", body={}, headers={"If-None-Match": '"1.0"'}),
     Row("merge of a list", "PATCH", ITEM, 422, "invalid", "", "an object", data=b"[]", headers=MERGE),

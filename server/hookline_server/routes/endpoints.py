@@ -24,6 +24,7 @@ from hookline_server.endpoint import (
     REASON_MAX,
     Endpoint,
     Endpoints,
+    check_status,
     lane_of,
 )
 from hookline_server.event import endpoint_of
@@ -93,7 +94,7 @@ async def index(request: Request) -> Response:
     Those that failed, or were configured, with how many deliveries each has in which status.
     """
     given = head.read_query(request, "status", "limit", "cursor")
-    where = {"status": given["status"]} if "status" in given else {}
+    where = {"status": check_status(given["status"])} if "status" in given else {}
     limit = head.read_limit(given.get("limit", "50"))
     found, cursor = await Endpoints(whole_of(request)).page(where, limit, given.get("cursor"))
     shown = [await _describe(request, endpoint) for endpoint in found]
