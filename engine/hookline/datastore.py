@@ -419,9 +419,12 @@ class Datastore(Repeating):
         """The settings of a key; where a change has not reached all partitions, it does so now.
 
         Raises:
-            Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
+            Invalid, ReservedKey, Corrupt, Unavailable
         """
-        return await self.configure(key)
+        try:
+            return await self.configure(key)
+        except OutcomeUnknown as error:  # who reads has changed nothing
+            raise Unavailable(str(error)) from error
 
     async def pause(self, key: str) -> None:
         """Give out no claims of a key until it is resumed. Who holds an item goes on.

@@ -20,7 +20,7 @@ from typing import Any
 from hookline import keys
 from hookline.clock import format_time
 from hookline.connection import Connection
-from hookline.errors import Flaw, Incompatible, Invalid, UnknownApiKey
+from hookline.errors import Flaw, Incompatible, Invalid, StoreFull, UnknownApiKey
 from hookline.grant import Grant, read_grant
 from hookline.item import check_namespace
 from hookline.secret import SecretBox
@@ -210,15 +210,20 @@ class Keyring:
         return text
 
     async def revoke(self, key_id: str) -> None:
-        """End a key with all its secrets.
+        """End a key with all its secrets. At the store's memory limit nothing is kept of it, not even that it ended.
 
         Raises:
             UnknownApiKey: there is none of this id, or it was revoked.
             Incompatible, Unavailable
         """
         await self._known(key_id)
-        await self._set(key_id, {"revoked": await self._connection.now_ms()})
-        await self._connection.command_on(keys.api_key(key_id), "EXPIRE", keys.api_key(key_id), REVOKED_FOR)
+        name = keys.api_key(key_id)
+        try:
+            await self._set(key_id, {"revoked": await self._connection.now_ms()})
+        except StoreFull:
+            await self._connection.command_on(name, "DEL", name)
+        else:
+            await self._connection.command_on(name, "EXPIRE", name, REVOKED_FOR)
 
     async def note_use(self, key_id: str) -> None:
         """Note that the key is in use now.

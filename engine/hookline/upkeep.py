@@ -95,6 +95,8 @@ class Upkeep:
     async def build(self, key: str, work: int) -> dict[str, Build]:
         """Look at so many items of each partition for the indexes of a key that are not complete -> how far these are.
 
+        With no work that is told alone, at the memory limit too.
+
         Raises:
             Corrupt, Unavailable
         """
@@ -109,7 +111,8 @@ class Upkeep:
     async def _step(self, partition: int, key: str | None, work: int) -> tuple[list[Any], int]:
         """A step in one partition -> each index with how many items are left, and how many items the key has."""
         request = {"work": work} if key is None else {"work": work, "key": key}
-        word, rows, size = await self._connection.read("backfill", partition, request)
+        script = "backfill" if work else "backfill_drain"
+        word, rows, size = await self._connection.read(script, partition, request)
         if word == b"corrupt" or (key is not None and any(rest is False for _, rest in rows)):
             raise Corrupt
         return rows, size

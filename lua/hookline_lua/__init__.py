@@ -24,6 +24,7 @@ from importlib import resources
 
 SCRIPTS = (
     "backfill",
+    "backfill_drain",
     "claim",
     "configure",
     "create",

@@ -1,6 +1,8 @@
 #!lua
 -- Go on building the declared indexes of a partition that are not complete yet: of one key, or of all, from the item
--- where the last call ended, looking at so many, or fewer where it costs more to read them.
+-- where the last call ended, looking at so many, or fewer where it costs more to read them. With no work it just tells
+-- how much is left, at the memory limit too.
+-- drain: yes
 -- keys: partition
 -- args: now_ms:int request:msgpack
 -- use: outcome settings index value declared
@@ -56,10 +58,12 @@ local function build(key, name, after)
   end
   local field = key .. '\0' .. name
   local rest = after and lex_count(index.name(key, ''), after) or 0
-  if rest > 0 then
-    redis.call('HSET', builds, field, after)
-  else
-    redis.call('HDEL', builds, field)
+  if request.work > 0 then
+    if rest > 0 then
+      redis.call('HSET', builds, field, after)
+    else
+      redis.call('HDEL', builds, field)
+    end
   end
   return rest
 end

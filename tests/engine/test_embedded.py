@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ctypes.util import find_library
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
@@ -123,6 +124,19 @@ async def test_configuration(tmp_path: Path) -> None:
         assert await client.config_get(*wanted) == wanted
     async with EmbeddedStore(tmp_path, fsync="everysec") as store, Redis.from_url(store.url) as client:
         assert await client.config_get("appendfsync") in ({"appendfsync": "everysec"}, {b"appendfsync": b"everysec"})
+
+
+@pytest.mark.skipif(find_library("jemalloc") is None, reason="the system has no jemalloc")
+@pytest.mark.parametrize("preloaded", [None, ""])
+async def test_jemalloc_where_the_system_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preloaded: str | None
+) -> None:
+    if preloaded is None:
+        monkeypatch.delenv("LD_PRELOAD", raising=False)
+    else:  # a choice that somebody else has made
+        monkeypatch.setenv("LD_PRELOAD", preloaded)
+    async with EmbeddedStore(tmp_path) as store:
+        assert ("jemalloc" in Path(f"/proc/{store.pid}/maps").read_text()) == (preloaded is None)
 
 
 async def test_a_second_server_on_the_same_directory_is_refused(

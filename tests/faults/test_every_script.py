@@ -58,6 +58,7 @@ LOOKS_AFTER = ("claim", "sweep")
 """Scripts that promote and bury: they pass over items of a wrong type (tests/lua), and note when to look again."""
 NEEDED = {
     "backfill": "builds cfg:other k:other x:other:size",
+    "backfill_drain": "builds cfg:other k:other x:other:size",
     "claim": "cfg:other k:other outbox r s:other:failed s:other:not_started s:other:scheduled s:other:started",
     "configure": "builds cfg:other k:other",
     "create": "cfg:other i:other:new k:other outbox r s:other:done",
@@ -122,6 +123,8 @@ class Bench:
         match script:
             case "backfill":
                 return {"work": 1000}
+            case "backfill_drain":
+                return {"work": 0}
             case "configure":
                 return {"key": OTHER, "set": {"max_attempts": "1"}, "unset": []}
             case "find":
@@ -155,7 +158,7 @@ class Bench:
         match script:
             case "find":
                 corrupt = any(word == b"corrupt" for word, *_ in answer)
-            case "backfill":
+            case "backfill" | "backfill_drain":
                 corrupt = answer[0] == b"corrupt" or any(left is False for _, left in answer[1])
             case "configure" | "once":
                 corrupt = answer[0] == b"corrupt"
