@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Self
+
+from msgspec import structs
 
 from hookline import codec, keys, registry
 from hookline.batcher import Batcher
@@ -255,7 +256,7 @@ class Datastore(Repeating):
         unbound = self.marks.partition() if self.marks else self.claims.partition(key)
         partition = calls[0].partition if calls else unbound
         first = self.calls.claim(key, limit=min(_check_limit(limit), GIVEN_MAX), partition=partition, **options)
-        following = replace(first, script="settle")
+        following = structs.replace(first, script="settle")
         if self.marks:
             await self._begin_if(several=len(calls) > 0)
             following = self.marks.mark(following, len(calls), always=len(calls) > 0)
@@ -270,7 +271,7 @@ class Datastore(Repeating):
         left = limit - len(claimed.items) - claimed.gone
         if left > 0 and goes_on and (not claimed.failure or isinstance(claimed.failure, Refused)):
             rest = await self.claims.take(key, left, options, self.marks, given=True)
-            claimed = replace(rest, items=claimed.items + rest.items, failure=claimed.failure or rest.failure)
+            claimed = structs.replace(rest, items=claimed.items + rest.items, failure=claimed.failure or rest.failure)
         if claimed.failure and not claimed.items and all(outcome.failure for outcome in settled):
             raise claimed.failure
         return settled, claimed

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import msgspec
+
 from hookline.clock import format_duration
 from hookline.errors import Flaw, Invalid, below
 
@@ -89,8 +91,10 @@ class TriggerChange:
     options: Options = PLAIN
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+_NOT_SHOWN = ("token", "sealed_triggers")
+
+
+class Item(msgspec.Struct, frozen=True, eq=False):
     """One item as it stood at one moment.
 
     ``token`` is set only on what a claiming call returned; ``created_at`` and ``updated_at`` are RFC 3339.
@@ -106,8 +110,20 @@ class Item:
     created_at: str
     updated_at: str
     locked_until_ms: int | None = None
-    token: str | None = field(default=None, repr=False)
-    sealed_triggers: bytes = field(default=b"", repr=False, compare=False)
+    token: str | None = None
+    sealed_triggers: bytes = b""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Item) and self._shown() == other._shown() and self.token == other.token
+
+    def __repr__(self) -> str:
+        return f"Item({', '.join(f'{name}={value!r}' for name, value in self._shown().items())})"
+
+    def _shown(self) -> dict[str, Any]:
+        """All but what is secret, or is sealed anew by every write."""
+        return {
+            name: getattr(self, name) for name in self.__struct_fields__ if name not in ("token", "sealed_triggers")
+        }
 
     @property
     def status(self) -> str | None:
