@@ -105,6 +105,8 @@ class Call(msgspec.Struct, frozen=True):
             expired=extra.get(b"expired", 0),
             buried=extra.get(b"buried", 0),
             lost=extra.get(b"lost", 0),
+            held=tuple(sort.decode() for sort in extra.get(b"held") or ()),
+            barred=extra[b"barred"].decode() if b"barred" in extra else None,
         )
 
 

@@ -23,8 +23,6 @@ from hookline.where import Where, compile_where
 CLAIM_MAX = 500
 """Items of one claim, and operations of one request; the engine splits them over calls of the scripts."""
 QUERY_MAX = 1000
-IN_FLIGHT_MAX = 1000
-"""Items that a claim with a bound may let its worker hold at once: each is looked at by each such claim."""
 GIVEN_MAX = 100
 """Items that one script call gives to claims."""
 TRIGGER_MODES = ("key", "on", "off")
@@ -164,13 +162,13 @@ class Calls:
         triggers: str = "key",
         partition: int = 0,
         after: list[bytes] | None = None,
-        max_in_flight: int | None = None,
+        in_flight: int | None = None,
+        ballot: str | None = None,
         reserved: bool = False,
     ) -> Call:
         """Claim up to ``limit`` items on one partition; ``after`` is where a claim of the same filters ended early.
 
-        ``max_in_flight``: no more than so many items of the key at once have a live lock by claims of this worker that
-        name such a bound. The partitions share it evenly.
+        ``in_flight`` and ``ballot``: what a :class:`hookline.bound.Bound` leaves to this partition.
 
         Raises:
             Invalid: an argument has the wrong form.
@@ -195,18 +193,11 @@ class Calls:
             "lock_ms": lock_ms,
             "where": list(compiled.conditions),
             "triggers": triggers,
-            "in_flight": self._share(max_in_flight, partition),
+            "in_flight": in_flight,
+            "ballot": ballot,
             "nonce": nonces.token_hex(8),
         }
         return Call("claim", partition, key, "", _present(request), compiled)
-
-    def _share(self, max_in_flight: int | None, partition: int) -> int | None:
-        if max_in_flight is None:
-            return None
-        if type(max_in_flight) is not int or not self.partitions <= max_in_flight <= IN_FLIGHT_MAX:
-            # With less, items of some partitions would never be taken.
-            raise Invalid.at("/maxInFlight", f"expected a whole number from {self.partitions} to {IN_FLIGHT_MAX}")
-        return max_in_flight // self.partitions + (partition < max_in_flight % self.partitions)
 
     def complete(
         self,

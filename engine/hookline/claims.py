@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hookline import codec
+from hookline.bound import Bound
 from hookline.call import Call
 from hookline.calls import GIVEN_MAX, Calls
 from hookline.errors import HooklineError, Refused
@@ -29,7 +30,10 @@ Perform = Callable[[Call], Awaitable[Outcome | Claimed]]
 
 
 class Claims:
-    """Takes items of a key, partition after partition. ``options`` are the arguments of :meth:`Calls.claim`."""
+    """Takes items of a key, partition after partition. ``options`` are the arguments of :meth:`Calls.claim`.
+
+    ``max_in_flight`` among them: so many items at once may have a live lock by claims of the worker that name a bound.
+    """
 
     def __init__(self, calls: Calls, wakes: Wakes, perform: Perform) -> None:
         self.lines = Lines(wakes)
@@ -88,6 +92,11 @@ class Claims:
         What was taken is locked already, so the caller must have it: a failure after that, or when something was
         ``given`` to it before, is told along with the items.
         """
+        options = dict(options)
+        most_held = options.pop("max_in_flight", None)
+        bound = Bound(self._calls, key, options["worker_id"], most_held) if most_held is not None else None
+        if bound and not await bound.count(self._ask):
+            return Claimed([], bound.next_ms, held=bound.held)
         items: list[Item] = []
         next_ms: int | None = None
         failure: HooklineError | None = None
@@ -98,12 +107,13 @@ class Claims:
         expired = buried = lost = 0
         while len(items) + gone < limit and tried < visits:
             most = min(limit - len(items) - gone, GIVEN_MAX)
-            call = self._calls.claim(key, limit=most, partition=partition, after=after, **options)
+            share: dict[str, Any] = bound.limits(partition) if bound else {}
+            call = self._calls.claim(key, limit=most, partition=partition, after=after, **share, **options)
             always = given or bool(items) or gone > 0 or (once is not None and once.everywhere)
             if once:
                 call = once.mark(call, always=always)
             try:
-                claimed = _claimed(await self._perform(call))
+                claimed = await self._ask(call)
             except Refused as error:
                 failure, claimed = error, Claimed([])
             except HooklineError as error:
@@ -114,6 +124,8 @@ class Claims:
             items, gone, replayed = items + claimed.items, gone + claimed.gone, replayed or claimed.replayed
             expired, buried, lost = expired + claimed.expired, buried + claimed.buried, lost + claimed.lost
             after = claimed.after
+            if bound and not failure:
+                bound.note(partition, claimed)
             fruitless = 0 if claimed.items else fruitless + max(claimed.examined, _STEP_LEAST)
             if claimed.next_ms is not None:
                 next_ms = min(next_ms or claimed.next_ms, claimed.next_ms)
@@ -125,17 +137,18 @@ class Claims:
             raise failure
         return Claimed(
             items,
-            next_ms,
+            bound.next_ms if bound else next_ms,
             failure=failure,
             replayed=replayed,
             gone=gone,
             expired=expired,
             buried=buried,
             lost=lost,
+            held=bound.held if bound else (),
         )
 
-
-def _claimed(outcome: Outcome | Claimed) -> Claimed:
-    if isinstance(outcome, Outcome):
-        raise outcome.error()
-    return outcome
+    async def _ask(self, call: Call) -> Claimed:
+        outcome = await self._perform(call)
+        if isinstance(outcome, Outcome):
+            raise outcome.error()
+        return outcome

@@ -15,7 +15,7 @@ from hookline.outcome import Claimed, Outcome
 
 KEY_MAX = 255
 """Characters of an idempotency key."""
-_RANDOM = ("nonce", "jitter")
+_RANDOM = ("nonce", "jitter", "in_flight", "ballot")
 """Of an operation what is another with each repeat."""
 
 

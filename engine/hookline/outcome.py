@@ -62,7 +62,8 @@ class Claimed(msgspec.Struct, frozen=True):
     ``failure`` is what kept it from taking more, or anything, where the caller has something else to learn as well.
     ``replayed``: this is the answer of before, under the same idempotency key, but for ``gone`` items that were deleted
     since. ``expired`` of the items were taken over from a lock that had expired; beside them ``buried`` were found out
-    of attempts, and ``lost`` were taken by another claim first.
+    of attempts, and ``lost`` were taken by another claim first. ``held``, of a claim with a bound: the sortFields of
+    what its worker holds, these items included; ``barred``: nothing was taken, for another claim had counted since.
     """
 
     items: list[Item]
@@ -76,3 +77,5 @@ class Claimed(msgspec.Struct, frozen=True):
     expired: int = 0
     buried: int = 0
     lost: int = 0
+    held: tuple[str, ...] = ()
+    barred: str | None = None

@@ -74,7 +74,7 @@ class Wakes:
 
     def rest(self) -> None:
         """End the subscription if nobody listens; whoever does begins it again."""
-        if not self._listeners and self._task:
+        if not self._listeners and not self._watchers and self._task:
             self._task.cancel()
             self._task, self._ended = None, self._task
             self._subscribed.clear()
@@ -82,13 +82,15 @@ class Wakes:
     def watch(self, prefix: str, hear: Callable[[str | None], None]) -> None:
         """Call ``hear`` with each topic that begins with a prefix, and with None where messages may have been lost.
 
-        It hears nothing while nobody listens: :meth:`subscribe` first.
+        It hears nothing before :meth:`subscribe`.
         """
         self._watchers[hear] = prefix
 
     def unwatch(self, hear: Callable[[str | None], None]) -> None:
         """End what :meth:`watch` began."""
         self._watchers.pop(hear, None)
+        if self._idle_ends:
+            self.rest()
 
     def listeners(self) -> int:
         """How many listen now."""

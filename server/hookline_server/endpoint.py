@@ -77,6 +77,17 @@ def moment(seconds: float | None) -> str | None:
     return None if seconds is None else format_time(round(seconds * 1000))
 
 
+def check_status(status: str) -> str:
+    """The status, if it is one of an endpoint.
+
+    Raises:
+        Invalid: it is not.
+    """
+    if status in (ACTIVE, PAUSED, DISABLED):
+        return status
+    raise Invalid.at("/status", f"expected one of {ACTIVE}, {PAUSED}, {DISABLED}")
+
+
 def lane_of(endpoint_id: str) -> str:
     """The key of an endpoint's deliveries."""
     return DELIVERIES + endpoint_id
@@ -168,8 +179,7 @@ class Endpoints:
 def _check(changes: Mapping[str, Any]) -> dict[str, Any]:
     status, reason = changes.get("status") or ACTIVE, changes.get("reason")
     concurrency, rate = changes.get("concurrency"), changes.get("rate")
-    if status not in (ACTIVE, PAUSED, DISABLED):
-        raise Invalid.at("/status", f"expected one of {ACTIVE}, {PAUSED}, {DISABLED}")
+    check_status(status)
     if reason is not None and (not isinstance(reason, str) or len(reason) > REASON_MAX):
         raise Invalid.at("/reason", f"expected text of at most {REASON_MAX} characters")
     if concurrency is not None and (type(concurrency) is not int or not 1 <= concurrency <= CONCURRENCY_MAX):

@@ -16,6 +16,7 @@ from hookline_server.answer import FIELDS, MEDIA_TYPE, tag
 from hookline_server.negotiate import JSON
 from hookline_server.problem import Problem
 
+_TAG = re.compile(r'(?:W/)?"[!#-~\x80-\xff]*"')
 _ETAG = re.compile(r'(?:W/)?"(\d{1,15})(?:\.\d{1,15}(?:-m)?)?"', re.ASCII)
 _PREFIX_SEGMENTS = 3
 """Of ``/v1/items/{key}...`` and ``/v1/jobs/{key}...``: what stands before the key, the empty one included."""
@@ -147,28 +148,28 @@ def read_triggers(request: Request) -> bool:
     return wanted == "on"
 
 
-ANY = -1
-"""The version of ``If-Match: *``, which any item has."""
+ANY, NONE = -1, 0
+"""The versions of ``If-Match: *``, which any item has, and of a tag that is not ours, which none has."""
 
 
 def if_match(request: Request) -> int | None:
-    """If-Match: the version that it names, :data:`ANY`, or None without one.
+    """If-Match: the version that it names, :data:`ANY` or :data:`NONE`; None without one.
 
     An ETag is ``"<version>.<locked_until ms>"``, but a precondition is about the version alone: a holder that
     extends its lock does not get in the way of others. So a tag that a proxy has made weak will do.
 
     Raises:
-        Problem: it is no single ETag of ours.
+        Problem: it is no single ETag. That is not 412, upon which a client would read the item and try the same again.
     """
     written = field(request, b"if-match")
     if written is None:
         return None
     if written.strip() == "*":
         return ANY
-    match = _ETAG.fullmatch(written.strip())
-    if match is None:
+    if not _TAG.fullmatch(written.strip()):
         raise Problem("invalid_header", 'If-Match: expected one ETag such as "3.0", a version such as "3", or *')
-    return int(match[1])
+    match = _ETAG.fullmatch(written.strip())
+    return int(match[1]) if match else NONE
 
 
 def must_be_new(request: Request) -> bool:
@@ -187,8 +188,13 @@ def must_be_new(request: Request) -> bool:
 
 def is_known(request: Request, item: Item) -> bool:
     """Whether If-None-Match says that the client has the item as it stands."""
+    return is_current(request, tag(item.etag, media_type(request)))
+
+
+def is_current(request: Request, etag: str) -> bool:
+    """Whether If-None-Match says that the client has what has this tag."""
     written = field(request, b"if-none-match")
     if written is None:
         return False
     tags = [known.strip().removeprefix("W/") for known in written.split(",")]
-    return tag(item.etag, media_type(request)) in tags or tags == ["*"]
+    return etag in tags or tags == ["*"]

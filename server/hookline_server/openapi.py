@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import inspect
 import re
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,7 +88,7 @@ _REQUEST_HEADERS: dict[str, Schema] = {
     },
 }
 _ANSWER_HEADERS: dict[str, Schema] = {
-    "ETag": {"description": 'Of the item: `"<version>.<end of its lock>"`.', "schema": {"pattern": f"^{_ETAG}$"}},
+    "ETag": {"description": 'Of an item: `"<version>.<end of its lock>"`.', "schema": {"pattern": f"^{_ETAG}$"}},
     "Location": {"description": "Of what was made.", "schema": {"pattern": "^/v1/"}},
     "Idempotency-Replayed": {
         "description": "That nothing was done: the request came before.",
@@ -177,6 +179,15 @@ def build(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page as it is and compressed, both with the same ETag."""
+
+    html: bytes
+    packed: bytes
+    etag: str
+
+
 class Document:
     """The document of an application's routes, made when it is first asked for, as a value and as a page."""
 
@@ -189,9 +200,10 @@ class Document:
         return build(self._routes)
 
     @cached_property
-    def page(self) -> bytes:
+    def page(self) -> Page:
         """The document as a page to read."""
-        return page.render(self.value).encode()
+        html = page.render(self.value).encode()
+        return Page(html, gzip.compress(html, mtime=0), f'W/"{zlib.crc32(html)}"')
 
 
 class _Builder:

@@ -120,8 +120,12 @@ class Rules(ABC, Generic[R, A]):
     repeatable: ClassVar[bool] = True
     """Whether a tick may still be run when the store has forgotten what an earlier run of it has done."""
 
-    def __init__(self, datastore: Datastore) -> None:
+    def __init__(self, datastore: Datastore, ran: Callable[[str, R], None] | None = None) -> None:
+        """``ran`` is told of each tick that was run here, by the name of its rule."""
         self._datastore = datastore
+        self._ran = ran
+        self.server = secrets.token_hex(8)
+        """By which a rule tells who has run it last."""
 
     @abstractmethod
     async def perform(self, view: Callable[[int], Datastore], item: Item, rule: R, ticks: Sequence[int]) -> A:
@@ -134,6 +138,10 @@ class Rules(ABC, Generic[R, A]):
     @abstractmethod
     def tell(self, answer: A) -> dict[str, Any]:
         """What a run has done, in figures."""
+
+    def since(self, name: str) -> dict[str, Any]:  # noqa: ARG002 - of a kind that has more
+        """What else was done for a rule since this server ran its last tick, in figures."""
+        return {}
 
     # Stored
 
@@ -218,7 +226,7 @@ class Rules(ABC, Generic[R, A]):
     def _waiting(self, rule: R, stored: Item | None, now: int) -> dict[str, Any]:
         """The metadata of a rule that was just written: when it runs first, and how it ran last."""
         told = stored.metadata if stored else {}
-        last = {"last_run": told["last_run"]} if "last_run" in told else {}
+        last: dict[str, Any] = {name: told[name] for name in ("last_run", "ran_by") if name in told}
         recurrence = rule.recurrence
         if not (recurrence and rule.enabled):
             return last
@@ -384,9 +392,10 @@ class Rules(ABC, Generic[R, A]):
             run["skipped"] = skipped
         try:
             if begun and not self.repeatable and now - parse_time(told["scheduled_at"]) > RECALLED * 1000:
-                run["error"] = "interrupted: what it has done is not known any more"
+                run |= {"abandoned": True, "error": "interrupted: what it has done is not known any more"}
             elif ticks:
                 run |= self.tell(await self.perform(lambda at: self._once(item, at), item, rule, ticks))
+                run |= self.since(item.sort_field)
         except _PASSING as error:
             log.warning("%s %s: %s; it is tried again", self.noun, item.sort_field, error)
             await self._update(item, {"status": "scheduled", "scheduled_at": f"+{round(RETRY * 1000)}ms"})
@@ -396,7 +405,9 @@ class Rules(ABC, Generic[R, A]):
             run["error"] = str(error)
         run = await self._record(item.sort_field, f"{tick:015d}", run)
         following = recurrence.after(tick, ticks[-1] if begun and ticks else now)
-        await self._update(item, {"attempts": 0, "last_run": run} | _due(rule, following, now))
+        told = {"attempts": 0, "last_run": run, "ran_by": self.server}
+        if await self._update(item, told | _due(rule, following, now)) and self._ran:
+            self._ran(item.sort_field, rule)
 
     def _once(self, item: Item, tick: int) -> Datastore:
         """The datastore, in which what is done for a tick of a rule is done once."""

@@ -19,12 +19,19 @@ class Run(Shape):
     ended_at: Time
     skipped: Annotated[Count, Meta(description="Ticks that were missed, and are not made up for.")] | UnsetType = UNSET
     error: str | UnsetType = UNSET
+    abandoned: (
+        Annotated[bool, Meta(description="It was interrupted, and gone on with too late to know what it had done.")]
+        | UnsetType
+    ) = UNSET
     claimed: Count | UnsetType = UNSET
     expired_locks: (
         Annotated[Count, Meta(description="Of those claimed, taken over from a lock that had expired.")] | UnsetType
     ) = UNSET
     lost_races: Annotated[Count, Meta(description="Items that another claim took first.")] | UnsetType = UNSET
     dead_lettered: Annotated[Count, Meta(description="Items found out of attempts.")] | UnsetType = UNSET
+    refilled: Annotated[Count, Meta(description="Claimed since the tick before, when slots got free.")] | UnsetType = (
+        UNSET
+    )
     created: Count | UnsetType = UNSET
     existed: Annotated[Count, Meta(description="Items that were there already.")] | UnsetType = UNSET
 

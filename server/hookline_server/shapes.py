@@ -238,7 +238,7 @@ class Worker(Shape):
     key: Key
     worker_id: str
     host: str
-    pid: int
+    pid: Count
     handlers: list[str]
     concurrency: Count
     in_flight: Count
@@ -333,15 +333,15 @@ class Endpoint(Shape):
 
     id: str
     url: str
-    status: str
+    status: Literal["active", "paused", "disabled"]
     reason: str | None
     since: Time | None
-    concurrency: int | None
-    rate: float | None
+    concurrency: Annotated[int, Meta(ge=1)] | None
+    rate: Annotated[float, Meta(gt=0)] | None
     failing_since: Time | None
     retry_at: Time | None
-    breaker: str
-    deliveries: Annotated[dict[str, int], Meta(description="How many are kept, by status.")]
+    breaker: Literal["closed", "open"]
+    deliveries: Annotated[dict[str, Count], Meta(description="How many are kept, by status.")]
 
 
 class Endpoints(Shape):

@@ -12,8 +12,9 @@ import pytest
 
 from conftest import NOW_MS, Clock, wait_until
 from hookline import Datastore, EmbeddedStore, Settings
+from hookline.clock import format_time
 from hookline_server.orchestrations import Orchestration, Orchestrations
-from hookline_server.rules import RUN_LOCK
+from hookline_server.rules import RECALLED, RUN_LOCK
 from hookline_server.schedules import Schedule, Schedules
 from proxy import LOSE_CALL, LOSE_STORE, Proxy, proxied
 
@@ -31,12 +32,18 @@ async def schedule(datastore: Datastore) -> Schedules:
     return schedules
 
 
-async def orchestration(datastore: Datastore) -> Orchestrations:
+async def orchestration(datastore: Datastore, max_in_flight: int | None = None) -> Orchestrations:
     for number in range(12):
         await datastore.create("jobs", f"{number:02d}", metadata=WAITING)
     orchestrations = Orchestrations(datastore)
-    await orchestrations.put("it", Orchestration(key="jobs", every="1h", limit=3, lock_for="10m"))
+    await orchestrations.put(
+        "it", Orchestration(key="jobs", every="1h", limit=3, lock_for="10m", max_in_flight=max_in_flight)
+    )
     return orchestrations
+
+
+async def bounded(datastore: Datastore) -> Orchestrations:
+    return await orchestration(datastore, max_in_flight=4)
 
 
 async def items(datastore: Datastore) -> int:
@@ -65,9 +72,37 @@ async def dies(rules: Any, proxy: Proxy, fault: bytes, place: int) -> bool:
     return befell
 
 
+async def test_what_is_interrupted_for_too_long_is_abandoned_and_nothing_lost(
+    datastore: Datastore, store: EmbeddedStore, settings: Settings, clock: Clock
+) -> None:
+    rules, claimed, place = await orchestration(datastore), 0, 0
+    async with (
+        proxied(store.url) as proxy,
+        Datastore(proxy.url, replace(settings, call_timeout=0.5), datastore.secrets, now_ms=clock) as dying,
+    ):
+        while not claimed:
+            assert await dies(Orchestrations(dying), proxy, LOSE_STORE, place)
+            claimed, place = await attempts(datastore), place + 1
+            clock.advance(RUN_LOCK + 1)
+    assert claimed == 3
+    clock.advance(RECALLED)
+    await rules.run_due()
+    (run,) = (await rules.runs("it")).items
+    assert run.content["abandoned"] is True
+    assert (run.metadata["status"], run.content["tick"]) == ("failed", format_time(NOW_MS))
+    assert await attempts(datastore) == 3
+    # The next tick takes what the one before had: its lock has expired by then.
+    assert (await rules.next("it", 1))[0]["at"] == format_time(NOW_MS + 3_600_000)
+    clock.ms = NOW_MS + 3_600_000
+    await rules.run_due()
+    last, _ = (await rules.runs("it")).items
+    assert (last.content["claimed"], last.content["expiredLocks"], "abandoned" in last.content) == (3, 3, False)
+
+
 @pytest.mark.parametrize("partitions", [1, 3])
 @pytest.mark.parametrize(
-    ("prepare", "late", "effects", "each"), [(schedule, 3601, items, 2), (orchestration, 30, attempts, 3)]
+    ("prepare", "late", "effects", "each"),
+    [(schedule, 3601, items, 2), (orchestration, 30, attempts, 3), (bounded, 30, attempts, 3)],
 )
 async def test_whatever_dies_a_tick_runs_once(
     datastore: Datastore,

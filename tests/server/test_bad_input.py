@@ -22,6 +22,7 @@ MIB = 1_048_576
 ITEM = "/v1/items/jobs/known"
 CLAIM = "/v1/jobs/jobs/claim"
 SETTLE = "/v1/jobs/jobs/settle"
+TOLD = {"host": "h", "pid": 1, "handlers": [], "concurrency": 1, "inFlight": 0}
 
 
 @dataclass(frozen=True)
@@ -215,8 +216,20 @@ ROWS = [
             "If-Match",
             headers={"If-Match": written},
         )
-        for written in ("1", '"one"', '"1', '"1.0", "2.0"', '"1.0.0"', '"-1"', "")
+        for written in ("1", '"1', '"1.0", "2.0"', '"a b"', "")
     ),
+    *(
+        Row(f"If-Match {written}", "DELETE", ITEM, 412, "precondition_failed", None, "", headers={"If-Match": written})
+        for written in ('"one"', '"1.0.0"', '"-1"', 'W/"0"', '""')
+    ),
+    Row(
+        "version of what is not there", "PUT", f"{ITEM}x", 404, "not_found", None, "", body={"metadata": {"version": 1}}
+    ),
+    *(
+        Row(f"worker's {name}", "PUT", "/v1/workers/jobs/w", 422, "invalid", f"/{name}", ">= 0", body=TOLD | {name: -1})
+        for name in ("pid", "concurrency", "inFlight")
+    ),
+    Row("endpoints asleep", "GET", "/v1/endpoints?status=asleep", 422, "invalid", "/status", "active, paused"),
     Row("If-Match of the past", "DELETE", ITEM, 412, "precondition_failed", None, "", headers={"If-Match": '"9.0"'}),
     Row("If-None-Match", "PUT", ITEM, 400, "invalid_header", None, "*", body={}, headers={"If-None-Match": '"1.0"'}),
     Row("merge of a list", "PATCH", ITEM, 422, "invalid", "", "an object", data=b"[]", headers=MERGE),

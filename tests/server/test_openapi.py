@@ -124,6 +124,18 @@ async def test_the_page_may_run_only_its_own_script_and_style(api: Api) -> None:
     assert all(target.startswith(("#", "/")) for target in re.findall(r'href="([^"]*)"', text))
 
 
+async def test_the_page_is_sent_once_and_compressed(api: Api) -> None:
+    whole = await api("GET", "/docs", headers={"Accept-Encoding": "identity"})
+    packed = await api("GET", "/docs", headers={"Accept-Encoding": "gzip"})
+    # The client inflates what it gets.
+    assert packed.body == whole.body
+    assert int(packed.headers["content-length"]) < len(whole.body) / 4
+    assert packed.headers["content-encoding"] == "gzip"
+    again = await api("GET", "/docs", headers={"If-None-Match": packed.headers["etag"]})
+    assert (again.status, again.body, again.headers["etag"]) == (304, b"", whole.headers["etag"])
+    assert (await api("GET", "/docs", headers={"If-None-Match": '"1"'})).status == 200
+
+
 async def test_the_page_leads_to_everything(api: Api) -> None:
     text = (await api("GET", "/docs")).body.decode()
     assert '<meta name="viewport"' in text

@@ -148,6 +148,7 @@ local function lightened(operation, answer)
   if extra and extra.items then
     local kept = { sorts = {}, next_ms = extra.next_ms, more = extra.more, after = extra.after, examined = extra.examined }
     kept.replayed, kept.expired, kept.buried, kept.lost = extra.replayed, extra.expired, extra.buried, extra.lost
+    kept.paused, kept.held, kept.barred = extra.paused, extra.held, extra.barred
     for i, taken in ipairs(extra.items) do
       kept.sorts[i] = taken[1]
     end

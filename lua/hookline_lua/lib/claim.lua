@@ -317,22 +317,28 @@ local function next_ms(operation, state)
   return first < math.huge and first or nil
 end
 
+-- When the first slot of a bound is free at the latest.
+local function expiry(note)
+  return note and #note.sorts > 0 and note.until_ms or nil
+end
+
 function claim.run(operation)
   local key = operation.key
   if not (index.sound(key, 'scheduled', 'started') and index.sound(key, 'not_started', 'failed') and declared.sound(key)) then
     return { outcome.corrupt, false, false }
   end
-  if settings.of(operation.key).paused then
-    return { outcome.ok, false, { items = {} } }
-  end
+  local note, free, barred
   if operation.in_flight then
-    local free = flight.free(operation)
+    free, note, barred = flight.free(operation)
     if not free then
       return { outcome.corrupt, false, false }
-    elseif free == 0 then
-      return { outcome.ok, false, { items = {}, next_ms = due.next_ms(key) } }
     end
     operation.limit = math.min(operation.limit, free)
+  end
+  local paused = settings.of(key).paused and true or nil
+  if paused or free == 0 then
+    local held = note and note.sorts
+    return { outcome.ok, false, { items = {}, paused = paused, held = held, next_ms = expiry(note), barred = barred } }
   end
   local state = { items = {}, examined = 0, after = operation.after, until_ms = math.huge, plain = plain.claims(operation) }
   state.lock_ms = clock.ms + (operation.lock_ms or settings.number(key, 'lock_ms'))
@@ -344,6 +350,9 @@ function claim.run(operation)
   end
   local full = #state.items == operation.limit
   local extra = { items = state.items, expired = state.expired, buried = state.buried, lost = state.lost }
+  if note then
+    extra.held, extra.next_ms = note.sorts, expiry(note)
+  end
   if not full and not state.refusal then
     extra.more, extra.examined = promotable or not ended, state.examined
     extra.next_ms = next_ms(operation, state)

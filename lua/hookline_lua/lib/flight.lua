@@ -1,56 +1,80 @@
 -- Claims of one worker that may hold only so many items of a key at once: which it holds, and by which tokens.
--- use: clock item lock
+-- use: clock text index item lock
 
-local flight = { held = {} }
+local flight = { notes = {} }
 
 -- Renewed by each claim that looks at it; so long after the last one nobody holds anything any more.
 local KEPT_MS = 2592000000
+
+-- No sortField has a NUL.
+local BALLOT = '\0'
 
 local function name_of(operation)
   return partition .. ':held:' .. operation.key .. ':' .. operation.worker
 end
 
--- A slot is free again once the claim that took it has ended: another token, another status, or the lock has expired.
-local function holds(key, sort, token)
+-- Until when a claim holds its slot; nil once it has ended: another token, another status, or the lock has expired.
+local function held_until(key, sort, token)
   local known = item.view[key .. ':' .. sort]
   local fields = known and not known.partial and known.fields
   if not fields then
     local raws = redis.pcall('HMGET', item.prefix .. key .. ':' .. sort, 's', 'lu', 'tk')
     fields = { s = raws[1], lu = raws[2], tk = raws[3] }
   end
-  return fields.tk == token and lock.live(fields)
+  return fields.tk == token and lock.live(fields) and tonumber(fields.lu) or nil
 end
 
--- How many more items an operation may take; nil where the note of them is of a wrong type.
+-- What the worker holds, read once a call; nil where the note of it is of a wrong type.
+local function read(operation)
+  local name = name_of(operation)
+  local flat, ended = redis.pcall('HGETALL', name), {}
+  if flat.err then
+    return nil
+  end
+  local note = { name = name, sorts = {}, until_ms = math.huge, ballot = '' }
+  for i = 1, #flat, 2 do
+    local held_ms = flat[i] ~= BALLOT and held_until(operation.key, flat[i], flat[i + 1])
+    if flat[i] == BALLOT then
+      note.ballot = flat[i + 1]
+    elseif held_ms then
+      table.insert(note.sorts, flat[i])
+      note.until_ms = math.min(note.until_ms, held_ms)
+    else
+      ended[#ended + 1] = flat[i]
+    end
+  end
+  index.write('HDEL', name, ended)
+  return note
+end
+
+-- How many more items an operation may take, and what its worker holds; nil where the note of that is of a wrong type. Where
+-- the bound is one of all partitions, a claim counts in each of them before it takes from any: under a ballot, which bars
+-- those before it. One that is barred may take nothing, and learns the ballot.
 function flight.free(operation)
   local name = name_of(operation)
-  if not flight.held[name] then
-    local flat, count, ended = redis.pcall('HGETALL', name), 0, {}
-    if flat.err then
-      return nil
-    end
-    for i = 1, #flat, 2 do
-      if holds(operation.key, flat[i], flat[i + 1]) then
-        count = count + 1
-      else
-        ended[#ended + 1] = flat[i]
-      end
-    end
-    if #ended > 0 then
-      redis.call('HDEL', name, unpack(ended))
-    end
-    if count > 0 then
-      redis.call('PEXPIRE', name, KEPT_MS)
-    end
-    flight.held[name] = count
+  local note = flight.notes[name] or read(operation)
+  if not note then
+    return nil
   end
-  return math.max(0, operation.in_flight - flight.held[name])
+  flight.notes[name] = note
+  local ballot = operation.ballot
+  if ballot and text.compare(ballot, note.ballot) < 0 then
+    return 0, note, note.ballot
+  elseif ballot and ballot ~= note.ballot then
+    note.ballot = ballot
+    redis.call('HSET', name, BALLOT, ballot)
+  end
+  if ballot or #note.sorts > 0 then
+    redis.call('PEXPIRE', name, KEPT_MS)
+  end
+  return math.max(0, operation.in_flight - #note.sorts), note
 end
 
 -- Note an item that the operation took. At once: what was not given after all is told by its token.
 function flight.take(operation, record)
-  local name = name_of(operation)
-  redis.call('HSET', name, record.sort, record.fields.tk)
-  redis.call('PEXPIRE', name, KEPT_MS)
-  flight.held[name] = flight.held[name] + 1
+  local note = flight.notes[name_of(operation)]
+  redis.call('HSET', note.name, record.sort, record.fields.tk)
+  redis.call('PEXPIRE', note.name, KEPT_MS)
+  table.insert(note.sorts, record.sort)
+  note.until_ms = math.min(note.until_ms, tonumber(record.fields.lu))
 end

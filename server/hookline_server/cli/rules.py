@@ -69,7 +69,7 @@ def create_orchestration(
     limit: Annotated[int | None, typer.Option(help="Items per run, at most; left out: 10.")] = None,
     lock_for: Annotated[str | None, typer.Option(help="How long a worker has; left out: 10m.")] = None,
     max_in_flight: Annotated[
-        int | None, typer.Option(help="So many of its items are started at once, at most.")
+        int | None, typer.Option(help="So many of its items are kept started at once, and no more.")
     ] = None,
     every: Every = None,
     cron: Cron = None,

@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from hookline_server import page
-from hookline_server.answer import Answer
+from hookline_server import head, page
+from hookline_server.answer import FIELDS, Answer
+from hookline_server.negotiate import takes_gzip
 from hookline_server.operation import Operation, Reply
 
 _PAGE_HEADERS = {
@@ -31,11 +32,24 @@ async def openapi(request: Request) -> Response:
     return Answer(await asyncio.to_thread(lambda: document.value))
 
 
-@Operation(name="getPage", replies={200: Reply("The page.", media_types=("text/html",))})
+@Operation(
+    name="getPage",
+    headers=("If-None-Match",),
+    replies={
+        200: Reply("The page.", headers=("ETag",), media_types=("text/html",)),
+        304: Reply("It is as the client has it.", headers=("ETag",)),
+    },
+)
 async def docs(request: Request) -> Response:
     """Read this document as a page."""
     document = request.app.state.document
-    return HTMLResponse(await asyncio.to_thread(lambda: document.page), headers=_PAGE_HEADERS)
+    written = await asyncio.to_thread(lambda: document.page)
+    headers = {**_PAGE_HEADERS, "ETag": written.etag, "Vary": "accept-encoding"}
+    if head.is_current(request, written.etag.removeprefix("W/")):
+        return Response(status_code=304, headers=headers)
+    if takes_gzip(request.scope[FIELDS].get(b"accept-encoding", b"")):
+        return HTMLResponse(written.packed, headers={**headers, "Content-Encoding": "gzip"})
+    return HTMLResponse(written.html, headers=headers)
 
 
 routes = [

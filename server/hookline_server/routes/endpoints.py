@@ -15,32 +15,74 @@ from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, Body
 from hookline_server.caller import whole_of
-from hookline_server.endpoint import Endpoint, Endpoints, lane_of
+from hookline_server.endpoint import (
+    ACTIVE,
+    CONCURRENCY_MAX,
+    DISABLED,
+    PAUSED,
+    RATE_MAX,
+    REASON_MAX,
+    Endpoint,
+    Endpoints,
+    check_status,
+    lane_of,
+)
 from hookline_server.event import endpoint_of
 from hookline_server.fields import Cursor, PageLimit
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes import Resource
 
+Status = Annotated[
+    str,
+    Meta(description="Whether webhooks go there.", extra_json_schema={"enum": [ACTIVE, PAUSED, DISABLED]}),
+]
+
 
 class NewEndpoint(Body):
     """The endpoint at a URL, to be configured before anything has gone wrong there."""
 
-    url: Annotated[str, Meta(description="Where webhooks go to, as triggers write it.")]
+    url: Annotated[
+        str,
+        Meta(
+            description="Where webhooks go to, as triggers write it.",
+            extra_json_schema={"pattern": "^[Hh][Tt][Tt][Pp][Ss]?://", "maxLength": 2048},
+        ),
+    ]
 
 
 class EndpointSettings(Body):
     """What people decide of an endpoint: what is left out, or null, has its default."""
 
-    status: Annotated[str, Meta(description="active, paused or disabled.")] | None = None
-    reason: Annotated[str, Meta(description="Why, for people.")] | None = None
-    concurrency: Annotated[int, Meta(description="Attempts at once, of each server.")] | None = None
-    rate: Annotated[float, Meta(description="Attempts a second, of each server.")] | None = None
+    status: Status | None = None
+    reason: Annotated[str, Meta(description="Why, for people.", extra_json_schema={"maxLength": REASON_MAX})] | None = (
+        None
+    )
+    concurrency: (
+        Annotated[
+            int,
+            Meta(
+                description="Attempts at once, of each server.",
+                extra_json_schema={"minimum": 1, "maximum": CONCURRENCY_MAX},
+            ),
+        ]
+        | None
+    ) = None
+    rate: (
+        Annotated[
+            float,
+            Meta(
+                description="Attempts a second, of each server.",
+                extra_json_schema={"exclusiveMinimum": 0, "maximum": RATE_MAX},
+            ),
+        ]
+        | None
+    ) = None
 
 
 @Operation(
     name="listEndpoints",
     query={
-        "status": Annotated[str, Meta(description="active, paused or disabled.")],
+        "status": Status,
         "limit": PageLimit,
         "cursor": Cursor,
     },
@@ -52,7 +94,7 @@ async def index(request: Request) -> Response:
     Those that failed, or were configured, with how many deliveries each has in which status.
     """
     given = head.read_query(request, "status", "limit", "cursor")
-    where = {"status": given["status"]} if "status" in given else {}
+    where = {"status": check_status(given["status"])} if "status" in given else {}
     limit = head.read_limit(given.get("limit", "50"))
     found, cursor = await Endpoints(whole_of(request)).page(where, limit, given.get("cursor"))
     shown = [await _describe(request, endpoint) for endpoint in found]

@@ -112,7 +112,7 @@ async def _changed(datastore: Datastore, found: Item, seconds: float) -> Item:
         201: Reply("The item is new.", WrittenItem, ("ETag", "Location"), links=("getItem", "patchItem", "deleteItem")),
         200: Reply("The item was replaced.", WrittenItem, ("ETag",)),
     },
-    refuses=(*_REFUSED, "key_full"),
+    refuses=(*_REFUSED, "not_found", "key_full"),
     writes=True,
     optional=True,
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -21,16 +24,16 @@ class Told(Body):
     """What a worker tells of itself."""
 
     host: str
-    pid: int
+    pid: shapes.Count
     handlers: list[str]
-    concurrency: int
-    in_flight: int
+    concurrency: shapes.Count
+    in_flight: shapes.Count
 
 
 class Signal(Body):
     """What a worker is asked to do: ``quiet`` or ``stop``."""
 
-    signal: str
+    signal: Annotated[str, Meta(extra_json_schema={"enum": [registry.QUIET, registry.STOP]})]
 
 
 @Operation(name="listWorkers", replies={200: Reply("Who works now.", shapes.Workers)})
