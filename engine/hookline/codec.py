@@ -64,9 +64,10 @@ class Change(msgspec.Struct):
 
 def pack(value: object) -> bytes:
     """A JSON value -> the msgpack that the hash keeps."""
-    return msgspec.msgpack.encode(value)
+    return _encode(value)
 
 
+_encode = msgspec.msgpack.Encoder().encode
 unpack = msgspec.msgpack.Decoder().decode
 """The msgpack of one field -> its value."""
 
@@ -106,28 +107,31 @@ def encode_metadata(metadata: object, pointer: str = "/metadata") -> Change:
 
 
 def _encode_field(change: Change, name: object, value: object) -> None:
+    stored, kind = _stored(name)
+    if kind == "version":
+        if type(value) is not int or not 1 <= value < 2**53:
+            raise Invalid.at("", "expected the current version as a whole number from 1")
+        change.version = value
+    elif value is None:
+        change.unset.append(stored)
+    elif kind:
+        change.values[stored] = encode_native(str(name), kind, value, "")
+    elif value == CURRENT_TIMESTAMP:
+        change.stamped.append(stored)
+    else:
+        if not (type(value) is str and value.isascii()):
+            check_value(value, "")
+        change.values[stored] = _encode(value)
+
+
+@lru_cache(maxsize=4096)
+def _stored(name: object) -> tuple[str, str]:
+    """The name of a metadata field -> the hash field that holds it, and its kind; ``""`` is any JSON value."""
     if not isinstance(name, str) or not name or "\0" in name or len(name) > WORD_MAX:
         raise Invalid.at("", f"expected field names of 1 to {WORD_MAX} characters")
     if not name.isascii():
         check_value(name, "")
-    if name == "version":
-        if type(value) is not int or not 1 <= value < 2**53:
-            raise Invalid.at("", "expected the current version as a whole number from 1")
-        change.version = value
-    elif name in NATIVE:
-        stored, kind = NATIVE[name]
-        if value is None:
-            change.unset.append(stored)
-        else:
-            change.values[stored] = encode_native(name, kind, value, "")
-    elif value is None:
-        change.unset.append(f"m:{name}")
-    elif value == CURRENT_TIMESTAMP:
-        change.stamped.append(f"m:{name}")
-    else:
-        if not (type(value) is str and value.isascii()):
-            check_value(value, "")
-        change.values[f"m:{name}"] = pack(value)
+    return NATIVE.get(name) or (f"m:{name}", "version" if name == "version" else "")
 
 
 def encode_native(name: str, kind: str, value: object, pointer: str) -> str:
@@ -146,7 +150,8 @@ def encode_native(name: str, kind: str, value: object, pointer: str) -> str:
     most = WORD_MAX if kind == "word" else TEXT_MAX
     if not isinstance(value, str) or not value or len(value) > most or "\0" in value:
         raise Invalid.at(pointer, f"expected text of 1 to {most} characters")
-    check_value(value, pointer)
+    if not value.isascii():
+        check_value(value, pointer)
     return value
 
 
@@ -310,12 +315,12 @@ def decode_new(key: str, sort_field: str, new: list[Any], added: Mapping[bytes, 
     content: Any = None
     metadata: dict[str, Any] = {}
     for name, stored in zip(new[::2], new[1::2], strict=True):
-        if name[:2] == "m:":
-            metadata[name[2:]] = unpack(stored)
-        elif name == "c":
+        if name == "c":
             content = unpack(stored)
-        else:
+        elif name in NAMES:
             metadata[NAMES[name]] = int(stored) if NAMES[name] in LIMITS else stored
+        else:
+            metadata[name[2:]] = unpack(stored)
     version = metadata["version"] = int(added[b"v"])
     created_at = _read_time(added[b"ca"])
     return Item(key, sort_field, content, metadata, (), version, created_at, created_at)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -169,9 +170,15 @@ def check_key(key: object, pointer: str = "/key") -> str:
     Raises:
         Invalid: it is not.
     """
-    if isinstance(key, str) and _KEY.fullmatch(key):
+    if isinstance(key, str) and _is_key(key):
         return key
     raise Invalid.at(pointer, "expected 1 to 128 characters of A-Z a-z 0-9 . _ -")
+
+
+@lru_cache(maxsize=1024)
+def _is_key(key: str) -> bool:
+    """A process works with few keys, and sees each of them with every operation."""
+    return _KEY.fullmatch(key) is not None
 
 
 def check_sort_field(sort_field: object, pointer: str = "/sortField") -> str:
@@ -181,6 +188,8 @@ def check_sort_field(sort_field: object, pointer: str = "/sortField") -> str:
         Invalid: it is not.
     """
     if isinstance(sort_field, str) and sort_field and "\0" not in sort_field:
+        if sort_field.isascii() and len(sort_field) <= SORT_FIELD_MAX:
+            return sort_field
         try:
             if len(sort_field.encode()) <= SORT_FIELD_MAX:
                 return sort_field
