@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -108,6 +108,19 @@ class Call(msgspec.Struct, frozen=True):
             held=tuple(sort.decode() for sort in extra.get(b"held") or ()),
             barred=extra[b"barred"].decode() if b"barred" in extra else None,
         )
+
+
+def in_waves(calls: Sequence[Call]) -> Iterator[list[int]]:
+    """The places of calls that may run at the same time: within a wave, calls on one item are of one script."""
+    wave: list[int] = []
+    scripts: dict[tuple[str, str], str] = {}
+    for place, call in enumerate(calls):
+        name = (call.key, call.sort_field)
+        if scripts.setdefault(name, call.script) != call.script:
+            yield wave
+            wave, scripts = [], {name: call.script}
+        wave.append(place)
+    yield wave
 
 
 def _decode_state(fields: Mapping[bytes, bytes]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ from msgspec import structs
 
 from hookline import codec, keys, registry
 from hookline.batcher import Batcher
-from hookline.call import Call
+from hookline.call import Call, in_waves
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
 from hookline.claims import Claims
 from hookline.errors import (
@@ -117,7 +117,7 @@ class Datastore(Repeating):
         if self.marks:
             await self._begin_if(several=len(calls) > 1)
             calls = [self.marks.mark(call, ahead) for ahead, call in enumerate(calls)]
-        waves = list(_waves(calls))
+        waves = list(in_waves(calls))
         # A client that goes away must not leave an item between two of its operations.
         outcomes = await (
             self._attempt(calls) if len(waves) == 1 else self._batcher.whole(self._in_order(calls, waves))
@@ -448,19 +448,6 @@ class Datastore(Repeating):
         if word != b"ok":
             raise Corrupt
         return dict(fields)  # an empty table comes as a list
-
-
-def _waves(calls: Sequence[Call]) -> Iterator[list[int]]:
-    """The places of calls that may run at the same time: within a wave, calls on one item are of one script."""
-    wave: list[int] = []
-    scripts: dict[tuple[str, str], str] = {}
-    for place, call in enumerate(calls):
-        name = (call.key, call.sort_field)
-        if scripts.setdefault(name, call.script) != call.script:
-            yield wave
-            wave, scripts = [], {name: call.script}
-        wave.append(place)
-    yield wave
 
 
 def _check_limit(limit: int) -> int:
