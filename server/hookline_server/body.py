@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from hookline.clock import parse_duration
+from hookline.codec import Packed, encode_content
 from hookline.errors import Flaw, Invalid, below
 from hookline_server import head, heavy, strictjson, strictmsgpack
 from hookline_server.answer import FIELDS
@@ -34,12 +36,37 @@ WAIT_MAX = 25.0
 class Body(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """A typed request: fields are camelCase outside and named as the engine's arguments inside."""
 
+    packs: ClassVar[str | None] = None
+    """``content``, if it has that of an item; or the field whose members are requests that have."""
+
     def given(self) -> dict[str, Any]:
         """The fields that the request has, null included."""
         return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not msgspec.UNSET}
 
+    def pack(self) -> Self:
+        """Encode contents ahead.
+
+        Raises:
+            Invalid: one is not of allowed depth and size of integers.
+        """
+        held = getattr(self, self.packs, msgspec.UNSET) if self.packs else msgspec.UNSET
+        if self.packs == "content" and held is not msgspec.UNSET:
+            self.content = Packed(encode_content(held))
+        elif self.packs != "content" and isinstance(held, list):
+            for place, part in enumerate(held):
+                try:
+                    part.pack()
+                except Invalid as invalid:
+                    raise Invalid(*within(invalid, f"/{self.packs}/{place}")) from None
+        return self
+
 
 Kind = TypeVar("Kind")
+Then = Callable[[Any], Any]
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 async def read_json(request: Request, kind: type[Kind], accept: tuple[str, ...] = JSON) -> Kind:
@@ -49,11 +76,12 @@ async def read_json(request: Request, kind: type[Kind], accept: tuple[str, ...] 
         Invalid: a field is unknown, missing or of the wrong type, or stands twice; each is named.
         Problem: too large, of another media type, or not JSON.
     """
-    return convert(await read_value(request, accept), kind)
+    made: Kind = await read_value(request, accept, partial(convert, kind=kind))
+    return made
 
 
-async def read_value(request: Request, accept: tuple[str, ...] = JSON) -> Any:
-    """The body as a JSON value.
+async def read_value(request: Request, accept: tuple[str, ...] = JSON, then: Then = _same) -> Any:
+    """The body as a JSON value, or what ``then`` makes of that.
 
     Raises:
         Invalid: no body, a name that stands twice in an object, or a value that JSON readers do not agree on.
@@ -65,21 +93,26 @@ async def read_value(request: Request, accept: tuple[str, ...] = JSON) -> Any:
         check_media_type(request, accept)
     raw = await read_bytes(request, request.app.state.datastore.settings.body_max)
     if plain and len(raw) < heavy.HEAVY_FROM:
-        return strictjson.decode(raw)
+        return then(strictjson.decode(raw))
     decode = (strictjson if plain or media_type(request) not in MSGPACKS else strictmsgpack).decode
-    return await decoded(request, decode, raw)
+    return await decoded(request, decode, raw, then)
 
 
-async def decoded(request: Request, decode: heavy.Decode, raw: bytes) -> Any:
-    """The value of a body, or of a line of one.
+async def decoded(request: Request, decode: heavy.Decode, raw: bytes, then: Then) -> Any:
+    """What ``then`` makes of the value of a body, or of a line of one; if that is large, its contents are packed.
 
     Raises:
         Problem: it is large, and the caller has just sent one that could not be read.
-        Exception: whatever ``decode`` raises.
+        Exception: whatever ``decode`` and ``then`` raise.
     """
     if len(raw) < heavy.HEAVY_FROM:
-        return decode(raw)
-    return await heavy.read(decode, raw, caller_of(request).id or peer_of(request.scope))
+        return then(decode(raw))
+
+    def work(raw: bytes) -> Any:
+        made = then(decode(raw))
+        return made.pack() if isinstance(made, Body) else made
+
+    return await heavy.read(work, raw, caller_of(request).id or peer_of(request.scope))
 
 
 async def keep_bytes(request: Request, most: int) -> bytes:

@@ -58,6 +58,7 @@ class Batch(Body):
     """The operations, which run in order as far as they are on the same item."""
 
     tags: ClassVar[str] = "create, update, delete, get"
+    packs: ClassVar = "operations"
 
     operations: Annotated[
         list[Create | Update | Delete | Get], Meta(extra_json_schema={"minItems": 1, "maxItems": BATCH_MAX})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -34,6 +34,8 @@ Version = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
 class WholeItem(Body):
     """What an item is to be: what is left out is empty."""
 
+    packs: ClassVar = "content"
+
     content: Content = UNSET
     metadata: Metadata | UnsetType = UNSET
     trigger_urls: TriggerUrls = UNSET
@@ -41,6 +43,8 @@ class WholeItem(Body):
 
 class Patch(Body):
     """An update: metadata is merged (null removes), content and triggers are replaced."""
+
+    packs: ClassVar = "content"
 
     content: Content = UNSET
     metadata: Metadata | UnsetType = UNSET
@@ -158,11 +162,11 @@ async def patch(request: Request) -> Response:
     datastore, (key, sort_field) = datastore_of(request), head.read_identity(request)
     triggers, match = head.read_triggers(request), head.if_match(request)
     version = None if match == head.ANY else match
-    value = await body.read_value(request, (*JSON, MERGE_PATCH))
+    accept = (*JSON, MERGE_PATCH)
     if body.media_type(request) != MERGE_PATCH:
-        given = body.convert(value, Patch).given()
+        given = (await body.read_json(request, Patch, accept)).given()
         return updated(await datastore.update(key, sort_field, match=version, triggers=triggers, **given))
-    wanted = merge.check_patch(value)
+    wanted = merge.check_patch(await body.read_value(request, accept))
 
     def merged(current: Item) -> Awaitable[Outcome]:
         # As If-Match, not as a version that the client names: that would let it start what is completed.

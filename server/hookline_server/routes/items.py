@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -53,6 +53,8 @@ ITEM_LINKS = ("getItem", "patchItem", "deleteItem")
 class NewItem(Body):
     """An item to create. Without a ``sortField`` it gets one, ordered by time."""
 
+    packs: ClassVar = "content"
+
     key: Key
     sort_field: SortField | UnsetType = UNSET
     content: Content = UNSET
@@ -63,6 +65,8 @@ class NewItem(Body):
 
 class NewItems(Body):
     """Many items to create. ``upsert`` holds for those that do not say themselves."""
+
+    packs: ClassVar = "items"
 
     items: Annotated[list[NewItem], Meta(extra_json_schema={"minItems": 1, "maxItems": BATCH_MAX})]
     upsert: Upsert = False
@@ -109,10 +113,20 @@ async def create(request: Request) -> Response:
         body.check_media_type(request, (LINES,))
         minimal = head.is_minimal(request)
         return Stream(_create_lines(request, datastore, minimal=minimal), 207, head.applied(minimal=minimal))
-    value = await body.read_value(request, CREATES)
+    new = await body.read_value(request, CREATES, _one_or_many)
+    if isinstance(new, NewItems):
+        return await _create_many(datastore, new, minimal=head.is_minimal(request))
+    return created(await datastore.create(**new.given()))
+
+
+def _one(value: Any) -> NewItem:
+    return body.convert(value, NewItem)
+
+
+def _one_or_many(value: Any) -> NewItem | NewItems:
     if isinstance(value, dict) and "items" in value:
-        return await _create_many(datastore, body.convert(value, NewItems), minimal=head.is_minimal(request))
-    return created(await datastore.create(**body.convert(value, NewItem).given()))
+        return body.convert(value, NewItems)
+    return _one(value)
 
 
 async def _create_many(datastore: Datastore, batch: NewItems, *, minimal: bool) -> Response:
@@ -290,7 +304,7 @@ async def _create_some(
         try:
             if line is None:
                 raise body.too_large(datastore.settings.body_max)
-            given = body.convert(await body.decoded(request, strictjson.decode, line), NewItem).given()
+            given = (await body.decoded(request, strictjson.decode, line, _one)).given()
             calls[number] = datastore.calls.create(**given, partition=datastore.partition_ahead(len(calls)))
         except (Problem, HooklineError) as error:
             results[number] = describe_error(error)
