@@ -72,8 +72,7 @@ unpack = msgspec.msgpack.Decoder().decode
 """The msgpack of one field -> its value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(msgspec.Struct, frozen=True):
     """Content that was encoded ahead, to be given in its place: what is large takes longer than a loop has time."""
 
     content: bytes
