@@ -177,7 +177,7 @@ def _options(more: list[Any]) -> Options:
 
 def _payload(entry: dict[str, bytes], key: str, sort_field: str) -> dict[str, Any]:
     after = _sorted(codec.decode_fields(codec.unpack_answer(entry["after"])))
-    before = _sorted({name.decode(): old for name, old in codec.unpack_answer(entry["before"]).items()})
+    before = _sorted(codec.unpack_answer(entry["before"]))
     now = {name: after.get(name, False) for name in before}
     return {
         "event": entry["event"].decode(),
@@ -185,31 +185,31 @@ def _payload(entry: dict[str, bytes], key: str, sort_field: str) -> dict[str, An
         "newDataset": {
             "key": key,
             "sortField": sort_field,
-            "content": codec.unpack(after["c"]),
+            "content": codec.unpack(after[b"c"]),
             "metadata": codec.decode_metadata(after),
         },
         "previous": _part(before),
-        "version": int(after["v"]),
+        "version": int(after[b"v"]),
         "occurredAt": format_time(int(entry["at"])),
     }
 
 
-def _part(fields: dict[str, bytes | bool]) -> dict[str, Any]:
+def _part(fields: dict[bytes, bytes | bool]) -> dict[str, Any]:
     """Changed fields, sorted, as an item's parts: metadata, content, triggerUrls; what is absent reads null."""
     part: dict[str, Any] = {}
     metadata = codec.decode_metadata(fields)
     if metadata:
         part["metadata"] = metadata
-    if "c" in fields:
-        content = fields["c"]
+    if b"c" in fields:
+        content = fields[b"c"]
         part["content"] = codec.unpack(content) if isinstance(content, bytes) else None
-    if "t" in fields:
-        triggers = fields["t"]
+    if b"t" in fields:
+        triggers = fields[b"t"]
         part["triggerUrls"] = [
             trigger.to_dict() for trigger in codec.decode_triggers(triggers if isinstance(triggers, bytes) else None)
         ]
     return part
 
 
-def _sorted(fields: dict[str, T]) -> dict[str, T]:
+def _sorted(fields: dict[bytes, T]) -> dict[bytes, T]:
     return dict(sorted(fields.items()))

@@ -7,10 +7,10 @@ import inspect
 import re
 import socket
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from conftest import wait_until
 from hookline import Changed, Client, Datastore, SyncClient
@@ -154,7 +154,7 @@ async def test_an_exchange_is_one_of_the_datastore(client: Client, datastore: Da
         [calls.complete("jobs", first.sort_field, first.token or "")], "jobs", worker_id="w", limit=2, lock_for="1m"
     )
     assert [(outcome.word, outcome.version) for outcome in settled] == [("ok", 3)]
-    assert [replace(item, token=None) for item in claimed.items] == await datastore.get_many(
+    assert [structs.replace(item, token=None) for item in claimed.items] == await datastore.get_many(
         [("jobs", "0001"), ("jobs", "0002")]
     )
     (extended,) = await client.settle([calls.extend("jobs", "0001", claimed.items[0].token or "", lock_for="1h")])
@@ -224,6 +224,24 @@ async def test_settings(client: Client, datastore: Datastore) -> None:
     assert cleared == await datastore.key_settings("jobs")
     assert (cleared.max_length, cleared.max_attempts, cleared.paused) == (None, 3, False)
     assert await client.builds("jobs") == await datastore.builds("jobs")
+
+
+async def test_a_claim_says_that_the_key_is_paused_and_heeds_its_bound(client: Client, datastore: Datastore) -> None:
+    await fill(datastore, 3)
+    claimed = await client.claim("jobs", worker_id="w", limit=3, max_in_flight=2)
+    assert (len(claimed.items), claimed.paused) == (2, False)
+    for source in (client, datastore):
+        assert (await source.claim("jobs", worker_id="w", limit=3, max_in_flight=2)).items == []
+    await client.pause("jobs")
+    for source in (client, datastore):
+        paused = await source.claim("jobs", worker_id="v")
+        assert (paused.items, paused.paused) == ([], True)
+        _, after = await source.exchange([], "jobs", worker_id="v")
+        assert (after.items, after.paused) == ([], True)
+    await client.resume("jobs")
+    assert len((await client.claim("jobs", worker_id="v")).items) == 1
+    with pytest.raises(Invalid, match="maxInFlight"):
+        await client.claim("jobs", worker_id="w", max_in_flight=0)
 
 
 async def test_commands(client: Client) -> None:
