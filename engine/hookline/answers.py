@@ -130,6 +130,7 @@ def read_claimed(shown: Mapping[str, Any]) -> Claimed:
         [read_item(item) for item in shown["items"]],
         parse_time(due) if due else None,
         failure=read_error(problem) if problem else None,
+        paused=shown.get("paused", False),
     )
 
 

@@ -104,6 +104,7 @@ class Call:
             buried=extra.get(b"buried", 0),
             lost=extra.get(b"lost", 0),
             held=tuple(sort.decode() for sort in extra.get(b"held") or ()),
+            paused=b"paused" in extra,
             barred=extra[b"barred"].decode() if b"barred" in extra else None,
         )
 

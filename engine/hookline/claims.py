@@ -105,6 +105,7 @@ class Claims:
         everywhere = once is None or once.everywhere
         visits, gone, replayed = self._calls.partitions if everywhere else 1, 0, False
         expired = buried = lost = 0
+        paused = False
         while len(items) + gone < limit and tried < visits:
             most = min(limit - len(items) - gone, GIVEN_MAX)
             share: dict[str, Any] = bound.limits(partition) if bound else {}
@@ -123,7 +124,7 @@ class Claims:
                 once.count(claimed, always=always)
             items, gone, replayed = items + claimed.items, gone + claimed.gone, replayed or claimed.replayed
             expired, buried, lost = expired + claimed.expired, buried + claimed.buried, lost + claimed.lost
-            after = claimed.after
+            after, paused = claimed.after, claimed.paused
             if bound and not failure:
                 bound.note(partition, claimed)
             fruitless = 0 if claimed.items else fruitless + max(claimed.examined, _STEP_LEAST)
@@ -145,6 +146,7 @@ class Claims:
             buried=buried,
             lost=lost,
             held=bound.held if bound else (),
+            paused=paused,
         )
 
     async def _ask(self, call: Call) -> Claimed:

@@ -227,7 +227,14 @@ def claim(key: str, wait: float, options: dict[str, Any]) -> Flow[Claimed]:
             return claimed
 
 
-_CLAIM = {"worker_id": "workerId", "limit": "limit", "lock_for": "lockFor", "where": "where", "triggers": "triggers"}
+_CLAIM = {
+    "worker_id": "workerId",
+    "limit": "limit",
+    "lock_for": "lockFor",
+    "where": "where",
+    "triggers": "triggers",
+    "max_in_flight": "maxInFlight",
+}
 
 
 def _claim_body(options: dict[str, Any]) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Claimed:
     since. ``expired`` of the items were taken over from a lock that had expired; beside them ``buried`` were found out
     of attempts, and ``lost`` were taken by another claim first. ``held``, of a claim with a bound: the sortFields of
     what its worker holds, these items included; ``barred``: nothing was taken, for another claim had counted since.
+    ``paused``: the key is, so nothing of it can be claimed.
     """
 
     items: list[Item]
@@ -79,3 +80,4 @@ class Claimed:
     lost: int = 0
     held: tuple[str, ...] = ()
     barred: str | None = None
+    paused: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Literal, Protocol
 
@@ -41,13 +41,15 @@ def read(header: bytes) -> str:
     return header.decode() if _TRACEPARENT.fullmatch(header) else ""
 
 
-@contextmanager
-def span(name: str, kind: Kind, parent: str, attributes: Attributes) -> Iterator[Note]:
+def span(name: str, kind: Kind, parent: str, attributes: Attributes) -> AbstractContextManager[Note]:
     """A span if somebody exports them, else just what it would have been part of."""
     if exporter is not None:
-        with exporter.span(name, kind, parent, attributes) as note:
-            yield note
-        return
+        return exporter.span(name, kind, parent, attributes)
+    return _NOTHING if parent == PARENT.get() else _below(parent)
+
+
+@contextmanager
+def _below(parent: str) -> Iterator[Note]:
     before = PARENT.set(parent)
     try:
         yield _note_nothing
@@ -57,6 +59,9 @@ def span(name: str, kind: Kind, parent: str, attributes: Attributes) -> Iterator
 
 def _note_nothing(attributes: Attributes) -> None:
     pass
+
+
+_NOTHING: AbstractContextManager[Note] = nullcontext(_note_nothing)
 
 
 @contextmanager

@@ -11,37 +11,36 @@ Through a forward proxy it is that which resolves and dials: here, addresses and
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import socket
 import ssl
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
-from ipaddress import ip_address
-from typing import Any
+from functools import cache, partial
+from ipaddress import IPv6Address, ip_address
 from urllib.parse import quote
 
-import aiohttp
+from aiohappyeyeballs import AddrInfoType, start_connection
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from hookline.url import check_url
 from hookline_server.address import Network, address_refused, faces
+from hookline_server.pool import Connection, Origin, Pool
+from hookline_server.proxied import Proxied
+from hookline_server.reply import Reply, Timing, Trouble
 
 EXCERPT_MAX = 200
 """Bytes of an answer that are kept for people to read."""
 
 DISABLE, ABORT = "disable", "abort-message"
 """What a receiver may ask for by the header ``webhook-delivery``: nothing more at all, or not this one again."""
-# Servers often drop idle connections after 5 s (uvicorn, Node.js): leave first, or a post meets a closed one.
-_KEEP_ALIVE_S = 4.0
 # A lookup blocks a thread for as long as a name server keeps silent: the event loop's own few (four with
 # uvloop) would be used up by as many bad names.
 _LOOKUP_THREADS = 32
-_USER_AGENT = "Hookline"
+# Seconds until another address of a name is tried beside the one before (RFC 8305).
+_NEXT_ADDRESS_S = 0.25
 # All other headers that we send are taken for secrets when an answer repeats them.
 _PUBLIC_HEADERS = frozenset({"content-type", "user-agent", "webhook-id", "webhook-timestamp"})
 # Words of a URL that are shorter are no secrets, and blanking them would make an excerpt unreadable.
@@ -49,24 +48,7 @@ _URL_SECRET_MIN = 8
 
 
 class RefusedAddress(OSError):
-    """The guard says no. An OSError, so that aiohttp treats it like any failed lookup or connect."""
-
-
-@dataclass(slots=True)
-class Timing:
-    """How many ms after the start of a post these were done; None where a connection was there, or it came not so far.
-
-    ``connect`` includes TLS, ``first_byte`` is that of the answer's head.
-    """
-
-    resolve: int | None = None
-    connect: int | None = None
-    first_byte: int | None = None
-    begun: float = field(default_factory=time.monotonic)
-
-    def now(self) -> int:
-        """Milliseconds since the start."""
-        return round((time.monotonic() - self.begun) * 1000)
+    """The guard says no. An OSError, so that it is treated like any failed lookup or connect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,23 +135,13 @@ class Egress:
         self._forbidden_ports = {port for host, port in self._forbidden if host.is_unspecified}
         # Through a proxy nothing else is dialled, and whoever runs the server has named it.
         self._refuses_to_dial = self._refuses if proxy is None else _nothing
+        self._tls = tls
         self._resolver = _CheckedResolver(resolver or _SystemResolver(), self._refuses_to_dial)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=self._resolver,
-                use_dns_cache=False,
-                socket_factory=self._socket,
-                limit=connections,
-                limit_per_host=connections_per_host,
-                keepalive_timeout=_KEEP_ALIVE_S,
-                ssl=tls or True,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            trace_configs=[_timed()],
-            timeout=aiohttp.ClientTimeout(total=None),  # asyncio.timeout below: aiohttp's is rounded up to seconds
-            headers={"Accept-Encoding": "identity", "User-Agent": _USER_AGENT},
+        limits = {"connections": connections, "connections_per_host": connections_per_host}
+        self._client: Pool | Proxied = (
+            Pool(self._dial, deadline=deadline, **limits)
+            if proxy is None
+            else Proxied(proxy, self._resolver, deadline=deadline, tls=tls, **limits)
         )
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], secrets: Sequence[str] = ()) -> Answer:
@@ -180,63 +152,81 @@ class Egress:
         Raises:
             RuntimeError: the client has been closed.
         """
-        timing = Timing()
-        status: int | None = None
-        wish: str | None = None
-        retry_after: str | None = None
+        reply = Reply(self._answer_max)
         error: str | None = None
-        excerpt = ""
         try:
-            check_url(url)
-            if self._proxy and self._refuses_to_ask(URL(url)):
-                raise RefusedAddress
-            async with (
-                asyncio.timeout(self._deadline),
-                # BytesIO, as aiohttp warns of plain bytes above 1 MiB, which it would write in one piece
-                self._session.post(
-                    url,
-                    data=io.BytesIO(body),
-                    headers=headers,
-                    allow_redirects=False,
-                    proxy=self._proxy,
-                    trace_request_ctx=timing,
-                ) as response,
-            ):
-                status, timing.first_byte = response.status, timing.now()
-                wish = response.headers.get("webhook-delivery")
-                redact = partial(_redacted, secrets=_secrets(url, headers, [*secrets, *_login(self._proxy)]))
-                if (value := response.headers.get("Retry-After")) is not None:
-                    retry_after = redact(value)
-                content, complete = await self._read(response)
-                excerpt = redact(content.decode(errors="replace"))
-                error = "too_large" if not complete else "redirect" if 300 <= status < 400 else None
-        except (aiohttp.ClientError, OSError, ValueError) as trouble:
+            if self._proxy:
+                check_url(url)
+                if self._refuses_to_ask(URL(url)):
+                    raise RefusedAddress
+            await self._client.post(url, body, headers, reply)
+            if reply.cut:
+                error = "too_large"
+            elif reply.status is not None and 300 <= reply.status < 400:
+                error = "redirect"
+        except (Trouble, OSError, ValueError) as trouble:
             error = _kind(trouble)  # only its kind is told: its text may hold the URL
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            error = "disconnected"  # nobody cancelled us: so ends, in aiohttp, the wait for a closing pool
+        excerpt = bytes(reply.body) if error in (None, "too_large", "redirect") else b""
+        retry_after = reply.retry_after
+        if excerpt or retry_after:
+            redact = partial(_redacted, secrets=_secrets(url, headers, [*secrets, *_login(self._proxy)]))
+            retry_after = retry_after and redact(retry_after)
         return Answer(
-            status, error, retry_after, timing.now(), excerpt, wish if wish in (DISABLE, ABORT) else None, timing
+            reply.status,
+            error,
+            retry_after,
+            reply.timing.now(),
+            redact(excerpt.decode(errors="replace")) if excerpt else "",
+            reply.wish if reply.wish in (DISABLE, ABORT) else None,
+            reply.timing,
         )
 
     async def close(self) -> None:
         """Close all connections; posts still under way end as ``disconnected``."""
-        await self._session.close()
+        await self._client.close()
         await self._resolver.close()
 
-    async def _read(self, response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
-        """The body, and whether that is all of it."""
-        content = bytearray()
-        async for chunk in response.content.iter_any():
-            content += chunk
-            if len(content) > self._answer_max:
-                response.close()
-                return bytes(content), False
-        return bytes(content), True
+    async def _dial(self, origin: Origin, timing: Timing) -> Connection:
+        """Connect to an address of an origin that was checked."""
+        found = await self._look_up(origin, timing)
+        loop = asyncio.get_running_loop()
+        tls, name = (self._tls or _system_tls(), origin.host.rstrip(".")) if origin.tls else (None, None)
+        try:
+            sock = await start_connection(
+                found, happy_eyeballs_delay=_NEXT_ADDRESS_S, loop=loop, socket_factory=self._socket
+            )
+            try:
+                _, connection = await loop.create_connection(Connection, sock=sock, ssl=tls, server_hostname=name)
+            except BaseException:
+                sock.close()
+                raise
+        except ssl.SSLError:
+            raise Trouble("tls") from None
+        except RefusedAddress:
+            raise
+        except OSError:
+            raise Trouble("connect") from None
+        return connection
 
-    def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
-        """The socket for one connection attempt; aiohttp connects it to just this address."""
+    async def _look_up(self, origin: Origin, timing: Timing) -> list[AddrInfoType]:
+        """The addresses of an origin; those of a name were all checked."""
+        try:
+            family = socket.AF_INET6 if isinstance(ip_address(origin.host), IPv6Address) else socket.AF_INET
+        except ValueError:
+            pass
+        else:
+            return [_info(family, origin.host, origin.port)]
+        try:
+            found = await self._resolver.resolve(origin.host, origin.port)
+        except RefusedAddress:
+            raise
+        except OSError:
+            raise Trouble("dns") from None
+        timing.resolve = timing.now()
+        return [_info(entry["family"], entry["host"], entry["port"]) for entry in found]
+
+    def _socket(self, info: AddrInfoType) -> socket.socket:
+        """The socket for one connection attempt, which goes to just this address."""
         family, kind, protocol, _, (host, port, *_) = info
         if self._refuses_to_dial(host, port):
             raise RefusedAddress
@@ -275,19 +265,18 @@ def _login(proxy: str | None) -> list[str]:
     return [word for word in (url.user, url.password) if word]
 
 
-def _timed() -> aiohttp.TraceConfig:
-    """Notes in the :class:`Timing` of each post when the name was resolved and the connection stood."""
-    trace = aiohttp.TraceConfig()
+def _info(family: int, host: str, port: int) -> AddrInfoType:
+    """An address as sockets take it."""
+    place = (host, port, 0, 0) if family == socket.AF_INET6 else (host, port)
+    return (family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", place)
 
-    async def resolved(_session: aiohttp.ClientSession, context: Any, _: Any) -> None:
-        context.trace_request_ctx.resolve = context.trace_request_ctx.now()
 
-    async def connected(_session: aiohttp.ClientSession, context: Any, _: Any) -> None:
-        context.trace_request_ctx.connect = context.trace_request_ctx.now()
-
-    trace.on_dns_resolvehost_end.append(resolved)
-    trace.on_connection_create_end.append(connected)
-    return trace
+@cache
+def _system_tls() -> ssl.SSLContext:
+    """Trusts the authorities that the system trusts."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 class _CheckedResolver(AbstractResolver):
@@ -335,20 +324,12 @@ class _SystemResolver(AbstractResolver):
 
 
 def _kind(trouble: Exception) -> str:
-    """The word for what went wrong; the order matters, as aiohttp's errors inherit from one another."""
-    cause = trouble.os_error if isinstance(trouble, aiohttp.ClientConnectorError) else trouble
-    if isinstance(cause, RefusedAddress):
-        return "refused_address"
+    """The word for what went wrong."""
+    if isinstance(trouble, Trouble):
+        return trouble.word
     words: tuple[tuple[type[Exception], str], ...] = (
+        (RefusedAddress, "refused_address"),
         (TimeoutError, "timeout"),
-        (aiohttp.ClientHttpProxyError, "proxy"),
-        (aiohttp.ClientProxyConnectionError, "proxy"),
-        (aiohttp.ClientConnectorDNSError, "dns"),
-        (aiohttp.ClientSSLError, "tls"),
-        (aiohttp.ClientConnectorError, "connect"),
-        (aiohttp.ClientConnectionError, "disconnected"),
-        (aiohttp.ClientPayloadError, "disconnected"),
-        (aiohttp.ClientResponseError, "protocol"),
         (OSError, "disconnected"),
     )
     return next((word for kind, word in words if isinstance(trouble, kind)), "invalid_request")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from hookline.trigger import CLOUDEVENTS
 from hookline_server.endpoint import lane_of
 
 
+@lru_cache(maxsize=4096)
 def endpoint_of(url: str) -> str:
     """The id of the endpoint at a URL."""
     return hashlib.sha256(url.encode()).hexdigest()[:20]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from hookline.bound import IN_FLIGHT_MAX
 from hookline.calls import CLAIM_MAX, QUERY_MAX, TRIGGER_MODES
 from hookline.clock import DURATION_MAX_MS
 from hookline.codec import LIMITS, NATIVE, TEXT_MAX, WORD_MAX
@@ -62,6 +63,13 @@ Upsert = Annotated[bool, Meta(description="Replace the item if it exists.")]
 Token = Annotated[str, Meta(description="The token that the claim returned: shows that it is still yours.")]
 WorkerId = Annotated[
     str, Meta(description="Who claims.", extra_json_schema={"minLength": 1, "maxLength": WORD_MAX, "examples": ["w1"]})
+]
+InFlight = Annotated[
+    int,
+    Meta(
+        description="So many items of the key may have a live lock at once by such claims of this worker.",
+        extra_json_schema={"minimum": 1, "maximum": IN_FLIGHT_MAX},
+    ),
 ]
 Duration = Annotated[
     str | int | float,

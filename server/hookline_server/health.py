@@ -30,6 +30,10 @@ class Health:
         self._endpoints = endpoints
         self._failing: set[str] = set()
 
+    def is_well(self, lane: Lane) -> bool:
+        """Whether nothing is known against an endpoint: then a success says nothing new."""
+        return not lane.breaker.failures and lane.endpoint.failing_since is None and lane.key not in self._failing
+
     async def note(self, lane: Lane, target: Target, answer: Answer) -> None:
         """Note what came of one attempt.
 
@@ -84,11 +88,11 @@ class Health:
 
     def _say(self, target: Target, answer: Answer, lane: Lane) -> None:
         """Say once that an endpoint fails, for somebody waits for what is kept; and once that it answers again."""
-        if not answer.ok and target.lane not in self._failing:
-            self._failing.add(target.lane)
+        if not answer.ok and lane.key not in self._failing:
+            self._failing.add(lane.key)
             log.warning("webhooks to %s fail (%s): kept in %s, to be retried", target.origin, _word(answer), lane.key)
-        elif answer.ok and target.lane in self._failing:
-            self._failing.discard(target.lane)
+        elif answer.ok and lane.key in self._failing:
+            self._failing.discard(lane.key)
             log.info("webhooks to %s are taken again", target.origin)
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
-
-from msgspec import Meta
+from typing import Any
 
 from hookline import Claimed, Datastore, Item
-from hookline.bound import IN_FLIGHT_MAX, check_max_in_flight
+from hookline.bound import check_max_in_flight
 from hookline.calls import CLAIM_MAX
 from hookline.clock import parse_duration
 from hookline.errors import Invalid, NotFound, ReservedKey
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.where import compile_where
-from hookline_server.fields import Duration, Filters, Key
+from hookline_server.fields import Duration, Filters, InFlight, Key
 from hookline_server.rules import Rule, Rules
 
 ORCHESTRATIONS = "hookline.orchestrations"
@@ -33,10 +31,7 @@ class Orchestration(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True,
     where: Filters = {}  # noqa: RUF012 - msgspec copies it
     limit: int = 10
     lock_for: Duration = "10m"
-    max_in_flight: Annotated[
-        int | None,
-        Meta(extra_json_schema={"minimum": 1, "maximum": IN_FLIGHT_MAX}),
-    ] = None
+    max_in_flight: InFlight | None = None
 
     def check(self) -> None:
         """Refuse what could not be run.

@@ -156,12 +156,13 @@ class Relay:
     async def _deliver(self, partition: int, slot: Slot, stream_id: bytes, deliveries: list[Delivery]) -> None:
         try:
             with Surviving(log, f"the delivery of event {stream_id.decode()}"):
-                EVENT.set(deliveries[0].webhook_id)
-                with trace.span("event", "consumer", deliveries[0].trace, {"hookline.event": deliveries[0].webhook_id}):
-                    if len(deliveries) == 1:
-                        await self._first(deliveries[0])
-                    else:
+                first, *others = deliveries
+                EVENT.set(first.webhook_id)
+                with trace.span("event", "consumer", first.trace, {"hookline.event": first.webhook_id}):
+                    if others:
                         await asyncio.gather(*map(self._first, deliveries))
+                    else:
+                        await self._first(first)
                     await self._end(partition, stream_id)
         finally:
             slot.release()
@@ -196,12 +197,14 @@ class Relay:
             await self._deliveries.keep(delivery)
             lane.look(lane.opens_at(now))
             return
-        answer, attempt = await self._attempt(lane, delivery)
+        answer, begun_ms = await self._attempt(lane, delivery)
         if answer.ok:
             if delivery.record:
-                await self._deliveries.keep(delivery, [attempt], status="completed")
-            await self._pass_on(delivery)
+                await self._deliveries.keep(delivery, [attempt_of(answer, begun_ms)], status="completed")
+            if delivery.target.options.ordered:
+                await self._pass_on(delivery)
             return
+        attempt = attempt_of(answer, begun_ms)
         delay = delay_after(1, self._deliveries.schedule(delivery))
         final = _is_final(answer) or delay is None
         await self._deliveries.keep(
@@ -301,8 +304,8 @@ class Relay:
                     raise
                 if delivery.target.options.ordered and await self._is_early(lane, item, delivery):
                     return
-                answer, attempt = await self._attempt(lane, delivery, begun=True)
-                delay, final = self._delay(item, delivery), _is_final(answer)
+                answer, begun_ms = await self._attempt(lane, delivery, begun=True)
+                attempt, delay, final = attempt_of(answer, begun_ms), self._delay(item, delivery), _is_final(answer)
                 outcome = await self._deliveries.settle(item, attempt, answer, delay=delay or 0.0, final=final)
                 if not outcome.ok:
                     log.warning("delivery %s was settled by somebody else: %s", item.sort_field, outcome.word)
@@ -344,8 +347,8 @@ class Relay:
             with Surviving(log, f"the turn behind {delivery.webhook_id}"):
                 await self._turns.end(delivery)
 
-    async def _attempt(self, lane: Lane, delivery: Delivery, *, begun: bool = False) -> tuple[Answer, dict[str, Any]]:
-        """One attempt, and what it says of the endpoint -> the answer, and how it is told of."""
+    async def _attempt(self, lane: Lane, delivery: Delivery, *, begun: bool = False) -> tuple[Answer, int]:
+        """One attempt, and what it says of the endpoint -> the answer, and when it began, in ms since 1970."""
         now = time.time()
         if not begun:
             lane.begin(now)
@@ -355,9 +358,10 @@ class Relay:
             lane.withdraw()
             raise
         lane.end()
-        with Surviving(log, f"what is stored of endpoint {lane.endpoint.id}"):
-            await self._health.note(lane, delivery.target, answer)
-        return answer, attempt_of(answer, round(now * 1000))
+        if not (answer.ok and self._health.is_well(lane)):
+            with Surviving(log, f"what is stored of endpoint {lane.endpoint.id}"):
+                await self._health.note(lane, delivery.target, answer)
+        return answer, round(now * 1000)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

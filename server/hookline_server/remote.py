@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 import aiohttp
 
 from hookline.answers import read_error
-from hookline.clock import parse_duration
 from hookline.errors import HooklineError, Unavailable
 from hookline_server import table
 from hookline_server.command.source import excerpt
@@ -79,39 +75,6 @@ def explain(problem: dict[str, Any], text: str) -> str:
     where = f"command {problem['index'] + 1}, line {problem['line']}: " if "index" in problem else ""
     shown = problem.get("excerpt") or (excerpt(text, problem["line"], problem["column"]) if "line" in problem else "")
     return table.harmless("\n".join([where + _explain(problem), *(f"  {line}" for line in shown.splitlines())]))
-
-
-async def orchestrate(
-    server: Server, *, key: str, limit: int, every: str, lock_for: str, where: Any, once: bool, say: Say
-) -> None:
-    """Claim items with triggers on, every so often, until cancelled; a run that fails is said and tried again.
-
-    Raises:
-        HooklineError: the server refused the claim, or ``once`` and it could not be reached.
-    """
-    claim = json.dumps(
-        {
-            "workerId": "orchestrate",
-            "limit": limit,
-            "lockFor": lock_for,
-            "where": where,
-            "triggers": "on",
-        }
-    ).encode()
-    while True:
-        try:
-            status, answer = await _post(server, f"/v1/jobs/{quote(key, safe='')}/claim", claim, "application/json")
-            if status != 200:
-                raise HooklineError(_explain(answer)) from read_error(answer)
-            names = " ".join(item["sortField"] for item in answer["items"])
-            say(f"{time.strftime('%H:%M:%S')} claimed {len(answer['items'])} of {key} {names}".rstrip())
-        except Unavailable as error:
-            if once:
-                raise
-            say(f"{time.strftime('%H:%M:%S')} {error}")
-        if once:
-            return
-        await asyncio.sleep(parse_duration(every) / 1000)
 
 
 async def ask(server: Server, method: str, path: str, body: Any = None) -> Any:

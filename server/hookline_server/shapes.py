@@ -170,6 +170,7 @@ class Claimed(Shape):
 
     items: list[ClaimedItem]
     next_at: Annotated[Time | None, Meta(description="When there may be more.")]
+    paused: Annotated[bool, Meta(description="The key is paused: nothing of it can be claimed.")] | UnsetType = UNSET
     problem: Annotated[AnyProblem, Meta(description="What kept it from more.")] | UnsetType = UNSET
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hookline import Datastore, SecretBox, Settings, keys
 from hookline.connection import Connection
-from hookline.errors import HooklineError
+from hookline.errors import HooklineError, NotFound
 from hookline.secret import load_key
 from hookline_server.issuing import opened
 
@@ -102,11 +102,11 @@ async def rotate(settings: Settings, namespace: str, grace: float) -> bytes:
     """Replace the secret of a namespace -> the new one; for ``grace`` seconds the one before signs as well.
 
     Raises:
-        HooklineError: there is no such namespace.
+        NotFound: there is no such namespace.
         Invalid, Incompatible, Unavailable
     """
     async with opened(settings) as (connection, box):
         if not await connection.command_on(keys.meta(namespace), "EXISTS", keys.meta(namespace)):
-            raise HooklineError(f"there is no namespace {namespace!r} in this store")
+            raise NotFound(f"there is no namespace {namespace!r} in this store")
         signing = await (await Signing.read(connection, namespace)).rotate(connection, namespace, grace)
         return signing.secrets(box, namespace)[0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from hookline_server.alarm import Alarm
+
 PATIENCE = 1.0
 """Seconds after which what is still under way no longer counts."""
 LATE_MAX = 256
@@ -18,6 +20,7 @@ class Slots:
         self.free = count
         self.late = 0
         self._freed = asyncio.Event()
+        self._patience = Alarm[Slot](PATIENCE, self._give_up)
 
     async def reserve(self, most: int, seconds: float) -> int:
         """Set aside what is free, at most so many, waiting at most so long for the first -> how many.
@@ -34,7 +37,9 @@ class Slots:
 
     def take(self) -> Slot:
         """Take one of those that were set aside."""
-        return Slot(self)
+        slot = Slot(self)
+        self._patience.watch(slot)
+        return slot
 
     def give_back(self, count: int = 1) -> None:
         """So many more are free."""
@@ -42,27 +47,30 @@ class Slots:
         if self.free > 0:
             self._freed.set()
 
+    def release(self, slot: Slot) -> None:
+        """A slot that was taken is held no longer."""
+        self._patience.drop(slot)
+        if slot.late:
+            self.late -= 1
+        else:
+            self.give_back()
+
+    def _give_up(self, slot: Slot) -> None:
+        if self.late < LATE_MAX:
+            self.late += 1
+            slot.late = True
+            self.give_back()
+
 
 class Slot:
     """One slot that is held. To be released once."""
 
-    __slots__ = ("_late", "_slots", "_timer")
+    __slots__ = ("_slots", "late")
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._late = False
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._give_up)
-
-    def _give_up(self) -> None:
-        if self._slots.late < LATE_MAX:
-            self._slots.late += 1
-            self._late = True
-            self._slots.give_back()
+        self.late = False
 
     def release(self) -> None:
         """End it."""
-        self._timer.cancel()
-        if self._late:
-            self._slots.late -= 1
-        else:
-            self._slots.give_back()
+        self._slots.release(self)

@@ -82,6 +82,8 @@ def describe_claimed(claimed: Claimed) -> dict[str, Any]:
         "items": [item.to_dict() for item in claimed.items],
         "nextAt": None if due is None else format_time(due),
     }
+    if claimed.paused:
+        shown["paused"] = True
     return shown | ({"problem": problem_of(claimed.failure).document()} if claimed.failure else {})
 
 

@@ -226,6 +226,24 @@ async def test_settings(client: Client, datastore: Datastore) -> None:
     assert await client.builds("jobs") == await datastore.builds("jobs")
 
 
+async def test_a_claim_says_that_the_key_is_paused_and_heeds_its_bound(client: Client, datastore: Datastore) -> None:
+    await fill(datastore, 3)
+    claimed = await client.claim("jobs", worker_id="w", limit=3, max_in_flight=2)
+    assert (len(claimed.items), claimed.paused) == (2, False)
+    for source in (client, datastore):
+        assert (await source.claim("jobs", worker_id="w", limit=3, max_in_flight=2)).items == []
+    await client.pause("jobs")
+    for source in (client, datastore):
+        paused = await source.claim("jobs", worker_id="v")
+        assert (paused.items, paused.paused) == ([], True)
+        _, after = await source.exchange([], "jobs", worker_id="v")
+        assert (after.items, after.paused) == ([], True)
+    await client.resume("jobs")
+    assert len((await client.claim("jobs", worker_id="v")).items) == 1
+    with pytest.raises(Invalid, match="maxInFlight"):
+        await client.claim("jobs", worker_id="w", max_in_flight=0)
+
+
 async def test_commands(client: Client) -> None:
     (result,) = await client.command("create item with key: docs and sortField: a and content: 1")
     assert result["item"]["content"] == 1

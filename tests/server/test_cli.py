@@ -13,9 +13,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer import Typer
+from typer.main import get_command
 
 from hookline import Settings, configuration
 from hookline_server.app import ROUTES
@@ -56,6 +58,28 @@ async def test_the_help_and_the_docs_tell_every_exit_code() -> None:
         assert f"{number} {says}" in " ".join(said.split())
 
 
+WITHOUT_JSON = {
+    "serve": "says when it listens, and then only logs",
+    "worker": "only logs",
+    "shell": "is for a terminal",
+    "export": "is JSON anyway",
+    "openapi": "is JSON anyway",
+    "bench": "hands its arguments to another package's commands",
+}
+
+
+def test_every_command_has_json_or_a_reason() -> None:
+    def walk(command: Any, *names: str) -> Iterator[tuple[str, set[str]]]:
+        for name, below in getattr(command, "commands", {}).items():
+            yield from walk(below, *names, name)
+        if not hasattr(command, "commands"):
+            yield " ".join(names), {option for parameter in command.params for option in parameter.opts}
+
+    options = dict(walk(get_command(app)))
+    assert set(options) == set(COMMANDS)
+    assert {name for name, has in options.items() if "--json" not in has} == set(WITHOUT_JSON)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 async def test_the_help_of_a_command_has_an_example(command: str) -> None:
     code, said = await within(*command.split(), "-h")
@@ -72,6 +96,14 @@ async def test_the_help_of_a_command_has_an_example(command: str) -> None:
         (["orchestrate", "--key", "jobs", "--limit", "0"], "--limit"),
         (["orchestrate", "--key", "jobs", "--every", "soon"], "hookline: --every: expected"),
         (["orchestrate", "--key", "jobs", "--where", "{"], "hookline: --where: Expecting"),
+        (["orchestrate", "--key", "jobs", "--every", "1s", "--cron", "* * * * *"], "hookline: cron: expected either"),
+        (["orchestrate", "--key", "jobs", "--cron", "often"], "hookline: cron: expected minute, hour"),
+        (
+            ["orchestrate", "--key", "jobs", "--cron", "* * * * *", "--time-zone", "M"],
+            "hookline: timeZone: expected",
+        ),
+        (["orchestrate", "--key", "jobs", "--jitter", "some"], "hookline: --jitter: expected"),
+        (["orchestrate", "--key", "jobs", "--max-in-flight", "0"], "--max-in-flight"),
         (["run", "--output", "xml", "-"], "--output"),
         (["keys", "rotate", "0123456789ab", "--grace", "soon"], "hookline: --grace: expected"),
         (["run", "no-such-file"], "no-such-file"),
@@ -83,6 +115,36 @@ async def test_what_cannot_be_meant_ends_with_2_and_a_sentence(args: list[str], 
     assert code == 2, said
     assert sentence in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import hookline\nworker = hookline.Worker(\n", "{file}, line 2: SyntaxError: '(' was never closed"),
+        ("import hookline\n\nimport no_such_module\n", "{file}, line 3: No module named 'no_such_module'"),
+        ("from hookline import Wroker\n", "{file}, line 1: cannot import name 'Wroker' from 'hookline'"),
+        ("def f():\n    return {}['x']\n\nf()\n", "{file}, line 2: KeyError: 'x'"),
+        ("import broken_below\n", "{directory}/broken_below.py, line 1: ZeroDivisionError: division by zero"),
+        ("import json\n\njson.loads('{')\n", "{file}, line 3: JSONDecodeError: Expecting"),
+        ("x = 1\n", "has no attribute 'worker'"),
+        ("worker = 1\n", "expected a Worker, not int"),
+    ],
+)
+async def test_a_module_that_cannot_be_imported_is_told_by_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "reports_here.py").write_text(text)
+    (tmp_path / "broken_below.py").write_text("1 / 0\n")
+    try:
+        code, said = await within("worker", "reports_here:worker")
+    finally:
+        sys.modules.pop("reports_here", None)
+    assert code == 2, said
+    assert said.startswith("hookline: reports_here:worker: ")
+    assert says.format(file=tmp_path / "reports_here.py", directory=tmp_path) in said
+    assert len(said.splitlines()) == 1
 
 
 async def test_ctrl_c_ends_with_130() -> None:

@@ -189,6 +189,20 @@ async def test_orchestrate_claims_with_triggers_on(tmp_path: Path) -> None:
         assert "claimed 2 of jobs" in said
         posts = await receiver.wait_for(2)
         assert {post.data["newDataset"]["sortField"] for post in posts} == {"waiting", "lost"}
+        bounded = ("orchestrate", "--url", server.url, "--key", "more", "--once", "--max-in-flight", "1", "--json")
+        for name in ("a", "b"):
+            item = {"key": "more", "sortField": name, "metadata": {"status": "not_started"}}
+            async with session.post(f"{server.url}/v1/items", json=item) as response:
+                assert response.status == 201
+        for names in (["a"], []):
+            code, said = await hookline(*bounded)
+            assert code == 0, said
+            run = json.loads(said)
+            assert (run["key"], run["claimed"], run["sortFields"]) == ("more", len(names), names)
+        assert (await hookline("jobs", "pause", "more", "--url", server.url))[0] == 0
+        assert json.loads((await hookline(*bounded))[1])["paused"] is True
+        code, said = await hookline("jobs", "claim", "more", "--url", server.url)
+        assert (code, "it is paused; 'hookline jobs resume'" in said) == (4, True)
 
 
 async def test_signing_secret_is_the_one_that_receivers_verify_with(tmp_path: Path) -> None:
@@ -269,9 +283,13 @@ async def test_the_refused_command_is_named(tmp_path: Path) -> None:
 
 
 async def test_the_demo_holds() -> None:
-    code, said = await hookline("demo")
+    code, said = await hookline("demo", "--json")
     assert code == 0, said
-    assert "✗" not in said
+    played = json.loads(said)
+    assert played["held"]
+    assert len(played["promises"]) == 8
+    assert all(played["promises"].values())
+    assert len(played["milliseconds"]) == 3
 
 
 @pytest.mark.parametrize(

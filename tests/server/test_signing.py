@@ -95,4 +95,4 @@ async def test_beside_a_running_server(tmp_path: Path, receiver: Receiver) -> No
             assert (await response.json())["delivered"]
         assert good(receiver.posts[0], first, second) == [True, True]
         code, said = await hookline("rotate-signing-secret", "--namespace", "nobody", *data)
-        assert (code, "no namespace 'nobody'" in said) == (1, True)
+        assert (code, "no namespace 'nobody'" in said) == (4, True)

@@ -64,7 +64,8 @@ def claim(
         if say_items([[item.to_dict() for item in claimed.items]], as_json=as_json):
             return
         due = "" if claimed.next_ms is None else f"; the next is due at {format_time(claimed.next_ms)}"
-        fail(f"there is nothing to claim in {key}{due}")
+        why = ": it is paused; 'hookline jobs resume' lets it be claimed again" if claimed.paused else due
+        fail(f"there is nothing to claim in {key}{why}")
         raise typer.Exit(MISSING)
 
 

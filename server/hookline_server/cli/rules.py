@@ -143,8 +143,10 @@ def _add(group: typer.Typer, rules: Rules) -> None:
     def show(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
         _say_one(rules.ask((url, api_key), "GET", _path(name)), as_json)
 
-    def delete(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    def delete(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
         rules.ask((url, api_key), "DELETE", _path(name))
+        if as_json:
+            _say_one({"name": name}, as_json)
 
     def run_now(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
         from hookline_server.cli.output import say_items

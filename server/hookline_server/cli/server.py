@@ -7,8 +7,9 @@ from typing import Any
 import typer
 
 from hookline_server.cli import configuration
-from hookline_server.cli.ending import FAILED, run
-from hookline_server.cli.options import settings
+from hookline_server.cli.ending import DONE, FAILED, run
+from hookline_server.cli.options import Json, settings
+from hookline_server.cli.output import say_documents
 
 PANEL = "Run a server"
 app = typer.Typer()
@@ -41,15 +42,23 @@ app.command(rich_help_panel=PANEL)(serve)
 
 
 @app.command(rich_help_panel=PANEL)
-def demo() -> None:
+def demo(as_json: Json = False) -> None:
     """Play a job's whole life: server, worker and webhooks, all real and all on this machine. Ends within 30 s.
 
-    Example:
+    Ends with 1 if a promise was not held.
+
+    Examples:
       hookline demo
+      hookline demo --json
     """
+    from rich.console import Console
+
     from hookline_server.demo import play
 
-    raise typer.Exit(0 if run(play()) else FAILED)
+    played = run(play(Console(quiet=as_json)))
+    if as_json:
+        say_documents([played])
+    raise typer.Exit(DONE if played["held"] else FAILED)
 
 
 @app.command(rich_help_panel=PANEL)

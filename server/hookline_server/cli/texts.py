@@ -59,34 +59,44 @@ def shell(url: Url = DEFAULT_URL, api_key: ApiKey = None, output: Output = "tabl
 def orchestrate(
     key: Annotated[str, typer.Option(help="Key whose items are claimed.")],
     limit: Annotated[int, typer.Option(min=1, max=500, help="Items per run, at most.")] = 10,
-    every: Annotated[str, typer.Option(help="How often, e.g. 30s, 5m, 1h.")] = "5m",
+    every: Annotated[str | None, typer.Option(help="How often, e.g. 30s, 5m, 1h; left out: 5m.")] = None,
+    cron: Annotated[str | None, typer.Option(help="In place of --every: when, e.g. '30 2 * * MON-FRI'.")] = None,
+    time_zone: Annotated[str, typer.Option(help="IANA time zone of --cron.")] = "UTC",
+    jitter: Annotated[str, typer.Option(help="Start each run up to so much later, at random.")] = "0s",
     lock_for: Annotated[str, typer.Option(help="How long a worker has before its lock expires.")] = "10m",
+    max_in_flight: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="So many of its items may be started at once.")
+    ] = None,
     where: Annotated[str, typer.Option(help='Filters as JSON, e.g. {"type": "report"}.')] = "{}",
     once: Annotated[bool, typer.Option("--once", help="Run once and stop.")] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    as_json: Json = False,
 ) -> None:
     """Claim waiting jobs of a key, and those whose lock has expired, with triggers on; again and again.
 
+    Nothing of it is stored: 'hookline orchestrations create' has the server do it.
+    With --max-in-flight each run claims as many as are free then.
+
     Examples:
       hookline orchestrate --key jobs --limit 10 --every 5m --lock-for 10m
+      hookline orchestrate --key jobs --cron '30 2 * * *' --time-zone Europe/Berlin --jitter 1m
+      hookline orchestrate --key jobs --every 1s --max-in-flight 20 --json
       hookline orchestrate --key jobs --where '{"type": "report"}' --once
     """
     from hookline.clock import parse_duration
-    from hookline_server import remote
+    from hookline_server.foreground import Foreground
+    from hookline_server.recurrence import read_recurrence
+    from hookline_server.remote import Server
 
-    checked(lambda: parse_duration(every), "--every")
+    claim: dict[str, Any] = {"workerId": "orchestrate", "limit": limit, "lockFor": lock_for, "triggers": "on"}
     checked(lambda: parse_duration(lock_for), "--lock-for")
-    filters: Any = checked(lambda: json.loads(where), "--where")
-    run(
-        remote.orchestrate(
-            remote.Server(url, api_key),
-            key=key,
-            limit=limit,
-            every=every,
-            lock_for=lock_for,
-            where=filters,
-            once=once,
-            say=typer.echo,
-        )
-    )
+    claim["where"] = checked(lambda: json.loads(where), "--where")
+    if max_in_flight is not None:
+        claim["maxInFlight"] = max_in_flight
+    if every is not None:
+        checked(lambda: parse_duration(every), "--every")
+    jitter_ms = checked(lambda: parse_duration(jitter), "--jitter")
+    recurrence = checked(lambda: read_recurrence(every or (None if cron else "5m"), cron, time_zone))
+    ticks = None if once else recurrence
+    run(Foreground(Server(url, api_key), key, claim, ticks, jitter_ms, typer.echo, as_json).run())

@@ -63,10 +63,30 @@ def _load(target: str) -> Worker:
     sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(import_module(module), name or "worker")
-    except (ImportError, AttributeError, ValueError) as error:
-        fail(f"{target}: {error}")
+    except Exception as error:  # whatever the module does when it is imported
+        fail(f"{target}: {_where(error)}{_what(error)}")
     else:
         if isinstance(found, Worker):
             return found
         fail(f"{target}: expected a Worker, not {type(found).__name__}")
     raise typer.Exit(MISUSED)
+
+
+def _where(error: Exception) -> str:
+    """File and line at which an import broke: the innermost of those below the current directory, if there are any."""
+    import traceback
+
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}: "
+    places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    code = [place for place in places if place[0].is_file() and place[0] != Path(__file__)]
+    code = [place for place in code if place[0].parent.name != "importlib"]
+    own = [place for place in code if Path.cwd() in place[0].parents] or code
+    return f"{own[-1][0]}, line {own[-1][1]}: " if own else ""
+
+
+def _what(error: Exception) -> str:
+    """What broke; where there is no value before it, Python's word for that as well."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg}"
+    return str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"

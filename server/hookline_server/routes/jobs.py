@@ -23,6 +23,7 @@ from hookline_server.fields import (
     ClaimTriggers,
     Duration,
     Error,
+    InFlight,
     Limit,
     Results,
     SortField,
@@ -47,6 +48,7 @@ class Claim(Body):
     wait: Duration | UnsetType = UNSET
     where: Where = UNSET
     triggers: ClaimTriggers | UnsetType = UNSET
+    max_in_flight: InFlight | UnsetType = UNSET
 
 
 class NextClaim(Body):

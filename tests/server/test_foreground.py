@@ -1,0 +1,69 @@
+"""``hookline orchestrate`` as it goes on: its ticks, and what it says of each run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from api import Api
+from conftest import wait_until
+from hookline import Datastore
+from hookline.errors import HooklineError
+from hookline_server.foreground import Foreground
+from hookline_server.recurrence import Recurrence
+from hookline_server.remote import Server
+
+EVERY_SECOND = Recurrence(every=1000)
+
+
+def foreground(url: str, said: list[str], **more: Any) -> Foreground:
+    claim = {"workerId": "orchestrate", "limit": 1, "lockFor": "10m", "triggers": "on"}
+    fields: dict[str, Any] = {"recurrence": EVERY_SECOND, "jitter_ms": 0, "as_json": True} | more
+    return Foreground(server=Server(url), key="jobs", claim=claim, say=said.append, **fields)
+
+
+async def test_it_claims_again_at_each_tick_and_says_so(api: Api, datastore: Datastore) -> None:
+    for name in ("a", "b"):
+        await datastore.create("jobs", name, metadata={"status": "not_started"})
+    said: list[str] = []
+    task = asyncio.create_task(foreground(f"http://127.0.0.1:{api.port}", said).run())
+    try:
+        await wait_until(lambda: len(said) == 2 or task.done())
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert [json.loads(line)["sortFields"] for line in said] == [["a"], ["b"]]
+
+
+async def test_where_no_server_answers_it_says_so_and_goes_on() -> None:
+    said: list[str] = []
+    task = asyncio.create_task(foreground("http://127.0.0.1:1", said).run())
+    try:
+        await wait_until(lambda: said or task.done())
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert "no Hookline server answers" in json.loads(said[0])["error"]
+
+
+async def test_what_the_server_refuses_ends_it(api: Api) -> None:
+    rule = foreground(f"http://127.0.0.1:{api.port}", [])
+    rule.claim["lockFor"] = 0
+    with pytest.raises(HooklineError, match="duration above 0"):
+        await rule.run()
+
+
+async def test_for_people_a_run_is_a_sentence(api: Api, datastore: Datastore) -> None:
+    await datastore.pause("jobs")
+    said: list[str] = []
+    task = asyncio.create_task(foreground(f"http://127.0.0.1:{api.port}", said, jitter_ms=200, as_json=False).run())
+    try:
+        await wait_until(lambda: said or task.done())
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert said[0].endswith("claimed 0 of jobs, which is paused")
