@@ -90,10 +90,11 @@ def item_line(key: str, sort_field: str, fields: Fields, *, api_keys: bool) -> b
     """
     metadata = codec.decode_metadata({name: fields[name] for name in sorted(fields)})
     shown: dict[str, Any] = {"key": key, "sortField": sort_field, "version": metadata.pop("version")}
-    shown |= {name: format_time(int(fields[stored])) for name, stored in _TIMES.items() if stored in fields}
-    shown |= {"content": codec.unpack(fields["c"]), "metadata": metadata}
-    if "t" in fields:
-        shown["triggerUrls"] = _show_triggers(fields["t"], api_keys)
+    times = {name: fields.get(stored.encode()) for name, stored in _TIMES.items()}
+    shown |= {name: format_time(int(stored)) for name, stored in times.items() if stored is not None}
+    shown |= {"content": codec.unpack(fields[b"c"]), "metadata": metadata}
+    if b"t" in fields:
+        shown["triggerUrls"] = _show_triggers(fields[b"t"], api_keys)
     return line(shown)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from hookline import codec, trace
 from hookline.codec import Fields
@@ -17,8 +18,7 @@ _ADDED = frozenset({b"v", b"ca", b"ua", b"at"})
 """What the store adds to a new item of which it was sent all else."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One operation for one partition. ``request`` is what the script gets, but for what depends on the key's settings.
 
     ``where`` are the filters of a claim, which indexes may answer. ``generated``: nobody chose the sortField.
@@ -28,9 +28,12 @@ class Call:
     partition: int
     key: str
     sort_field: str
-    request: dict[str, Any] = field(repr=False)
+    request: dict[str, Any]
     where: Where | None = None
     generated: bool = False
+
+    def __repr__(self) -> str:
+        return f"Call({self.script}, partition={self.partition}, key={self.key!r}, sort_field={self.sort_field!r})"
 
     @property
     def gives(self) -> int:
@@ -61,12 +64,11 @@ class Call:
         if not shown:
             return Outcome(word, self.key, sort_field, **told)
         if verb is not None and word == "ok":
-            return Outcome(word, self.key, sort_field, **_decode_state(codec.decode_fields(shown)), **told)
+            return Outcome(word, self.key, sort_field, **_decode_state(shown), **told)
         if word == "ok" and "new" in self.request and _ADDED.issuperset(shown):
             item = codec.decode_new(self.key, sort_field, self.request["new"], shown)
         else:
-            fields = self._sent() if word == "ok" else {}
-            codec.decode_onto(fields, shown)
+            fields = codec.decode_fields(shown, self._sent() if word == "ok" else None)
             item = codec.decode_item(self.key, sort_field, fields)
         version = int(extra.get(b"version", item.version))
         return Outcome(
@@ -84,7 +86,7 @@ class Call:
         """The fields that were sent, as the store would give them back."""
         new = self.request.get("new", ())
         sent = self.request.get("set") or dict(zip(new[::2], new[1::2], strict=True))
-        return {name: value.encode() if type(value) is str else value for name, value in sent.items()}
+        return {name.encode(): value.encode() if type(value) is str else value for name, value in sent.items()}
 
     def _decode_claim(self, extra: Mapping[bytes, Any]) -> Claimed:
         items = [
@@ -109,10 +111,23 @@ class Call:
         )
 
 
-def _decode_state(fields: Fields) -> dict[str, Any]:
-    locked_until = fields.get("lu")
+def in_waves(calls: Sequence[Call]) -> Iterator[list[int]]:
+    """The places of calls that may run at the same time: within a wave, calls on one item are of one script."""
+    wave: list[int] = []
+    scripts: dict[tuple[str, str], str] = {}
+    for place, call in enumerate(calls):
+        name = (call.key, call.sort_field)
+        if scripts.setdefault(name, call.script) != call.script:
+            yield wave
+            wave, scripts = [], {name: call.script}
+        wave.append(place)
+    yield wave
+
+
+def _decode_state(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+    locked_until = fields.get(b"lu")
     return {
-        "version": int(fields["v"]),
-        "status": fields["s"].decode() if "s" in fields else None,
+        "version": int(fields[b"v"]),
+        "status": fields[b"s"].decode() if b"s" in fields else None,
         "locked_until_ms": int(locked_until) if locked_until else None,
     }

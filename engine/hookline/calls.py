@@ -300,19 +300,15 @@ class Calls:
         self._writable(key, sort_field, reserved)
         if triggers not in TRIGGER_MODES:
             raise Invalid.at("/triggers", f"expected one of {', '.join(TRIGGER_MODES)}")
-        request = {
-            "verb": verb,
-            "set": change.values,
-            "unset": change.unset or None,
-            "now": change.stamped or None,
-            "token": check_token(token),
-            "triggers": triggers,
-            **more,
-        }
-        return self._call("settle", key, sort_field, _present(request))
+        request = {"verb": verb, "set": change.values, "token": check_token(token), "triggers": triggers}
+        if change.unset or change.stamped or more:
+            request |= _present({"unset": change.unset or None, "now": change.stamped or None, **more})
+        return self._call("settle", key, sort_field, request)
 
     def _results(self, metadata: object) -> Change:
         change = codec.encode_metadata(metadata)
+        if metadata is None:
+            return change
         owned = [name for name in metadata if name in _SETTLE_OWNS] if isinstance(metadata, Mapping) else []
         if owned:
             raise Invalid(*(Flaw(f"/metadata/{name}", "set by the engine when a claim ends") for name in owned))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -49,31 +49,30 @@ LIMITS = {
 WORD_MAX = 128
 TEXT_MAX = 8192
 
-Fields = dict[str, bytes]
+Fields = dict[bytes, bytes]
+"""A hash as the store gives it: names and values are bytes."""
 
 
-@dataclass(slots=True)
-class Change:
+class Change(msgspec.Struct):
     """What a write sets (``values``), removes (``unset``) and stamps with the store's clock (``stamped``)."""
 
-    values: dict[str, bytes | str] = field(default_factory=dict)
-    unset: list[str] = field(default_factory=list)
-    stamped: list[str] = field(default_factory=list)
+    values: dict[str, bytes | str] = {}
+    unset: list[str] = []
+    stamped: list[str] = []
     version: int | None = None
 
 
 def pack(value: object) -> bytes:
     """A JSON value -> the msgpack that the hash keeps."""
-    return msgspec.msgpack.encode(value)
+    return _encode(value)
 
 
-def unpack(packed: bytes) -> Any:
-    """The msgpack of one field -> its value."""
-    return msgspec.msgpack.decode(packed)
+_encode = msgspec.msgpack.Encoder().encode
+unpack = msgspec.msgpack.Decoder().decode
+"""The msgpack of one field -> its value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(msgspec.Struct, frozen=True):
     """Content that was encoded ahead, to be given in its place: what is large takes longer than a loop has time."""
 
     content: bytes
@@ -116,28 +115,31 @@ def encode_metadata(metadata: object, pointer: str = "/metadata") -> Change:
 
 
 def _encode_field(change: Change, name: object, value: object) -> None:
+    stored, kind = _stored(name)
+    if kind == "version":
+        if type(value) is not int or not 1 <= value < 2**53:
+            raise Invalid.at("", "expected the current version as a whole number from 1")
+        change.version = value
+    elif value is None:
+        change.unset.append(stored)
+    elif kind:
+        change.values[stored] = encode_native(str(name), kind, value, "")
+    elif value == CURRENT_TIMESTAMP:
+        change.stamped.append(stored)
+    else:
+        if not (type(value) is str and value.isascii()):
+            check_value(value, "")
+        change.values[stored] = _encode(value)
+
+
+@lru_cache(maxsize=4096)
+def _stored(name: object) -> tuple[str, str]:
+    """The name of a metadata field -> the hash field that holds it, and its kind; ``""`` is any JSON value."""
     if not isinstance(name, str) or not name or "\0" in name or len(name) > WORD_MAX:
         raise Invalid.at("", f"expected field names of 1 to {WORD_MAX} characters")
     if not name.isascii():
         check_value(name, "")
-    if name == "version":
-        if type(value) is not int or not 1 <= value < 2**53:
-            raise Invalid.at("", "expected the current version as a whole number from 1")
-        change.version = value
-    elif name in NATIVE:
-        stored, kind = NATIVE[name]
-        if value is None:
-            change.unset.append(stored)
-        else:
-            change.values[stored] = encode_native(name, kind, value, "")
-    elif value is None:
-        change.unset.append(f"m:{name}")
-    elif value == CURRENT_TIMESTAMP:
-        change.stamped.append(f"m:{name}")
-    else:
-        if not (type(value) is str and value.isascii()):
-            check_value(value, "")
-        change.values[f"m:{name}"] = pack(value)
+    return NATIVE.get(name) or (f"m:{name}", "version" if name == "version" else "")
 
 
 def encode_native(name: str, kind: str, value: object, pointer: str) -> str:
@@ -156,7 +158,8 @@ def encode_native(name: str, kind: str, value: object, pointer: str) -> str:
     most = WORD_MAX if kind == "word" else TEXT_MAX
     if not isinstance(value, str) or not value or len(value) > most or "\0" in value:
         raise Invalid.at(pointer, f"expected text of 1 to {most} characters")
-    check_value(value, pointer)
+    if not value.isascii():
+        check_value(value, pointer)
     return value
 
 
@@ -286,40 +289,32 @@ def unpack_answer(packed: bytes) -> Any:
     return msgpack.unpackb(packed, raw=True, strict_map_key=False)
 
 
-def decode_fields(pairs: Mapping[bytes, bytes | bool] | list[bytes]) -> Fields:
-    """The fields of an answer, by name or one after the other; ``false`` marks what was sent and did not stay."""
-    fields: Fields = {}
-    decode_onto(fields, pairs)
-    return fields
+def decode_fields(shown: Mapping[bytes, bytes | bool] | list[bytes], sent: Fields | None = None) -> Fields:
+    """The fields of an answer, by name or one after the other, on top of those that were sent.
 
-
-def decode_onto(fields: Fields, pairs: Mapping[bytes, bytes | bool] | list[bytes]) -> None:
-    """The same on top of fields that were sent, of which some may not have stayed."""
-    named = pairs.items() if isinstance(pairs, Mapping) else zip(pairs[::2], pairs[1::2], strict=True)
-    for name, value in named:
-        if type(value) is bytes:
-            fields[name.decode()] = value
-        else:
-            fields.pop(name.decode(), None)
+    Named, ``false`` marks what was sent and did not stay.
+    """
+    if isinstance(shown, list):
+        return {**(sent or {}), **dict(zip(shown[::2], shown[1::2], strict=True))}
+    return {name: value for name, value in {**(sent or {}), **shown}.items() if type(value) is bytes}
 
 
 def decode_item(key: str, sort_field: str, fields: Fields) -> Item:
     """The fields of a hash -> the item."""
-    locked_until = fields.get("lu")
-    token = fields.get("tk")
-    created_at = format_time(int(fields["ca"]))
+    locked_until, token, triggers = fields.get(b"lu"), fields.get(b"tk"), fields.get(b"t")
+    metadata = decode_metadata(fields)
     return Item(
-        key=key,
-        sort_field=sort_field,
-        content=unpack(fields["c"]),
-        metadata=decode_metadata(fields),
-        triggers=decode_triggers(fields.get("t")),
-        version=int(fields["v"]),
-        created_at=created_at,
-        updated_at=created_at if fields["ua"] == fields["ca"] else format_time(int(fields["ua"])),
-        locked_until_ms=int(locked_until) if locked_until else None,
-        token=token.decode() if token else None,
-        sealed_triggers=fields.get("t", b""),
+        key,
+        sort_field,
+        unpack(fields[b"c"]),
+        metadata,
+        decode_triggers(triggers) if triggers else (),
+        metadata["version"],
+        _read_time(fields[b"ca"]),
+        _read_time(fields[b"ua"]),
+        int(locked_until) if locked_until else None,
+        token.decode() if token else None,
+        triggers or b"",
     )
 
 
@@ -328,32 +323,32 @@ def decode_new(key: str, sort_field: str, new: list[Any], added: Mapping[bytes, 
     content: Any = None
     metadata: dict[str, Any] = {}
     for name, stored in zip(new[::2], new[1::2], strict=True):
-        if name[:2] == "m:":
-            metadata[name[2:]] = unpack(stored)
-        elif name == "c":
+        if name == "c":
             content = unpack(stored)
-        else:
+        elif name in NAMES:
             metadata[NAMES[name]] = int(stored) if NAMES[name] in LIMITS else stored
+        else:
+            metadata[name[2:]] = unpack(stored)
     version = metadata["version"] = int(added[b"v"])
-    created_at = format_time(int(added[b"ca"]))
+    created_at = _read_time(added[b"ca"])
     return Item(key, sort_field, content, metadata, (), version, created_at, created_at)
 
 
-def decode_metadata(fields: Mapping[str, bytes | bool]) -> dict[str, Any]:
-    """The metadata that a hash's fields hold, its ``version`` included."""
+def decode_metadata(fields: Mapping[bytes, bytes | bool]) -> dict[str, Any]:
+    """The metadata that a hash's fields hold, its ``version`` included; null where the field is ``false``."""
     metadata: dict[str, Any] = {}
     for name, stored in fields.items():
-        if name[:2] == "m:":
-            metadata[name[2:]] = unpack(stored) if type(stored) is bytes else None
-        elif name in _READERS:
+        if name in _READERS:
             shown, read = _READERS[name]
             metadata[shown] = read(stored) if type(stored) is bytes else None
-        elif name == "v" and type(stored) is bytes:
-            metadata["version"] = int(stored)
+        elif name[:2] == b"m:":
+            metadata[name[2:].decode()] = unpack(stored) if type(stored) is bytes else None
     return metadata
 
 
+@lru_cache(maxsize=4096)
 def _read_time(stored: bytes) -> str:
+    """Items of one call, and the times of one item, share most of them."""
     return format_time(int(stored))
 
 
@@ -364,7 +359,7 @@ _KINDS: dict[str, Callable[[bytes], str | int]] = {
     "word": bytes.decode,
     "text": bytes.decode,
 }
-_READERS = {stored: (name, _KINDS[kind]) for name, (stored, kind) in NATIVE.items()}
+_READERS = {stored.encode(): (name, _KINDS[kind]) for name, (stored, kind) in NATIVE.items()} | {b"v": ("version", int)}
 """Hash field -> the metadata field that it is, and how it reads outside."""
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
+from msgspec import structs
+
 from hookline import codec, keys, registry
 from hookline.batcher import Batcher
-from hookline.call import Call
+from hookline.call import Call, in_waves
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
 from hookline.claims import Claims
 from hookline.errors import (
@@ -116,7 +117,7 @@ class Datastore(Repeating):
         if self.marks:
             await self._begin_if(several=len(calls) > 1)
             calls = [self.marks.mark(call, ahead) for ahead, call in enumerate(calls)]
-        waves = list(_waves(calls))
+        waves = list(in_waves(calls))
         # A client that goes away must not leave an item between two of its operations.
         outcomes = await (
             self._attempt(calls) if len(waves) == 1 else self._batcher.whole(self._in_order(calls, waves))
@@ -255,7 +256,7 @@ class Datastore(Repeating):
         unbound = self.marks.partition() if self.marks else self.claims.partition(key)
         partition = calls[0].partition if calls else unbound
         first = self.calls.claim(key, limit=min(_check_limit(limit), GIVEN_MAX), partition=partition, **options)
-        following = replace(first, script="settle")
+        following = structs.replace(first, script="settle")
         if self.marks:
             await self._begin_if(several=len(calls) > 0)
             following = self.marks.mark(following, len(calls), always=len(calls) > 0)
@@ -270,7 +271,7 @@ class Datastore(Repeating):
         left = limit - len(claimed.items) - claimed.gone
         if left > 0 and goes_on and (not claimed.failure or isinstance(claimed.failure, Refused)):
             rest = await self.claims.take(key, left, options, self.marks, given=True)
-            claimed = replace(rest, items=claimed.items + rest.items, failure=claimed.failure or rest.failure)
+            claimed = structs.replace(rest, items=claimed.items + rest.items, failure=claimed.failure or rest.failure)
         if claimed.failure and not claimed.items and all(outcome.failure for outcome in settled):
             raise claimed.failure
         return settled, claimed
@@ -447,19 +448,6 @@ class Datastore(Repeating):
         if word != b"ok":
             raise Corrupt
         return dict(fields)  # an empty table comes as a list
-
-
-def _waves(calls: Sequence[Call]) -> Iterator[list[int]]:
-    """The places of calls that may run at the same time: within a wave, calls on one item are of one script."""
-    wave: list[int] = []
-    scripts: dict[tuple[str, str], str] = {}
-    for place, call in enumerate(calls):
-        name = (call.key, call.sort_field)
-        if scripts.setdefault(name, call.script) != call.script:
-            yield wave
-            wave, scripts = [], {name: call.script}
-        wave.append(place)
-    yield wave
 
 
 def _check_limit(limit: int) -> int:

@@ -6,8 +6,11 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from typing import Any
+
+import msgspec
 
 from hookline.clock import format_duration
 from hookline.errors import Flaw, Invalid, below
@@ -89,8 +92,10 @@ class TriggerChange:
     options: Options = PLAIN
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+_NOT_SHOWN = ("token", "sealed_triggers")
+
+
+class Item(msgspec.Struct, frozen=True, eq=False):
     """One item as it stood at one moment.
 
     ``token`` is set only on what a claiming call returned; ``created_at`` and ``updated_at`` are RFC 3339.
@@ -106,8 +111,20 @@ class Item:
     created_at: str
     updated_at: str
     locked_until_ms: int | None = None
-    token: str | None = field(default=None, repr=False)
-    sealed_triggers: bytes = field(default=b"", repr=False, compare=False)
+    token: str | None = None
+    sealed_triggers: bytes = b""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Item) and self._shown() == other._shown() and self.token == other.token
+
+    def __repr__(self) -> str:
+        return f"Item({', '.join(f'{name}={value!r}' for name, value in self._shown().items())})"
+
+    def _shown(self) -> dict[str, Any]:
+        """All but what is secret, or is sealed anew by every write."""
+        return {
+            name: getattr(self, name) for name in self.__struct_fields__ if name not in ("token", "sealed_triggers")
+        }
 
     @property
     def status(self) -> str | None:
@@ -153,9 +170,15 @@ def check_key(key: object, pointer: str = "/key") -> str:
     Raises:
         Invalid: it is not.
     """
-    if isinstance(key, str) and _KEY.fullmatch(key):
+    if isinstance(key, str) and _is_key(key):
         return key
     raise Invalid.at(pointer, "expected 1 to 128 characters of A-Z a-z 0-9 . _ -")
+
+
+@lru_cache(maxsize=1024)
+def _is_key(key: str) -> bool:
+    """A process works with few keys, and sees each of them with every operation."""
+    return _KEY.fullmatch(key) is not None
 
 
 def check_sort_field(sort_field: object, pointer: str = "/sortField") -> str:
@@ -165,6 +188,8 @@ def check_sort_field(sort_field: object, pointer: str = "/sortField") -> str:
         Invalid: it is not.
     """
     if isinstance(sort_field, str) and sort_field and "\0" not in sort_field:
+        if sort_field.isascii() and len(sort_field) <= SORT_FIELD_MAX:
+            return sort_field
         try:
             if len(sort_field.encode()) <= SORT_FIELD_MAX:
                 return sort_field

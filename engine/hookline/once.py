@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from hookline import codec
 from hookline.call import Call
@@ -67,7 +69,9 @@ class Once:
             "whole": self.recalled,
             "always": always,
         }
-        return replace(call, request={**call.request, "once": {name: value for name, value in mark.items() if value}})
+        return msgspec.structs.replace(
+            call, request={**call.request, "once": {name: value for name, value in mark.items() if value}}
+        )
 
     def count(self, outcome: Outcome | Claimed, *, always: bool = False) -> None:
         """Note what became of the next operation. If it had no effect, its id is that of the one that follows."""

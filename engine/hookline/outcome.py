@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from hookline.errors import REFUSALS, HooklineError
 from hookline.item import Item
 
@@ -13,8 +15,7 @@ WARNINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What became of one operation.
 
     ``word`` is ``ok`` or the code of an error. ``item`` is the item after it (or, refused, as it stands); settling
@@ -53,8 +54,7 @@ class Changed:
     passed_over: int
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(msgspec.Struct, frozen=True):
     """What a claim took. ``next_ms`` is when there may be more: the earliest due time or lock expiry.
 
     ``more`` says that one call's work did not reach to the end; then ``after`` is where it ended, having examined so

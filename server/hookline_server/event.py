@@ -176,7 +176,7 @@ def _options(more: list[Any]) -> Options:
 
 def _payload(entry: dict[str, bytes], key: str, sort_field: str) -> dict[str, Any]:
     after = codec.decode_fields(codec.unpack_answer(entry["after"]))
-    before = {name.decode(): old for name, old in codec.unpack_answer(entry["before"]).items()}
+    before = codec.unpack_answer(entry["before"])
     now = {name: after.get(name, False) for name in before}
     return {
         "event": entry["event"].decode(),
@@ -184,31 +184,31 @@ def _payload(entry: dict[str, bytes], key: str, sort_field: str) -> dict[str, An
         "newDataset": {
             "key": key,
             "sortField": sort_field,
-            "content": codec.unpack(after["c"]),
+            "content": codec.unpack(after[b"c"]),
             "metadata": codec.decode_metadata(_sorted(after)),
         },
         "previous": _part(before),
-        "version": int(after["v"]),
+        "version": int(after[b"v"]),
         "occurredAt": format_time(int(entry["at"])),
     }
 
 
-def _part(fields: dict[str, bytes | bool]) -> dict[str, Any]:
+def _part(fields: dict[bytes, bytes | bool]) -> dict[str, Any]:
     """Changed fields as an item's parts: metadata, content, triggerUrls; what is absent reads null."""
     part: dict[str, Any] = {}
     metadata = codec.decode_metadata(_sorted(fields))
     if metadata:
         part["metadata"] = metadata
-    if "c" in fields:
-        content = fields["c"]
+    if b"c" in fields:
+        content = fields[b"c"]
         part["content"] = codec.unpack(content) if isinstance(content, bytes) else None
-    if "t" in fields:
-        triggers = fields["t"]
+    if b"t" in fields:
+        triggers = fields[b"t"]
         part["triggerUrls"] = [
             trigger.to_dict() for trigger in codec.decode_triggers(triggers if isinstance(triggers, bytes) else None)
         ]
     return part
 
 
-def _sorted(fields: Fields | dict[str, bytes | bool]) -> dict[str, bytes | bool]:
+def _sorted(fields: Fields | dict[bytes, bytes | bool]) -> dict[bytes, bytes | bool]:
     return {name: fields[name] for name in sorted(fields)}

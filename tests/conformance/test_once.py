@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
+from msgspec import structs
 
 from hookline import Datastore, Outcome
 from hookline.errors import Exists, IdempotencyKeyReused, Invalid, NotFound, PreconditionFailed
@@ -76,7 +76,7 @@ def first(answer: Any) -> Any:
     """An answer as if it were the first."""
     if isinstance(answer, list | tuple):
         return [first(each) for each in answer]
-    return replace(answer, replayed=False)
+    return structs.replace(answer, replayed=False)
 
 
 def are_replays(answer: Any) -> bool:
@@ -105,7 +105,7 @@ async def test_the_second_time_is_as_the_first(
     after = await facts(raw)
     again = await VERBS[verb](other, token)
     if verb == "run":
-        answer[4] = replace(answer[4], item=None, version=None, status=None)
+        answer[4] = structs.replace(answer[4], item=None, version=None, status=None)
     assert first(again) == first(answer)
     assert are_replays(again)
     assert not are_replays(answer)

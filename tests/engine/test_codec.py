@@ -30,7 +30,7 @@ def test_content_comes_back(content: object) -> None:
 @given(st.dictionaries(FIELD_NAMES, JSON, max_size=4))
 def test_metadata_comes_back(metadata: dict[str, Any]) -> None:
     change = codec.encode_metadata(metadata)
-    stored = {name: value for name, value in change.values.items() if isinstance(value, bytes)}
+    stored = {name.encode(): value for name, value in change.values.items() if isinstance(value, bytes)}
     assert len(stored) == len(change.values)
     assert same(codec.decode_metadata(stored), {n: v for n, v in metadata.items() if v is not None})
     assert change.unset == [f"m:{name}" for name, value in metadata.items() if value is None]
@@ -55,7 +55,7 @@ def test_metadata_comes_back(metadata: dict[str, Any]) -> None:
 def test_native_fields(name: str, value: object, stored: str, reads: object) -> None:
     field = codec.NATIVE[name][0]
     assert codec.encode_metadata({name: value}).values == {field: stored}
-    assert codec.decode_metadata({field: stored.encode()}) == {name: reads}
+    assert codec.decode_metadata({field.encode(): stored.encode()}) == {name: reads}
     assert codec.encode_metadata({name: None}).unset == [field]
 
 

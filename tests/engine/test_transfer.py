@@ -362,11 +362,11 @@ async def test_an_item_that_the_store_can_not_take_is_named(filled: Datastore, r
 @given(content=JSON, metadata=st.dictionaries(FIELD_NAMES, JSON.filter(lambda value: value is not None), max_size=5))
 @limits(max_examples=200, deadline=None)
 def test_any_value_survives(content: Any, metadata: dict[str, Any]) -> None:
-    fields = {"v": b"3", "ca": b"5", "ua": b"7", "c": codec.pack(content)}
-    fields |= {f"m:{name}": codec.pack(value) for name, value in metadata.items()}
+    fields = {b"v": b"3", b"ca": b"5", b"ua": b"7", b"c": codec.pack(content)}
+    fields |= {f"m:{name}".encode(): codec.pack(value) for name, value in metadata.items()}
     read = archive.read_line(archive.item_line("k", "s", fields, api_keys=True), 1, api_keys=True)
     assert isinstance(read, Entry)
-    back = {name: value.encode() if isinstance(value, str) else value for name, value in read.fields.items()}
+    back = {name.encode(): value.encode() if isinstance(value, str) else value for name, value in read.fields.items()}
     assert back == fields
     item: Item = codec.decode_item("k", "s", back)
     assert same(item.content, content)

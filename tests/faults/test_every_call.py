@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import redis.asyncio as aioredis
+from msgspec import structs
 
 from conftest import Clock
 from faults.verbs import VERBS, Bench, Verb, prepare
@@ -162,11 +163,11 @@ def shown(answer: Any) -> Any:
     """An answer, or what is stored, without what no two runs have in common."""
     match answer:
         case Item():
-            return replace(answer, token=None)
+            return structs.replace(answer, token=None)
         case Outcome():
-            return replace(answer, item=shown(answer.item))
+            return structs.replace(answer, item=shown(answer.item))
         case Claimed():
-            return replace(answer, items=shown(answer.items))
+            return structs.replace(answer, items=shown(answer.items))
         case tuple() | list():
             return [shown(each) for each in answer]
         case bytes():

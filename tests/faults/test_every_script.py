@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 import redis.asyncio as aioredis
+from msgspec import structs
 
 from conftest import NOW_MS, Clock, wait_until
 from faults.verbs import CALLING
@@ -196,8 +197,10 @@ def calls_of(datastore: Datastore, tokens: dict[tuple[str, str], str]) -> dict[s
     claim: dict[str, Any] = {"worker_id": "v", "limit": 9, "triggers": "on"}
     return {
         "create": creates,
-        "create_drain": [replace(call, script="create_drain") for call in creates],
-        "restore": [replace(call, script="restore", request=call.request | {"set": RESTORED}) for call in creates],
+        "create_drain": [structs.replace(call, script="create_drain") for call in creates],
+        "restore": [
+            structs.replace(call, script="restore", request=call.request | {"set": RESTORED}) for call in creates
+        ],
         "patch": updates,
         "patch_drain": [
             calls.update(KEY, "plain", metadata=started),

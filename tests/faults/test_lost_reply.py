@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 import redis.asyncio as aioredis
+from msgspec import structs
 
 from conftest import NOW_MS, Clock, wait_until
 from hookline import Call, Claimed, Datastore, EmbeddedStore, Item, Outcome, SecretBox, Settings
@@ -91,11 +92,11 @@ def of_key(answer: Outcome | Claimed, key: str) -> Outcome | Claimed:
     """The answer as if it spoke of this key, and without tokens: no two claims have the same."""
 
     def moved(item: Item) -> Item:
-        return replace(item, key=key, token=None)
+        return structs.replace(item, key=key, token=None)
 
     if isinstance(answer, Claimed):
-        return replace(answer, items=[moved(item) for item in answer.items])
-    return replace(answer, key=key, item=answer.item and moved(answer.item))
+        return structs.replace(answer, items=[moved(item) for item in answer.items])
+    return structs.replace(answer, key=key, item=answer.item and moved(answer.item))
 
 
 async def fields(raw: aioredis.Redis, key: str) -> dict[bytes, bytes]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from msgspec import structs
 
 from faults.test_every_call import Stage, facts, shown, staging, told
 from faults.verbs import CLAIMS, CREATES, SETTLES, UPDATES, Bench, Verb
@@ -46,7 +47,7 @@ def told_again(answer: Any) -> Any:
     """What a repeat has in common with the first time: of a deleted item nothing is kept."""
     match answer:
         case Claimed():
-            return replace(answer, replayed=False)
+            return structs.replace(answer, replayed=False)
         case Outcome(item=None):
             return answer.word, answer.key, answer.sort_field
         case Outcome():

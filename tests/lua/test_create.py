@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
+from msgspec import structs
 
 from conftest import NOW_MS
 from hookline import Datastore
@@ -90,7 +90,7 @@ async def test_raw_keys(
     assert outcome.word == "ok"
     assert outcome.item is not None
     assert outcome.item.token == token
-    assert replace(outcome.item, token=None) == await datastore.get(KEY, "a")
+    assert structs.replace(outcome.item, token=None) == await datastore.get(KEY, "a")
 
 
 async def test_content_and_triggers(scripts: Scripts) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from hookline.call import Call
 from hookline.codec import unpack_answer
@@ -94,7 +94,7 @@ async def test_a_lost_answer_is_the_same(scripts: Scripts, verb: str) -> None:
     assert await snapshot(scripts.raw) == before
     assert (first.replayed, again.replayed) == (False, True)
     if verb != "delete":
-        assert replace(again, replayed=False) == first
+        assert structs.replace(again, replayed=False) == first
 
 
 async def test_the_same_id_twice_in_one_call(scripts: Scripts) -> None:

@@ -7,10 +7,10 @@ import inspect
 import re
 import socket
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from conftest import wait_until
 from hookline import Changed, Client, Datastore, SyncClient
@@ -154,7 +154,7 @@ async def test_an_exchange_is_one_of_the_datastore(client: Client, datastore: Da
         [calls.complete("jobs", first.sort_field, first.token or "")], "jobs", worker_id="w", limit=2, lock_for="1m"
     )
     assert [(outcome.word, outcome.version) for outcome in settled] == [("ok", 3)]
-    assert [replace(item, token=None) for item in claimed.items] == await datastore.get_many(
+    assert [structs.replace(item, token=None) for item in claimed.items] == await datastore.get_many(
         [("jobs", "0001"), ("jobs", "0002")]
     )
     (extended,) = await client.settle([calls.extend("jobs", "0001", claimed.items[0].token or "", lock_for="1h")])
