@@ -296,7 +296,7 @@ async def test_with_a_bound_of_one_each_partition_has_its_turn(datastore: Datast
         await create_jobs(spread, 60)
         taken: set[int] = set()
         for _ in range(3):
-            (item,) = (await rule.claim(spread, "push")).items
+            (item,) = (await claim(spread, "push", rule)).items
             taken.add(spread.calls.partition("jobs", item.sort_field))
             await update(spread, item)
     assert taken == {0, 1, 2}
