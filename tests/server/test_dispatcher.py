@@ -287,3 +287,16 @@ async def test_who_runs_it_is_not_shown(datastore: Datastore) -> None:
     item = await datastore.get(ORCHESTRATIONS, "push")
     assert item.metadata["ran_by"] == rules.server
     assert rules.server not in str(rules.describe(item))
+
+
+async def test_with_a_bound_of_one_each_partition_has_its_turn(datastore: Datastore, store: EmbeddedStore) -> None:
+    await datastore.connection.command("FLUSHALL")
+    rule = replace_rule(limit=1, max_in_flight=1)
+    async with another(datastore, store, partitions=3) as spread:
+        await create_jobs(spread, 60)
+        taken: set[int] = set()
+        for _ in range(3):
+            (item,) = (await claim(spread, "push", rule)).items
+            taken.add(spread.calls.partition("jobs", item.sort_field))
+            await update(spread, item)
+    assert taken == {0, 1, 2}
