@@ -88,7 +88,7 @@ class Edge:
         traffic.in_flight[0] += 1
         try:
             if REFUSAL in scope:
-                raise scope[REFUSAL]
+                raise scope.pop(REFUSAL)
             accept = fields.get(b"accept")
             if accept and accept not in _ANY_KIND:
                 _choose(scope, accept)
@@ -106,7 +106,10 @@ class Edge:
             if status:
                 raise
             problem.members["instance"] = f"urn:hookline:request:{quote(request_id, safe='')}"
-            await problem.response()(scope, receive, send_more)
+            response = problem.response()
+            # It has this frame in its traceback: what is left of a request must not wait for the garbage collector.
+            del problem
+            await response(scope, receive, send_more)
         finally:
             if HELD in scope:
                 self._bodies.release(scope)

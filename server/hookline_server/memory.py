@@ -10,16 +10,18 @@ from hookline_server.usage import resident
 LOOK = 10.0
 """Seconds between looks."""
 WORTH = 64 * 1024**2
-"""Bytes by which the process must have grown: giving back keeps all others from allocating for some milliseconds."""
+"""Bytes beyond the least that the process ever had: below, giving back is not worth what it keeps others waiting."""
 
 
 async def give_back(look: float = LOOK) -> None:
-    """Give free memory back whenever the process has grown, until cancelled; does nothing without the GNU C library."""
+    """Give free memory back while the process has much, until cancelled; does nothing without the GNU C library.
+
+    How much of it is free cannot be told from outside. Where little is, it takes a millisecond to find out.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     least = resident()
     while True:
         await asyncio.sleep(look)
         if trim and resident() - least > WORTH:
             await asyncio.to_thread(trim, 0)
-            least = resident()
         least = min(least, resident())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
+import types
 import zlib
 from dataclasses import replace
 
@@ -13,8 +15,11 @@ import pytest
 from api import Api
 from conftest import wait_until
 from hookline import Settings
+from hookline_server.cycle import Cycle
 from hookline_server.memory import give_back
+from hookline_server.problem import Problem
 from hookline_server.usage import resident
+from hookline_server.wire import Wire
 from rawhttp import Line, dialled, request
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -58,6 +63,38 @@ async def test_bodies_are_in_memory_up_to_a_bound(api: Api, way: str) -> None:
     large = {"key": "jobs", "content": "x" * SENT}
     assert (await api("POST", "/v1/items", large)).status == 201
     assert api.app.state.bodies.held == 0
+
+
+LEFT = {
+    "answered": request("GET", "/livez", close=True),
+    "not there": request("GET", "/v1/items/jobs/none", close=True),
+    "not JSON": request("POST", "/v1/items", close=True, Content_Type="application/json", Content_Length=str(SENT))
+    + b"[" * SENT,
+    "too large a head": request("GET", "/livez", X="y" * 60_000),
+    "no host": b"GET /livez HTTP/1.1\r\n\r\n",
+    "half a body": JSON + b" " * SENT,
+}
+
+
+@pytest.mark.parametrize("sent", LEFT.values(), ids=LEFT)
+async def test_nothing_of_a_request_waits_for_the_garbage_collector(api: Api, sent: bytes) -> None:
+    def left() -> int:
+        """Frames are those that an exception holds, with the body in them."""
+        kinds = (Wire, Cycle, Problem, types.FrameType)
+        return sum(isinstance(each, kinds) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = left()
+        for _ in range(20):
+            async with dialled(api.port) as line:
+                await line.send(sent)
+                if not sent.startswith(JSON):
+                    await line.rest()
+        await wait_until(lambda: left() <= before + 10)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs the GNU C library")
