@@ -142,5 +142,12 @@ class Links:
 
     async def _make(self) -> Link:
         connection = self._maker.make_connection()  # type: ignore[no-untyped-call]
+        task = asyncio.current_task()
+        cancelling = task.cancelling() if task else 0
         await connection.connect()
-        return Link(connection, self._timeout)
+        link = Link(connection, self._timeout)
+        if task and task.cancelling() > cancelling:
+            # redis-py sends by wait_for; up to Python 3.11 that forgets it was cancelled if it ends just then.
+            link.close()
+            raise asyncio.CancelledError
+        return link
