@@ -23,8 +23,8 @@ LUA = sorted((ROOT / "lua").rglob("*.lua"))
 LAYERS = [
     *("errors", "nodes", "outcome", "call", "calls", "once", "connection", "keyring"),
     *("wake", "line", "claims", "batcher", "query", "stats", "doctor"),
-    *("tally", "registry", "reader", "datastore", "limited", "bulk", "transfer"),
-    *("operations", "answers", "flow", "transport", "client", "syncclient"),
+    *("tally", "registry", "reader", "rule", "datastore", "limited", "bulk", "transfer"),
+    *("operations", "answers", "flow", "ruleflow", "transport", "client", "syncclient"),
     *("job", "runner", "holding", "worker"),
 ]
 """Inside the engine each imports only what stands before it (and values, which import none of these)."""

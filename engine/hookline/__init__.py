@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from hookline.outcome import Claimed as Claimed
     from hookline.outcome import Outcome as Outcome
     from hookline.query import Page as Page
+    from hookline.rule import Orchestration as Orchestration
+    from hookline.rule import Schedule as Schedule
     from hookline.secret import SecretBox as SecretBox
     from hookline.settings import Settings as Settings
     from hookline.syncclient import SyncClient as SyncClient
@@ -40,6 +42,7 @@ _NAMES = {
     "job": ("Cancel", "Job", "Release", "Retry"),
     "outcome": ("Changed", "Claimed", "Outcome"),
     "query": ("Page",),
+    "rule": ("Orchestration", "Schedule"),
     "secret": ("SecretBox",),
     "settings": ("Settings",),
     "syncclient": ("SyncClient",),

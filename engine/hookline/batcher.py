@@ -110,3 +110,9 @@ def _next_batch(waiting: deque[_Waiting]) -> list[_Waiting]:
             break
         batch.append(waiting.popleft())
     return batch
+
+
+def drop(answer: asyncio.Future[list[Any]]) -> None:
+    """Nobody waits for an answer any more, also where it is an error."""
+    if not answer.cancel() and not answer.cancelled():
+        answer.exception()

@@ -39,37 +39,43 @@ def check_max_in_flight(bound: object) -> int:
 
 @dataclass(slots=True)
 class Bound:
-    """What one claim may take of each partition, so that its worker holds no more than ``most`` items of the key."""
+    """What one claim may take of each partition, so that its worker holds no more than ``most`` items of the key.
+
+    ``number`` is of the highest ballot that is known; too low a one costs another round of counting.
+    """
 
     calls: Calls
     key: str
     worker_id: str
     most: int
+    number: int = 0
     ballot: str | None = None
+    _barred: bool = False
     _held: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _next_ms: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_max_in_flight(self.most)
 
-    async def count(self, ask: Ask) -> bool:
-        """Ask every partition how many are held -> whether that holds: nobody counted at the same time.
+    async def count(self, ask: Ask) -> None:
+        """Ask every partition how many are held. Where others count again and again, nothing may be taken.
 
         Raises:
             HooklineError
         """
-        partitions, number = self.calls.partitions, 0
+        partitions = self.calls.partitions
         for _ in range(_TRIES if partitions > 1 else 0):
             # No two claims have the same; the later one has the higher.
-            self.ballot = f"{number + 1:016d}.{secrets.token_hex(8)}"
+            self.number += 1
+            self.ballot = f"{self.number:016d}.{secrets.token_hex(8)}"
             told = await asyncio.gather(*(ask(self._call(partition)) for partition in range(partitions)))
             for partition, claimed in enumerate(told):
                 self.note(partition, claimed)
             barred = [claimed.barred for claimed in told if claimed.barred]
+            self._barred = bool(barred)
             if not barred:
-                return True
-            number = max(int(ballot.partition(".")[0]) for ballot in barred)
-        return partitions == 1
+                return
+            self.number = max(int(ballot.partition(".")[0]) for ballot in barred)
 
     def _call(self, partition: int) -> Call:
         """A claim that takes nothing."""
@@ -90,6 +96,11 @@ class Bound:
         self._next_ms.pop(partition, None)
         if claimed.next_ms is not None:
             self._next_ms[partition] = claimed.next_ms
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more may be taken, as far as was told."""
+        return self._barred or sum(map(len, self._held.values())) >= self.most
 
     @property
     def held(self) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ class Claims:
         self._wakes = wakes
         self._perform = perform
         self._rotation: dict[str, int] = {}
+        self._ballots = 0
 
     def partition(self, key: str) -> int:
         """The partition that the next claim begins with."""
@@ -94,9 +95,7 @@ class Claims:
         """
         options = dict(options)
         most_held = options.pop("max_in_flight", None)
-        bound = Bound(self._calls, key, options["worker_id"], most_held) if most_held is not None else None
-        if bound and not await bound.count(self._ask):
-            return Claimed([], bound.next_ms, held=bound.held)
+        bound = await self._bound(key, options["worker_id"], most_held) if most_held is not None else None
         items: list[Item] = []
         next_ms: int | None = None
         failure: HooklineError | None = None
@@ -106,7 +105,7 @@ class Claims:
         visits, gone, replayed = self._calls.partitions if everywhere else 1, 0, False
         expired = buried = lost = 0
         paused = False
-        while len(items) + gone < limit and tried < visits:
+        while len(items) + gone < limit and tried < visits and not (bound and bound.full):
             most = min(limit - len(items) - gone, GIVEN_MAX)
             share: dict[str, Any] = bound.limits(partition) if bound else {}
             call = self._calls.claim(key, limit=most, partition=partition, after=after, **share, **options)
@@ -133,7 +132,8 @@ class Claims:
             if len(claimed.items) + claimed.gone < most and not (claimed.more and fruitless < FRUITLESS_MAX):
                 partition, tried, after = (partition + 1) % self._calls.partitions, tried + 1, None
         if not once:
-            self._rotation[key] = partition
+            # One with a bound seldom comes to the end of a partition, and must not leave the others waiting.
+            self._rotation[key] = (partition + (bound is not None)) % self._calls.partitions
         if failure and not (items or given):
             raise failure
         return Claimed(
@@ -148,6 +148,12 @@ class Claims:
             held=bound.held if bound else (),
             paused=paused,
         )
+
+    async def _bound(self, key: str, worker_id: str, most: int) -> Bound:
+        bound = Bound(self._calls, key, worker_id, most, self._ballots)
+        await bound.count(self._ask)
+        self._ballots = max(self._ballots, bound.number)
+        return bound
 
     async def _ask(self, call: Call) -> Claimed:
         outcome = await self._perform(call)

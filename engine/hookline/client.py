@@ -8,8 +8,9 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from hookline import flow
+from hookline import flow, ruleflow
 from hookline.calls import UNSET
+from hookline.clientrules import ClientRules
 from hookline.errors import HooklineError
 from hookline.flow import Answer, Flow, Request
 from hookline.item import Item
@@ -18,6 +19,7 @@ from hookline.operations import Operation
 from hookline.outcome import Changed, Claimed, Outcome
 from hookline.query import Count, Page
 from hookline.registry import Presence
+from hookline.rule import Orchestration, Schedule
 from hookline.sortfield import new_sort_field
 from hookline.transport import Http, explain, may_try_again, pause, read, write
 from hookline.upkeep import Build
@@ -150,6 +152,18 @@ class Client(Http):
             Invalid, ReservedKey, Unavailable, OutcomeUnknown
         """
         return await self._drive(flow.exchange(calls, key, {"worker_id": worker_id, "limit": limit, **options}))
+
+    # Rules
+
+    @property
+    def orchestrations(self) -> ClientRules[Orchestration, Claimed]:
+        """The stored orchestrations."""
+        return ClientRules(self, ruleflow.ORCHESTRATIONS)
+
+    @property
+    def schedules(self) -> ClientRules[Schedule, Outcome]:
+        """The stored schedules."""
+        return ClientRules(self, ruleflow.SCHEDULES)
 
     # All that match
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from msgspec import structs
 
-from hookline import codec, keys, registry
-from hookline.batcher import Batcher
+from hookline import codec, keys, registry, rulebook
+from hookline.batcher import Batcher, drop
 from hookline.call import Call, in_waves
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
 from hookline.claims import Claims
@@ -30,6 +30,7 @@ from hookline.nodes import Nodes
 from hookline.outcome import Claimed, Outcome
 from hookline.registry import Presence
 from hookline.repeating import Repeating
+from hookline.rule import Orchestration, Schedule
 from hookline.secret import SecretBox
 from hookline.settings import Settings
 from hookline.tally import note
@@ -168,7 +169,7 @@ class Datastore(Repeating):
                         left.append((place, call))
             except BaseException:
                 for answer in answers:
-                    _drop(answer)
+                    drop(answer)
                 raise
         return outcomes
 
@@ -311,6 +312,18 @@ class Datastore(Repeating):
             Unavailable: no answer; what a lost step has done stays, and a repeat goes on behind it.
         """
         return await self.upkeep.sweep()
+
+    # Rules
+
+    @property
+    def orchestrations(self) -> rulebook.Rulebook[Orchestration, Claimed]:
+        """The stored orchestrations."""
+        return rulebook.orchestrations(self)
+
+    @property
+    def schedules(self) -> rulebook.Rulebook[Schedule, Outcome]:
+        """The stored schedules."""
+        return rulebook.schedules(self)
 
     # Workers
 
@@ -460,9 +473,3 @@ def _settled(outcome: Outcome | Claimed) -> Outcome:
     if isinstance(outcome, Claimed):
         raise TypeError("a claim has items, not an outcome")
     return outcome
-
-
-def _drop(answer: asyncio.Future[list[Any]]) -> None:
-    """Nobody waits for an answer any more, also where it is an error."""
-    if not answer.cancel() and not answer.cancelled():
-        answer.exception()

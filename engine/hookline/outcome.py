@@ -46,6 +46,13 @@ class Outcome(msgspec.Struct, frozen=True):
         return self.failure or REFUSALS[self.word](item=self.item)
 
 
+def item_of(outcome: Outcome) -> Item:
+    """The item that an accepted write gives."""
+    if outcome.item is None:
+        raise TypeError(f"{outcome.word}: an accepted write shows its item")
+    return outcome.item
+
+
 @dataclass(frozen=True, slots=True)
 class Changed:
     """What a change of all that match came to. ``passed_over`` were changed by others after they had been found."""

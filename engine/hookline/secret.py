@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -30,6 +31,7 @@ _KEY_ID_BYTES = 4
 _NONCE_BYTES = 12  # the 96 bits that NIST SP 800-38D section 8.2.2 asks of a random nonce
 _TAG_BYTES = 16
 _HASH_BYTES = 32
+_CIPHERS = 256  # kept at hand: items change more than once, and a key's triggers are opened for each of its items
 _HEADER_BYTES = len(_VERSION) + _KEY_ID_BYTES
 
 _HEX = re.compile(r"[0-9A-Fa-f]{64}", re.ASCII)
@@ -60,6 +62,7 @@ class SecretBox:
             raise ValueError(f"expected a key of {KEY_BYTES} bytes, got {len(key)}")
         # HKDF-SHA256 (RFC 5869) without salt. Its first step is the same for all that is derived.
         self._root = hmac.digest(bytes(_HASH_BYTES), key, "sha256")
+        self._cipher = lru_cache(_CIPHERS)(self._make_cipher)
         self._header = _VERSION + self._expand(b"key-id", b"")[:_KEY_ID_BYTES]
 
     def seal(self, plain: str, identity: bytes) -> bytes:
@@ -98,7 +101,7 @@ class SecretBox:
         """
         return self._expand(b"derive", purpose.encode())
 
-    def _cipher(self, identity: bytes) -> AESGCM:
+    def _make_cipher(self, identity: bytes) -> AESGCM:
         return AESGCM(self._expand(b"seal", identity))
 
     def _expand(self, label: bytes, context: bytes) -> bytes:

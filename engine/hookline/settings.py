@@ -119,6 +119,9 @@ class Settings:
         (), "sites whose pages may use the API in a browser, such as https://app.example; * is all of them"
     )
     body_max: int = _setting(1_048_576, "bytes of a request's body, at most", 1, section="Limits")
+    bodies_max: int = _setting(
+        268_435_456, "bytes of bodies that are in memory at once, in all requests together; more are refused", 1
+    )
     head_max: int = _setting(32_768, "bytes of a request's line and headers together, at most", 256)
     target_max: int = _setting(8192, "bytes of a request's path and query, at most", 64)
     headers_max: int = _setting(100, "headers of a request, at most", 1)

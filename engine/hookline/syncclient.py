@@ -8,8 +8,9 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from hookline import flow
+from hookline import flow, ruleflow
 from hookline.calls import UNSET
+from hookline.clientrules import SyncRules
 from hookline.errors import HooklineError
 from hookline.flow import Answer, Flow, Request
 from hookline.item import Item
@@ -18,6 +19,7 @@ from hookline.operations import Operation
 from hookline.outcome import Changed, Claimed, Outcome
 from hookline.query import Count, Page
 from hookline.registry import Presence
+from hookline.rule import Orchestration, Schedule
 from hookline.sortfield import new_sort_field
 from hookline.transport import Http, explain, may_try_again, pause, read, write
 from hookline.upkeep import Build
@@ -132,6 +134,18 @@ class SyncClient(Http):
             Invalid, ReservedKey, Unavailable, OutcomeUnknown
         """
         return self._drive(flow.exchange(calls, key, {"worker_id": worker_id, "limit": limit, **options}))
+
+    # Rules
+
+    @property
+    def orchestrations(self) -> SyncRules[Orchestration, Claimed]:
+        """The stored orchestrations."""
+        return SyncRules(self, ruleflow.ORCHESTRATIONS)
+
+    @property
+    def schedules(self) -> SyncRules[Schedule, Outcome]:
+        """The stored schedules."""
+        return SyncRules(self, ruleflow.SCHEDULES)
 
     # All that match
 

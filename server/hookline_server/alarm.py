@@ -20,6 +20,7 @@ class Alarm(Generic[T]):
         self._ring = ring
         self._due: dict[T, float] = {}  # in the order in which they are due, as all may take as long
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
         """How many things are watched."""
@@ -27,9 +28,10 @@ class Alarm(Generic[T]):
 
     def watch(self, thing: T) -> None:
         """From now on. A thing is watched once at a time."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop or asyncio.get_running_loop()
         self._due[thing] = loop.time() + self._seconds
         if self._timer is None:
+            self._loop = loop
             self._timer = loop.call_later(self._seconds, self._look)
 
     def drop(self, thing: T) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from starlette.routing import Route
 
 from hookline import Datastore
+from hookline_server.bodies import Bodies
 from hookline_server.edge import Edge
 from hookline_server.egress import Egress
 from hookline_server.gate import Gate
@@ -101,7 +102,8 @@ def create_app(
     """
     traffic = Traffic(routes, log_requests)
     app = Application(routes)
-    app.edge = Edge(app.router, traffic, cors_origins)
+    app.state.bodies = Bodies()
+    app.edge = Edge(app.router, traffic, app.state.bodies, cors_origins)
     if traces:
         from hookline_server.traces import Traced
 

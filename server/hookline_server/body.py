@@ -129,7 +129,7 @@ async def read_bytes(request: Request, most: int) -> bytes:
     """The whole body, of at most so many bytes once it is inflated, whatever Content-Length says of it.
 
     Raises:
-        Problem: it is larger, or not compressed as it says.
+        Problem: it is larger, or not compressed as it says; or there are too many others.
     """
     fields = request.scope[FIELDS]
     declared = fields.get(b"content-length", b"")
@@ -152,8 +152,19 @@ async def read_bytes(request: Request, most: int) -> bytes:
         size += len(piece)
         if size > most:
             raise too_large(most)
+        hold(request, size)
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def hold(request: Request, size: int) -> None:
+    """Note that so much of the body is in memory.
+
+    Raises:
+        Problem: with those of all other requests that is too much.
+    """
+    state = request.app.state
+    state.bodies.hold(request.scope, size, state.datastore.settings.bodies_max)
 
 
 def _again(message: Message, receive: Receive) -> Receive:

@@ -8,8 +8,9 @@ import time
 from collections import Counter
 
 from hookline import Claimed, Datastore
+from hookline.rule import Orchestration
 from hookline.wake import pause
-from hookline_server.orchestrations import ORCHESTRATIONS, Orchestration, Orchestrations
+from hookline_server.orchestrations import ORCHESTRATIONS, Orchestrations
 from hookline_server.role import Surviving
 from hookline_server.rules import RETRY
 

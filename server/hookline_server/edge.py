@@ -17,6 +17,7 @@ from hookline import trace
 from hookline.errors import HooklineError
 from hookline_server import logs, negotiate
 from hookline_server.answer import ADDED, FIELDS, MEDIA_TYPE, Answer, Header
+from hookline_server.bodies import HELD, Bodies
 from hookline_server.framing import fields_of
 from hookline_server.limits import REFUSAL
 from hookline_server.problem import Problem, problem_of
@@ -50,9 +51,10 @@ class Edge:
     allowed to those pages, so ``*`` gives them nothing that belongs to the browser's user.
     """
 
-    def __init__(self, app: ASGIApp, traffic: Traffic, cors_origins: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, traffic: Traffic, bodies: Bodies, cors_origins: Collection[str] = ()) -> None:
         self._app = app
         self._traffic = traffic
+        self._bodies = bodies
         self._origins = frozenset(origin.encode() for origin in cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +88,7 @@ class Edge:
         traffic.in_flight[0] += 1
         try:
             if REFUSAL in scope:
-                raise scope[REFUSAL]
+                raise scope.pop(REFUSAL)
             accept = fields.get(b"accept")
             if accept and accept not in _ANY_KIND:
                 _choose(scope, accept)
@@ -104,8 +106,13 @@ class Edge:
             if status:
                 raise
             problem.members["instance"] = f"urn:hookline:request:{quote(request_id, safe='')}"
-            await problem.response()(scope, receive, send_more)
+            response = problem.response()
+            # It has this frame in its traceback: what is left of a request must not wait for the garbage collector.
+            del problem
+            await response(scope, receive, send_more)
         finally:
+            if HELD in scope:
+                self._bodies.release(scope)
             traffic.in_flight[0] -= 1
             traffic.ended(scope, status, perf_counter() - began, fields.get(b"content-length"), sent)
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from yarl import URL
 
 from hookline import codec
 from hookline.clock import format_time
-from hookline.codec import Fields
 from hookline.item import PLAIN, Options
 from hookline.trigger import CLOUDEVENTS
 from hookline_server.endpoint import lane_of
+
+T = TypeVar("T")
 
 
 @lru_cache(maxsize=4096)
@@ -175,8 +176,8 @@ def _options(more: list[Any]) -> Options:
 
 
 def _payload(entry: dict[str, bytes], key: str, sort_field: str) -> dict[str, Any]:
-    after = codec.decode_fields(codec.unpack_answer(entry["after"]))
-    before = codec.unpack_answer(entry["before"])
+    after = _sorted(codec.decode_fields(codec.unpack_answer(entry["after"])))
+    before = _sorted(codec.unpack_answer(entry["before"]))
     now = {name: after.get(name, False) for name in before}
     return {
         "event": entry["event"].decode(),
@@ -185,7 +186,7 @@ def _payload(entry: dict[str, bytes], key: str, sort_field: str) -> dict[str, An
             "key": key,
             "sortField": sort_field,
             "content": codec.unpack(after[b"c"]),
-            "metadata": codec.decode_metadata(_sorted(after)),
+            "metadata": codec.decode_metadata(after),
         },
         "previous": _part(before),
         "version": int(after[b"v"]),
@@ -194,9 +195,9 @@ def _payload(entry: dict[str, bytes], key: str, sort_field: str) -> dict[str, An
 
 
 def _part(fields: dict[bytes, bytes | bool]) -> dict[str, Any]:
-    """Changed fields as an item's parts: metadata, content, triggerUrls; what is absent reads null."""
+    """Changed fields, sorted, as an item's parts: metadata, content, triggerUrls; what is absent reads null."""
     part: dict[str, Any] = {}
-    metadata = codec.decode_metadata(_sorted(fields))
+    metadata = codec.decode_metadata(fields)
     if metadata:
         part["metadata"] = metadata
     if b"c" in fields:
@@ -210,5 +211,5 @@ def _part(fields: dict[bytes, bytes | bool]) -> dict[str, Any]:
     return part
 
 
-def _sorted(fields: Fields | dict[bytes, bytes | bool]) -> dict[bytes, bytes | bool]:
-    return {name: fields[name] for name in sorted(fields)}
+def _sorted(fields: dict[bytes, T]) -> dict[bytes, T]:
+    return dict(sorted(fields.items()))

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from hookline.clock import format_time
 from hookline.errors import Unavailable
+from hookline.recurrence import Recurrence
 from hookline_server import remote
-from hookline_server.recurrence import Recurrence
 from hookline_server.table import harmless
 
 

@@ -33,11 +33,12 @@ async def read(decode: Decode, raw: bytes, caller: str) -> Any:
         Exception: whatever ``decode`` raises.
     """
     check_rest(caller)
-    value, seconds = await asyncio.get_running_loop().run_in_executor(_reader, _timed, decode, raw)
-    if isinstance(value, Exception):
-        _let_rest(caller, seconds)
-        raise value
-    return value
+    seconds: list[float] = []
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_reader, _timed, decode, raw, seconds)
+    except Exception:
+        _let_rest(caller, sum(seconds))
+        raise
 
 
 def check_rest(caller: str) -> None:
@@ -60,11 +61,13 @@ def _let_rest(caller: str, seconds: float) -> None:
     _rests[caller] = until
 
 
-def _timed(decode: Decode, raw: bytes) -> tuple[Any, float]:
-    """The value or what was raised, and the seconds of this thread that it took."""
+def _timed(decode: Decode, raw: bytes, seconds: list[float]) -> Any:
+    """The value; ``seconds`` gets how many of this thread that took.
+
+    What is raised passes through: kept here it would hold this frame, and with it the body, for the garbage collector.
+    """
     began = time.thread_time()
     try:
-        value = decode(raw)
-    except Exception as error:
-        value = error
-    return value, time.thread_time() - began
+        return decode(raw)
+    finally:
+        seconds.append(time.thread_time() - began)

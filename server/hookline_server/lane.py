@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
+from hookline_server.alarm import Alarm
 from hookline_server.breaker import Breaker
 from hookline_server.endpoint import ACTIVE, DELIVERIES, Endpoint, Endpoints, lane_of
 
 FRESH = 1.0
 """Seconds after which what is stored of an endpoint is read again, if it is used."""
+SOON = 0.25
+"""Seconds that an event waits for room in a lane that is likely to have some by then."""
 FORGET = 300.0
 """Seconds after which a lane that nothing happens in is forgotten."""
 
@@ -33,6 +37,10 @@ class Lane:
     known_at: float = 0.0
     used_at: float = 0.0
     freed: asyncio.Event = field(default_factory=asyncio.Event)
+    queue: deque[asyncio.Future[bool]] = field(default_factory=deque)
+    """Events that wait for room, which they are told of in turn."""
+    pace: float = 0.01
+    """Seconds that attempts take, about; a guess at first."""
     _allowance: float = 1.0
     _counted_at: float = 0.0
 
@@ -56,11 +64,22 @@ class Lane:
         endpoint = self.endpoint
         if endpoint.status != ACTIVE or now < endpoint.retry_at:
             return 0
-        width = endpoint.concurrency or self.concurrency
-        room = (width // 2 if direct and self.draining else width) - self.busy
+        room = self._share(direct=direct) - self.busy
         if room > 0 and endpoint.rate is not None:
             room = min(room, self._allowed(now, endpoint.rate))
         return self.breaker.room(now, room) if room > 0 else 0
+
+    def _share(self, *, direct: bool) -> int:
+        """How many attempts may be under way at once where one more of this kind is to begin."""
+        width = self.endpoint.concurrency or self.concurrency
+        return max(1, width // 2) if direct and self.draining else width
+
+    def is_quick(self, now: float) -> bool:
+        """Whether one more that waits in the queue is likely to have room soon."""
+        if not self.busy or self.endpoint.rate or self.breaker.opened:
+            return False
+        is_open = self.endpoint.status == ACTIVE and now >= self.endpoint.retry_at
+        return is_open and (len(self.queue) + 1) * self.pace / self._share(direct=True) < SOON
 
     def begin(self, now: float) -> None:
         """An attempt begins."""
@@ -75,10 +94,23 @@ class Lane:
         self.breaker.probing = False
         self.end()
 
-    def end(self) -> None:
-        """An attempt has ended."""
+    def end(self, took: float | None = None) -> None:
+        """An attempt has ended, after so many seconds."""
         self.busy -= 1
         self.freed.set()
+        if took is not None:
+            self.pace += (took - self.pace) / 8
+        if self.queue:
+            self._admit()
+
+    def _admit(self) -> None:
+        """Begin an attempt for those that have waited, as far as there is room."""
+        now = time.time()
+        while self.queue and self.room(now, direct=True):
+            turn = self.queue.popleft()
+            if not turn.done():
+                self.begin(now)
+                turn.set_result(True)
 
     def opens_at(self, now: float) -> float:
         """When the lane may have room again, if it is not for attempts under way that it has none."""
@@ -103,6 +135,7 @@ class Lanes:
         self._endpoints = endpoints
         self._concurrency = concurrency
         self._lanes: dict[str, Lane] = {}
+        self._patience = Alarm[tuple[Lane, asyncio.Future[bool]]](SOON, _give_up)
         self.woken = asyncio.Event()
         self.missed = False
         """Whether messages may have been lost: then all lanes are to be looked at."""
@@ -127,6 +160,33 @@ class Lanes:
         lane.used_at = time.time()
         return lane
 
+    async def enter(self, lane: Lane) -> bool:
+        """Begin an attempt at an event, if need be in a moment -> False if the lane has no room, nor will have soon.
+
+        To write the event into the lane costs as much as many such moments.
+        """
+        now = time.time()
+        if not lane.queue and lane.room(now, direct=True):
+            lane.begin(now)
+            return True
+        if not lane.is_quick(now):
+            return False
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        lane.queue.append(turn)
+        self._patience.watch((lane, turn))
+        begun = False
+        try:
+            begun = await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled() and turn.result():
+                lane.withdraw()
+            raise
+        finally:
+            self._patience.drop((lane, turn))
+            if not begun and turn in lane.queue:
+                lane.queue.remove(turn)
+        return begun
+
     async def refresh(self, ids: Collection[str]) -> None:
         """Read again what is stored of these endpoints, unless that was done just now.
 
@@ -147,3 +207,11 @@ class Lanes:
             if now - lane.used_at > FORGET:
                 del self._lanes[lane.endpoint.id]
         return [lane for lane in self if lane.look_at is not None and lane.look_at <= now and not lane.draining]
+
+
+def _give_up(waiting: tuple[Lane, asyncio.Future[bool]]) -> None:
+    """It takes too long: those behind it need not wait as well, until attempts end that say otherwise."""
+    lane, turn = waiting
+    lane.pace = max(lane.pace, SOON * lane.concurrency)
+    if not turn.done():
+        turn.set_result(False)

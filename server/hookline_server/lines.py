@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -19,10 +19,16 @@ from hookline_server.negotiate import LINES, takes_gzip
 from hookline_server.problem import Problem, problem_of
 
 
-async def split(pieces: AsyncIterator[bytes], most: int) -> AsyncGenerator[list[tuple[int, bytes | None]], None]:
+async def split(
+    pieces: AsyncIterator[bytes], most: int, hold: Callable[[int], None] = lambda _: None
+) -> AsyncGenerator[list[tuple[int, bytes | None]], None]:
     """The lines that each piece completes, with their numbers from 1 on; None for one of more bytes than ``most``.
 
     Blank lines count and are left out. Each piece is asked for when its forerunner's lines have been dealt with.
+    ``hold`` is told, piece by piece, how many bytes of a line that has no end yet are kept.
+
+    Raises:
+        Exception: what ``hold`` raises.
     """
     held, number, oversize = bytearray(), 0, False
     async for piece in pieces:
@@ -42,6 +48,7 @@ async def split(pieces: AsyncIterator[bytes], most: int) -> AsyncGenerator[list[
         if len(held) > most:
             oversize = True
             held.clear()
+        hold(len(held))
         if found:
             yield found
     if oversize or held.strip():

@@ -32,10 +32,10 @@ class LoopGuard:
         if now - self._begun >= WINDOW:
             self._begun = now
             self._rows = [array("L", bytes(_CELLS * array("L").itemsize)) for _ in range(2)]
-        name = (delivery.source_key, delivery.source_sort_field, delivery.target.url)
-        count = min(self._count(row, hash((salt, name))) for salt, row in enumerate(self._rows))
+        hashed = hash((delivery.source_key, delivery.source_sort_field, delivery.target.url))
+        one, other = hashed % _CELLS, (hashed >> 32) % _CELLS  # two hashes, of which the bits have nothing in common
+        first, second = self._rows
+        first[one] += 1
+        second[other] += 1
+        count = min(first[one], second[other])
         return (PAUSE if count > self._limit else 0.0), count == self._limit + 1
-
-    def _count(self, row: array[int], hashed: int) -> int:
-        row[hashed % _CELLS] += 1
-        return row[hashed % _CELLS]

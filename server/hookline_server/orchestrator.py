@@ -6,9 +6,10 @@ import asyncio
 import logging
 
 from hookline import Datastore
+from hookline.rule import Orchestration
 from hookline.wake import pause
 from hookline_server.dispatcher import Dispatcher
-from hookline_server.orchestrations import Orchestration, Orchestrations
+from hookline_server.orchestrations import Orchestrations
 from hookline_server.role import Surviving
 from hookline_server.schedules import Schedules
 

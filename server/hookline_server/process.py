@@ -22,6 +22,7 @@ from hookline_server.app import PROBES, ROUTES, create_app
 from hookline_server.egress import Egress
 from hookline_server.gate import Gate
 from hookline_server.limits import Limits
+from hookline_server.memory import give_back
 from hookline_server.namespaces import Namespaces
 from hookline_server.orchestrator import Orchestrator
 from hookline_server.peers import Peers
@@ -77,7 +78,7 @@ class Process:
             egress = _egress(settings, self.listener, self.store_url)
             stack.push_async_callback(egress.close)
             namespaces = await stack.enter_async_context(Namespaces(datastore, partial(self._work, egress)))
-            work = [*self._work(egress, datastore), namespaces.run()]
+            work = [*self._work(egress, datastore), namespaces.run(), give_back()]
             if self.peers:
                 work.append(self.peers.run())
             server = None

@@ -41,6 +41,11 @@ SCAN = 30.0
 GONE = 410
 """The receiver wants no more of this: no attempt follows."""
 
+TOGETHER = 0.005
+"""Seconds that an event which is done waits for others, to leave the outbox together with them."""
+DONE_MAX = 500
+"""Events that leave it in one call."""
+
 OUT_OF_TURN = "waits for the event before it: its trigger is ordered"
 
 _Events = list[tuple[Slot, bytes, list[Delivery]]]
@@ -67,7 +72,7 @@ class Relay:
         self._idle_ms = round(self._settings.delivery_timeout * 2000) + 5000
         self.fresh = Slots(self._settings.relay_concurrency)
         self.again = Slots(self._settings.relay_concurrency)
-        self._ended = [(set[bytes](), asyncio.Lock()) for _ in range(datastore.calls.partitions)]
+        self._done: list[list[bytes]] = [[] for _ in range(datastore.calls.partitions)]
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -79,8 +84,9 @@ class Relay:
                 group.create_task(self._retry())
         finally:
             # What is cut off between POST and acknowledgement is delivered twice.
-            if self._tasks:
-                await asyncio.wait(self._tasks, timeout=self._grace)
+            until = time.monotonic() + self._grace
+            while self._tasks and (left := until - time.monotonic()) > 0:
+                await asyncio.wait(self._tasks, timeout=left)  # what ends may leave something to acknowledge
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -89,13 +95,14 @@ class Relay:
 
     async def _relay(self, partition: int) -> None:
         own: bytes | None = b"0"
+        full = False
         looked_at = time.monotonic()
         async with self._datastore.wakes.listening("outbox") as woken:
             while True:
                 taken = None
                 look = time.monotonic() - looked_at >= POLL
                 with Surviving(log, "a look at the outbox"):
-                    taken = await self._take(partition, own, look=look)
+                    taken, full = await self._take(partition, own, look=look, many=full)
                 if look:
                     looked_at = time.monotonic()
                 if taken is None:
@@ -105,12 +112,18 @@ class Relay:
                     await self._begin(partition, taken)
                 if own:
                     own = taken[-1][1] if taken else None
-                elif not taken:
+                elif not taken and not full:
                     await pause(woken, POLL)
 
-    async def _take(self, partition: int, own: bytes | None, *, look: bool) -> list[tuple[Slot, bytes, list[bytes]]]:
-        """Take as many events as there are free slots: each holds a slot until it is done."""
-        room = await self.fresh.reserve(self._settings.relay_concurrency, POLL)
+    async def _take(
+        self, partition: int, own: bytes | None, *, look: bool, many: bool
+    ) -> tuple[list[tuple[Slot, bytes, list[bytes]]], bool]:
+        """Take as many events as there are free slots: each holds a slot until it is done.
+
+        With ``many`` they are taken in batches, as it costs the store more to be asked than to give -> the events, and
+        whether there may be more.
+        """
+        room = await self.fresh.reserve(self._settings.relay_concurrency, POLL, many=many)
         request = {
             "consumer": self._consumer,
             "limit": room,
@@ -131,7 +144,7 @@ class Relay:
             log.error("the outbox of partition %d is not a stream", partition)
         for name in answer[b"gone"]:
             log.warning("relay %s is gone: its events are taken over", name.decode(errors="replace"))
-        return taken
+        return taken, len(taken) == room
 
     async def _begin(self, partition: int, taken: list[tuple[Slot, bytes, list[bytes]]]) -> None:
         """Deliver what was taken, once what is stored of its endpoints is known."""
@@ -163,19 +176,24 @@ class Relay:
                         await asyncio.gather(*map(self._first, deliveries))
                     else:
                         await self._first(first)
-                    await self._end(partition, stream_id)
+                self._end(partition, stream_id)
         finally:
             slot.release()
 
-    async def _end(self, partition: int, stream_id: bytes) -> None:
-        """Acknowledge an event, together with those that end while another call of this kind is under way."""
-        ended, lock = self._ended[partition]
-        ended.add(stream_id)
-        async with lock:
-            if stream_id in ended:
-                ids = list(ended)
-                ended.clear()
+    def _end(self, partition: int, stream_id: bytes) -> None:
+        """An event is done: it leaves the outbox a moment later, together with others."""
+        self._done[partition].append(stream_id)
+        if len(self._done[partition]) == 1:
+            self._spawn(self._acknowledge(partition))
+
+    async def _acknowledge(self, partition: int) -> None:
+        done = self._done[partition]
+        await asyncio.sleep(TOGETHER)
+        while done:
+            ids = done[:DONE_MAX]
+            with Surviving(log, "the acknowledging of events"):
                 await self._datastore.connection.change("relay_done", partition, {"ids": ids})
+            del done[: len(ids)]
 
     async def _first(self, delivery: Delivery) -> None:
         """The first attempt, straight from the outbox; a lane without room gets the delivery without one."""
@@ -193,9 +211,9 @@ class Relay:
             await self._deliveries.keep(delivery, delay=wait, error=OUT_OF_TURN)
             await self._held(lane, delivery, wait)
             return
-        if not lane.room(now, direct=True):
+        if not await self.lanes.enter(lane):
             await self._deliveries.keep(delivery)
-            lane.look(lane.opens_at(now))
+            lane.look(lane.opens_at(time.time()))
             return
         answer, begun_ms = await self._attempt(lane, delivery)
         if answer.ok:
@@ -304,7 +322,7 @@ class Relay:
                     raise
                 if delivery.target.options.ordered and await self._is_early(lane, item, delivery):
                     return
-                answer, begun_ms = await self._attempt(lane, delivery, begun=True)
+                answer, begun_ms = await self._attempt(lane, delivery)
                 attempt, delay, final = attempt_of(answer, begun_ms), self._delay(item, delivery), _is_final(answer)
                 outcome = await self._deliveries.settle(item, attempt, answer, delay=delay or 0.0, final=final)
                 if not outcome.ok:
@@ -347,17 +365,18 @@ class Relay:
             with Surviving(log, f"the turn behind {delivery.webhook_id}"):
                 await self._turns.end(delivery)
 
-    async def _attempt(self, lane: Lane, delivery: Delivery, *, begun: bool = False) -> tuple[Answer, int]:
-        """One attempt, and what it says of the endpoint -> the answer, and when it began, in ms since 1970."""
+    async def _attempt(self, lane: Lane, delivery: Delivery) -> tuple[Answer, int]:
+        """One attempt, which has begun in its lane, and what it says of the endpoint.
+
+        Returns the answer, and when it began, in ms since 1970.
+        """
         now = time.time()
-        if not begun:
-            lane.begin(now)
         try:
             answer = await self._sender.post(delivery)
         except BaseException:
             lane.withdraw()
             raise
-        lane.end()
+        lane.end(answer.duration_ms / 1000)
         if not (answer.ok and self._health.is_well(lane)):
             with Surviving(log, f"what is stored of endpoint {lane.endpoint.id}"):
                 await self._health.note(lane, delivery.target, answer)

@@ -7,10 +7,10 @@ from typing import Any
 
 from hookline import Datastore
 from hookline.errors import Exists
+from hookline.rules import Rules
 from hookline_server import body
 from hookline_server.command import Command
 from hookline_server.orchestrations import Orchestrations
-from hookline_server.rules import Rules
 from hookline_server.schedules import Schedules
 from hookline_server.view import describe, describe_claimed
 

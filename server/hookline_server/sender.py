@@ -30,6 +30,7 @@ class Sender:
         self._namespace = datastore.settings.namespace
         self._secrets = datastore.secrets
         self._signer = Signer(datastore)
+        self._in_flight = _IN_FLIGHT.row(self._namespace)
 
     async def post(self, delivery: Delivery) -> Answer:
         """Make one attempt. Whatever is wrong with it ends in an answer.
@@ -37,7 +38,7 @@ class Sender:
         Raises:
             Unavailable: the store, of which it asks now and then which secrets sign.
         """
-        _IN_FLIGHT.add(self._namespace)
+        self._in_flight[0] += 1
         try:
             attributes = {"http.request.method": "POST", "hookline.event": delivery.webhook_id}
             with trace.span("POST", "client", trace.PARENT.get() or delivery.trace, attributes) as note:
@@ -48,7 +49,7 @@ class Sender:
             _ATTEMPTS.add(self._namespace, "unopenable")
             return Answer(None, str(error), None, 0, "")
         finally:
-            _IN_FLIGHT.add(self._namespace, amount=-1)
+            self._in_flight[0] -= 1
         _ATTEMPTS.add(self._namespace, answer.outcome)
         _DURATION.observe(answer.duration_ms / 1000, self._namespace)
         return answer

@@ -9,6 +9,8 @@ from hookline_server.alarm import Alarm
 
 PATIENCE = 1.0
 """Seconds after which what is still under way no longer counts."""
+GATHER = 0.01
+"""Seconds that who wants many slots waits for half of them, once one is free."""
 LATE_MAX = 256
 """How many of those there may be; beyond, they count like all others."""
 
@@ -17,23 +19,32 @@ class Slots:
     """So many slots; what holds one longer than :data:`PATIENCE` gives it back and goes on as one of the late."""
 
     def __init__(self, count: int) -> None:
-        self.free = count
+        self._count = self.free = count
         self.late = 0
         self._freed = asyncio.Event()
+        self._wanted = 1
         self._patience = Alarm[Slot](PATIENCE, self._give_up)
 
-    async def reserve(self, most: int, seconds: float) -> int:
+    async def reserve(self, most: int, seconds: float, *, many: bool = False) -> int:
         """Set aside what is free, at most so many, waiting at most so long for the first -> how many.
 
-        Each is then to be taken, or given back.
+        Each is then to be taken, or given back. ``many`` waits a moment for more, where few are free.
         """
-        if self.free <= 0:
-            self._freed.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._freed.wait(), seconds)
+        await self._wait(1, seconds)
+        if many and self.free > 0:
+            await self._wait(min(most, self._count // 2), GATHER)
         reserved = max(0, min(self.free, most))
         self.free -= reserved
         return reserved
+
+    async def _wait(self, wanted: int, seconds: float) -> None:
+        """Until so many are free, at most so long."""
+        if self.free >= wanted:
+            return
+        self._wanted = wanted
+        self._freed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._freed.wait(), seconds)
 
     def take(self) -> Slot:
         """Take one of those that were set aside."""
@@ -44,7 +55,7 @@ class Slots:
     def give_back(self, count: int = 1) -> None:
         """So many more are free."""
         self.free += count
-        if self.free > 0:
+        if self.free >= self._wanted:
             self._freed.set()
 
     def release(self, slot: Slot) -> None:

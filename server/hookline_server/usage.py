@@ -23,6 +23,13 @@ def note_usage(slot: int) -> None:
     name = str(slot)
     _CPU.row(name)[0] = used.ru_utime + used.ru_stime
     _BEGAN.row(name)[0] = _LOADED
+    _MEMORY.row(name)[0] = resident()
     with contextlib.suppress(OSError):  # elsewhere than on Linux there is no /proc
-        _MEMORY.row(name)[0] = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
         _FILES.row(name)[0] = sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def resident() -> int:
+    """Bytes of memory that this process has; 0 where that cannot be told."""
+    with contextlib.suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return 0

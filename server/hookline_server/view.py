@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from hookline import Claimed, Item, Outcome, Page
+from hookline import Claimed, Outcome, Page
 from hookline.clock import format_time
 from hookline.keysettings import KeySettings
+from hookline.outcome import item_of
 from hookline.stats import Stats
 from hookline.upkeep import Build
 from hookline_server.answer import Answer
@@ -32,13 +33,6 @@ def updated(outcome: Outcome) -> Answer:
 def is_new(outcome: Outcome) -> bool:
     """Whether a create or replace made the item: it begins at version 1, and a replacement leaves it above that."""
     return outcome.version == 1
-
-
-def item_of(outcome: Outcome) -> Item:
-    """The item that an accepted write gives."""
-    if outcome.item is None:
-        raise TypeError(f"{outcome.word}: an accepted write shows its item")
-    return outcome.item
 
 
 def describe(outcome: Outcome) -> dict[str, Any]:

@@ -87,6 +87,9 @@ class Wire(HttpToolsProtocol):
             self._active.disconnected = True
             self._active.message_event.set()
         super().connection_lost(exc)
+        # Each of them leads back here, and the garbage collector comes too seldom for what they hold.
+        self.cycle = self._active = self._last = None  # type: ignore[assignment]
+        self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
         """Read on."""

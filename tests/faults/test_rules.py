@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,8 @@ import pytest
 from conftest import NOW_MS, Clock, wait_until
 from hookline import Datastore, EmbeddedStore, Settings
 from hookline.clock import format_time
+from hookline.errors import HooklineError
+from hookline.orchestrations import claim
 from hookline_server.orchestrations import Orchestration, Orchestrations
 from hookline_server.rules import RECALLED, RUN_LOCK
 from hookline_server.schedules import Schedule, Schedules
@@ -56,20 +58,50 @@ async def attempts(datastore: Datastore) -> int:
     return sum(item.metadata["attempts"] for item in (await datastore.query("jobs", limit=100)).items)
 
 
-async def dies(rules: Any, proxy: Proxy, fault: bytes, place: int) -> bool:
-    """A server runs what is due, and dies of the fault in this call -> whether there was one in this place."""
+async def dies(work: Coroutine[Any, Any, Any], proxy: Proxy, fault: bytes, place: int) -> bool:
+    """A server does some work, and dies of the fault in this call -> whether there was one in this place."""
     proxy.commands.clear()
     proxy.fault_at = {place: fault}
-    task = asyncio.create_task(rules.run_due())
+    task = asyncio.create_task(work)
     await wait_until(lambda: task.done() or not proxy.fault_at)
     befell = not proxy.fault_at
     if befell:
         task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
+    with contextlib.suppress(asyncio.CancelledError, HooklineError):
         await task
     proxy.fault_at.clear()
     proxy.store_lost = False
     return befell
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_whatever_dies_between_the_ticks_the_bound_holds_and_is_filled(
+    datastore: Datastore, store: EmbeddedStore, settings: Settings, clock: Clock, partitions: int
+) -> None:
+    rule = Orchestration(key="jobs", limit=10, lock_for="10m", max_in_flight=4)
+    settings = replace(settings, partitions=partitions, call_timeout=0.5)
+
+    async def started(datastore: Datastore) -> list[str]:
+        return [item.sort_field for item in (await datastore.query("jobs", where={"status": "started"})).items]
+
+    for fault in (LOSE_CALL, LOSE_STORE):
+        place, befell = 0, True
+        while befell:
+            await datastore.connection.command("FLUSHALL")
+            clock.ms = NOW_MS
+            async with (
+                proxied(store.url) as proxy,
+                Datastore(proxy.url, settings, datastore.secrets, now_ms=clock) as dying,
+                Datastore(store.url, settings, datastore.secrets, now_ms=clock) as other,
+            ):
+                await orchestration(other)
+                befell = await dies(claim(dying, "it", rule), proxy, fault, place)
+                assert len(await started(other)) <= 4
+                claimed = await claim(other, "it", rule)
+                assert sorted(claimed.held) == sorted(await started(other)), (fault, place, proxy.commands)
+                assert len(claimed.held) == 4
+            place += 1
+        assert place > partitions
 
 
 async def test_what_is_interrupted_for_too_long_is_abandoned_and_nothing_lost(
@@ -81,7 +113,7 @@ async def test_what_is_interrupted_for_too_long_is_abandoned_and_nothing_lost(
         Datastore(proxy.url, replace(settings, call_timeout=0.5), datastore.secrets, now_ms=clock) as dying,
     ):
         while not claimed:
-            assert await dies(Orchestrations(dying), proxy, LOSE_STORE, place)
+            assert await dies(Orchestrations(dying).run_due(), proxy, LOSE_STORE, place)
             claimed, place = await attempts(datastore), place + 1
             clock.advance(RUN_LOCK + 1)
     assert claimed == 3
@@ -129,7 +161,7 @@ async def test_whatever_dies_a_tick_runs_once(
             ):
                 rules = await prepare(other)
                 clock.advance(late)
-                befell = await dies(type(rules)(dying), proxy, fault, place)
+                befell = await dies(type(rules)(dying).run_due(), proxy, fault, place)
                 await rules.run_due()
                 clock.advance(RUN_LOCK + 1)
                 await rules.run_due()

@@ -41,6 +41,12 @@ async def test_the_worker_and_the_client(
     assert capsys.readouterr().out == ""
 
 
+async def test_the_rules(named: dict[str, Any], client: Client, datastore: Datastore) -> None:
+    ticks = await named["keep_rules"](client)
+    assert [tick[10:16] for tick in ticks] == ["T02:30"] * 3
+    assert [stored.rule.max_in_flight for stored in await datastore.orchestrations.all()] == [20]
+
+
 async def test_the_test(named: dict[str, Any]) -> None:
     await named["test_an_invoice_is_tried_again"]()
 

@@ -14,6 +14,7 @@ import pytest
 from conftest import wait_until
 from hookline import Datastore, EmbeddedStore, Item
 from hookline.errors import Invalid
+from hookline.orchestrations import claim
 from hookline_server import dispatcher
 from hookline_server.orchestrations import ORCHESTRATIONS, Orchestration, Orchestrations
 from hookline_server.orchestrator import Orchestrator
@@ -250,9 +251,9 @@ async def test_no_more_than_the_bound_whoever_claims_at_once(
     async with another(datastore, store, partitions=partitions) as one, another(one, store) as two:
         await create_jobs(one, 60)
         for _ in range(6):
-            await asyncio.gather(*(rule.claim(server, "push") for server in (one, two, one, two)))
+            await asyncio.gather(*(claim(server, "push", rule) for server in (one, two, one, two)))
             assert len(await started(one)) <= most
-            claimed = await rule.claim(one, "push")
+            claimed = await claim(one, "push", rule)
             running = await started(one)
             assert len(running) == most
             assert sorted(claimed.held) == [item.sort_field for item in running]
@@ -263,13 +264,13 @@ async def test_no_more_than_the_bound_whoever_claims_at_once(
 async def test_a_claim_that_was_counted_out_takes_nothing(datastore: Datastore) -> None:
     await create_jobs(datastore, 2)
 
-    async def claim(ballot: str) -> Any:
+    async def ask(ballot: str) -> Any:
         return await datastore._perform(datastore.calls.claim("jobs", worker_id="w", in_flight=5, ballot=ballot))
 
-    assert len((await claim("2.b")).items) == 1
-    barred = await claim("2.a")
+    assert len((await ask("2.b")).items) == 1
+    barred = await ask("2.a")
     assert (barred.items, barred.barred, len(barred.held)) == ([], "2.b", 1)
-    assert len((await claim("2.b")).items) == 1
+    assert len((await ask("2.b")).items) == 1
 
 
 @pytest.mark.parametrize("most", [0, 1001, True, "2"])
@@ -286,3 +287,16 @@ async def test_who_runs_it_is_not_shown(datastore: Datastore) -> None:
     item = await datastore.get(ORCHESTRATIONS, "push")
     assert item.metadata["ran_by"] == rules.server
     assert rules.server not in str(rules.describe(item))
+
+
+async def test_with_a_bound_of_one_each_partition_has_its_turn(datastore: Datastore, store: EmbeddedStore) -> None:
+    await datastore.connection.command("FLUSHALL")
+    rule = replace_rule(limit=1, max_in_flight=1)
+    async with another(datastore, store, partitions=3) as spread:
+        await create_jobs(spread, 60)
+        taken: set[int] = set()
+        for _ in range(3):
+            (item,) = (await claim(spread, "push", rule)).items
+            taken.add(spread.calls.partition("jobs", item.sort_field))
+            await update(spread, item)
+    assert taken == {0, 1, 2}

@@ -12,8 +12,8 @@ from api import Api
 from conftest import wait_until
 from hookline import Datastore
 from hookline.errors import HooklineError
+from hookline.recurrence import Recurrence
 from hookline_server.foreground import Foreground
-from hookline_server.recurrence import Recurrence
 from hookline_server.remote import Server
 
 EVERY_SECOND = Recurrence(every=1000)

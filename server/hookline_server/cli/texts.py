@@ -85,8 +85,8 @@ def orchestrate(
       hookline orchestrate --key jobs --where '{"type": "report"}' --once
     """
     from hookline.clock import parse_duration
+    from hookline.recurrence import read_recurrence
     from hookline_server.foreground import Foreground
-    from hookline_server.recurrence import read_recurrence
     from hookline_server.remote import Server
 
     claim: dict[str, Any] = {"workerId": "orchestrate", "limit": limit, "lockFor": lock_for, "triggers": "on"}

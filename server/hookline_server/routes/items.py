@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -289,7 +290,8 @@ async def _all_lines(
 
 async def _create_lines(request: Request, datastore: Datastore, *, minimal: bool) -> AsyncGenerator[bytes, None]:
     """Create the item of each line -> a line of what became of it, in order."""
-    async with aclosing(split(body.content(request), datastore.settings.body_max)) as found:
+    most, hold = datastore.settings.body_max, partial(body.hold, request)
+    async with aclosing(split(body.content(request), most, hold)) as found:
         async for numbered in found:
             for start in range(0, len(numbered), BATCH_MAX):
                 yield join(await _create_some(request, datastore, numbered[start : start + BATCH_MAX], minimal=minimal))

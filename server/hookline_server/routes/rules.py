@@ -12,12 +12,12 @@ from starlette.responses import Response
 from hookline.errors import NotFound
 from hookline.grant import ADMIN
 from hookline.item import check_key
+from hookline.rules import Rules
 from hookline_server import body, head, ruleshapes
 from hookline_server.answer import Answer
 from hookline_server.caller import caller_of
 from hookline_server.fields import Cursor, PageLimit
 from hookline_server.operation import Reply
-from hookline_server.rules import Rules
 
 NEXT_MAX = 100
 R = TypeVar("R", bound=Rules[Any, Any])

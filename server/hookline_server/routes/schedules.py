@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hookline.errors import Exists
+from hookline.outcome import item_of
 from hookline_server import head, ruleshapes, shapes
 from hookline_server.answer import Answer
 from hookline_server.body import JSON
@@ -16,7 +17,7 @@ from hookline_server.caller import caller_of
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes import Resource, rules
 from hookline_server.schedules import Schedule, Schedules
-from hookline_server.view import describe, item_of
+from hookline_server.view import describe
 
 _PATH = "/v1/schedules"
 _EXAMPLE = {

@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from hookline.errors import Invalid
-from hookline_server.recurrence import Recurrence, read_recurrence
+from hookline.recurrence import Recurrence, read_recurrence
 
 BERLIN, NEW_YORK, LORD_HOWE = "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"
 

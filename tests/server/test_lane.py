@@ -1,0 +1,94 @@
+"""Lanes: an event waits for room where it comes in a moment, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from hookline import Datastore
+from hookline_server.endpoint import PAUSED, Endpoints
+from hookline_server.lane import Lane, Lanes
+
+
+@pytest.fixture
+def lanes(datastore: Datastore) -> Lanes:
+    return Lanes(Endpoints(datastore), 2)
+
+
+async def full(lanes: Lanes) -> Lane:
+    lane = lanes.get("e")
+    for _ in range(2):
+        assert await lanes.enter(lane)
+    return lane
+
+
+async def test_who_waits_begins_in_turn(lanes: Lanes) -> None:
+    lane = await full(lanes)
+    waiting = [asyncio.create_task(lanes.enter(lane)) for _ in range(3)]
+    await asyncio.sleep(0)
+    for begun in range(1, 4):
+        lane.end(0.001)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [task.done() for task in waiting] == [place < begun for place in range(3)]
+        assert lane.busy == 2
+    assert all([await task for task in waiting])
+
+
+async def test_who_comes_later_does_not_overtake(lanes: Lanes) -> None:
+    lane = await full(lanes)
+    first = asyncio.create_task(lanes.enter(lane))
+    await asyncio.sleep(0)
+    lane.end(0.001)
+    assert lane.busy == 2, "the place is that of the first"
+    second = asyncio.create_task(lanes.enter(lane))
+    assert await first
+    await asyncio.sleep(0)
+    assert not second.done()
+    lane.end(0.001)
+    assert await second
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda lane: lane.know(replace(lane.endpoint, status=PAUSED), 0.0),
+        lambda lane: lane.know(replace(lane.endpoint, rate=1.0), 0.0),
+        lambda lane: lane.know(replace(lane.endpoint, retry_at=time.time() + 60), 0.0),
+        lambda lane: [lane.breaker.note(time.time(), ok=False) for _ in range(8)],
+        lambda lane: setattr(lane, "pace", 60.0),
+    ],
+)
+async def test_nobody_waits_where_room_is_far_off(hold: Callable[[Lane], object], lanes: Lanes) -> None:
+    lane = await full(lanes)
+    hold(lane)
+    assert not await lanes.enter(lane)
+    assert (lane.busy, len(lane.queue)) == (2, 0)
+
+
+async def test_who_has_waited_in_vain_saves_others_the_wait(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes._patience, "_seconds", 0.02)
+    lane = await full(lanes)
+    assert not await lanes.enter(lane)
+    assert not lane.is_quick(time.time())
+    for _ in range(2):
+        lane.end(0.001)
+    assert await lanes.enter(lane)
+    assert lane.busy == 1
+
+
+async def test_who_is_cancelled_leaves_no_place_taken(lanes: Lanes) -> None:
+    lane = await full(lanes)
+    waiting = [asyncio.create_task(lanes.enter(lane)) for _ in range(2)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.gather(*waiting[:1], return_exceptions=True)
+    lane.end(0.001)
+    waiting[1].cancel()  # its turn has come, and it does not know yet
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert lane.busy == 1
+    assert not len(lanes._patience)
