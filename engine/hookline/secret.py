@@ -61,7 +61,7 @@ class SecretBox:
         if len(key) != KEY_BYTES:
             raise ValueError(f"expected a key of {KEY_BYTES} bytes, got {len(key)}")
         # HKDF-SHA256 (RFC 5869) without salt. Its first step is the same for all that is derived.
-        self._root = hmac.digest(bytes(_HASH_BYTES), key, "sha256")
+        self._root = hmac.new(hmac.digest(bytes(_HASH_BYTES), key, "sha256"), digestmod="sha256")
         self._cipher = lru_cache(_CIPHERS)(self._make_cipher)
         self._header = _VERSION + self._expand(b"key-id", b"")[:_KEY_ID_BYTES]
 
@@ -107,7 +107,9 @@ class SecretBox:
     def _expand(self, label: bytes, context: bytes) -> bytes:
         """The label ends at the first NUL and holds none, so no two labels can meet in one ``info``."""
         info = b"hookline/" + label + b"\0" + context
-        return hmac.digest(self._root, info + b"\x01", "sha256")  # the first block, which is as long as a key
+        keyed = self._root.copy()
+        keyed.update(info + b"\x01")  # the first block, which is as long as a key
+        return keyed.digest()
 
 
 def load_key(text: str | None, data: Path) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -25,8 +24,7 @@ def endpoint_of(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()[:20]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """One trigger of an event: where to post, and the API key, sealed for the item, or the key, that it is on."""
 
     url: str
@@ -51,8 +49,7 @@ class Target:
         return lane_of(self.endpoint_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """One event for one URL. ``token`` is that of a claim, told to the worker that the webhook calls."""
 
     webhook_id: str

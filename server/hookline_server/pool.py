@@ -29,6 +29,9 @@ _CHUNKED = 8
 _SENT_ALWAYS = "Accept: */*\r\nAccept-Encoding: identity\r\nUser-Agent: Hookline\r\n"
 _BREAK = re.compile(r"[\r\n\0]")
 _SWITCHING = 101
+_COPIED_MAX = 65536
+
+_Request = tuple[bytes] | tuple[bytes, bytes]
 
 
 class Origin(NamedTuple):
@@ -128,9 +131,7 @@ class Pool:
         self._open.add(connection)
         return connection
 
-    async def _exchange(
-        self, place: _Place, connection: Connection, request: tuple[bytes, bytes], reply: Reply
-    ) -> None:
+    async def _exchange(self, place: _Place, connection: Connection, request: _Request, reply: Reply) -> None:
         self._resting.drop(connection)
         self._under_way.watch(connection)
         try:
@@ -173,8 +174,8 @@ class Pool:
         self._resting.stop()
 
 
-def _request(head: str, headers: Mapping[str, str], body: bytes) -> tuple[bytes, bytes]:
-    """Head and body as they go over the wire.
+def _request(head: str, headers: Mapping[str, str], body: bytes) -> _Request:
+    """Head and body as they go over the wire: together, unless it is better to copy none of it.
 
     Raises:
         ValueError: a header would be more than one line, or cannot be encoded.
@@ -182,7 +183,8 @@ def _request(head: str, headers: Mapping[str, str], body: bytes) -> tuple[bytes,
     if _BREAK.search("".join(headers.values())):
         raise ValueError("expected headers of one line each")
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    return f"{head}{lines}Content-Length: {len(body)}\r\n\r\n".encode(), body
+    whole_head = f"{head}{lines}Content-Length: {len(body)}\r\n\r\n".encode()
+    return (whole_head + body,) if len(body) < _COPIED_MAX else (whole_head, body)
 
 
 class Connection(asyncio.Protocol):
@@ -196,7 +198,7 @@ class Connection(asyncio.Protocol):
         self.lost = _nobody
         self._waiter: asyncio.Future[None] | None = None
 
-    async def send(self, request: tuple[bytes, bytes], reply: Reply) -> None:
+    async def send(self, request: _Request, reply: Reply) -> None:
         """One request, once; returns when its answer is whole, or longer than is read.
 
         Raises:
@@ -209,7 +211,10 @@ class Connection(asyncio.Protocol):
         self._received = self._head_bytes = 0
         self._in_head, self._delimited = True, False
         self._waiter = asyncio.get_running_loop().create_future()
-        self._transport.writelines(request)
+        if len(request) == 1:
+            self._transport.write(request[0])
+        else:
+            self._transport.writelines(request)
         try:
             await self._waiter
         finally:

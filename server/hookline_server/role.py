@@ -9,7 +9,7 @@ from types import TracebackType
 from hookline.errors import HooklineError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Surviving:
     """``with Surviving(log, "a look at the outbox"): ...`` logs what goes wrong in that step, and goes on after it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 TOLERANCE = 300
 """Seconds by which a timestamp may be off."""
@@ -21,8 +22,15 @@ def sign(secret: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
         timestamp: ``webhook-timestamp``, whole seconds since 1970, new on each attempt.
         body: the bytes as they are sent.
     """
-    signed = f"{webhook_id}.{timestamp}.".encode() + body
-    return "v1," + base64.b64encode(hmac.digest(secret, signed, "sha256")).decode()
+    keyed = _keyed(secret).copy()
+    keyed.update(f"{webhook_id}.{timestamp}.".encode() + body)
+    return "v1," + base64.b64encode(keyed.digest()).decode()
+
+
+@lru_cache(maxsize=64)
+def _keyed(secret: bytes) -> hmac.HMAC:
+    """To be copied: the first half of the work of a signature is the same for all that a secret signs."""
+    return hmac.new(secret, digestmod="sha256")
 
 
 def format_secret(secret: bytes) -> str:

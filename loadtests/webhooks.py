@@ -1,0 +1,232 @@
+"""Webhooks by one relay process: how many, what each costs, how soon they come, and whether bad receivers delay others.
+
+``python loadtests/webhooks.py [--seconds 5] [--kinds 500,hang,...]``. Starts stores, relays and receivers of its own on
+loopback. Read its figures as ratios: each is measured beside what it is held against.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+import uvloop
+
+from hookline import Datastore, EmbeddedStore, SecretBox, Settings
+from hookline.secret import load_key
+from hookline_bench import servers
+from hookline_bench.direct import Direct
+from hookline_bench.ground import Ground
+from hookline_bench.part import NAMESPACE
+from hookline_bench.scenarios import WEBHOOK_BYTES, fill_with
+from hookline_bench.servers import Served
+from hookline_bench.usage import store_usage
+from hookline_bench.webhooks import POSTS, post
+from hookline_bench.works import Stage
+
+KINDS = ("500", "hang", "endless", "100s")
+LATE = 100.0
+"""Seconds that the receiver of that kind takes to answer."""
+BURST = 6000
+"""Events of the full outbox."""
+SETTLED = 60.0
+"""Seconds within which all events must have come."""
+HEAD = b"HTTP/1.1 %s\r\ncontent-length: 0\r\n\r\n"
+
+
+@dataclass
+class Receiver:
+    """Where webhooks arrive: notes when each item's did, and answers as its kind does."""
+
+    kind: str = ""
+    url: str = ""
+    arrived: dict[str, float] = field(default_factory=dict)
+
+    def take(self, body: bytes, transport: asyncio.WriteTransport) -> None:
+        """One webhook."""
+        self.arrived.setdefault(body.split(b'"sortField":"', 1)[1].split(b'"', 1)[0].decode(), time.perf_counter())
+        if self.kind == "100s":
+            asyncio.get_running_loop().call_later(LATE, transport.write, HEAD % b"204 No Content")
+        elif self.kind == "endless":
+            transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            self._pour(transport)
+        elif self.kind != "hang":
+            transport.write(HEAD % (b"500 Oops" if self.kind == "500" else b"204 No Content"))
+
+    def _pour(self, transport: asyncio.WriteTransport) -> None:
+        if not transport.is_closing():
+            transport.write(b"x" * 1024)
+            asyncio.get_running_loop().call_later(0.001, self._pour, transport)
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._held = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.WriteTransport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._held += data
+        while (end := self._held.find(b"\r\n\r\n") + 4) >= 4:
+            length = int(self._held[:end].lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+            if len(self._held) < end + length:
+                return
+            body, self._held = self._held[end : end + length], self._held[end + length :]
+            self._receiver.take(body, self._transport)
+
+
+@contextlib.asynccontextmanager
+async def receiving(kind: str = "") -> AsyncIterator[Receiver]:
+    """A receiver in this process."""
+    receiver = Receiver(kind)
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(receiver), "127.0.0.1", 0, backlog=1024)
+    receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/run"
+    yield receiver
+    server.close()
+
+
+@contextlib.asynccontextmanager
+async def store() -> AsyncIterator[Ground]:
+    """A store of its own, with fsync ``always``."""
+    with tempfile.TemporaryDirectory(prefix="hookline-webhooks-") as folder:
+        data = Path(folder)
+        async with (
+            EmbeddedStore(data, fsync="always") as embedded,
+            Datastore(
+                embedded.url, Settings(data=data, namespace=NAMESPACE), SecretBox(load_key(None, data))
+            ) as opened,
+        ):
+            yield Ground(embedded.url, data, opened)
+
+
+def relaying(ground: Ground) -> contextlib.AbstractAsyncContextManager[Served]:
+    """A relay process. It serves the API too, as only a server on loopback may call loopback; nobody asks it."""
+    more = ("--lane-concurrency", str(POSTS), "--relay-concurrency", str(2 * POSTS))
+    return servers.hookline(ground.url, ground.data, 1, roles="api,relay", more=more)
+
+
+def calling(datastore: Datastore, url: str) -> Direct:
+    """Creates whose items call a URL."""
+    return Direct(datastore, {"trigger_urls": [{"url": url, "apiKey": "k", "events": ["created"]}]})
+
+
+async def all_of(receiver: Receiver, count: int) -> None:
+    """Until so many have arrived."""
+    async with asyncio.timeout(SETTLED):
+        while len(receiver.arrived) < count:
+            await asyncio.sleep(0.02)
+
+
+async def arrivals(datastore: Datastore, receiver: Receiver, key: str, rate: float, seconds: float) -> dict[str, float]:
+    """Create items at a steady rate -> when each was to be created, by the clock of :func:`time.perf_counter`."""
+    way, due, tasks = calling(datastore, receiver.url), dict[str, float](), set[asyncio.Task[int]]()
+    began = time.perf_counter()
+    for number in range(int(rate * seconds)):
+        name = f"{key}-{number:07d}"
+        due[name] = began + number / rate
+        if (left := due[name] - time.perf_counter()) > 0:
+            await asyncio.sleep(left)
+        task = asyncio.create_task(way.create(key, [name]))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await asyncio.gather(*tasks)
+    return due
+
+
+def percentile(latencies: list[float], percent: float) -> float:
+    """In milliseconds."""
+    return sorted(latencies)[min(len(latencies) - 1, int(len(latencies) * percent / 100))] * 1000
+
+
+async def healthy(datastore: Datastore, receiver: Receiver, key: str, rate: float, seconds: float) -> list[float]:
+    """Seconds from each change to its receipt, of arrivals at a rate."""
+    before = len(receiver.arrived)
+    due = await arrivals(datastore, receiver, key, rate, seconds)
+    await all_of(receiver, before + len(due))
+    return [receiver.arrived[name] - due[name] for name in due]
+
+
+async def full_outbox() -> float:
+    """A full outbox against the bare loop, then half of that -> webhooks a second."""
+    async with store() as ground, receiving() as receiver, servers.receiver() as sink:
+        datastore = ground.datastore
+        await fill_with(calling(datastore, receiver.url), "burst", BURST)
+        before = await store_usage(datastore)
+        async with relaying(ground) as relay:
+            await all_of(receiver, BURST)
+            spent, after = relay.cpu_seconds(), await store_usage(datastore)
+            idle = await _spent_by_start(ground)
+            times = sorted(receiver.arrived.values())
+            rate = len(times) / (times[-1] - times[0])
+            began, told = time.perf_counter(), {"bytes": WEBHOOK_BYTES, "posts": BURST, "receiver": f"{sink.url}/run"}
+            cpu = time.process_time()
+            await post(Stage(Direct(datastore), None, "", clients=POSTS, more=told))
+            bare, cpu = BURST / (time.perf_counter() - began), time.process_time() - cpu
+            store_us = (after.seconds - before.seconds) / BURST * 1e6
+            print(f"full outbox: {rate:,.0f} webhooks/s, bare aiohttp loop {bare:,.0f}: {rate / bare:.2f}")
+            print(
+                f"processor time of each: relay {(spent - idle) / BURST * 1e6:.0f} us, store {store_us:.0f} us;"
+                f" bare loop {cpu / BURST * 1e6:.0f} us"
+            )
+            for share in (2, 4):
+                seen = await healthy(datastore, receiver, f"half{share}", rate / share, 5.0)
+                p50, p99 = percentile(seen, 50), percentile(seen, 99)
+                print(
+                    f"change to receipt at 1/{share} of that, {rate / share:,.0f}/s: p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+                )
+            return rate
+
+
+async def _spent_by_start(ground: Ground) -> float:
+    """Processor seconds of a relay that finds nothing to do."""
+    async with relaying(ground) as relay:
+        await asyncio.sleep(1.0)
+        return relay.cpu_seconds()
+
+
+async def beside(kind: str, rate: float, seconds: float) -> None:
+    """One receiver that is well, without and with another one that is not."""
+    async with store() as ground, receiving() as good, receiving(kind) as bad, relaying(ground):
+        datastore = ground.datastore
+        await healthy(datastore, good, "warm", rate, 1.0)
+        alone = await healthy(datastore, good, "alone", rate, seconds)
+        troubled, _ = await asyncio.gather(
+            healthy(datastore, good, "beside", rate, seconds), arrivals(datastore, bad, "bad", rate, seconds)
+        )
+        without, with_it = percentile(alone, 99), percentile(troubled, 99)
+        p50 = percentile(alone, 50), percentile(troubled, 50)
+        print(
+            f"{kind:8} {rate:6,.0f}/s each   p50 {p50[0]:6.1f} -> {p50[1]:6.1f} ms"
+            f"   p99 {without:6.1f} -> {with_it:6.1f} ms: {with_it / without:.1f}x",
+            flush=True,
+        )
+
+
+async def main(seconds: float, rate: float, kinds: list[str]) -> None:
+    """All of it."""
+    await full_outbox()
+    print(f"\nan endpoint beside one of which the receiver answers 500, hangs, does not end, or takes {LATE:g} s:")
+    await beside("", rate, seconds)
+    for kind in kinds:
+        await beside(kind, rate, seconds)
+
+
+def run(
+    seconds: Annotated[float, typer.Option(help="Of each steady load.")] = 5.0,
+    rate: Annotated[float, typer.Option(help="Webhooks a second, to the good receiver and to the bad one.")] = 100.0,
+    kinds: Annotated[str, typer.Option(help="Of bad receivers.")] = ",".join(KINDS),
+) -> None:
+    """Measure webhooks."""
+    uvloop.run(main(seconds, rate, [kind for kind in kinds.split(",") if kind]))
+
+
+if __name__ == "__main__":
+    typer.run(run)
