@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from yarl import URL
@@ -14,8 +15,6 @@ from hookline.clock import format_time
 from hookline.item import PLAIN, Options
 from hookline.trigger import CLOUDEVENTS
 from hookline_server.endpoint import lane_of
-
-T = TypeVar("T")
 
 
 @lru_cache(maxsize=4096)
@@ -173,40 +172,34 @@ def _options(more: list[Any]) -> Options:
 
 
 def _payload(entry: dict[str, bytes], key: str, sort_field: str) -> dict[str, Any]:
-    after = _sorted(codec.decode_fields(codec.unpack_answer(entry["after"])))
-    before = _sorted(codec.unpack_answer(entry["before"]))
-    now = {name: after.get(name, False) for name in before}
+    after = codec.decode_fields(codec.unpack_answer(entry["after"]))
+    before = codec.unpack_answer(entry["before"])
+    content, metadata = codec.unpack(after[b"c"]), codec.decode_metadata(_sorted(after))
+    changed: dict[str, Any] = {}
+    previous: dict[str, Any] = {}
+    # As an item's parts; what is absent reads null.
+    if old := codec.decode_metadata(_sorted(before)):
+        changed["metadata"] = {name: metadata.get(name) for name in old}
+        previous["metadata"] = old
+    if b"c" in before:
+        changed["content"] = content
+        previous["content"] = codec.unpack(before[b"c"]) if before[b"c"] else None
+    if b"t" in before:
+        changed["triggerUrls"] = _triggers(after.get(b"t"))
+        previous["triggerUrls"] = _triggers(before[b"t"])
     return {
         "event": entry["event"].decode(),
-        "dataChanged": _part(now),
-        "newDataset": {
-            "key": key,
-            "sortField": sort_field,
-            "content": codec.unpack(after[b"c"]),
-            "metadata": codec.decode_metadata(after),
-        },
-        "previous": _part(before),
+        "dataChanged": changed,
+        "newDataset": {"key": key, "sortField": sort_field, "content": content, "metadata": metadata},
+        "previous": previous,
         "version": int(after[b"v"]),
         "occurredAt": format_time(int(entry["at"])),
     }
 
 
-def _part(fields: dict[bytes, bytes | bool]) -> dict[str, Any]:
-    """Changed fields, sorted, as an item's parts: metadata, content, triggerUrls; what is absent reads null."""
-    part: dict[str, Any] = {}
-    metadata = codec.decode_metadata(fields)
-    if metadata:
-        part["metadata"] = metadata
-    if b"c" in fields:
-        content = fields[b"c"]
-        part["content"] = codec.unpack(content) if isinstance(content, bytes) else None
-    if b"t" in fields:
-        triggers = fields[b"t"]
-        part["triggerUrls"] = [
-            trigger.to_dict() for trigger in codec.decode_triggers(triggers if isinstance(triggers, bytes) else None)
-        ]
-    return part
+def _triggers(packed: bytes | None) -> list[dict[str, Any]]:
+    return [trigger.to_dict() for trigger in codec.decode_triggers(packed)] if packed else []
 
 
-def _sorted(fields: dict[bytes, T]) -> dict[bytes, T]:
-    return dict(sorted(fields.items()))
+def _sorted(fields: Mapping[bytes, bytes | bool]) -> dict[bytes, bytes | bool]:
+    return {name: fields[name] for name in sorted(fields)}

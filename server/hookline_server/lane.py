@@ -81,6 +81,12 @@ class Lane:
         is_open = self.endpoint.status == ACTIVE and now >= self.endpoint.retry_at
         return is_open and (len(self.queue) + 1) * self.pace / self._share(direct=True) < SOON
 
+    def give_up(self, turn: asyncio.Future[bool]) -> None:
+        """One has waited for too long: others need not wait as well, until attempts end that say otherwise."""
+        self.pace = max(self.pace, SOON * self._share(direct=False))
+        if not turn.done():
+            turn.set_result(False)
+
     def begin(self, now: float) -> None:
         """An attempt begins."""
         self.busy += 1
@@ -210,8 +216,5 @@ class Lanes:
 
 
 def _give_up(waiting: tuple[Lane, asyncio.Future[bool]]) -> None:
-    """It takes too long: those behind it need not wait as well, until attempts end that say otherwise."""
     lane, turn = waiting
-    lane.pace = max(lane.pace, SOON * lane.concurrency)
-    if not turn.done():
-        turn.set_result(False)
+    lane.give_up(turn)

@@ -72,13 +72,17 @@ async def test_nobody_waits_where_room_is_far_off(hold: Callable[[Lane], object]
 
 async def test_who_has_waited_in_vain_saves_others_the_wait(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes._patience, "_seconds", 0.02)
-    lane = await full(lanes)
+    lane = lanes.get("e")
+    lane.know(replace(lane.endpoint, concurrency=50), 0.0)
+    for _ in range(50):
+        assert await lanes.enter(lane)
     assert not await lanes.enter(lane)
     assert not lane.is_quick(time.time())
-    for _ in range(2):
+    for _ in range(50):
         lane.end(0.001)
     assert await lanes.enter(lane)
     assert lane.busy == 1
+    assert lane.is_quick(time.time())
 
 
 async def test_who_is_cancelled_leaves_no_place_taken(lanes: Lanes) -> None:
