@@ -1,6 +1,6 @@
 """The connection to the store: it runs scripts, and says what became of a call whose answer was lost.
 
-With ``nodes`` the only module that speaks redis-py.
+With ``nodes`` and ``link`` the only module that speaks redis-py.
 redis-py's own retries are off: after a timeout they would run a write twice. Instead every writing call carries a
 call id under which the store keeps its outcomes; an answer that was lost is asked for again with the same id.
 """
@@ -23,7 +23,8 @@ from hookline import keys, trace
 from hookline.codec import pack_request, unpack_answer
 from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, Unavailable
 from hookline.figures import Family
-from hookline.nodes import LOST, LostError, Nodes, NotSentError
+from hookline.link import LostError
+from hookline.nodes import LOST, Nodes, NotSentError
 from hookline.settings import Settings
 from hookline_lua import SCRIPTS, load
 

@@ -1,9 +1,8 @@
 """The nodes of the store, one or a cluster's: which has a slot, and how a command gets there and back.
 
-Of redis-py this uses pools, connections and errors, not its cluster client: that repeats by its own rules what may have
-run. ASK is not followed: while a slot moves key by key, a partition is on two nodes, and a script that ran on one of
-them would not see what is on the other. A cluster that moves slots as a whole (Valkey from 9.0, Redis from 8.4) never
-asks.
+Not redis-py's cluster client, which repeats by its own rules what may have run. ASK is not followed: while a slot moves
+key by key, a partition is on two nodes, and a script that ran on one of them would not see what is on the other. A
+cluster that moves slots as a whole (Valkey from 9.0, Redis from 8.4) never asks.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from contextvars import Context
-from typing import Any
+from typing import Any, NoReturn
 
 import redis.asyncio as aioredis
 from redis import exceptions as redis_errors
@@ -21,6 +20,7 @@ from redis.backoff import NoBackoff
 
 from hookline.errors import Incompatible, StoreFull, Unavailable
 from hookline.keys import SLOTS
+from hookline.link import Link, Links, LostError
 from hookline.settings import Settings
 
 Address = tuple[str, int]
@@ -38,14 +38,8 @@ class NotSentError(Exception):
     code = "not_sent"
 
 
-class LostError(Exception):
-    """The call may have reached the store; its answer did not come."""
-
-    code = "lost"
-
-
 class Nodes:
-    """Pools of connections to the primaries of a store. Without a cluster there is one, that of the URL.
+    """The links to the primaries of a store. Without a cluster there is one, that of the URL.
 
     Of a cluster several nodes may be named, by URLs with commas between them.
     """
@@ -64,8 +58,8 @@ class Nodes:
         }
         self._starts: list[dict[str, Any]] = [dict(parse_url(each)) for each in url.split(",")]
         self._url_options = self._starts[0]
-        self._first = self._make_pool(self._url_options)
-        self._pools: dict[Address, aioredis.BlockingConnectionPool] = {}
+        self._first = self._make_links(self._url_options)
+        self._links: dict[Address, Links] = {}
         self._ranges: list[tuple[int, int, Address]] = []
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -93,8 +87,8 @@ class Nodes:
         failure: Exception = Unavailable("no store is named")
         for start in self._starts:
             if start is not self._url_options:
-                await self._first.disconnect()
-                self._url_options, self._first = start, self._make_pool(start)
+                self._first.close()
+                self._url_options, self._first = start, self._make_links(start)
             try:
                 info: bytes = await self._exchange(self._first, ("INFO", "cluster"))
             except (NotSentError, LostError, Unavailable) as error:
@@ -107,8 +101,8 @@ class Nodes:
         """Close every connection."""
         if self._refreshing:
             self._refreshing.cancel()
-        for pool in (self._first, *self._pools.values()):
-            await pool.disconnect()
+        for links in (self._first, *self._links.values()):
+            links.close()
 
     async def run(self, slot: int | None, *args: Any, send_by: float | None = None) -> Any:
         """One command on the node that has the slot (None: on the first node) -> its answer.
@@ -118,15 +112,15 @@ class Nodes:
             Unavailable, StoreFull, Incompatible
             redis.exceptions.ResponseError: the command was refused in another way.
         """
-        pool = self._pool_of(slot)
+        links = self._links_of(slot)
         for _ in range(_REDIRECTS):
             try:
-                return await self._exchange(pool, args, send_by=send_by)
+                return await self._exchange(links, args, send_by=send_by)
             except redis_errors.AskError:
                 raise Unavailable("the cluster moves a slot key by key: let it move slots as a whole") from None
             except redis_errors.MovedError as error:
                 # Nothing ran, so it may be sent again.
-                pool = self._pool_at((error.host or self._url_options.get("host", "localhost"), error.port))
+                links = self._links_at((error.host or self._url_options.get("host", "localhost"), error.port))
                 self._refresh_soon()
             except NotSentError:
                 self._refresh_soon()
@@ -140,12 +134,12 @@ class Nodes:
             NotSentError, LostError, Unavailable: no primary answers.
             StoreFull, Incompatible
         """
-        pools = [self._pool_at(address) for address in self._primaries()] if self.clustered else [self._first]
+        nodes = [self._links_at(address) for address in self._primaries()] if self.clustered else [self._first]
         answers: list[Any] = []
         failure: Exception | None = None
-        for pool in pools:
+        for links in nodes:
             try:
-                answers += [await self._exchange(pool, command) for command in commands]
+                answers += [await self._exchange(links, command) for command in commands]
             except (NotSentError, LostError, Unavailable) as error:
                 failure = error
         if failure and not answers:
@@ -159,9 +153,9 @@ class Nodes:
             NotSentError, LostError, Unavailable: none did, or not all slots are served.
         """
         failure: Exception = Unavailable("no node of the cluster answers")
-        for pool in (*[self._pool_at(address) for address in self._primaries()], self._first):
+        for links in (*[self._links_at(address) for address in self._primaries()], self._first):
             try:
-                table = await self._exchange(pool, ("CLUSTER", "SLOTS"))
+                table = await self._exchange(links, ("CLUSTER", "SLOTS"))
             except (NotSentError, LostError, Unavailable, redis_errors.ResponseError) as error:
                 failure = error
                 continue
@@ -197,23 +191,22 @@ class Nodes:
                 return address
         raise Unavailable(f"no node of the cluster has slot {slot}")
 
-    def _pool_of(self, slot: int | None) -> aioredis.BlockingConnectionPool:
+    def _links_of(self, slot: int | None) -> Links:
         if slot is None or not self.clustered:
             return self._first
-        return self._pool_at(self._address_of(slot))
+        return self._links_at(self._address_of(slot))
 
-    def _pool_at(self, address: Address) -> aioredis.BlockingConnectionPool:
-        pool = self._pools.get(address)
-        if pool is None:
-            pool = self._pools[address] = self._make_pool(self._options_at(address))
-        return pool
+    def _links_at(self, address: Address) -> Links:
+        links = self._links.get(address)
+        if links is None:
+            links = self._links[address] = self._make_links(self._options_at(address))
+        return links
 
     def _options_at(self, address: Address) -> dict[str, Any]:
         return {**self._url_options, "host": address[0], "port": address[1]}
 
-    def _make_pool(self, options: dict[str, Any]) -> aioredis.BlockingConnectionPool:
-        timeout, most = self._settings.call_timeout, self._settings.connections
-        return aioredis.BlockingConnectionPool(max_connections=most, timeout=timeout, **{**options, **self._options})
+    def _make_links(self, options: dict[str, Any]) -> Links:
+        return Links({**options, **self._options}, self._settings.connections, self._settings.call_timeout)
 
     def _refresh_soon(self) -> None:
         """Learn anew who has what, once however many ask for it."""
@@ -225,39 +218,43 @@ class Nodes:
         with contextlib.suppress(NotSentError, LostError, Unavailable, redis_errors.ResponseError):
             await self.refresh()
 
-    async def _exchange(
-        self, pool: aioredis.BlockingConnectionPool, args: tuple[Any, ...], *, send_by: float | None = None
-    ) -> Any:
-        """One command and its answer on one connection."""
-        task = asyncio.current_task()
-        cancelling = task.cancelling() if task else 0
+    async def _exchange(self, links: Links, args: tuple[Any, ...], *, send_by: float | None = None) -> Any:
+        """One command and its answer on one link."""
         try:
-            async with asyncio.timeout_at(send_by):
-                connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+            link = await _take(links, send_by)
         except redis_errors.AuthenticationError as error:
             raise Incompatible(f"the store refuses the user or password of its URL: {error}") from error
         except LOST as error:
             raise NotSentError(str(error)) from error
         try:
-            await connection.send_command(*args)
-            if task and task.cancelling() > cancelling:
-                # redis-py sends by wait_for; up to Python 3.11 that forgets it was cancelled if it ends just then.
-                raise asyncio.CancelledError
-            return await connection.read_response()
-        except redis_errors.AuthenticationError as error:
-            raise Incompatible(f"the store asks for a user or password: {error}") from error
-        except redis_errors.BusyLoadingError as error:
-            raise Unavailable("the store is loading its data") from error
-        except redis_errors.OutOfMemoryError as error:
-            raise StoreFull("the store is at its memory limit: raise maxmemory, or delete items") from error
-        except redis_errors.ResponseError:
-            raise
-        except LOST as error:
-            await connection.disconnect(nowait=True)
-            raise LostError(str(error)) from error
-        except BaseException:
-            # Cancelled between sending and answer: the connection is out of step.
-            await connection.disconnect(nowait=True)
-            raise
+            answer = await link.call(*args)
         finally:
-            await pool.release(connection)
+            links.give(link)
+        if isinstance(answer, Exception):
+            _raise(answer)
+        return answer
+
+
+async def _take(links: Links, send_by: float | None) -> Link:
+    """A link over which to send until then."""
+    if send_by is None:
+        return await links.take()
+    async with asyncio.timeout_at(send_by):
+        link = await links.take()
+    if asyncio.get_running_loop().time() >= send_by:
+        links.give(link)
+        raise TimeoutError
+    return link
+
+
+def _raise(answer: Exception) -> NoReturn:
+    """What the store said in place of a result."""
+    if isinstance(answer, redis_errors.AuthenticationError):
+        raise Incompatible(f"the store asks for a user or password: {answer}") from answer
+    if isinstance(answer, redis_errors.BusyLoadingError):
+        raise Unavailable("the store is loading its data") from answer
+    if isinstance(answer, redis_errors.OutOfMemoryError):
+        raise StoreFull("the store is at its memory limit: raise maxmemory, or delete items") from answer
+    if isinstance(answer, redis_errors.ResponseError):
+        raise answer
+    raise LostError(str(answer)) from answer

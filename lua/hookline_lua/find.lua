@@ -9,7 +9,8 @@ local find = { bytes = 4194304 }
 -- What an entry costs that nothing is asked of, in work.
 local LEAST_WORK = 0.3
 
--- The fields of an item, and how many bytes they are; or the word that says why there are none.
+-- The fields of an item one after the other, without its token, and how many bytes they are; or nil and the word that says
+-- why there are none.
 local function read(id)
   local flat = redis.pcall('HGETALL', id)
   if flat.err then
@@ -17,13 +18,26 @@ local function read(id)
   elseif #flat == 0 then
     return nil, outcome.not_found
   end
-  local fields, bytes = {}, 0
+  local bytes, token, last = 0, nil, #flat
+  for i = 1, last, 2 do
+    bytes = bytes + #flat[i] + #flat[i + 1]
+    if flat[i] == 'tk' then
+      token = i
+    end
+  end
+  if token then
+    flat[token], flat[token + 1] = flat[last - 1], flat[last]
+    flat[last - 1], flat[last] = nil, nil
+  end
+  return flat, bytes
+end
+
+local function named(flat)
+  local fields = {}
   for i = 1, #flat, 2 do
     fields[flat[i]] = flat[i + 1]
-    bytes = bytes + #flat[i] + #flat[i + 1]
   end
-  fields.tk = nil
-  return fields, bytes
+  return fields
 end
 
 -- One item; nothing of it where it does not meet the filters, or when this call has given so much that it must be asked
@@ -35,7 +49,7 @@ function find.get(operation)
   local fields, bytes = read(partition .. ':i:' .. operation.key .. ':' .. operation.sort)
   if not fields then
     return { bytes, false, false }
-  elseif operation.where and not where.matches(fields, operation.sort, operation.where) then
+  elseif operation.where and not where.matches(named(fields), operation.sort, operation.where) then
     return { outcome.ok, false, false }
   end
   find.bytes = find.bytes - bytes
@@ -61,6 +75,7 @@ end
 -- reaches. Returns how many were looked at and, if not all were, the last of them.
 local function walk(operation, take)
   local name, budget = index.name(operation.key, operation.label), operation.budget
+  local conditions = operation.exact and {} or operation.where -- what the ends of the walk say already
   local examined, taken, after = 0, 0, operation.after
   for first, last in range.parts(name, operation) do
     for score, member in range.entries(name, first, last, operation.descending) do
@@ -69,7 +84,7 @@ local function walk(operation, take)
       end
       local sort = declared.sort_of(member)
       local id = partition .. ':i:' .. operation.key .. ':' .. sort
-      local held, work = where.holds(id, sort, operation.where)
+      local held, work = where.holds(id, sort, conditions)
       if held then
         taken = taken + 1
         work = work + take(sort, score, member, id)
@@ -90,7 +105,7 @@ function find.query(operation)
     if not fields then
       return 2
     end
-    table.insert(items, { sort, fields, score, member ~= sort and member or false })
+    items[#items + 1] = { sort, fields, score, member ~= sort and member or false }
     return 2 + bytes / 4096
   end)
   return { outcome.ok, false, { items = items, after = after or false, examined = examined } }

@@ -127,7 +127,7 @@ async def told(verb: Verb, bench: Bench) -> tuple[Any, HooklineError | None]:
         return (type(refusal), refusal.item), None
     except (Unavailable, OutcomeUnknown) as error:
         # The calls on other partitions come to their end behind it.
-        left = [task for task in asyncio.all_tasks() if "Datastore._" in repr(task.get_coro())]
+        left = [task for task in asyncio.all_tasks() if re.search(r"(Datastore|Upkeep)\._", repr(task.get_coro()))]
         await asyncio.gather(*left, return_exceptions=True)
         return None, error
 

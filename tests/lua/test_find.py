@@ -9,7 +9,7 @@ import redis.asyncio as aioredis
 
 from conftest import NOW_MS
 from hookline import Datastore
-from hookline.codec import pack
+from hookline.codec import decode_fields, pack
 from scripts import KEY, NOW, Scripts, at, snapshot, unchanged
 
 NAMES = [f"n{n:03}" for n in range(250)]
@@ -61,7 +61,7 @@ async def test_get(scripts: Scripts, datastore: Datastore) -> None:
     async with unchanged(scripts.raw):
         found, missing = await find(datastore, {"verb": "get", "sort": "a"}, {"verb": "get", "sort": "b"})
     assert found[0] == b"ok"
-    assert {name.decode(): value for name, value in found[1].items()} == {
+    assert {name.decode(): value for name, value in decode_fields(found[1]).items()} == {
         name: value if isinstance(value, bytes) else value.encode() for name, value in fields.items()
     }
     assert missing == [b"not_found", False, False]
@@ -121,7 +121,8 @@ async def test_a_status_is_walked_in_its_order(scripts: Scripts, datastore: Data
 async def test_an_item_found_carries_its_score_and_no_token(scripts: Scripts, datastore: Datastore) -> None:
     await scripts.create(content=1, metadata={"status": "started", "locked_until": at(30)})
     ((_, _, extra),) = await find(datastore, walking("started"))
-    ((sort, fields, score, member),) = extra[b"items"]
+    ((sort, shown, score, member),) = extra[b"items"]
+    fields = decode_fields(shown)
     assert (sort, member) == (b"a", False)
     assert (sort, score, fields[b"c"], fields[b"ca"]) == (b"a", str(NOW_MS + 30_000).encode(), pack(1), NOW.encode())
     assert b"tk" not in fields
