@@ -145,11 +145,11 @@ def from_lane(content: dict[str, Any], sealed_triggers: bytes) -> Delivery:
     )
 
 
-def from_outbox(namespace: str, partition: int, stream_id: str, entry: dict[str, bytes]) -> list[Delivery]:
+def from_outbox(namespace: str, partition: int, stream_id: str, entry: Mapping[bytes, bytes]) -> list[Delivery]:
     """An entry of the outbox -> one delivery for each trigger that matched."""
-    key, sort_field = entry["key"].decode(), entry["sort"].decode()
+    key, sort_field = entry[b"key"].decode(), entry[b"sort"].decode()
     payload = _payload(entry, key, sort_field)
-    token, trace = entry["token"].decode(), entry.get("trace", b"").decode()
+    token, trace = entry[b"token"].decode(), entry.get(b"trace", b"").decode()
     webhook_id = f"{namespace}-{partition}-{stream_id}"
     return [
         Delivery(
@@ -160,9 +160,9 @@ def from_outbox(namespace: str, partition: int, stream_id: str, entry: dict[str,
             Target(url.decode(), sealed, any(more[:1]), _options(more)),
             token,
             trace,
-            "record" in entry,
+            b"record" in entry,
         )
-        for url, sealed, _, *more in codec.unpack_answer(entry["triggers"])
+        for url, sealed, _, *more in codec.unpack_answer(entry[b"triggers"])
     ]
 
 
@@ -171,9 +171,9 @@ def _options(more: list[Any]) -> Options:
     return codec.decode_options(more[1]) if len(more) > 1 and more[1] else PLAIN
 
 
-def _payload(entry: dict[str, bytes], key: str, sort_field: str) -> dict[str, Any]:
-    after = codec.decode_fields(codec.unpack_answer(entry["after"]))
-    before = codec.unpack_answer(entry["before"])
+def _payload(entry: Mapping[bytes, bytes], key: str, sort_field: str) -> dict[str, Any]:
+    after = codec.decode_fields(codec.unpack_answer(entry[b"after"]))
+    before = codec.unpack_answer(entry[b"before"])
     content, metadata = codec.unpack(after[b"c"]), codec.decode_metadata(_sorted(after))
     changed: dict[str, Any] = {}
     previous: dict[str, Any] = {}
@@ -188,12 +188,12 @@ def _payload(entry: dict[str, bytes], key: str, sort_field: str) -> dict[str, An
         changed["triggerUrls"] = _triggers(after.get(b"t"))
         previous["triggerUrls"] = _triggers(before[b"t"])
     return {
-        "event": entry["event"].decode(),
+        "event": entry[b"event"].decode(),
         "dataChanged": changed,
         "newDataset": {"key": key, "sortField": sort_field, "content": content, "metadata": metadata},
         "previous": previous,
         "version": int(after[b"v"]),
-        "occurredAt": format_time(int(entry["at"])),
+        "occurredAt": format_time(int(entry[b"at"])),
     }
 
 

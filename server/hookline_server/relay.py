@@ -152,7 +152,7 @@ class Relay:
         for slot, stream_id, flat in taken:
             # What fails stays pending, and is taken again once it has been idle long enough.
             with Surviving(log, f"the reading of event {stream_id.decode()}"):
-                entry = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+                entry = dict(zip(flat[::2], flat[1::2], strict=True))
                 deliveries = from_outbox(self._settings.namespace, partition, stream_id.decode(), entry)
                 events.append((slot, stream_id, deliveries))
                 continue

@@ -70,7 +70,7 @@ async def events(datastore: Datastore) -> AsyncIterator[Delivery]:
         request = {"consumer": "r1", "limit": 100, "idle_ms": 60_000, "own": False}
         answer = await datastore.connection.read("relay_take", partition, request)
         for stream_id, flat in answer[b"events"]:
-            entry = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+            entry = dict(zip(flat[::2], flat[1::2], strict=True))
             for delivery in from_outbox("default", partition, stream_id.decode(), entry):
                 yield delivery
 
