@@ -217,7 +217,7 @@ SEEDS = (
     Seed(
         "token_shown_to_readers",
         "lua/hookline_lua/find.lua",
-        "  fields.tk = nil",
+        "    if flat[i] == 'tk' then\n      token = i\n    end\n",
         "",
         "whoever reads an item can settle its claim",
         "tests/lua/test_find.py::test_get",
