@@ -41,7 +41,7 @@ SCAN = 30.0
 GONE = 410
 """The receiver wants no more of this: no attempt follows."""
 
-TOGETHER = 0.005
+TOGETHER = 0.02
 """Seconds that an event which is done waits for others, to leave the outbox together with them."""
 DONE_MAX = 500
 """Events that leave it in one call."""
