@@ -72,14 +72,14 @@ class Lane:
     def _share(self, *, direct: bool) -> int:
         """How many attempts may be under way at once where one more of this kind is to begin."""
         width = self.endpoint.concurrency or self.concurrency
-        return max(1, width // 2) if direct and self.draining else width
+        return width // 2 if direct and self.draining else width
 
     def is_quick(self, now: float) -> bool:
         """Whether one more that waits in the queue is likely to have room soon."""
         if not self.busy or self.endpoint.rate or self.breaker.opened:
             return False
         is_open = self.endpoint.status == ACTIVE and now >= self.endpoint.retry_at
-        return is_open and (len(self.queue) + 1) * self.pace / self._share(direct=True) < SOON
+        return is_open and (len(self.queue) + 1) * self.pace < SOON * self._share(direct=True)
 
     def give_up(self, turn: asyncio.Future[bool]) -> None:
         """One has waited for too long: others need not wait as well, until attempts end that say otherwise."""
