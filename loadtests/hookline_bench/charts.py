@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from hdrh.histogram import HdrHistogram
 from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from hookline_bench.figure import Figure, Results
 from hookline_bench.soak import Sample
@@ -37,6 +38,9 @@ def _rates(figures: list[Figure], way: str, out: Path) -> Path:
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("a second")
     axes.set_title(f"{'Straight to the store' if way == 'store' else 'Over HTTP'}, by number of processes")
     axes.legend(loc="lower right")
