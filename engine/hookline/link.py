@@ -48,9 +48,10 @@ class Link(asyncio.Protocol):
         Raises:
             LostError: none came in time, or the connection ended.
         """
+        packed = hiredis.pack_command(args)
         answer = self._answer = self._loop.create_future()
         timer = self._loop.call_later(self._timeout, self._lose, f"no answer within {self._timeout:g} s")
-        self._transport.write(hiredis.pack_command(args))
+        self._transport.write(packed)
         try:
             return await answer
         except asyncio.CancelledError:
@@ -99,6 +100,7 @@ class Links:
         self._free = asyncio.Semaphore(most)
         self._idle: list[Link] = []
         self._taken: set[Link] = set()
+        self._closed = False
 
     async def take(self) -> Link:
         """A link for one command, to be given back.
@@ -123,12 +125,15 @@ class Links:
     def give(self, link: Link) -> None:
         """Take a link back, to be used again unless it is closed."""
         self._taken.discard(link)
-        if not link.closed:
+        if self._closed:
+            link.close()
+        elif not link.closed:
             self._idle.append(link)
         self._free.release()
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all of them; one that is being made just now serves its command."""
+        self._closed = True
         for link in (*self._idle, *self._taken):
             link.close()
         self._idle.clear()
