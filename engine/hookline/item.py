@@ -122,9 +122,7 @@ class Item(msgspec.Struct, frozen=True, eq=False):
 
     def _shown(self) -> dict[str, Any]:
         """All but what is secret, or is sealed anew by every write."""
-        return {
-            name: getattr(self, name) for name in self.__struct_fields__ if name not in ("token", "sealed_triggers")
-        }
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name not in _NOT_SHOWN}
 
     @property
     def status(self) -> str | None:

@@ -43,7 +43,7 @@ class Link(asyncio.Protocol):
     async def call(self, *args: Any) -> Any:
         """Send a command, and wait for its answer -> that, or the error that it is, as redis-py knows it.
 
-        Cancelled, the link is closed: what comes next over it would be the answer to this.
+        Broken off, the link is closed: what comes next over it would be the answer to this.
 
         Raises:
             LostError: none came in time, or the connection ended.
@@ -54,7 +54,7 @@ class Link(asyncio.Protocol):
         self._transport.write(packed)
         try:
             return await answer
-        except asyncio.CancelledError:
+        except BaseException:
             self.close()
             raise
         finally:

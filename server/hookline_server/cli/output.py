@@ -33,9 +33,11 @@ def say_items(pages: Iterable[Sequence[dict[str, Any]]], *, as_json: bool) -> in
 
 
 def say_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
-    """Say objects of one kind: each as a line of JSON, or as a row of a table."""
+    """Say objects of one kind: each as a line of JSON, or as a row of a table; on standard error if there are none."""
     if as_json:
         say_documents(rows)
+    elif not rows:
+        typer.echo("none", err=True)
     else:
         for line in Table().add(rows):
             typer.echo(line)
