@@ -38,6 +38,7 @@ async def test_every_example_of_the_page_runs(api: Api, datastore: Datastore) ->
 
 async def test_answers_as_json_and_refusals(api: Api) -> None:
     server = {"HOOKLINE_URL": f"http://127.0.0.1:{api.port}"}
+    assert await within("schedules", "list", **server) == (0, "none\n")
     code, said = await within("schedules", "create", "a", "--key", "jobs", "--every", "1h", "--json", **server)
     assert (code, json.loads(said)["every"]) == (0, "1h")
     code, said = await within("schedules", "delete", "a", **server)
