@@ -77,6 +77,8 @@ class Proxy:
         self._links.add(link)
         self.links_max = max(self.links_max, len(self._links))
         link.add_done_callback(self._links.discard)
+        # Also where it is cancelled before it has begun, and so cannot do that itself.
+        link.add_done_callback(lambda _: writer.close())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         store_reader, store_writer = await asyncio.open_unix_connection(self.socket)

@@ -23,6 +23,7 @@ from hookline import Datastore, SecretBox, Settings
 from hookline.embedded import find_server
 from hookline.errors import Unavailable
 from hookline.figures import FAMILIES, Family
+from hookline_server import metrics
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
 from hookline_server.endpoint import Endpoints
@@ -245,7 +246,8 @@ def test_rows_have_a_bound(families: Mapping[str, Family], monkeypatch: pytest.M
     }  # fmt: skip
 
 
-async def test_a_page_is_good_for_a_second(api: Api, datastore: Datastore) -> None:
+async def test_a_page_is_good_for_a_while(api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "FRESH_S", 60.0)
     await scrape(api)
     before = FAMILIES["hookline_store_call_duration_seconds"].row("depth")[1:]
     for _ in range(3):
