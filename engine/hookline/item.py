@@ -67,8 +67,7 @@ class Options:
 PLAIN = Options()
 
 
-@dataclass(frozen=True, slots=True)
-class Trigger:
+class Trigger(msgspec.Struct, frozen=True):
     """A URL that is called when the item changes. API key and secrets themselves are never read back."""
 
     url: str

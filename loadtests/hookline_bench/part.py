@@ -83,6 +83,8 @@ async def perform(told: dict[str, Any], lines: asyncio.StreamReader) -> dict[str
 
 async def main() -> None:
     """Work until standard input ends."""
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)  # as the server's processes have it, for floors as well
     lines = asyncio.StreamReader(limit=1 << 24)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     while line := await lines.readline():

@@ -16,11 +16,11 @@ import socket
 import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import cache, partial
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import quote
 
+import msgspec
 from aiohappyeyeballs import AddrInfoType, start_connection
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
@@ -51,8 +51,7 @@ class RefusedAddress(OSError):
     """The guard says no. An OSError, so that it is treated like any failed lookup or connect."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What came of one post. Nothing in it repeats what we sent as a secret.
 
     ``error`` is None or one word: ``invalid_request`` (URL or header), ``dns``, ``refused_address``,
@@ -70,7 +69,7 @@ class Answer:
     """The first 200 bytes of the body, printable; empty if the body broke off."""
     wish: str | None = None
     """The header ``webhook-delivery``, if it is one that we know: ``disable`` or ``abort-message``."""
-    timing: Timing = field(default_factory=Timing, compare=False)
+    timing: Timing = msgspec.field(default_factory=Timing)
 
     @property
     def ok(self) -> bool:

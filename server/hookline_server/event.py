@@ -172,13 +172,12 @@ def _options(more: list[Any]) -> Options:
 
 
 def _payload(entry: Mapping[bytes, bytes], key: str, sort_field: str) -> dict[str, Any]:
-    after = codec.decode_fields(codec.unpack_answer(entry[b"after"]))
-    before = codec.unpack_answer(entry[b"before"])
-    content, metadata = codec.unpack(after[b"c"]), codec.decode_metadata(_sorted(after))
+    after, before = (dict(sorted(codec.unpack_answer(entry[name]).items())) for name in (b"after", b"before"))
+    content, metadata = codec.unpack(after[b"c"]), codec.decode_metadata(after)
     changed: dict[str, Any] = {}
     previous: dict[str, Any] = {}
     # As an item's parts; what is absent reads null.
-    if old := codec.decode_metadata(_sorted(before)):
+    if old := codec.decode_metadata(before):
         changed["metadata"] = {name: metadata.get(name) for name in old}
         previous["metadata"] = old
     if b"c" in before:
@@ -199,7 +198,3 @@ def _payload(entry: Mapping[bytes, bytes], key: str, sort_field: str) -> dict[st
 
 def _triggers(packed: bytes | None) -> list[dict[str, Any]]:
     return [trigger.to_dict() for trigger in codec.decode_triggers(packed)] if packed else []
-
-
-def _sorted(fields: Mapping[bytes, bytes | bool]) -> dict[bytes, bytes | bool]:
-    return {name: fields[name] for name in sorted(fields)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+
+import msgspec
 
 
 class Trouble(Exception):
@@ -14,8 +15,7 @@ class Trouble(Exception):
         self.word = word
 
 
-@dataclass(slots=True)
-class Timing:
+class Timing(msgspec.Struct, eq=False):
     """How many ms after the start of a post these were done; None where a connection was there, or it came not so far.
 
     ``connect`` includes TLS, ``first_byte`` is that of the answer's head.
@@ -24,15 +24,14 @@ class Timing:
     resolve: int | None = None
     connect: int | None = None
     first_byte: int | None = None
-    begun: float = field(default_factory=time.monotonic)
+    begun: float = msgspec.field(default_factory=time.monotonic)
 
     def now(self) -> int:
         """Milliseconds since the start."""
         return round((time.monotonic() - self.begun) * 1000)
 
 
-@dataclass(slots=True)
-class Reply:
+class Reply(msgspec.Struct):
     """Status and headers of an answer, and the bytes of its body, at most ``most`` and those that came with them.
 
     ``cut`` is whether there were more.
@@ -42,6 +41,6 @@ class Reply:
     status: int | None = None
     retry_after: str | None = None
     wish: str | None = None
-    body: bytearray = field(default_factory=bytearray)
+    body: bytearray = msgspec.field(default_factory=bytearray)
     cut: bool = False
-    timing: Timing = field(default_factory=Timing)
+    timing: Timing = msgspec.field(default_factory=Timing)

@@ -189,7 +189,7 @@ class TestWhatIsSent:
     async def test_one_post(self, make: Callable[..., Egress]) -> None:
         async with receiver(answers("200 OK", b"taken")) as it:
             answer = await make().post(it.url + "?a=1", b'{"a":1}', HEADERS)
-        assert answer == Answer(200, None, None, answer.duration_ms, "taken")
+        assert answer == Answer(200, None, None, answer.duration_ms, "taken", timing=answer.timing)
         assert answer.ok
         assert 0 <= answer.duration_ms < 20_000
         head, _, body = it.requests[0].partition(b"\r\n\r\n")
