@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -26,11 +27,10 @@ from hookline_bench.ground import Ground
 from hookline_bench.part import NAMESPACE
 from hookline_bench.scenarios import WEBHOOK_BYTES, fill_with
 from hookline_bench.servers import Served
-from hookline_bench.usage import store_usage
+from hookline_bench.usage import resident, store_usage
 from hookline_bench.webhooks import POSTS, post
 from hookline_bench.works import Stage
 
-KINDS = ("500", "hang", "endless", "100s")
 LATE = 100.0
 """Seconds that the receiver of that kind takes to answer."""
 BURST = 6000
@@ -38,6 +38,20 @@ BURST = 6000
 SETTLED = 60.0
 """Seconds within which all events must have come."""
 HEAD = b"HTTP/1.1 %s\r\ncontent-length: 0\r\n\r\n"
+BOMB = gzip.compress(bytes(20 << 20))
+ANSWERS = {
+    "": HEAD % b"204 No Content",
+    "500": HEAD % b"500 Oops",
+    "410": HEAD % b"410 Gone",
+    "429": HEAD % b"429 Too Many Requests\r\nretry-after: 2",
+    "redirect": HEAD % b"302 Found\r\nlocation: http://169.254.169.254/",
+    "bomb": b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(BOMB) + BOMB,
+    "endless": b"HTTP/1.1 200 OK\r\n\r\n",
+    "head": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n",
+    "hang": b"",
+}
+"""What a receiver of each kind answers; of kind ``tls``, it is called by https and does not speak it."""
+KINDS = (*list(ANSWERS)[1:], "100s", "reset", "tls")
 
 
 @dataclass
@@ -52,12 +66,13 @@ class Receiver:
         """One webhook."""
         self.arrived.setdefault(body.split(b'"sortField":"', 1)[1].split(b'"', 1)[0].decode(), time.perf_counter())
         if self.kind == "100s":
-            asyncio.get_running_loop().call_later(LATE, transport.write, HEAD % b"204 No Content")
-        elif self.kind == "endless":
-            transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
-            self._pour(transport)
-        elif self.kind != "hang":
-            transport.write(HEAD % (b"500 Oops" if self.kind == "500" else b"204 No Content"))
+            asyncio.get_running_loop().call_later(LATE, transport.write, ANSWERS[""])
+        elif self.kind == "reset":
+            transport.abort()
+        else:
+            transport.write(ANSWERS[self.kind])
+            if self.kind == "endless":
+                self._pour(transport)
 
     def _pour(self, transport: asyncio.WriteTransport) -> None:
         if not transport.is_closing():
@@ -74,6 +89,10 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._receiver.kind == "tls":
+            self._transport.write(HEAD % b"400 Bad Request")
+            self._transport.close()
+            return
         self._held += data
         while (end := self._held.find(b"\r\n\r\n") + 4) >= 4:
             length = int(self._held[:end].lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
@@ -88,7 +107,8 @@ async def receiving(kind: str = "") -> AsyncIterator[Receiver]:
     """A receiver in this process."""
     receiver = Receiver(kind)
     server = await asyncio.get_running_loop().create_server(lambda: _Connection(receiver), "127.0.0.1", 0, backlog=1024)
-    receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/run"
+    scheme = "https" if kind == "tls" else "http"
+    receiver.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/run"
     yield receiver
     server.close()
 
@@ -194,20 +214,28 @@ async def _spent_by_start(ground: Ground) -> float:
 
 async def beside(kind: str, rate: float, seconds: float) -> None:
     """One receiver that is well, beside another one that is, and then beside one that is not."""
-    async with store() as ground, receiving() as good, receiving() as other, receiving(kind) as bad, relaying(ground):
+    async with (
+        store() as ground,
+        receiving() as good,
+        receiving() as other,
+        receiving(kind) as bad,
+        relaying(ground) as relay,
+    ):
         datastore = ground.datastore
         await healthy(datastore, good, "warm", rate, 1.0)
-        seen: list[list[float]] = []
+        seen, memory = list[list[float]](), list[float]()
         for name, beside_it in (("well", other), ("bad", bad)):
             latencies, _ = await asyncio.gather(
                 healthy(datastore, good, name, rate, seconds),
                 arrivals(datastore, beside_it, f"{name}-other", rate, seconds),
             )
             seen.append(latencies)
+            memory.append(resident(relay.pid))
         p50, p99 = ([percentile(latencies, percent) for latencies in seen] for percent in (50, 99))
         print(
             f"{kind:8} {rate:6,.0f}/s each   p50 {p50[0]:6.1f} -> {p50[1]:6.1f} ms"
-            f"   p99 {p99[0]:6.1f} -> {p99[1]:6.1f} ms: {p99[1] / p99[0]:.1f}x",
+            f"   p99 {p99[0]:6.1f} -> {p99[1]:6.1f} ms: {p99[1] / p99[0]:.1f}x"
+            f"   memory {memory[0]:.0f} -> {memory[1]:.0f} MiB",
             flush=True,
         )
 
@@ -215,7 +243,7 @@ async def beside(kind: str, rate: float, seconds: float) -> None:
 async def main(seconds: float, rate: float, kinds: list[str]) -> None:
     """All of it."""
     await full_outbox()
-    print(f"\nan endpoint beside another that is well -> that answers 500, hangs, does not end, or takes {LATE:g} s:")
+    print("\nan endpoint beside another that is well -> beside one that is not:")
     for kind in kinds:
         await beside(kind, rate, seconds)
 
