@@ -18,6 +18,7 @@ from hookline.clock import format_time
 from hookline.codec import pack_request, unpack_answer
 from hookline.keysettings import Known
 from hookline.outcome import Claimed, Outcome
+from hookline.row import pack_operations
 from hookline_lua import load
 from invariants import EPOCH_MS, read_keyspace
 from jobs import spoil
@@ -117,7 +118,7 @@ class Scripts:
     def args(self, calls: Sequence[Call], *, call_id: str | None = None, generation: int = 0) -> list[Any]:
         """The key and the arguments of one such call."""
         request = b"\x93" + pack_request(KEEP_MS) + pack_request(self.outbox_max)
-        request += b"\xdc" + len(calls).to_bytes(2, "big") + b"".join(call.pack(Known(generation)) for call in calls)
+        request += pack_operations([call.pack(Known(generation)) for call in calls])
         now = "" if self.clock.ms is None else str(self.clock.ms)
         return [TAG, now, call_id or f"test-{next(self._ids)}", request]
 

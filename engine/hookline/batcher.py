@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from hookline.calls import GIVEN_MAX
 from hookline.connection import Connection
+from hookline.row import Row
 from hookline.trace import LINKS, PARENT
 
 OPERATIONS_MAX = GIVEN_MAX
@@ -25,7 +26,7 @@ T = TypeVar("T")
 class _Waiting(NamedTuple):
     """One operation that waits for its turn."""
 
-    packed: bytes
+    packed: bytes | Row
     gives: int
     future: asyncio.Future[list[Any]]
     parent: str
@@ -49,7 +50,7 @@ class Batcher:
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._whole: set[asyncio.Task[Any]] = set()
 
-    def submit(self, script: str, partition: int, operation: bytes, gives: int = 0) -> asyncio.Future[list[Any]]:
+    def submit(self, script: str, partition: int, operation: bytes | Row, gives: int = 0) -> asyncio.Future[list[Any]]:
         """Queue one packed operation -> the future of its outcome ``[word, fields | false, extra | false]``.
 
         ``gives`` is how many items a claim may give. The future fails as

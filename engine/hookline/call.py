@@ -12,6 +12,7 @@ from hookline.codec import Fields
 from hookline.keysettings import Known
 from hookline.outcome import WARNINGS, Claimed, Outcome
 from hookline.plan import declared
+from hookline.row import Row, pack_row
 from hookline.where import Where
 
 _ADDED = frozenset({b"v", b"ca", b"ua", b"at"})
@@ -41,11 +42,13 @@ class Call(msgspec.Struct, frozen=True):
         limit: int = self.request.get("limit", 0)
         return limit
 
-    def pack(self, known: Known) -> bytes:
+    def pack(self, known: Known) -> bytes | Row:
         """The request as the script reads it, for a partition whose settings of the key are as known."""
         request = {**self.request, "generation": known.generation}
         if parent := trace.PARENT.get():
             request["trace"] = parent
+        if "new" in request:
+            return pack_row(request, request.pop("sort"), request.pop("new"))
         if self.where and known.indexes:
             request["walks"] = [walk.request() for walk in declared(self.where, known.indexes)]
         return codec.pack_request(request)

@@ -16,7 +16,6 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-import msgpack
 from redis import exceptions as redis_errors
 
 from hookline import keys, trace
@@ -25,6 +24,7 @@ from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, Unavail
 from hookline.figures import Family
 from hookline.link import LostError
 from hookline.nodes import LOST, Nodes, NotSentError
+from hookline.row import Row, pack_operations
 from hookline.settings import Settings
 from hookline_lua import SCRIPTS, load
 
@@ -152,7 +152,7 @@ class Connection:
         """What the names of a partition begin with."""
         return self._tags[partition]
 
-    async def write(self, script: str, partition: int, operations: Sequence[bytes]) -> list[Any]:
+    async def write(self, script: str, partition: int, operations: Sequence[bytes | Row]) -> list[Any]:
         """Run packed operations in one call -> one outcome each, ``[word, fields | false, extra | false]``.
 
         Raises:
@@ -168,8 +168,7 @@ class Connection:
                 b"\x93",  # msgpack: a list of three
                 pack_request(keep_ms),
                 pack_request(settings.outbox_max),
-                msgpack.Packer().pack_array_header(len(operations)),
-                *operations,
+                pack_operations(operations),
             )
         )
         call_id = secrets.token_hex(12)

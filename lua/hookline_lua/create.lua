@@ -6,11 +6,6 @@
 -- drain: yes
 
 return call.run(function(operation, place)
-  local done = plain.create(operation, place)
-  if done then
-    return done
-  end
-  call.name_fields(operation)
   local record = item.load(operation.key, operation.sort)
   if record.corrupt then
     return { outcome.corrupt, false, false }
@@ -23,4 +18,4 @@ return call.run(function(operation, place)
     return change.update(record, operation, place)
   end
   return call.refuse(outcome.exists, record)
-end)
+end, plain.create)

@@ -12,6 +12,7 @@ from hookline.codec import unpack_answer
 from hookline.errors import REFUSALS, Invalid, ReservedKey
 from hookline.keysettings import Known
 from hookline.outcome import Claimed, Outcome
+from hookline.row import pack_operations
 
 
 @pytest.fixture
@@ -50,10 +51,15 @@ def test_what_drains_may_run_at_the_memory_limit(calls: Calls, metadata: dict[st
 
 def test_what_is_sent(calls: Calls) -> None:
     update = calls.update("jobs", "a", metadata={"x": None, "at": "CURRENT_TIMESTAMP"}, version=2, triggers=False)
-    assert unpack_answer(update.pack(Known(7))) == {
+    assert unpack_answer(pack_operations([update.pack(Known(7))])) == [{
         b"set": {}, b"unset": [b"m:x"], b"now": [b"m:at"], b"expect": 2, b"triggers": b"off", b"key": b"jobs",
         b"sort": b"a", b"generation": 7,
-    }  # fmt: skip
+    }]  # fmt: skip
+    creates = [calls.create("jobs", name, metadata={"status": "not_started"}) for name in "ab"]
+    assert unpack_answer(pack_operations([create.pack(Known(7)) for create in creates])) == [[
+        {b"triggers": b"on", b"line": b"5", b"key": b"jobs", b"generation": 7, b"width": 7},
+        [b"a", b"s", b"not_started", b"c", b"\xc0", b"a", b"0", b"b", b"s", b"not_started", b"c", b"\xc0", b"a", b"0"],
+    ]]  # fmt: skip
     assert calls.update("jobs", "a", content=None).request["set"] == {"c": b"\xc0"}
     assert calls.update("jobs", "a", content=UNSET).request["set"] == {}
     assert calls.update("jobs", "a", trigger_urls=None).request["unset"] == ["t"]

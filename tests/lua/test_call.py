@@ -202,10 +202,9 @@ async def test_a_to_b_to_a_writes_no_more_than_the_version(scripts: Scripts) -> 
 MIXED = """#!lua
 -- keys: partition
 -- args: now_ms:int call_id request:msgpack
--- use: outcome item call change
+-- use: outcome item call change plain
 
 return call.run(function(operation, place)
-  call.name_fields(operation)
   local record = item.load(operation.key, operation.sort)
   if operation.set then
     return change.create(record, operation, place)
@@ -214,7 +213,7 @@ return call.run(function(operation, place)
   local refused = call.commit(record, operation, 'deleted')
   item.clear(record)
   return refused or { outcome.ok, false, false }
-end)
+end, plain.create)
 """
 """A script that creates and deletes in one call, made of the helpers of those that do the one or the other."""
 

@@ -5,16 +5,33 @@
 -- no more than what is shown.
 local call = {}
 
--- Give a create that lists its fields a map of them, as other operations have it.
-function call.name_fields(operation)
-  local new = operation.new
-  if new and not operation.set then
-    local set = {}
-    for i = 1, #new, 2 do
-      set[new[i]] = new[i + 1]
+-- Creates that are alike come as rows, `{ shared, flat }`: what is the same of all, and of each its sortField and its
+-- fields, `width` values. Here they become operations as all others are.
+local function each_of(rows)
+  local operations, shared, flat = {}, rows[1], rows[2]
+  for first = 1, #flat, shared.width do
+    local set, last = {}, first + shared.width - 1
+    for i = first + 1, last, 2 do
+      set[flat[i]] = flat[i + 1]
     end
-    operation.set = set
+    local operation = { sort = flat[first], set = set, flat = { unpack(flat, first, last) } }
+    for name, value in pairs(shared) do
+      operation[name] = value
+    end
+    operations[#operations + 1] = operation
   end
+  return operations
+end
+
+-- All operations of the call, one by one.
+local function operations()
+  local all = {}
+  for _, operation in ipairs(request[3]) do
+    for _, each in ipairs(operation[1] and each_of(operation) or { operation }) do
+      all[#all + 1] = each
+    end
+  end
+  return all
 end
 
 -- Fields of an item for the caller: without what it sent itself, `false` for what it sent and did not stay.
@@ -117,8 +134,7 @@ end
 -- A lost answer is asked for again under the same call id: the words were kept, the items are read anew.
 local function replay(kept)
   local outcomes = unpacked(kept)
-  for place, operation in ipairs(request[3]) do
-    call.name_fields(operation)
+  for place, operation in ipairs(operations()) do
     local answer = outcomes[place]
     local state = table.remove(answer, 4)
     local again = operation.once and once.again(operation, answer)
@@ -180,7 +196,7 @@ local function packed(outcomes)
     return head .. string.rep(cmsgpack.pack(outcomes[1]), count), cmsgpack.pack({ each = outcomes[1], count = count })
   end
   local answer, kept = cmsgpack.pack(outcomes), nil
-  for place, operation in ipairs(request[3]) do
+  for place, operation in ipairs(operations()) do
     local light = lightened(operation, outcomes[place])
     if light then
       kept = kept or { unpack(outcomes) }
@@ -214,26 +230,54 @@ local function do_once(operation, place, handle)
   return answer
 end
 
-function call.run(handle)
+-- Run the operations in turn -> their outcomes.
+local function run_all(handle, short)
+  local outcomes, key, generation = {}, nil, nil
+  local function run_one(operation, place)
+    return operation.flat and short(operation, operation.flat, place) or handle(operation, place)
+  end
+  local function refusal_of(operation)
+    -- Most operations of a call are of one key.
+    if operation.key ~= key or operation.generation ~= generation then
+      local refusal = settings_refusal(operation)
+      if refusal then
+        return refusal
+      end
+      key, generation = operation.key, operation.generation
+    end
+    return nil
+  end
+  local function add_rows(rows)
+    local shared, flat, place = rows[1], rows[2], #outcomes + 1
+    local all = not shared.once and (refusal_of(shared) or short(shared, flat, place))
+    for n, operation in ipairs(all and {} or each_of(rows)) do
+      outcomes[place + n - 1] = shared.once and do_once(operation, place, run_one) or run_one(operation, place + n - 1)
+    end
+    for n = 1, all and #flat / shared.width or 0 do
+      outcomes[place + n - 1] = all
+    end
+  end
+  for _, operation in ipairs(request[3]) do
+    local place = #outcomes + 1
+    if operation[1] then
+      add_rows(operation)
+    elseif operation.once then
+      outcomes[place] = do_once(operation, place, run_one)
+    else
+      outcomes[place] = refusal_of(operation) or run_one(operation, place)
+    end
+  end
+  return outcomes
+end
+
+-- `short` makes the rows of a call in one go, or returns nil; `handle` does one operation, whatever it asks.
+function call.run(handle, short)
   local id = partition .. ':o:' .. call_id
   local kept = redis.call('GET', id)
   if kept then
     return replay(kept)
   end
-  local outcomes, key, generation = {}, nil, nil
-  for place, operation in ipairs(request[3]) do
-    if operation.once then
-      outcomes[place] = do_once(operation, place, handle)
-    else
-      -- Most operations of a call are of one key.
-      local as_before = operation.key == key and operation.generation == generation
-      local refusal = not as_before and settings_refusal(operation)
-      if not refusal then
-        key, generation = operation.key, operation.generation
-      end
-      outcomes[place] = refusal or handle(operation, place)
-    end
-  end
+  local outcomes = run_all(handle, short)
   item.flush()
   local fired = outbox.flush()
   lock.flush()

@@ -38,25 +38,51 @@ local function created(in_line)
   return answer
 end
 
--- A create of which the caller knows that it may go this way: `new` has the fields, `line` the priority of what waits.
-function plain.create(operation, place)
-  local key, sort, new, line = operation.key, operation.sort, operation.new, operation.line
-  local name = key .. ':' .. sort
-  if not new or item.view[name] or not is_plain('create', key, nil, 'not_started') or settings.of(key).length_max then
+-- The ids of items to be made, which then count as written; nil if one of them is there, or known to this call.
+local function reserve(key, flat, width)
+  local names, ids, n = {}, {}, 0
+  for i = 1, #flat, width do
+    local name = key .. ':' .. flat[i]
+    if item.view[name] or item.ahead[name] then
+      break
+    end
+    n = n + 1
+    names[n], ids[n] = name, item.prefix .. name
+    item.ahead[name] = true
+  end
+  if n * width == #flat and redis.call('EXISTS', unpack(ids)) == 0 then
+    return ids
+  end
+  for _, name in ipairs(names) do
+    item.ahead[name] = nil
+  end
+  return nil
+end
+
+-- Creates of which the caller knows that they may go this way: `flat` has of each its sortField and its fields, `width`
+-- values in all; `line` is their priority if they wait. All or none are made -> the outcome that they share.
+function plain.create(shared, flat, place)
+  local key, line, width = shared.key, shared.line, shared.width
+  if not is_plain('create', key, nil, 'not_started') or settings.of(key).length_max then
     return nil
   end
-  local id, now = item.prefix .. name, clock.now
-  if redis.call('EXISTS', id) == 1 then
+  local ids = reserve(key, flat, width)
+  if not ids then
     return nil
   end
-  if line then
-    redis.call('HSET', id, 'v', '1', 'ca', now, 'ua', now, 'at', now, unpack(new))
-    index.add(key, 'not_started', index.place(line, clock.ms, clock.micros + place), sort)
-  else
-    redis.call('HSET', id, 'v', '1', 'ca', now, 'ua', now, unpack(new))
+  local now, changed = clock.now, #item.changed
+  for n, id in ipairs(ids) do
+    local first = (n - 1) * width + 1
+    local sort = flat[first]
+    if line then
+      redis.call('HSET', id, 'v', '1', 'ca', now, 'ua', now, 'at', now, unpack(flat, first + 1, first + width - 1))
+      index.add(key, 'not_started', index.place(line, clock.ms, clock.micros + place + n - 1), sort)
+    else
+      redis.call('HSET', id, 'v', '1', 'ca', now, 'ua', now, unpack(flat, first + 1, first + width - 1))
+    end
+    index.add(key, '', 0, sort)
+    item.changed[changed + n] = id
   end
-  index.add(key, '', 0, sort)
-  item.written(name, id)
   return created(line ~= nil)
 end
 
