@@ -29,7 +29,7 @@ _NAME = re.compile(rb"(hl:\{([a-z0-9_-]+)/(\d+)[.\d]*\}):(" + _FAMILIES + rb")(?
 _META = re.compile(rb"hl:([a-z0-9_-]+):meta")
 _SHARED = re.compile(rb"hl:(?:namespaces|api-keys|api-key:[0-9a-f]{12})")
 """What stands beside the namespaces; the records of API keys that were revoked run out."""
-_TOKEN = re.compile(r"(\d+)\.[0-9a-f]+")
+_TOKEN = re.compile(r"(\d+)\.[0-9a-f]{16}-\d+")
 _WAITING = ("not_started", "scheduled")
 
 

@@ -92,8 +92,9 @@ class Call(msgspec.Struct, frozen=True):
         return {name.encode(): value.encode() if type(value) is str else value for name, value in sent.items()}
 
     def _decode_claim(self, extra: Mapping[bytes, Any]) -> Claimed:
+        given = extra.get(b"given", {})  # the same to all of them
         items = [
-            codec.decode_item(self.key, sort.decode(), codec.decode_fields(shown))
+            codec.decode_item(self.key, sort.decode(), {**codec.decode_fields(shown), **given})
             for sort, shown in extra.get(b"items") or ()
         ]
         due, after = extra.get(b"next_ms"), extra.get(b"after")

@@ -295,7 +295,8 @@ def decode_fields(shown: Mapping[bytes, bytes | bool] | list[bytes], sent: Field
     Named, ``false`` marks what was sent and did not stay.
     """
     if isinstance(shown, list):
-        return {**(sent or {}), **dict(zip(shown[::2], shown[1::2], strict=True))}
+        named = dict(zip(shown[::2], shown[1::2], strict=True))
+        return {**sent, **named} if sent else named
     return {name: value for name, value in {**(sent or {}), **shown}.items() if type(value) is bytes}
 
 

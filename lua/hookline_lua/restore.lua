@@ -13,7 +13,7 @@ local function fit(record, operation)
   local fields = record.fields
   if fields.s == 'started' then
     item.set(record, 'lu', fields.lu or clock.now)
-    item.set(record, 'tk', fields.v .. '.' .. lock.mark(record.id, operation.nonce))
+    item.set(record, 'tk', fields.v .. '.' .. lock.mark(operation.nonce))
   elseif WAITING[fields.s] then
     lock.idle(record)
     item.set(record, 'a', fields.a or '0')

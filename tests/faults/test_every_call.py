@@ -31,7 +31,7 @@ from proxy import LOSE_CALL, LOSE_REPLY, LOSE_STORE, TWICE_FIRST, TWICE_LAST, Pr
 Store = dict[str, Any]
 LOSING = ("create", "claim of many", "exchange", "run of many", "configure", "bulk cancel")
 """Verbs that are played also with a store that does not come back: it takes them two timeouts to give up."""
-_DIFFERS = re.compile(rb"(?<=\d\.)[0-9a-f]{16}|\d{13}-\d+")
+_DIFFERS = re.compile(rb"(?<=\d\.)[0-9a-f]{16}-\d+|\d{13}-\d+")
 """What no two runs have in common: marks of tokens, and ids of events."""
 
 

@@ -52,7 +52,7 @@ function call.show(record, operation)
     end
   end
   local token, nonce = record.fields.tk, operation.nonce
-  if not (token and nonce and string.sub(token, -16) == lock.mark(record.id, nonce)) then
+  if not (token and nonce and lock.marked(token, nonce)) then
     shown.tk = nil
   end
   return shown

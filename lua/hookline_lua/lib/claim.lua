@@ -149,30 +149,43 @@ local function goes_on(operation, state)
   return wants and state.work > 0 and claim.bytes > 0 and not clock.late(1, seconds)
 end
 
+-- Some entries, with their scores where those matter: to write a score as text takes the store as long as to find it.
+local function page_of(name, rank, count, latest)
+  if latest == math.huge then
+    return redis.call('ZRANGE', name, rank, rank + count - 1), nil
+  end
+  local flat, page, scores = redis.call('ZRANGE', name, rank, rank + count - 1, 'WITHSCORES'), {}, {}
+  for i = 1, #flat, 2 do
+    page[#page + 1], scores[#scores + 1] = flat[i], flat[i + 1]
+  end
+  return page, scores
+end
+
 -- Visit the entries of a status up to a score, while the claim goes on. Returns whether to the end.
 local function pass_along(status, latest, operation, state)
   local name = index.name(operation.key, status)
   local rank, ended = first_rank(name, status, operation), false
   while not ended and goes_on(operation, state) do
     local count = #operation.where > 0 and 100 or math.min(100, operation.limit - #state.items)
-    local page = redis.call('ZRANGE', name, rank, rank + count - 1, 'WITHSCORES')
-    ended = #page < 2 * count
+    local page, scores = page_of(name, rank, count, latest)
+    ended = #page < count
     local passed = nil
-    for i = 1, #page, 2 do
-      if tonumber(page[i + 1]) > latest then
+    for i, sort in ipairs(page) do
+      if scores and tonumber(scores[i]) > latest then
         ended = true
         break
       elseif not goes_on(operation, state) then
         ended = false
         break
       end
-      visit(status, page[i], operation, state)
+      visit(status, sort, operation, state)
       if not state.refusal then
         rank, passed = rank + 1, i
       end
     end
     if passed then
-      state.after = { status, page[passed + 1], page[passed] }
+      local score = scores and scores[passed] or redis.call('ZSCORE', name, page[passed])
+      state.after = score and { status, score, page[passed] } or state.after
     end
   end
   claim.places[status .. operation.kind] = rank
@@ -350,6 +363,9 @@ function claim.run(operation)
   end
   local full = #state.items == operation.limit
   local extra = { items = state.items, expired = state.expired, buried = state.buried, lost = state.lost }
+  if #state.items > 0 then
+    extra.given = { s = 'started', ua = clock.now, sa = clock.now, w = operation.worker, lu = state.lock_end }
+  end
   if note then
     extra.held, extra.next_ms = note.sorts, expiry(note)
   end

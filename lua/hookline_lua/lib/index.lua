@@ -76,6 +76,11 @@ local function moves(key, label, kind)
   return list
 end
 
+-- What is to be added to a set, each score before its member: for who has many to add.
+function index.added(key, label)
+  return moves(key, label, 'added')
+end
+
 function index.add(key, label, score, member)
   local added = moves(key, label, 'added')
   local n = #added

@@ -1,7 +1,7 @@
 -- Claims: who holds an item until when, under which token; and the counts of what went wrong.
 -- use: clock settings item
 
-local lock = { counts = {} }
+local lock = { counts = {}, marks = 0 }
 
 function lock.live(fields)
   return fields.s == 'started' and tonumber(fields.lu or 0) > clock.ms
@@ -23,10 +23,16 @@ function lock.advance(record)
   item.set(record, 'ua', clock.now)
 end
 
--- What follows the version in a token. Made of the nonce of the claim, it keeps tokens apart even where a failover issues
--- a version twice; and of the item, so that none of the tokens of one claim fits another item.
-function lock.mark(id, nonce)
-  return string.sub(redis.sha1hex(nonce .. id), 1, 16)
+-- What follows the version in a token. The nonce of the claim keeps tokens apart even where a failover issues a version
+-- twice; a number, those of one claim.
+function lock.mark(nonce)
+  lock.marks = lock.marks + 1
+  return nonce .. '-' .. lock.marks
+end
+
+-- Whether a token is of the claim with this nonce.
+function lock.marked(token, nonce)
+  return string.find(token, '.' .. nonce .. '-', 1, true) ~= nil
 end
 
 -- Give the item to a worker.
@@ -34,7 +40,7 @@ function lock.take(record, nonce)
   lock.advance(record)
   item.set(record, 's', 'started')
   item.set(record, 'a', clock.text(tonumber(record.fields.a or 0) + 1))
-  item.set(record, 'tk', record.fields.v .. '.' .. lock.mark(record.id, nonce))
+  item.set(record, 'tk', record.fields.v .. '.' .. lock.mark(nonce))
 end
 
 -- End whatever claim there is; the next show of its token is stale.

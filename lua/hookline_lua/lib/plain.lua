@@ -70,18 +70,22 @@ function plain.create(shared, flat, place)
   if not ids then
     return nil
   end
-  local now, changed = clock.now, #item.changed
+  local now, all, changed = clock.now, index.added(key, ''), item.changed
+  local waiting = line and index.added(key, 'not_started')
+  local ready, place_in_ms = line and index.place(line, clock.ms, 0), clock.micros + place - 1
   for n, id in ipairs(ids) do
     local first = (n - 1) * width + 1
     local sort = flat[first]
     if line then
       redis.call('HSET', id, 'v', '1', 'ca', now, 'ua', now, 'at', now, unpack(flat, first + 1, first + width - 1))
-      index.add(key, 'not_started', index.place(line, clock.ms, clock.micros + place + n - 1), sort)
+      local size = #waiting
+      waiting[size + 1], waiting[size + 2] = ready + math.min(999, place_in_ms + n), sort
     else
       redis.call('HSET', id, 'v', '1', 'ca', now, 'ua', now, unpack(flat, first + 1, first + width - 1))
     end
-    index.add(key, '', 0, sort)
-    item.changed[changed + n] = id
+    local size = #all
+    all[size + 1], all[size + 2] = 0, sort
+    changed[#changed + 1] = id
   end
   return created(line ~= nil)
 end
@@ -94,7 +98,8 @@ end
 -- A name takes no more than so much in an answer, about.
 local NAME_BYTES = 16
 
--- Give an item that waits in line to the worker -> what is shown of it, field after field; and its bytes.
+-- Give an item that waits in line to the worker -> what is shown of it, field after field, but for what the claim gives to
+-- each of its items alike; and its bytes.
 function plain.claim(operation, sort, lock_ms, lock_end)
   local key, now = operation.key, clock.now
   local name = key .. ':' .. sort
@@ -102,7 +107,7 @@ function plain.claim(operation, sort, lock_ms, lock_end)
   if item.view[name] then
     return nil
   end
-  local shown, version, status, updated, attempts = redis.pcall('HGETALL', id), nil, nil, nil, nil
+  local shown, version, status, attempts = redis.pcall('HGETALL', id), nil, nil, nil
   local n = #shown
   local bytes = n * NAME_BYTES
   for i = 1, n, 2 do
@@ -112,26 +117,22 @@ function plain.claim(operation, sort, lock_ms, lock_end)
       version = i + 1
     elseif field == 's' then
       status = i + 1
-    elseif field == 'ua' then
-      updated = i + 1
     elseif field == 'a' then
       attempts = i + 1
     elseif field == 'tk' or field == 'lu' or field == 'w' or field == 'sa' then
       return nil
     end
   end
-  if not (version and updated and attempts) or shown[status] ~= 'not_started' then
+  if not (version and attempts) or shown[status] ~= 'not_started' then
     return nil
   end
   local v, a = successor(shown[version]), successor(shown[attempts])
-  local token = v .. '.' .. lock.mark(id, operation.nonce)
+  local token = v .. '.' .. lock.mark(operation.nonce)
   redis.call('HSET', id, 'v', v, 's', 'started', 'ua', now, 'a', a, 'w', operation.worker, 'sa', now, 'lu', lock_end, 'tk', token)
   index.remove(key, 'not_started', sort)
   index.add(key, 'started', lock_ms, sort)
   item.written(name, id)
-  shown[version], shown[status], shown[updated], shown[attempts] = v, 'started', now, a
-  shown[n + 1], shown[n + 2], shown[n + 3], shown[n + 4] = 'w', operation.worker, 'sa', now
-  shown[n + 5], shown[n + 6], shown[n + 7], shown[n + 8] = 'lu', lock_end, 'tk', token
+  shown[version], shown[attempts], shown[n + 1], shown[n + 2] = v, a, 'tk', token
   return shown, bytes
 end
 
