@@ -9,8 +9,10 @@ A script is a real ``.lua`` file that begins with an executable header::
     -- use: clock item index
 
 ``keys`` and ``args`` become locals of those names (``:int`` is a number, or nil where the argument is empty;
-``:msgpack`` is decoded), ``use`` prepends ``lib/<name>.lua`` and what those use in turn, each once. A line
-``-- drain: yes`` makes a second script ``<name>_drain`` of the same source that also runs at the memory limit.
+``:msgpack`` is decoded), ``use`` prepends ``lib/<name>.lua`` and what those use in turn, each once. A helper with a
+line ``-- load: late`` is made when something of it is first used, as most calls need little of what there is, and to
+make a function takes the store as long as to set a field. A line ``-- drain: yes`` makes a second script
+``<name>_drain`` of the same source that also runs at the memory limit.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ SCRIPTS = (
 
 _SHEBANG = re.compile(r"#!lua(?: flags=([a-z,-]+))?")
 _ReadLib = Callable[[str], str]
-_HEADER = re.compile(r"-- (keys|args|use|drain): ?(.*)")
+_HEADER = re.compile(r"-- (keys|args|use|drain|load): ?(.*)")
 _DECODERS = {"": "{0}", "int": "tonumber({0})", "msgpack": "cmsgpack.unpack({0})"}
 
 
@@ -103,7 +105,7 @@ def compose(name: str, text: str, read_lib: _ReadLib) -> Script:
         if kind not in _DECODERS:
             raise HeaderError(f"{name}.lua: argument {arg}: expected :int, :msgpack or nothing")
         parts.append(f"local {label} = {_DECODERS[kind].format(f'ARGV[{place}]')}")
-    parts += _helpers(header.get("use", "").split(), read_lib, (f"{name}.lua",), set())
+    parts += _arranged(_helpers(header.get("use", "").split(), read_lib, (f"{name}.lua",), set()))
     source = "\n".join([*parts, body])
     return Script(
         name=name,
@@ -115,9 +117,41 @@ def compose(name: str, text: str, read_lib: _ReadLib) -> Script:
     )
 
 
-def _helpers(names: list[str], read_lib: _ReadLib, chain: tuple[str, ...], done: set[str]) -> list[str]:
-    """The texts of the named helpers, each after those it uses, none twice."""
-    texts: list[str] = []
+_LATE = """\
+local load_late
+local function late()
+  return setmetatable({{}}, {{ __index = function(helper, name)
+    load_late()
+    return helper[name]
+  end }})
+end
+local {} = {}"""
+_LOADED = """\
+function load_late()
+{}
+end"""
+_EACH = """\
+local loaded = (function()
+{1}
+return {0}
+end)()
+setmetatable({0}, {{ __index = loaded, __newindex = loaded }})"""
+
+
+def _arranged(helpers: list[tuple[str, str]]) -> list[str]:
+    """Name and text of helpers -> the parts of a script: those that load late stand in one function, behind the others."""
+    late = [(name, text) for name, text in helpers if _read_header(text).get("load") == "late"]
+    others = [text for name, text in helpers if (name, text) not in late]
+    if not late:
+        return others
+    names = ", ".join(name for name, _ in late)
+    loaded = "\n".join(_EACH.format(name, text) for name, text in late)
+    return [_LATE.format(names, ", ".join("late()" for _ in late)), *others, _LOADED.format(loaded)]
+
+
+def _helpers(names: list[str], read_lib: _ReadLib, chain: tuple[str, ...], done: set[str]) -> list[tuple[str, str]]:
+    """Name and text of the named helpers, each after those it uses, none twice."""
+    texts: list[tuple[str, str]] = []
     for name in names:
         file = f"lib/{name}.lua"
         if file in chain:
@@ -129,7 +163,7 @@ def _helpers(names: list[str], read_lib: _ReadLib, chain: tuple[str, ...], done:
         except FileNotFoundError:
             raise HeaderError(f"{chain[-1]}: no helper {file}") from None
         texts += _helpers(_read_header(text).get("use", "").split(), read_lib, (*chain, file), done)
-        texts.append(text)
+        texts.append((name, text))
         done.add(name)
     return texts
 

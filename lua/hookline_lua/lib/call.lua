@@ -96,6 +96,7 @@ end
 
 -- End an operation: check its indexes, note its event, or undo it.
 function call.commit(record, operation, event, token)
+  call.told = true
   local refusal = (not item.close(record) and outcome.corrupt) or outbox.add(record, event, operation, token)
   if refusal then
     item.undo(record)
@@ -220,6 +221,7 @@ end
 
 -- The outcome of an operation that brings an id of its own, so that it may have come before.
 local function do_once(operation, place, handle)
+  call.marked = true
   local answer = once.recall(operation)
   if not answer and operation.recall then
     return { outcome.not_found, false, false }
@@ -279,9 +281,11 @@ function call.run(handle, short)
   end
   local outcomes = run_all(handle, short)
   item.flush()
-  local fired = outbox.flush()
+  local fired = call.told and outbox.flush()
   lock.flush()
-  once.flush()
+  if call.marked then
+    once.flush()
+  end
   local answer, to_keep = packed(outcomes)
   redis.call('SET', id, to_keep, 'PX', request[1])
   wake.ready(index.ready)

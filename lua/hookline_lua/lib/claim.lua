@@ -94,8 +94,8 @@ local function give(record, operation, state)
 end
 
 -- The same the short way. Returns whether it could be.
-local function give_plain(operation, sort, state)
-  local shown, bytes = plain.claim(operation, sort, state.lock_ms, state.lock_end)
+local function give_plain(operation, name, sort, state)
+  local shown, bytes = plain.claim(operation, name, sort, state)
   if shown then
     claim.bytes = claim.bytes - bytes
     state.until_ms = math.min(state.until_ms, state.lock_ms)
@@ -106,16 +106,17 @@ end
 
 -- One entry of a set: given, buried, or passed over.
 local function visit(status, sort, operation, state)
+  local name = operation.key .. ':' .. sort
   state.examined = state.examined + 1
-  if item.ahead[operation.key .. ':' .. sort] then
+  if item.ahead[name] then
     state.work = state.work - 1 -- this call has given it already, or settled it
     state.lost = (state.lost or 0) + 1
     return
-  elseif state.plain and status == 'not_started' and give_plain(operation, sort, state) then
+  elseif state.plain and status == 'not_started' and give_plain(operation, name, sort, state) then
     return
   end
   if #operation.where > 0 then
-    local held, work = where.holds(item.prefix .. operation.key .. ':' .. sort, sort, operation.where)
+    local held, work = where.holds(item.prefix .. name, sort, operation.where)
     state.work = state.work - work
     if not held then
       return

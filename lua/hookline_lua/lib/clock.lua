@@ -29,11 +29,12 @@ local SEARCH_SECONDS, EVERY = 0.0015, 16
 local known, processor_time = pcall(function()
   return os.clock
 end)
-local began, asked = known and not now_ms and processor_time(), 0
+local timed, began, asked = known and not now_ms, nil, 0
 
 -- Whether the call has run for long enough, asked for each entry that it looks at, or for what costs as much as so many.
 -- What only searches ends early; who says how many `seconds` it may take does what was asked for all the while.
 function clock.late(entries, seconds)
+  began = began or (timed and processor_time())
   asked = asked + (entries or 1)
   if not began or asked < EVERY then
     return false

@@ -1,5 +1,6 @@
 -- Claims of one worker that may hold only so many items of a key at once: which it holds, and by which tokens.
 -- use: clock text index item lock
+-- load: late
 
 local flight = { notes = {} }
 

@@ -1,5 +1,6 @@
 -- The outbox: events written in the same step as the change that they tell of.
 -- use: outcome clock settings index triggers turns
+-- load: late
 
 local outbox = { events = {}, name = partition .. ':outbox', events_max = request[2] }
 

@@ -100,10 +100,8 @@ local NAME_BYTES = 16
 
 -- Give an item that waits in line to the worker -> what is shown of it, field after field, but for what the claim gives to
 -- each of its items alike; and its bytes.
-function plain.claim(operation, sort, lock_ms, lock_end)
-  local key, now = operation.key, clock.now
-  local name = key .. ':' .. sort
-  local id = item.prefix .. name
+function plain.claim(operation, name, sort, state)
+  local key, now, id = operation.key, clock.now, item.prefix .. name
   if item.view[name] then
     return nil
   end
@@ -128,9 +126,10 @@ function plain.claim(operation, sort, lock_ms, lock_end)
   end
   local v, a = successor(shown[version]), successor(shown[attempts])
   local token = v .. '.' .. lock.mark(operation.nonce)
-  redis.call('HSET', id, 'v', v, 's', 'started', 'ua', now, 'a', a, 'w', operation.worker, 'sa', now, 'lu', lock_end, 'tk', token)
+  redis.call('HSET', id, 'v', v, 's', 'started', 'ua', now, 'a', a, 'w', operation.worker, 'sa', now, 'lu', state.lock_end,
+    'tk', token)
   index.remove(key, 'not_started', sort)
-  index.add(key, 'started', lock_ms, sort)
+  index.add(key, 'started', state.lock_ms, sort)
   item.written(name, id)
   shown[version], shown[attempts], shown[n + 1], shown[n + 2] = v, a, 'tk', token
   return shown, bytes
