@@ -139,7 +139,7 @@ setmetatable({0}, {{ __index = loaded, __newindex = loaded }})"""
 
 
 def _arranged(helpers: list[tuple[str, str]]) -> list[str]:
-    """Name and text of helpers -> the parts of a script: those that load late stand in one function, behind the others."""
+    """Helpers -> the parts of a script: those that load late stand in one function, behind the others."""
     late = [(name, text) for name, text in helpers if _read_header(text).get("load") == "late"]
     others = [text for name, text in helpers if (name, text) not in late]
     if not late:

@@ -18,6 +18,11 @@ LIBRARY = {
     "snake": "-- use: tail\nlocal snake = {}",
     "tail": "-- use: snake\nlocal tail = {}",
     "lost": "-- use: nowhere",
+    "seen": "local seen = { made = 0 }",
+    "late": "-- use: seen\n-- load: late\nlocal late = { text = 'late' }\nseen.made = seen.made + 1\n"
+    "function late.word()\n  return late.text\nend",
+    "later": "-- use: seen late\n-- load: late\nlocal later = {}\nseen.made = seen.made + 1\n"
+    "function later.word()\n  return 'later, ' .. late.word()\nend",
 }
 
 
@@ -148,3 +153,14 @@ def test_every_helper_is_used() -> None:
 async def test_a_store_takes_every_script(raw: aioredis.Redis, name: str) -> None:
     script = load(name)
     assert await raw.script_load(script.source) == script.sha
+
+
+async def test_a_late_helper_is_made_once_it_is_used(raw: aioredis.Redis) -> None:
+    body = """
+local before = seen.made
+late.more = late.word() .. later.word()
+return { before, seen.made, late.word(), late.more }
+"""
+    script = composed("#!lua\n-- keys: partition\n-- use: late later" + body)
+    assert script.source.index("local seen") < script.source.index("local late = {")
+    assert await raw.eval(script.source, 1, "k") == [0, 2, b"late", b"latelater, late"]

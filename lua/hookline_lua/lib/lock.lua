@@ -1,7 +1,7 @@
 -- Claims: who holds an item until when, under which token; and the counts of what went wrong.
 -- use: clock settings item
 
-local lock = { counts = {}, marks = 0 }
+local lock = { counts = {}, marks = {} }
 
 function lock.live(fields)
   return fields.s == 'started' and tonumber(fields.lu or 0) > clock.ms
@@ -26,8 +26,9 @@ end
 -- What follows the version in a token. The nonce of the claim keeps tokens apart even where a failover issues a version
 -- twice; a number, those of one claim.
 function lock.mark(nonce)
-  lock.marks = lock.marks + 1
-  return nonce .. '-' .. lock.marks
+  local number = (lock.marks[nonce] or 0) + 1
+  lock.marks[nonce] = number
+  return nonce .. '-' .. number
 end
 
 -- Whether a token is of the claim with this nonce.
