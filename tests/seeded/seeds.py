@@ -113,7 +113,7 @@ SEEDS = (
     ),
     Seed(
         "short_create_not_flushed",
-        f"{LIB}/item.lua",
+        f"{LIB}/plain.lua",
         "item.ahead[name] = true",
         "item.ahead[name] = nil",
         "an item made the short way and changed by the same call is in two status sets",
