@@ -12,6 +12,7 @@ from contextvars import Context
 from typing import Any, NamedTuple, TypeVar
 
 from hookline.calls import GIVEN_MAX
+from hookline.codec import unpack_answer
 from hookline.connection import Connection
 from hookline.row import Row
 from hookline.trace import LINKS, PARENT
@@ -82,22 +83,34 @@ class Batcher:
             await asyncio.wait(running)
 
     async def _run(self, lane: _Lane, script: str, partition: int) -> None:
+        soon = asyncio.get_running_loop().call_soon
         try:
             while lane.waiting:
                 batch = _next_batch(lane.waiting)
                 LINKS.set([waiting.parent for waiting in batch if waiting.parent])
                 try:
-                    outcomes = await self._connection.write(script, partition, [waiting.packed for waiting in batch])
+                    answer = await self._connection.send(script, partition, [waiting.packed for waiting in batch])
                 except Exception as error:
                     for waiting in batch:
                         if not waiting.future.done():
                             waiting.future.set_exception(error)
                 else:
-                    for waiting, outcome in zip(batch, outcomes, strict=True):
-                        if not waiting.future.done():
-                            waiting.future.set_result(outcome)
+                    soon(_deliver, batch, answer)  # the next call goes out before: the store would wait meanwhile
         finally:
             lane.running = None
+
+
+def _deliver(batch: list[_Waiting], answer: bytes) -> None:
+    """Give each operation of a call its outcome."""
+    try:
+        outcomes = unpack_answer(answer)
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if not waiting.future.done():
+                waiting.future.set_result(outcome)
+    except Exception as error:
+        for waiting in batch:
+            if not waiting.future.done():
+                waiting.future.set_exception(error)
 
 
 def _next_batch(waiting: deque[_Waiting]) -> list[_Waiting]:

@@ -156,6 +156,15 @@ class Connection:
         """Run packed operations in one call -> one outcome each, ``[word, fields | false, extra | false]``.
 
         Raises:
+            Unavailable, StoreFull, OutcomeUnknown: as :meth:`send` does.
+        """
+        outcomes: list[Any] = unpack_answer(await self.send(script, partition, operations))
+        return outcomes
+
+    async def send(self, script: str, partition: int, operations: Sequence[bytes | Row]) -> bytes:
+        """Run packed operations in one call -> their outcomes, packed.
+
+        Raises:
             Unavailable: nothing was sent, or the store cannot take the call now.
             StoreFull: the store is at its memory limit; nothing was written.
             OutcomeUnknown: the call was sent and no answer came until the deadline.
@@ -173,7 +182,7 @@ class Connection:
         )
         call_id = secrets.token_hex(12)
         args = (self._tags[partition], self._now_text(), call_id, request)
-        answer: list[Any] = unpack_answer(await self._resolved(script, partition, args))
+        answer: bytes = await self._resolved(script, partition, args)
         return answer
 
     async def _resolved(self, script: str, partition: int, args: tuple[Any, ...]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -34,6 +35,10 @@ def work(worker: Worker, *, with_parent: bool = False) -> None:
         loop_factory = None
     else:
         loop_factory = uvloop.new_event_loop
+    # Less often than Python does by itself, and not what lives as long as the process.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
     if with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     with asyncio.Runner(loop_factory=loop_factory) as runner:

@@ -12,6 +12,7 @@ import redis.asyncio as aioredis
 from conftest import wait_until
 from hookline import Datastore
 from hookline.batcher import BYTES_MAX, OPERATIONS_MAX, Batcher
+from hookline.codec import pack_request
 from hookline.connection import Connection
 from hookline.errors import Unavailable
 
@@ -21,9 +22,9 @@ class Slow:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, int, list[bytes]]] = []
-        self.answers: list[asyncio.Future[list[Any]]] = []
+        self.answers: list[asyncio.Future[bytes]] = []
 
-    async def write(self, script: str, partition: int, operations: Sequence[bytes]) -> list[Any]:
+    async def send(self, script: str, partition: int, operations: Sequence[bytes]) -> bytes:
         self.calls.append((script, partition, list(operations)))
         self.answers.append(asyncio.get_running_loop().create_future())
         return await self.answers[-1]
@@ -32,7 +33,7 @@ class Slow:
         """Let the call succeed: each operation's outcome is itself."""
         await wait_until(lambda: self.answers)
         operations = self.calls[place][2]
-        self.answers[place].set_result([[operation] for operation in operations])
+        self.answers[place].set_result(pack_request([[operation] for operation in operations]))
         return operations
 
     async def arrived(self, calls: int) -> None:
@@ -71,6 +72,26 @@ async def test_alone_it_leaves_at_once(slow: Slow, batcher: Batcher) -> None:
         await slow.answer()
         await only
     assert slow.sizes() == [1, 1, 1]
+
+
+async def test_the_next_call_goes_out_before_outcomes_are_given(slow: Slow, batcher: Batcher) -> None:
+    calls_by_then: list[int] = []
+    first = batcher.submit("patch", 0, b"0")
+    first.add_done_callback(lambda _: calls_by_then.append(len(slow.calls)))
+    await slow.arrived(1)
+    second = batcher.submit("patch", 0, b"1")
+    await slow.answer()
+    assert await first == [b"0"]
+    await slow.answer()
+    assert (await second, calls_by_then) == ([b"1"], [2])
+
+
+async def test_an_answer_that_cannot_be_read_fails_what_it_is_of(slow: Slow, batcher: Batcher) -> None:
+    waiting = [batcher.submit("patch", 0, b"0"), batcher.submit("patch", 0, b"1")]
+    await slow.arrived(1)
+    slow.answers[0].set_result(pack_request([[b"ok"]]))
+    given, failed = await asyncio.gather(*waiting, return_exceptions=True)
+    assert (given, type(failed)) == ([b"ok"], ValueError)
 
 
 async def test_scripts_and_partitions_do_not_wait_for_each_other(slow: Slow, batcher: Batcher) -> None:
