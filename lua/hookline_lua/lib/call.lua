@@ -252,8 +252,9 @@ local function run_all(handle, short)
   local function add_rows(rows)
     local shared, flat, place = rows[1], rows[2], #outcomes + 1
     local all = not shared.once and (refusal_of(shared) or short(shared, flat, place))
+    local run = shared.once and do_once or run_one
     for n, operation in ipairs(all and {} or each_of(rows)) do
-      outcomes[place + n - 1] = shared.once and do_once(operation, place, run_one) or run_one(operation, place + n - 1)
+      outcomes[place + n - 1] = run(operation, place + n - 1, run_one)
     end
     for n = 1, all and #flat / shared.width or 0 do
       outcomes[place + n - 1] = all
