@@ -11,8 +11,8 @@ A script is a real ``.lua`` file that begins with an executable header::
 ``keys`` and ``args`` become locals of those names (``:int`` is a number, or nil where the argument is empty;
 ``:msgpack`` is decoded), ``use`` prepends ``lib/<name>.lua`` and what those use in turn, each once. A helper with a
 line ``-- load: late`` is made when something of it is first used: most calls need little of what there is, and to make
-its functions anew costs each of them. A line ``-- drain: yes`` makes a second script ``<name>_drain`` of the same source
-that also runs at the memory limit.
+its functions anew costs each of them. A line ``-- drain: yes`` makes a second script ``<name>_drain`` of the same
+source that also runs at the memory limit.
 """
 
 from __future__ import annotations
