@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -11,6 +10,7 @@ import threading
 from types import FrameType
 from typing import Any
 
+from hookline.collector import collect_rarely
 from hookline.worker import Worker
 
 OVERTIME = 2.0
@@ -35,10 +35,7 @@ def work(worker: Worker, *, with_parent: bool = False) -> None:
         loop_factory = None
     else:
         loop_factory = uvloop.new_event_loop
-    # Less often than Python does by itself, and not what lives as long as the process.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
+    collect_rarely()
     if with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     with asyncio.Runner(loop_factory=loop_factory) as runner:

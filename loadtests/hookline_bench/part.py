@@ -19,6 +19,7 @@ from typing import Any
 import uvloop
 
 from hookline import Client, Datastore, SecretBox, Settings
+from hookline.collector import collect_rarely
 from hookline_bench.bare import Bare
 from hookline_bench.direct import Direct
 from hookline_bench.histogram import encoded
@@ -83,8 +84,7 @@ async def perform(told: dict[str, Any], lines: asyncio.StreamReader) -> dict[str
 
 async def main() -> None:
     """Work until standard input ends."""
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)  # as the server's processes have it, for floors as well
+    collect_rarely()  # as our own processes do, for floors as well
     lines = asyncio.StreamReader(limit=1 << 24)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     while line := await lines.readline():

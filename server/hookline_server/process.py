@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import ipaddress
 import resource
 import socket
@@ -15,6 +14,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from hookline import Datastore, SecretBox, Settings
+from hookline.collector import collect_rarely
 from hookline.errors import HooklineError, Incompatible
 from hookline.keyring import Keyring
 from hookline.secret import load_key
@@ -168,10 +168,7 @@ async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces, sa
 
 def tune(settings: Settings) -> None:
     """Make the process one that serves many."""
-    # Less often, and not what lives as long as the process: 5 to 10 % of a request's time (loadtests).
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
+    collect_rarely()
     # What reads large bodies beside the loop gives way after 1 ms, not 5: requests wait for it several times each.
     sys.setswitchinterval(0.001)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
