@@ -1,6 +1,7 @@
 """The batcher: operations that wait for the same script and partition leave together in the next call.
 
-No timer, nothing added when idle: while one call is in flight the next gathers.
+No timer, nothing added when idle: while one call is in flight the next gathers, until it is as large as one may be;
+such a one follows at once, over the same link.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ OPERATIONS_MAX = GIVEN_MAX
 """Operations of one script call, a claim counted as the items that it may give: about 4 ms of the store."""
 BYTES_MAX = 262_144
 """Bytes of one script call's operations; a larger operation goes alone."""
+CALLS_MAX = 2
+"""Calls of one script on one partition that are under way: the store works on one while the other comes or goes."""
 T = TypeVar("T")
 
 
@@ -34,13 +37,43 @@ class _Waiting(NamedTuple):
 
 
 class _Lane:
-    """What waits for one script on one partition."""
+    """What waits for one script on one partition, and how many calls are under way."""
 
-    __slots__ = ("running", "waiting")
+    __slots__ = ("calls", "operations", "partition", "script", "starts", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, script: str, partition: int) -> None:
+        self.script = script
+        self.partition = partition
         self.waiting: deque[_Waiting] = deque()
-        self.running: asyncio.Task[None] | None = None
+        self.operations = 0
+        self.calls = 0
+        self.starts = False
+
+    def add(self, waiting: _Waiting) -> None:
+        """One more waits."""
+        self.waiting.append(waiting)
+        self.operations += waiting.gives
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call may begin: one that cannot become larger does not wait for the one before."""
+        if self.starts or not self.waiting:
+            return False
+        return self.calls == 0 or (self.calls < CALLS_MAX and self.operations >= OPERATIONS_MAX)
+
+    def next_batch(self) -> list[_Waiting]:
+        """As many from the front as one call takes, at least one."""
+        batch: list[_Waiting] = []
+        operations = size = 0
+        while self.waiting:
+            first = self.waiting[0]
+            operations += first.gives
+            size += len(first.packed)
+            if batch and (operations > OPERATIONS_MAX or size > BYTES_MAX):
+                break
+            batch.append(self.waiting.popleft())
+            self.operations -= first.gives
+        return batch
 
 
 class Batcher:
@@ -49,7 +82,7 @@ class Batcher:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lanes: dict[tuple[str, int], _Lane] = {}
-        self._whole: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def submit(self, script: str, partition: int, operation: bytes | Row, gives: int = 0) -> asyncio.Future[list[Any]]:
         """Queue one packed operation -> the future of its outcome ``[word, fields | false, extra | false]``.
@@ -57,47 +90,59 @@ class Batcher:
         ``gives`` is how many items a claim may give. The future fails as
         :meth:`hookline.connection.Connection.write` does.
         """
-        lane = self._lanes.setdefault((script, partition), _Lane())
+        lane = self._lanes.get((script, partition))
+        if lane is None:
+            lane = self._lanes[script, partition] = _Lane(script, partition)
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        lane.waiting.append(_Waiting(operation, gives, future, PARENT.get()))
-        if lane.running is None:
-            # It works for all callers: what is noted of this one's request is not the others'.
-            lane.running = asyncio.create_task(self._run(lane, script, partition), context=Context())
+        lane.add(_Waiting(operation, gives or 1, future, PARENT.get()))
+        self._begin_if_ready(lane)
         return future
 
     async def whole(self, work: Coroutine[Any, Any, T]) -> T:
         """Do work of several steps, which goes on to its end if the caller is cancelled -> what it gives."""
-        task = asyncio.create_task(work)
-        self._whole.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._whole.discard(task)
-        if not task.cancelled():
-            task.exception()  # else it is reported, where nobody waits for it any more
+        return await asyncio.shield(self._spawn(work))
 
     async def close(self) -> None:
         """Wait until everything submitted has its outcome."""
-        while running := [*self._whole, *(lane.running for lane in self._lanes.values() if lane.running)]:
-            await asyncio.wait(running)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
-    async def _run(self, lane: _Lane, script: str, partition: int) -> None:
-        soon = asyncio.get_running_loop().call_soon
+    def _spawn(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
+        task = asyncio.create_task(work, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # else it is reported, where nobody waits for it any more
+
+    def _begin_if_ready(self, lane: _Lane) -> None:
+        """Begin a call, which takes what waits by then."""
+        if lane.ready:
+            lane.starts = True
+            lane.calls += 1
+            # It works for all callers: what is noted of one's request is not the others'.
+            self._spawn(self._call(lane), Context())
+
+    async def _call(self, lane: _Lane) -> None:
+        lane.starts = False
+        batch = lane.next_batch()
+        self._begin_if_ready(lane)
+        LINKS.set([waiting.parent for waiting in batch if waiting.parent])
         try:
-            while lane.waiting:
-                batch = _next_batch(lane.waiting)
-                LINKS.set([waiting.parent for waiting in batch if waiting.parent])
-                try:
-                    answer = await self._connection.send(script, partition, [waiting.packed for waiting in batch])
-                except Exception as error:
-                    for waiting in batch:
-                        if not waiting.future.done():
-                            waiting.future.set_exception(error)
-                else:
-                    soon(_deliver, batch, answer)  # the next call goes out before: the store would wait meanwhile
+            answer = await self._connection.send(lane.script, lane.partition, [waiting.packed for waiting in batch])
+        except Exception as error:
+            for waiting in batch:
+                if not waiting.future.done():
+                    waiting.future.set_exception(error)
+            return
         finally:
-            lane.running = None
+            lane.calls -= 1
+            self._begin_if_ready(lane)
+        # After the next call has gone out, for which the store would wait.
+        asyncio.get_running_loop().call_soon(_deliver, batch, answer)
 
 
 def _deliver(batch: list[_Waiting], answer: bytes) -> None:
@@ -111,19 +156,6 @@ def _deliver(batch: list[_Waiting], answer: bytes) -> None:
         for waiting in batch:
             if not waiting.future.done():
                 waiting.future.set_exception(error)
-
-
-def _next_batch(waiting: deque[_Waiting]) -> list[_Waiting]:
-    """As many from the front as one call takes, at least one."""
-    batch: list[_Waiting] = []
-    operations = size = 0
-    while waiting:
-        operations += max(1, waiting[0].gives)
-        size += len(waiting[0].packed)
-        if batch and (operations > OPERATIONS_MAX or size > BYTES_MAX):
-            break
-        batch.append(waiting.popleft())
-    return batch
 
 
 def drop(answer: asyncio.Future[list[Any]]) -> None:

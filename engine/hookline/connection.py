@@ -182,16 +182,17 @@ class Connection:
         )
         call_id = secrets.token_hex(12)
         args = (self._tags[partition], self._now_text(), call_id, request)
-        answer: bytes = await self._resolved(script, partition, args)
+        # Calls of one script on one partition may follow each other before they are answered.
+        answer: bytes = await self._resolved(script, partition, args, (script, self._tags[partition]))
         return answer
 
-    async def _resolved(self, script: str, partition: int, args: tuple[Any, ...]) -> Any:
+    async def _resolved(self, script: str, partition: int, args: tuple[Any, ...], lane: object = None) -> Any:
         # Outcomes are kept for as long: what is sent after the deadline could take effect a second time.
         deadline = asyncio.get_running_loop().time() + self._settings.call_timeout * 2
         sent = False
         while True:
             try:
-                answer = await self._evaluate(script, partition, args, deadline if sent else None)
+                answer = await self._evaluate(script, partition, args, deadline if sent else None, lane)
             except NotSentError as error:
                 if not sent:
                     raise Unavailable(f"the store cannot be reached: {error}") from error
@@ -258,14 +259,16 @@ class Connection:
         except redis_errors.ResponseError as error:
             raise _translate(error) from error
 
-    async def _evaluate(self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None = None) -> Any:
+    async def _evaluate(
+        self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None = None, lane: object = None
+    ) -> Any:
         """One attempt of a call."""
         began = perf_counter()
         try:
             if trace.exporter is None:
-                return await self._run(name, partition, args, send_by)
+                return await self._run(name, partition, args, send_by, lane)
             with trace.call_span(name, partition):
-                return await self._run(name, partition, args, send_by)
+                return await self._run(name, partition, args, send_by, lane)
         except redis_errors.ResponseError as error:
             failure = _translate(error)
             _FAILURES.add(name, failure.code)
@@ -276,9 +279,9 @@ class Connection:
         finally:
             _DURATION.observe(perf_counter() - began, name)
 
-    async def _run(self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None) -> Any:
+    async def _run(self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None, lane: object) -> Any:
         script, slot = load(name), self._slots[partition]
-        run = partial(self.nodes.run, slot, send_by=send_by)
+        run = partial(self.nodes.run, slot, send_by=send_by, lane=lane)
         try:
             return await run("EVALSHA", script.sha, len(script.keys), *args)
         except redis_errors.NoScriptError:

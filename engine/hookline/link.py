@@ -1,4 +1,4 @@
-"""Links: connections to one node of the store, each for one command at a time.
+"""Links: connections to one node of the store, each for one command at a time, or for those of one lane.
 
 redis-py makes them, by all that a URL may say; from then on commands and answers go over the bare transport, with
 hiredis to write and read them: its own streams, locks and timeouts cost four times as much (docs/architecture.md).
@@ -7,7 +7,9 @@ hiredis to write and read them: its own streams, locks and timeouts cost four ti
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any
+from weakref import WeakValueDictionary
 
 import hiredis
 import redis.asyncio as aioredis
@@ -38,7 +40,8 @@ class Link(asyncio.Protocol):
         self._transport = self._writer.transport
         self._transport.set_protocol(self)
         self.closed = self._transport.is_closing()
-        self._answer: asyncio.Future[Any] | None = None
+        self.users = 0
+        self._answers: deque[asyncio.Future[Any]] = deque()
 
     async def call(self, *args: Any) -> Any:
         """Send a command, and wait for its answer -> that, or the error that it is, as redis-py knows it.
@@ -49,7 +52,8 @@ class Link(asyncio.Protocol):
             LostError: none came in time, or the connection ended.
         """
         packed = hiredis.pack_command(args)
-        answer = self._answer = self._loop.create_future()
+        answer = self._loop.create_future()
+        self._answers.append(answer)
         timer = self._loop.call_later(self._timeout, self._lose, f"no answer within {self._timeout:g} s")
         self._transport.write(packed)
         try:
@@ -59,7 +63,6 @@ class Link(asyncio.Protocol):
             raise
         finally:
             timer.cancel()
-            self._answer = None
 
     def close(self) -> None:
         """End the connection; what was not sent yet never is."""
@@ -67,19 +70,18 @@ class Link(asyncio.Protocol):
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Pass an answer on that is whole."""
+        """Pass on the answers that are whole, each to the call that was sent first of those without one."""
         try:
             self._reader.feed(data)
-            answer = self._reader.gets()
+            while (answer := self._reader.gets()) is not _MORE:
+                if not self._answers:
+                    self.close()  # nobody has asked: whatever it is, the link is out of step
+                    return
+                waits = self._answers.popleft()
+                if not waits.done():
+                    waits.set_result(answer)
         except redis_errors.InvalidResponse as error:
             self._lose(str(error))
-            return
-        if answer is _MORE:
-            return
-        if self._answer is None:
-            self.close()  # nobody has asked: whatever it is, the link is out of step
-        elif not self._answer.done():
-            self._answer.set_result(answer)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The peer has closed it, or it broke."""
@@ -87,8 +89,10 @@ class Link(asyncio.Protocol):
 
     def _lose(self, reason: str) -> None:
         self.close()
-        if self._answer and not self._answer.done():
-            self._answer.set_exception(LostError(reason))
+        while self._answers:
+            answer = self._answers.popleft()
+            if not answer.done():
+                answer.set_exception(LostError(reason))
 
 
 class Links:
@@ -100,15 +104,29 @@ class Links:
         self._free = asyncio.Semaphore(most)
         self._idle: list[Link] = []
         self._taken: set[Link] = set()
+        self._shared: dict[object, Link] = {}
+        self._turns = WeakValueDictionary[object, asyncio.Lock]()
         self._closed = False
 
-    async def take(self) -> Link:
-        """A link for one command, to be given back.
+    async def take(self, lane: object = None) -> Link:
+        """A link for one command, to be given back. Commands of one lane go one behind the other over the same link.
 
         Raises:
             TimeoutError: none came free in time.
             redis.exceptions.RedisError, OSError: none could be made.
         """
+        if lane is None:
+            return await self._take()
+        # Who asked first sends first, also where that one has to wait for a link.
+        turn = self._turns.setdefault(lane, asyncio.Lock())
+        async with turn:
+            link = self._shared.get(lane)
+            if link is None or link.closed:
+                link = self._shared[lane] = await self._take()
+            link.users += 1
+            return link
+
+    async def _take(self) -> Link:
         if self._free.locked():
             async with asyncio.timeout(self._timeout):
                 await self._free.acquire()
@@ -122,8 +140,14 @@ class Links:
         self._taken.add(link)
         return link
 
-    def give(self, link: Link) -> None:
+    def give(self, link: Link, lane: object = None) -> None:
         """Take a link back, to be used again unless it is closed."""
+        if lane is not None:
+            link.users -= 1
+            if link.users:
+                return
+            if self._shared.get(lane) is link:
+                del self._shared[lane]
         self._taken.discard(link)
         if self._closed:
             link.close()

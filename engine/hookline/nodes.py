@@ -104,8 +104,10 @@ class Nodes:
         for links in (self._first, *self._links.values()):
             links.close()
 
-    async def run(self, slot: int | None, *args: Any, send_by: float | None = None) -> Any:
+    async def run(self, slot: int | None, *args: Any, send_by: float | None = None, lane: object = None) -> Any:
         """One command on the node that has the slot (None: on the first node) -> its answer.
+
+        Commands of one ``lane`` are run in the order in which they were sent, without waiting for each other.
 
         Raises:
             NotSentError, LostError
@@ -115,7 +117,7 @@ class Nodes:
         links = self._links_of(slot)
         for _ in range(_REDIRECTS):
             try:
-                return await self._exchange(links, args, send_by=send_by)
+                return await self._exchange(links, args, send_by=send_by, lane=lane)
             except redis_errors.AskError:
                 raise Unavailable("the cluster moves a slot key by key: let it move slots as a whole") from None
             except redis_errors.MovedError as error:
@@ -218,10 +220,12 @@ class Nodes:
         with contextlib.suppress(NotSentError, LostError, Unavailable, redis_errors.ResponseError):
             await self.refresh()
 
-    async def _exchange(self, links: Links, args: tuple[Any, ...], *, send_by: float | None = None) -> Any:
+    async def _exchange(
+        self, links: Links, args: tuple[Any, ...], *, send_by: float | None = None, lane: object = None
+    ) -> Any:
         """One command and its answer on one link."""
         try:
-            link = await _take(links, send_by)
+            link = await _take(links, send_by, lane)
         except redis_errors.AuthenticationError as error:
             raise Incompatible(f"the store refuses the user or password of its URL: {error}") from error
         except LOST as error:
@@ -229,20 +233,20 @@ class Nodes:
         try:
             answer = await link.call(*args)
         finally:
-            links.give(link)
+            links.give(link, lane)
         if isinstance(answer, Exception):
             _raise(answer)
         return answer
 
 
-async def _take(links: Links, send_by: float | None) -> Link:
+async def _take(links: Links, send_by: float | None, lane: object) -> Link:
     """A link over which to send until then."""
     if send_by is None:
-        return await links.take()
+        return await links.take(lane)
     async with asyncio.timeout_at(send_by):
-        link = await links.take()
+        link = await links.take(lane)
     if asyncio.get_running_loop().time() >= send_by:
-        links.give(link)
+        links.give(link, lane)
         raise TimeoutError
     return link
 

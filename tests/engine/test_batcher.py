@@ -29,9 +29,11 @@ class Slow:
         self.answers.append(asyncio.get_running_loop().create_future())
         return await self.answers[-1]
 
-    async def answer(self, place: int = -1) -> list[bytes]:
-        """Let the call succeed: each operation's outcome is itself."""
-        await wait_until(lambda: self.answers)
+    async def answer(self, place: int | None = None) -> list[bytes]:
+        """Let a call succeed, the first that has no answer: each operation's outcome is itself."""
+        await wait_until(lambda: not all(answer.done() for answer in self.answers))
+        if place is None:
+            place = next(place for place, answer in enumerate(self.answers) if not answer.done())
         operations = self.calls[place][2]
         self.answers[place].set_result(pack_request([[operation] for operation in operations]))
         return operations
@@ -63,6 +65,25 @@ async def test_coalesces_while_a_call_is_in_flight(slow: Slow, batcher: Batcher)
     await slow.answer()
     assert await asyncio.gather(*rest) == [[b"%d" % n] for n in range(1, 60)]
     assert slow.sizes() == [1, 59]
+
+
+async def test_a_call_that_cannot_become_larger_follows_at_once(slow: Slow, batcher: Batcher) -> None:
+    waiting = [batcher.submit("patch", 0, b"first")]
+    await slow.arrived(1)
+    waiting += [batcher.submit("patch", 0, b"x") for _ in range(OPERATIONS_MAX - 1)]
+    await asyncio.sleep(0.01)
+    assert slow.sizes() == [1]
+    waiting.append(batcher.submit("patch", 0, b"last"))
+    await slow.arrived(2)
+    waiting += [batcher.submit("patch", 0, b"x") for _ in range(3 * OPERATIONS_MAX)]
+    await asyncio.sleep(0.01)
+    assert slow.sizes() == [1, 100]
+    for calls in range(2, 6):
+        await slow.answer()
+        await slow.arrived(min(5, calls + 1))
+    await slow.answer()
+    await asyncio.gather(*waiting)
+    assert slow.sizes() == [1, 100, 100, 100, 100]
 
 
 async def test_alone_it_leaves_at_once(slow: Slow, batcher: Batcher) -> None:

@@ -190,6 +190,24 @@ async def test_a_batch_of_which_the_answer_is_lost(
     assert len(proxy.calls) == 2
 
 
+@pytest.mark.parametrize("place", range(2), ids=["first", "second"])
+@pytest.mark.parametrize("fault", [LOSE_CALL, LOSE_REPLY])
+async def test_calls_that_follow_each_other_of_which_one_is_lost(
+    fault: bytes, place: int, far: Datastore, proxy: Proxy
+) -> None:
+    """They go over one link in order, so with one the other may be lost; each takes effect once, still in order."""
+    await far.create("jobs", "begin")
+    links = proxy.links_max
+    calls = [far.calls.create("jobs", f"{n % 120:03}", content=n) for n in range(200)]
+    proxy.faults.extend([b""] * place + [fault])
+    outcomes = await far.run(calls)
+    assert [outcome.word for outcome in outcomes] == ["ok"] * 120 + ["exists"] * 80
+    assert [outcome.item and outcome.item.content for outcome in outcomes] == [*range(120), *range(80)]
+    assert proxy.links_max == links
+    ids = proxy.call_ids()[1:]
+    assert sorted(map(ids.count, set(ids))) in ([1, 2], [2, 2])
+
+
 async def test_an_exchange_of_which_the_answer_is_lost(
     far: Datastore, datastore: Datastore, proxy: Proxy, raw: aioredis.Redis
 ) -> None:
