@@ -14,12 +14,13 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, NamedTuple, cast
 
 import typer
 import uvloop
 
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings
+from hookline.collector import collect_rarely
 from hookline.secret import load_key
 from hookline_bench import servers
 from hookline_bench.direct import Direct
@@ -145,20 +146,31 @@ async def all_of(receiver: Receiver, count: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def arrivals(datastore: Datastore, receiver: Receiver, key: str, rate: float, seconds: float) -> dict[str, float]:
-    """Create items at a steady rate -> when each was to be created, by the clock of :func:`time.perf_counter`."""
-    way, due, tasks = calling(datastore, receiver.url), dict[str, float](), set[asyncio.Task[int]]()
+class Change(NamedTuple):
+    """When an item was to be created, and when that was acknowledged, by the clock of :func:`time.perf_counter`."""
+
+    due: float
+    made: float
+
+
+async def changes(datastore: Datastore, receiver: Receiver, key: str, rate: float, seconds: float) -> dict[str, Change]:
+    """Create items at a steady rate, whether the ones before are created or not."""
+    way, made, tasks = calling(datastore, receiver.url), dict[str, Change](), set[asyncio.Task[None]]()
+
+    async def create(name: str, due: float) -> None:
+        await way.create(key, [name])
+        made[name] = Change(due, time.perf_counter())
+
     began = time.perf_counter()
     for number in range(int(rate * seconds)):
-        name = f"{key}-{number:07d}"
-        due[name] = began + number / rate
-        if (left := due[name] - time.perf_counter()) > 0:
+        due = began + number / rate
+        if (left := due - time.perf_counter()) > 0:
             await asyncio.sleep(left)
-        task = asyncio.create_task(way.create(key, [name]))
+        task = asyncio.create_task(create(f"{key}-{number:07d}", due))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
     await asyncio.gather(*tasks)
-    return due
+    return made
 
 
 def percentile(latencies: list[float], percent: float) -> float:
@@ -166,12 +178,28 @@ def percentile(latencies: list[float], percent: float) -> float:
     return sorted(latencies)[min(len(latencies) - 1, int(len(latencies) * percent / 100))] * 1000
 
 
-async def healthy(datastore: Datastore, receiver: Receiver, key: str, rate: float, seconds: float) -> list[float]:
-    """Seconds from each change to its receipt, of arrivals at a rate."""
+def shown(latencies: list[float]) -> str:
+    """Their middle and their tail."""
+    return f"p50 {percentile(latencies, 50):.1f} ms, p99 {percentile(latencies, 99):.1f} ms"
+
+
+class Seen(NamedTuple):
+    """Seconds to each receipt: since its change was asked for, and since it was acknowledged."""
+
+    asked: list[float]
+    made: list[float]
+
+
+async def healthy(datastore: Datastore, receiver: Receiver, key: str, rate: float, seconds: float) -> Seen:
+    """Changes at a rate, until all of them have arrived."""
     before = len(receiver.arrived)
-    due = await arrivals(datastore, receiver, key, rate, seconds)
-    await all_of(receiver, before + len(due))
-    return [receiver.arrived[name] - due[name] for name in due]
+    made = await changes(datastore, receiver, key, rate, seconds)
+    await all_of(receiver, before + len(made))
+    arrived = receiver.arrived
+    return Seen(
+        [arrived[name] - change.due for name, change in made.items()],
+        [arrived[name] - change.made for name, change in made.items()],
+    )
 
 
 async def full_outbox() -> float:
@@ -198,10 +226,8 @@ async def full_outbox() -> float:
             )
             for share in (2, 4):
                 seen = await healthy(datastore, receiver, f"half{share}", rate / share, 5.0)
-                p50, p99 = percentile(seen, 50), percentile(seen, 99)
-                print(
-                    f"change to receipt at 1/{share} of that, {rate / share:,.0f}/s: p50 {p50:.1f} ms, p99 {p99:.1f} ms"
-                )
+                print(f"change to receipt at 1/{share} of that, {rate / share:,.0f}/s: {shown(seen.asked)}", end="")
+                print(f"; since its acknowledgement {shown(seen.made)}")
             return rate
 
 
@@ -227,9 +253,9 @@ async def beside(kind: str, rate: float, seconds: float) -> None:
         for name, beside_it in (("well", other), ("bad", bad)):
             latencies, _ = await asyncio.gather(
                 healthy(datastore, good, name, rate, seconds),
-                arrivals(datastore, beside_it, f"{name}-other", rate, seconds),
+                changes(datastore, beside_it, f"{name}-other", rate, seconds),
             )
-            seen.append(latencies)
+            seen.append(latencies.asked)
             memory.append(resident(relay.pid))
         p50, p99 = ([percentile(latencies, percent) for latencies in seen] for percent in (50, 99))
         print(
@@ -254,6 +280,7 @@ def run(
     kinds: Annotated[str, typer.Option(help="Of bad receivers.")] = ",".join(KINDS),
 ) -> None:
     """Measure webhooks."""
+    collect_rarely()  # as the relay does
     uvloop.run(main(seconds, rate, [kind for kind in kinds.split(",") if kind]))
 
 
