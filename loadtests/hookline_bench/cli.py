@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -64,7 +64,7 @@ def measure(
     options = Options(
         scenarios=_words(scenarios, SCENARIOS, "--scenarios"),
         ways=_words(ways, WAYS, "--ways"),
-        processes=checked(lambda: tuple(sorted({_count(word) for word in processes.split(",")})), "--processes"),
+        processes=_counts(processes, "--processes"),
         sizes=Sizes(seconds, jobs, checked(lambda: tuple(float(word) for word in rates.split(",")), "--rates")),
         turns=turns,
         store=store,
@@ -72,11 +72,7 @@ def measure(
     )
     with showing(options.steps()) as say:
         results = until_done(run(options, say))
-    out.mkdir(parents=True, exist_ok=True)
-    results.write(out / "results.json")
-    report = write(results, out)
-    Console().print(report.read_text(), markup=False, highlight=False, soft_wrap=True)
-    typer.echo(f"Wrote {out / 'results.json'}, {report} and its charts", err=True)
+    _keep(results, out, write)
 
 
 @app.command()
@@ -91,6 +87,39 @@ def compare(
     from hookline_bench.compare import compared
 
     typer.echo(compared(checked(lambda: Results.read(before)), checked(lambda: Results.read(after))))
+
+
+@app.command()
+def scale(
+    connections: Annotated[str, typer.Option(help="Numbers of clients over HTTP.")] = "1,10,100,1000,10000",
+    partitions: Annotated[str, typer.Option(help="Numbers of partitions of a namespace.")] = "1,4,16,64",
+    seconds: Annotated[float, typer.Option(min=0.05, max=60, help="Of each turn that goes by time.")] = 3.0,
+    jobs: Annotated[int, typer.Option(min=100, max=1_000_000, help="Of each turn that goes by number.")] = 10_000,
+    turns: Annotated[int, typer.Option(min=1, max=25, help="Of which the median counts.")] = 3,
+    out: Out = OUT / "scale",
+) -> None:
+    """Measure how figures change with connections, partitions and durability.
+
+    Each figure is beside that of the first size. Writes results.json,
+    report.md and charts. Ends by itself, after about 5 minutes.
+
+    Examples:
+      hookline bench scale
+      hookline bench scale --connections 1,5000 --partitions 1,16 --turns 1
+    """
+    from hookline_bench.report import write
+    from hookline_bench.scale import Options as Sweeps
+    from hookline_bench.scale import scale as sweep
+
+    options = Sweeps(
+        _counts(connections, "--connections", 10_000),
+        _counts(partitions, "--partitions"),
+        Sizes(seconds, jobs, ()),
+        turns,
+    )
+    with showing(options.steps()) as say:
+        results = until_done(sweep(options, say))
+    _keep(results, out, write)
 
 
 @app.command()
@@ -132,6 +161,15 @@ def showing(steps: int) -> Iterator[Say]:
         yield lambda text: progress.update(task, advance=1, description=text)
 
 
+def _keep(results: Results, out: Path, write: Callable[[Results, Path], Path]) -> None:
+    """The results in a directory, and the report on standard output."""
+    out.mkdir(parents=True, exist_ok=True)
+    results.write(out / "results.json")
+    report = write(results, out)
+    Console().print(report.read_text(), markup=False, highlight=False, soft_wrap=True)
+    typer.echo(f"Wrote {out / 'results.json'}, {report} and its charts", err=True)
+
+
 def _words(text: str, known: tuple[str, ...], option: str) -> tuple[str, ...]:
     words = tuple(word.strip() for word in text.split(","))
     for word in words:
@@ -141,7 +179,13 @@ def _words(text: str, known: tuple[str, ...], option: str) -> tuple[str, ...]:
     return words
 
 
-def _count(word: str) -> int:
-    if not 1 <= (number := int(word)) <= 64:
-        raise ValueError("expected 1 to 64")
-    return number
+def _counts(text: str, option: str, most: int = 64) -> tuple[int, ...]:
+    """Whole numbers from 1 on, each once, in order."""
+
+    def read() -> tuple[int, ...]:
+        found = tuple(sorted({int(word) for word in text.split(",")}))
+        if not 1 <= found[0] <= found[-1] <= most:
+            raise ValueError(f"expected 1 to {most:,}")
+        return found
+
+    return checked(read, option)

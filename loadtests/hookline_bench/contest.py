@@ -53,7 +53,7 @@ class Contest:
 
 
 @dataclass(slots=True)
-class _Turns:
+class Turns:
     """What one contestant did."""
 
     values: list[float] = field(default_factory=list)
@@ -62,7 +62,20 @@ class _Turns:
 
     @property
     def value(self) -> float:
+        """The median."""
         return statistics.median(self.values)
+
+    def figure(self, contest: Contest, way: str, processes: int, floors: list[Floor]) -> Figure:
+        """What they come to."""
+        histogram = merged(self.histograms)
+        return Figure(
+            *(contest.scenario, contest.name, way, processes, contest.unit, self.value),
+            floors=floors,
+            cost={name: statistics.median(cost[name] for cost in self.costs) for name in self.costs[0]},
+            latency=percentiles(histogram),
+            histogram=histogram,
+            rate=contest.rate,
+        )
 
 
 class Arena:
@@ -80,28 +93,24 @@ class Arena:
         Raises:
             HooklineError: a work failed, or something was lost.
         """
-        kept = {contestant.name: _Turns() for contestant in contestants}
+        kept = {contestant.name: Turns() for contestant in contestants}
         ours = next(contestant for contestant in contestants if contestant.name == OURS)
         for turn in range(self._turns):
             for contestant in contestants:
                 label = f"{contest.scenario} {contest.name}, {ours.way}, processes: {processes}"
                 self._say(f"{label}, floor: {contestant.name}" if contestant.name else label)
-                key = f"{contest.scenario}.{contest.name}.{ours.way}.{processes}.{contestant.name}.{turn}"
-                await self._turn(
-                    contest, contestant, processes, re.sub("[^A-Za-z0-9.]+", "-", key), kept[contestant.name]
-                )
+                await self.turn(contest, contestant, processes, str(turn), kept[contestant.name])
         mine = kept.pop(OURS)
-        histogram = merged(mine.histograms)
-        return Figure(
-            *(contest.scenario, contest.name, ours.way, processes, contest.unit, mine.value),
-            floors=[Floor(name, turns.value) for name, turns in kept.items()],
-            cost={name: statistics.median(cost[name] for cost in mine.costs) for name in mine.costs[0]},
-            latency=percentiles(histogram),
-            histogram=histogram,
-            rate=contest.rate,
-        )
+        return mine.figure(contest, ours.way, processes, [Floor(name, turns.value) for name, turns in kept.items()])
 
-    async def _turn(self, contest: Contest, contestant: Contestant, processes: int, key: str, turns: _Turns) -> None:
+    async def turn(self, contest: Contest, contestant: Contestant, processes: int, word: str, turns: Turns) -> None:
+        """One turn, whose word tells it from the others.
+
+        Raises:
+            HooklineError: a work failed, or something was lost.
+        """
+        named = f"{contest.scenario}.{contest.name}.{contestant.way}.{processes}.{contestant.name}.{word}"
+        key = re.sub("[^A-Za-z0-9.]+", "-", named)
         if contest.prepare:
             await contest.prepare(key, contestant)
         work = contest.floor_work if contestant.name and contest.floor_work else contest.work

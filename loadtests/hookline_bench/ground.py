@@ -44,8 +44,10 @@ class Ground:
 
 
 @contextlib.asynccontextmanager
-async def grounds(store: str | None, fsync: str) -> AsyncIterator[Ground]:
+async def grounds(store: str | None, fsync: str, partitions: int | None = None) -> AsyncIterator[Ground]:
     """An embedded store in a temporary directory; or the store at a URL, on this machine, left as it was.
+
+    Its namespace is of so many ``partitions``, or as many as one has by itself.
 
     Raises:
         HooklineError: the URL leads elsewhere, or the namespace is not empty.
@@ -57,7 +59,7 @@ async def grounds(store: str | None, fsync: str) -> AsyncIterator[Ground]:
         else:
             url = store
             _check_local(url)
-        settings = Settings(data=data, namespace=NAMESPACE, call_timeout=CALL_TIMEOUT)
+        settings = Settings(data=data, namespace=NAMESPACE, call_timeout=CALL_TIMEOUT, partitions=partitions)
         datastore = await stack.enter_async_context(Datastore(url, settings, SecretBox(bytes(32))))
         if (await datastore.stats()).rows or (await datastore.stats("hookline.")).rows:
             raise HooklineError(f"expected a store whose namespace {NAMESPACE} is empty: what is there is not touched")

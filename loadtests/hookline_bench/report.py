@@ -15,7 +15,8 @@ def write(results: Results, out: Path) -> Path:
     """The report and its charts in a directory -> the report's file."""
     charts = draw(results, out)
     path = out / "report.md"
-    path.write_text("\n".join([*head(results), *tables(results.figures), *_pictures(charts)]) + "\n")
+    lines = [*head(results), *tables(results.figures), *_memory(results), *_pictures(charts)]
+    path.write_text("\n".join(lines) + "\n")
     return path
 
 
@@ -67,6 +68,13 @@ def _row(figure: Figure) -> str:
 def number(value: float) -> str:
     """As few digits as say something."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def _memory(results: Results) -> list[str]:
+    """What the server needed at each number of connections, if there was more than one."""
+    found = results.made.get("server_mib", {})
+    shown = ", ".join(f"{mib:.0f} with {size}" for size, mib in found.items())
+    return ["", f"Memory of the server process in MiB, by connections: {shown}"] if found else []
 
 
 def _pictures(charts: list[Path]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +83,19 @@ def test_a_file_that_is_no_results(tmp_path: Path) -> None:
     (other := tmp_path / "other.json").write_text(json.dumps({"schema": 1}))
     with pytest.raises(Invalid, match="expected results of hookline bench"):
         Results.read(other)
+
+
+@pytest.mark.timeout(300)
+async def test_each_size_is_measured(tmp_path: Path) -> None:
+    sizes = ("--connections", "1,20", "--partitions", "1,3", "--turns", "1", "--seconds", "0.05", "--jobs", "100")
+    code, said = await bench("scale", *sizes, "--out", str(tmp_path))
+    assert code == 0, said
+    results = Results.read(tmp_path / "results.json")
+    swept = Counter(figure.scenario for figure in results.figures)
+    assert swept == {"connections": 2, "partitions": 3 * 2, "durability": 3}
+    assert all(figure.value > 0 and figure.floors for figure in results.figures)
+    assert results.made["server_mib"].keys() == {"1", "20"}
+    assert "Memory of the server process in MiB" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.timeout(300)
