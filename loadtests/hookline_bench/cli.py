@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -57,6 +58,8 @@ def measure(
       hookline bench --scenarios enqueue,drain --ways store --turns 3
       hookline bench compare before/results.json after/results.json
     """
+    # Ended by whatever signal, it ends the processes that it has started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if context.invoked_subcommand:
         return
     from hookline_bench.report import write

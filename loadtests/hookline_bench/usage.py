@@ -44,15 +44,17 @@ def cpu_seconds(pid: int) -> float:
     """Processor time of a process and its children that live, from /proc (Linux)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     own = (int(fields[11]) + int(fields[12])) / _TICKS
-    return own + sum(cpu_seconds(child) for child in _children(pid))
+    return own + sum(cpu_seconds(child) for child in children(pid))
 
 
 def resident(pid: int) -> float:
     """MiB of memory of a process and its children, from /proc (Linux)."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     own = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
-    return own + sum(resident(child) for child in _children(pid))
+    return own + sum(resident(child) for child in children(pid))
 
 
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def children(pid: int) -> list[int]:
+    """Processes that a process has started and that live, from /proc (Linux)."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for found in lists for child in found.read_text().split()]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import wait_until
 from hookline import EmbeddedStore
 from hookline.errors import HooklineError, Invalid
 from hookline_bench.compare import compared
@@ -20,6 +21,7 @@ from hookline_bench.ground import grounds
 from hookline_bench.run import SCENARIOS
 from hookline_bench.scenarios import fill_with
 from hookline_bench.soak import Sample, grown
+from hookline_bench.usage import children
 
 SMALL = ("--seconds", "0.05", "--jobs", "100", "--processes", "1", "--rates", "100")
 
@@ -107,6 +109,22 @@ async def test_a_soak_completes_every_job_and_finds_no_flaw(tmp_path: Path) -> N
     assert soaked["created"] > 0
     assert soaked["samples"]
     assert (tmp_path / "soak.png").stat().st_size > 0
+
+
+async def test_one_that_is_ended_ends_what_it_has_started(tmp_path: Path) -> None:
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hookline_server", "bench", "soak", "--out", str(tmp_path)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        # The store, a load process and a server.
+        started = await wait_until(lambda: len(found := children(child.pid)) == 3 and found, seconds=60)
+    finally:
+        child.terminate()
+        code = await child.wait()
+    assert code == 130
+    await wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
 
 
 def test_memory_that_grows_is_a_flaw() -> None:
