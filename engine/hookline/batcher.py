@@ -100,7 +100,9 @@ class Batcher:
 
     async def whole(self, work: Coroutine[Any, Any, T]) -> T:
         """Do work of several steps, which goes on to its end if the caller is cancelled -> what it gives."""
-        return await asyncio.shield(self._spawn(work))
+        task = self._spawn(work)
+        task.add_done_callback(_look_at)
+        return await asyncio.shield(task)
 
     async def close(self) -> None:
         """Wait until everything submitted has its outcome."""
@@ -110,13 +112,8 @@ class Batcher:
     def _spawn(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
         task = asyncio.create_task(work, context=context)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._tasks.discard)
         return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # else it is reported, where nobody waits for it any more
 
     def _begin_if_ready(self, lane: _Lane) -> None:
         """Begin a call, which takes what waits by then."""
@@ -131,18 +128,27 @@ class Batcher:
         batch = lane.next_batch()
         self._begin_if_ready(lane)
         LINKS.set([waiting.parent for waiting in batch if waiting.parent])
+        failure: Exception | None = None
         try:
             answer = await self._connection.send(lane.script, lane.partition, [waiting.packed for waiting in batch])
         except Exception as error:
-            for waiting in batch:
-                if not waiting.future.done():
-                    waiting.future.set_exception(error)
-            return
+            failure = error
         finally:
             lane.calls -= 1
-            self._begin_if_ready(lane)
-        # After the next call has gone out, for which the store would wait.
-        asyncio.get_running_loop().call_soon(_deliver, batch, answer)
+        # The next goes out before outcomes are given, else the store would wait for that.
+        self._begin_if_ready(lane)
+        if failure is None:
+            asyncio.get_running_loop().call_soon(_deliver, batch, answer)
+            return
+        for waiting in batch:
+            if not waiting.future.done():
+                waiting.future.set_exception(failure)
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """How it ended is not reported, where nobody waits for it any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _deliver(batch: list[_Waiting], answer: bytes) -> None:
