@@ -1,7 +1,7 @@
 """The batcher: operations that wait for the same script and partition leave together in the next call.
 
-No timer, nothing added when idle: while one call is in flight the next gathers, until it is as large as one may be;
-such a one follows at once, over the same link.
+No timer, nothing added when idle: while one call is in flight the next gathers. One that has as many operations as a
+call may have follows at once, over the same link.
 """
 
 from __future__ import annotations
@@ -10,28 +10,23 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine
 from contextvars import Context
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from hookline.calls import GIVEN_MAX
 from hookline.codec import unpack_answer
 from hookline.connection import Connection
-from hookline.row import Row
+from hookline.group import BYTES_MAX, OPERATIONS_MAX, Group
 from hookline.trace import LINKS, PARENT
 
-OPERATIONS_MAX = GIVEN_MAX
-"""Operations of one script call, a claim counted as the items that it may give: about 4 ms of the store."""
-BYTES_MAX = 262_144
-"""Bytes of one script call's operations; a larger operation goes alone."""
 CALLS_MAX = 2
 """Calls of one script on one partition that are under way: the store works on one while the other comes or goes."""
 T = TypeVar("T")
 
 
 class _Waiting(NamedTuple):
-    """One operation that waits for its turn."""
+    """Operations that wait for their turn."""
 
-    packed: bytes | Row
-    gives: int
+    group: Group
     future: asyncio.Future[list[Any]]
     parent: str
 
@@ -50,13 +45,13 @@ class _Lane:
         self.starts = False
 
     def add(self, waiting: _Waiting) -> None:
-        """One more waits."""
+        """More wait."""
         self.waiting.append(waiting)
-        self.operations += waiting.gives
+        self.operations += waiting.group.weight
 
     @property
     def ready(self) -> bool:
-        """Whether a call may begin: one that cannot become larger does not wait for the one before."""
+        """Whether a call may begin: one that can have no more operations does not wait for the one before."""
         if self.starts or not self.waiting:
             return False
         return self.calls == 0 or (self.calls < CALLS_MAX and self.operations >= OPERATIONS_MAX)
@@ -64,15 +59,15 @@ class _Lane:
     def next_batch(self) -> list[_Waiting]:
         """As many from the front as one call takes, at least one."""
         batch: list[_Waiting] = []
-        operations = size = 0
+        weight = size = 0
         while self.waiting:
-            first = self.waiting[0]
-            operations += first.gives
-            size += len(first.packed)
-            if batch and (operations > OPERATIONS_MAX or size > BYTES_MAX):
+            group = self.waiting[0].group
+            weight += group.weight
+            size += group.size
+            if batch and (weight > OPERATIONS_MAX or size > BYTES_MAX):
                 break
             batch.append(self.waiting.popleft())
-            self.operations -= first.gives
+            self.operations -= group.weight
         return batch
 
 
@@ -84,17 +79,18 @@ class Batcher:
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def submit(self, script: str, partition: int, operation: bytes | Row, gives: int = 0) -> asyncio.Future[list[Any]]:
-        """Queue one packed operation -> the future of its outcome ``[word, fields | false, extra | false]``.
+    def submit(self, group: Group) -> asyncio.Future[list[Any]]:
+        """Queue operations that go in one call -> the future of their outcomes.
 
-        ``gives`` is how many items a claim may give. The future fails as
-        :meth:`hookline.connection.Connection.write` does.
+        Each outcome is ``[word, fields | false, extra | false]``.
+        The future fails as :meth:`hookline.connection.Connection.write` does.
         """
+        script, partition = group.script, group.partition
         lane = self._lanes.get((script, partition))
         if lane is None:
             lane = self._lanes[script, partition] = _Lane(script, partition)
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        lane.add(_Waiting(operation, gives or 1, future, PARENT.get()))
+        lane.add(_Waiting(group, future, PARENT.get()))
         self._begin_if_ready(lane)
         return future
 
@@ -128,9 +124,10 @@ class Batcher:
         batch = lane.next_batch()
         self._begin_if_ready(lane)
         LINKS.set([waiting.parent for waiting in batch if waiting.parent])
+        operations = [operation for waiting in batch for operation in waiting.group.operations]
         failure: Exception | None = None
         try:
-            answer = await self._connection.send(lane.script, lane.partition, [waiting.packed for waiting in batch])
+            answer = await self._connection.send(lane.script, lane.partition, operations)
         except Exception as error:
             failure = error
         finally:
@@ -152,12 +149,15 @@ def _look_at(task: asyncio.Task[Any]) -> None:
 
 
 def _deliver(batch: list[_Waiting], answer: bytes) -> None:
-    """Give each operation of a call its outcome."""
+    """Give the operations of a call their outcomes."""
     try:
-        outcomes = unpack_answer(answer)
-        for waiting, outcome in zip(batch, outcomes, strict=True):
+        outcomes = iter(unpack_answer(answer))
+        for waiting in batch:
+            given = list(islice(outcomes, len(waiting.group.operations)))
+            if len(given) < len(waiting.group.operations):
+                raise ValueError("the store gave fewer outcomes than there were operations")
             if not waiting.future.done():
-                waiting.future.set_result(outcome)
+                waiting.future.set_result(given)
     except Exception as error:
         for waiting in batch:
             if not waiting.future.done():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from hookline import codec, trace
 from hookline.codec import Fields
+from hookline.errors import HooklineError
 from hookline.keysettings import Known
 from hookline.outcome import WARNINGS, Claimed, Outcome
 from hookline.plan import declared
@@ -41,6 +42,10 @@ class Call(msgspec.Struct, frozen=True):
         """How many items it may give: a claim's limit, else 0."""
         limit: int = self.request.get("limit", 0)
         return limit
+
+    def failed(self, error: HooklineError) -> Outcome:
+        """What became of it where the store has given no answer."""
+        return Outcome(error.code, self.key, self.sort_field, failure=error)
 
     def pack(self, known: Known) -> bytes | Row:
         """The request as the script reads it, for a partition whose settings of the key are as known."""
@@ -113,19 +118,6 @@ class Call(msgspec.Struct, frozen=True):
             paused=b"paused" in extra,
             barred=extra[b"barred"].decode() if b"barred" in extra else None,
         )
-
-
-def in_waves(calls: Sequence[Call]) -> Iterator[list[int]]:
-    """The places of calls that may run at the same time: within a wave, calls on one item are of one script."""
-    wave: list[int] = []
-    scripts: dict[tuple[str, str], str] = {}
-    for place, call in enumerate(calls):
-        name = (call.key, call.sort_field)
-        if scripts.setdefault(name, call.script) != call.script:
-            yield wave
-            wave, scripts = [], {name: call.script}
-        wave.append(place)
-    yield wave
 
 
 def _decode_state(fields: Mapping[bytes, bytes]) -> dict[str, Any]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, Self
 
 from msgspec import structs
 
 from hookline import codec, keys, registry, rulebook
 from hookline.batcher import Batcher, drop
-from hookline.call import Call, in_waves
+from hookline.call import Call
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
 from hookline.claims import Claims
 from hookline.errors import (
     Corrupt,
-    HooklineError,
     IdempotencyKeyReused,
     Invalid,
     OutcomeUnknown,
@@ -24,12 +24,14 @@ from hookline.errors import (
     ReservedKey,
     Unavailable,
 )
+from hookline.group import AT_ONCE_MAX, Group, Placed, grouped
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
 from hookline.nodes import Nodes
 from hookline.outcome import Claimed, Outcome
 from hookline.registry import Presence
 from hookline.repeating import Repeating
+from hookline.row import Row
 from hookline.rule import Orchestration, Schedule
 from hookline.secret import SecretBox
 from hookline.settings import Settings
@@ -118,28 +120,13 @@ class Datastore(Repeating):
         if self.marks:
             await self._begin_if(several=len(calls) > 1)
             calls = [self.marks.mark(call, ahead) for ahead, call in enumerate(calls)]
-        waves = list(in_waves(calls))
+        several = len({(call.key, call.sort_field) for call in calls}) < len(calls)
         # A client that goes away must not leave an item between two of its operations.
-        outcomes = await (
-            self._attempt(calls) if len(waves) == 1 else self._batcher.whole(self._in_order(calls, waves))
-        )
+        outcomes = await (self._batcher.whole(self._attempt(calls)) if several else self._attempt(calls))
         failures = [outcome.failure for outcome in outcomes if outcome.failure]
         if failures and len(failures) == len(calls):
             raise failures[0]
         return self._counted(outcomes)
-
-    async def _in_order(self, calls: Sequence[Call], waves: list[list[int]]) -> list[Any]:
-        """One wave after the other, and none after one that met a failure of the store."""
-        outcomes: dict[int, Any] = {}
-        for wave in waves:
-            if any(outcome.failure for outcome in outcomes.values()):
-                unavailable = Unavailable("an operation before this one failed")
-                names = [(calls[place].key, calls[place].sort_field) for place in wave]
-                done = [Outcome(unavailable.code, *name, failure=unavailable) for name in names]
-            else:
-                done = await self._attempt([calls[place] for place in wave])
-            outcomes |= dict(zip(wave, done, strict=True))
-        return [outcomes[place] for place in range(len(calls))]
 
     def _counted(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Outcomes of many, each of which has its place in the request."""
@@ -151,38 +138,47 @@ class Datastore(Repeating):
         return outcomes
 
     async def _attempt(self, calls: Sequence[Call]) -> list[Any]:
-        """Operations at the same time -> the Outcome or Claimed of each, a failure of the store included.
+        """Operations, at the same time where order allows -> the Outcome or Claimed of each, a failure included.
 
         They come back together, so they are waited for in order: a task for each would cost more than all the rest.
         """
         outcomes: list[Outcome | Claimed | None] = [None] * len(calls)
-        left = list(enumerate(calls))
+        left: list[Placed] = list(enumerate(calls))
         while left:
-            asked, answers, left = left, [self._submit(call) for _, call in left], []
+            groups, later = grouped(left[:AT_ONCE_MAX], self._pack)
+            later += left[AT_ONCE_MAX:]
+            answers = [self._batcher.submit(group) for group in groups]
+            again: list[Placed] = []
             try:
-                for (place, call), answer in zip(asked, answers, strict=True):
-                    try:
-                        outcomes[place] = self._read(call, await answer)
-                    except HooklineError as failure:
-                        outcomes[place] = Outcome(failure.code, call.key, call.sort_field, failure=failure)
-                    if outcomes[place] is None:
-                        left.append((place, call))
+                for group, answer in zip(groups, answers, strict=True):
+                    for (place, call), outcome in zip(group.members, await group.told(answer, self._read), strict=True):
+                        outcomes[place] = outcome
+                        if outcome is None:
+                            again.append((place, call))
             except BaseException:
                 for answer in answers:
                     drop(answer)
                 raise
+            if later and any(outcome and outcome.failure for outcome in outcomes):
+                error = Unavailable("an operation before this one failed")
+                for place, call in later:
+                    outcomes[place] = call.failed(error)
+                later = []
+            left = sorted(again + later, key=itemgetter(0))
         return outcomes
 
     async def _perform(self, call: Call) -> Outcome | Claimed:
         """One operation -> what became of it; planned again when the key's settings have changed meanwhile."""
         while True:
-            result = self._read(call, await self._submit(call))
+            alone = Group(call.script, call.partition)
+            alone.add(self._pack(call), call.gives)
+            (answer,) = await self._batcher.submit(alone)
+            result = self._read(call, answer)
             if result is not None:
                 return result
 
-    def _submit(self, call: Call) -> asyncio.Future[list[Any]]:
-        known = self._known.get((call.key, call.partition), _NOTHING_KNOWN)
-        return self._batcher.submit(call.script, call.partition, call.pack(known), call.gives)
+    def _pack(self, call: Call) -> bytes | Row:
+        return call.pack(self._known.get((call.key, call.partition), _NOTHING_KNOWN))
 
     def _read(self, call: Call, answer: list[Any]) -> Outcome | Claimed | None:
         """What became of an operation; None where the key has other settings than was known: they are known now."""

@@ -46,16 +46,16 @@ class Link(asyncio.Protocol):
     async def call(self, *args: Any) -> Any:
         """Send a command, and wait for its answer -> that, or the error that it is, as redis-py knows it.
 
-        Broken off, the link is closed: what comes next over it would be the answer to this.
+        Broken off, the link is closed, and other calls over it are lost: what comes next would be the answer to this.
 
         Raises:
             LostError: none came in time, or the connection ended.
         """
         packed = hiredis.pack_command(args)
         answer = self._loop.create_future()
-        self._answers.append(answer)
         timer = self._loop.call_later(self._timeout, self._lose, f"no answer within {self._timeout:g} s")
         self._transport.write(packed)
+        self._answers.append(answer)
         try:
             return await answer
         except BaseException:
@@ -109,7 +109,9 @@ class Links:
         self._closed = False
 
     async def take(self, lane: object = None) -> Link:
-        """A link for one command, to be given back. Commands of one lane go one behind the other over the same link.
+        """A link for one command, to be given back.
+
+        Commands of one lane go one behind the other over the same link, while nobody is short of links.
 
         Raises:
             TimeoutError: none came free in time.
@@ -121,7 +123,7 @@ class Links:
         turn = self._turns.setdefault(lane, asyncio.Lock())
         async with turn:
             link = self._shared.get(lane)
-            if link is None or link.closed:
+            if link is None or link.closed or self._free.locked():
                 link = self._shared[lane] = await self._take()
             link.users += 1
             return link

@@ -107,7 +107,7 @@ class Nodes:
     async def run(self, slot: int | None, *args: Any, send_by: float | None = None, lane: object = None) -> Any:
         """One command on the node that has the slot (None: on the first node) -> its answer.
 
-        Commands of one ``lane`` are run in the order in which they were sent, without waiting for each other.
+        Commands of one ``lane`` do not wait for each other, and go over one link: but for faults they run in order.
 
         Raises:
             NotSentError, LostError

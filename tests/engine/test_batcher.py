@@ -11,10 +11,11 @@ import redis.asyncio as aioredis
 
 from conftest import wait_until
 from hookline import Datastore
-from hookline.batcher import BYTES_MAX, OPERATIONS_MAX, Batcher
+from hookline.batcher import Batcher
 from hookline.codec import pack_request
 from hookline.connection import Connection
 from hookline.errors import Unavailable
+from hookline.group import BYTES_MAX, OPERATIONS_MAX, Group
 
 
 class Slow:
@@ -55,27 +56,36 @@ def batcher(slow: Slow) -> Batcher:
     return Batcher(cast("Connection", slow))
 
 
+def submit(
+    batcher: Batcher, script: str, partition: int, operation: bytes, gives: int = 0
+) -> asyncio.Future[list[list[bytes]]]:
+    """Queue an operation by itself."""
+    group = Group(script, partition)
+    group.add(operation, gives)
+    return batcher.submit(group)
+
+
 async def test_coalesces_while_a_call_is_in_flight(slow: Slow, batcher: Batcher) -> None:
-    first = batcher.submit("patch", 0, b"0")
+    first = submit(batcher, "patch", 0, b"0")
     await slow.arrived(1)
-    rest = [batcher.submit("patch", 0, b"%d" % n) for n in range(1, 60)]
+    rest = [submit(batcher, "patch", 0, b"%d" % n) for n in range(1, 60)]
     assert await slow.answer() == [b"0"]
-    assert await first == [b"0"]
+    assert await first == [[b"0"]]
     await slow.arrived(2)
     await slow.answer()
-    assert await asyncio.gather(*rest) == [[b"%d" % n] for n in range(1, 60)]
+    assert await asyncio.gather(*rest) == [[[b"%d" % n]] for n in range(1, 60)]
     assert slow.sizes() == [1, 59]
 
 
 async def test_a_call_that_cannot_become_larger_follows_at_once(slow: Slow, batcher: Batcher) -> None:
-    waiting = [batcher.submit("patch", 0, b"first")]
+    waiting = [submit(batcher, "patch", 0, b"first")]
     await slow.arrived(1)
-    waiting += [batcher.submit("patch", 0, b"x") for _ in range(OPERATIONS_MAX - 1)]
+    waiting += [submit(batcher, "patch", 0, b"x") for _ in range(OPERATIONS_MAX - 1)]
     await asyncio.sleep(0.01)
     assert slow.sizes() == [1]
-    waiting.append(batcher.submit("patch", 0, b"last"))
+    waiting.append(submit(batcher, "patch", 0, b"last"))
     await slow.arrived(2)
-    waiting += [batcher.submit("patch", 0, b"x") for _ in range(3 * OPERATIONS_MAX)]
+    waiting += [submit(batcher, "patch", 0, b"x") for _ in range(3 * OPERATIONS_MAX)]
     await asyncio.sleep(0.01)
     assert slow.sizes() == [1, 100]
     for calls in range(2, 6):
@@ -88,7 +98,7 @@ async def test_a_call_that_cannot_become_larger_follows_at_once(slow: Slow, batc
 
 async def test_alone_it_leaves_at_once(slow: Slow, batcher: Batcher) -> None:
     for n in range(3):
-        only = batcher.submit("patch", 0, b"%d" % n)
+        only = submit(batcher, "patch", 0, b"%d" % n)
         await slow.arrived(n + 1)
         await slow.answer()
         await only
@@ -97,32 +107,32 @@ async def test_alone_it_leaves_at_once(slow: Slow, batcher: Batcher) -> None:
 
 async def test_the_next_call_goes_out_before_outcomes_are_given(slow: Slow, batcher: Batcher) -> None:
     calls_by_then: list[int] = []
-    first = batcher.submit("patch", 0, b"0")
+    first = submit(batcher, "patch", 0, b"0")
     first.add_done_callback(lambda _: calls_by_then.append(len(slow.calls)))
     await slow.arrived(1)
-    second = batcher.submit("patch", 0, b"1")
+    second = submit(batcher, "patch", 0, b"1")
     await slow.answer()
-    assert await first == [b"0"]
+    assert await first == [[b"0"]]
     await slow.answer()
-    assert (await second, calls_by_then) == ([b"1"], [2])
+    assert (await second, calls_by_then) == ([[b"1"]], [2])
 
 
 async def test_an_answer_that_cannot_be_read_fails_what_it_is_of(slow: Slow, batcher: Batcher) -> None:
-    waiting = [batcher.submit("patch", 0, b"0"), batcher.submit("patch", 0, b"1")]
+    waiting = [submit(batcher, "patch", 0, b"0"), submit(batcher, "patch", 0, b"1")]
     await slow.arrived(1)
     slow.answers[0].set_result(pack_request([[b"ok"]]))
     given, failed = await asyncio.gather(*waiting, return_exceptions=True)
-    assert (given, type(failed)) == ([b"ok"], ValueError)
+    assert (given, type(failed)) == ([[b"ok"]], ValueError)
 
 
 async def test_scripts_and_partitions_do_not_wait_for_each_other(slow: Slow, batcher: Batcher) -> None:
     lanes = [("patch", 0), ("patch", 1), ("create", 0)]
-    waiting = [batcher.submit(script, partition, script.encode()) for script, partition in lanes]
+    waiting = [submit(batcher, script, partition, script.encode()) for script, partition in lanes]
     await slow.arrived(3)
     assert [(script, partition) for script, partition, _ in slow.calls] == lanes
     for place in (2, 0, 1):
         await slow.answer(place)
-    assert await asyncio.gather(*waiting) == [[b"patch"], [b"patch"], [b"create"]]
+    assert await asyncio.gather(*waiting) == [[[b"patch"]], [[b"patch"]], [[b"create"]]]
 
 
 @pytest.mark.parametrize(
@@ -137,11 +147,11 @@ async def test_scripts_and_partitions_do_not_wait_for_each_other(slow: Slow, bat
     ],
 )
 async def test_limits_of_one_call(slow: Slow, batcher: Batcher, operations: list[int], sizes: list[int]) -> None:
-    waiting = [batcher.submit("create", 0, b"x" * size) for size in operations]
+    waiting = [submit(batcher, "create", 0, b"x" * size) for size in operations]
     for calls in range(1, len(sizes) + 1):
         await slow.arrived(calls)
         await slow.answer()
-    assert [len(outcome[0]) for outcome in await asyncio.gather(*waiting)] == operations
+    assert [len(outcome[0][0]) for outcome in await asyncio.gather(*waiting)] == operations
     assert slow.sizes() == sizes
 
 
@@ -157,7 +167,7 @@ async def test_limits_of_one_call(slow: Slow, batcher: Batcher, operations: list
 async def test_a_claim_counts_as_what_it_may_give(
     slow: Slow, batcher: Batcher, gives: list[int], sizes: list[int]
 ) -> None:
-    waiting = [batcher.submit("settle", 0, b"x", number) for number in gives]
+    waiting = [submit(batcher, "settle", 0, b"x", number) for number in gives]
     for calls in range(1, len(sizes) + 1):
         await slow.arrived(calls)
         await slow.answer()
@@ -166,22 +176,22 @@ async def test_a_claim_counts_as_what_it_may_give(
 
 
 async def test_an_error_reaches_every_caller_of_its_call(slow: Slow, batcher: Batcher) -> None:
-    doomed = [batcher.submit("patch", 0, b"a") for _ in range(5)]
+    doomed = [submit(batcher, "patch", 0, b"a") for _ in range(5)]
     await slow.arrived(1)
-    spared = batcher.submit("patch", 0, b"b")
+    spared = submit(batcher, "patch", 0, b"b")
     error = Unavailable("gone")
     slow.answers[0].set_exception(error)
     assert await asyncio.gather(*doomed, return_exceptions=True) == [error] * 5
     await slow.arrived(2)
     await slow.answer()
-    assert await spared == [b"b"]
+    assert await spared == [[b"b"]]
 
 
 @pytest.mark.parametrize("ends", ["before it is sent", "in flight"])
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_cancelled_caller_cancels_nothing(slow: Slow, batcher: Batcher, ends: str, fails: bool) -> None:
-    async def caller(operation: bytes) -> list[Any]:
-        return await batcher.submit("patch", 0, operation)
+    async def caller(operation: bytes) -> list[list[bytes]]:
+        return await submit(batcher, "patch", 0, operation)
 
     leaves, stays = (asyncio.create_task(caller(name)) for name in (b"leaves", b"stays"))
     await (slow.arrived(1) if ends == "in flight" else asyncio.sleep(0))
@@ -196,11 +206,11 @@ async def test_a_cancelled_caller_cancels_nothing(slow: Slow, batcher: Batcher, 
             await stays
     else:
         await slow.answer()
-        assert await stays == [b"stays"]
+        assert await stays == [[b"stays"]]
 
 
 async def test_close_waits_for_what_was_submitted(slow: Slow, batcher: Batcher) -> None:
-    waiting = [batcher.submit("create", 0, b"x") for _ in range(150)]
+    waiting = [submit(batcher, "create", 0, b"x") for _ in range(150)]
     await slow.arrived(1)
     closing = asyncio.create_task(batcher.close())
     await slow.answer()

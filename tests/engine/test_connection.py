@@ -293,6 +293,23 @@ async def test_more_callers_than_connections(proxy: Proxy, settings: Settings) -
         assert proxy.links_max <= 2
 
 
+@pytest.mark.parametrize("connections", [1, 2])
+async def test_a_lane_with_much_to_do_does_not_keep_its_link(
+    proxy: Proxy, settings: Settings, connections: int
+) -> None:
+    """Its calls follow each other over one link, which others get in between where there are too few."""
+    fewest = replace(settings, connections=connections, partitions=3, call_timeout=0.5)
+    async with datastore_at(proxy.url, fewest) as datastore:
+        writes = asyncio.create_task(datastore.run([datastore.calls.create("jobs", f"{n}") for n in range(9000)]))
+        reads = 0
+        while not writes.done():
+            assert await datastore.get_many([("jobs", f"{n}") for n in range(9)])
+            reads += 1
+        assert {outcome.word for outcome in await writes} == {"ok"}
+        assert reads > 5
+        assert proxy.links_max <= connections
+
+
 async def test_a_cancelled_read_leaves_nothing_out_of_step(datastore: Datastore) -> None:
     for name in ("a", "b"):
         await datastore.create("jobs", name)

@@ -193,19 +193,38 @@ async def test_a_batch_of_which_the_answer_is_lost(
 @pytest.mark.parametrize("place", range(2), ids=["first", "second"])
 @pytest.mark.parametrize("fault", [LOSE_CALL, LOSE_REPLY])
 async def test_calls_that_follow_each_other_of_which_one_is_lost(
-    fault: bytes, place: int, far: Datastore, proxy: Proxy
+    fault: bytes, place: int, far: Datastore, datastore: Datastore, proxy: Proxy
 ) -> None:
-    """They go over one link in order, so with one the other may be lost; each takes effect once, still in order."""
+    """They go over one link, so with one the other may be lost; each takes effect once."""
     await far.create("jobs", "begin")
     links = proxy.links_max
-    calls = [far.calls.create("jobs", f"{n % 120:03}", content=n) for n in range(200)]
+    calls = [far.calls.create("jobs", f"{n:03}", content=n) for n in range(200)]
     proxy.faults.extend([b""] * place + [fault])
     outcomes = await far.run(calls)
-    assert [outcome.word for outcome in outcomes] == ["ok"] * 120 + ["exists"] * 80
-    assert [outcome.item and outcome.item.content for outcome in outcomes] == [*range(120), *range(80)]
+    assert [(outcome.word, outcome.item and outcome.item.content) for outcome in outcomes] == [
+        ("ok", n) for n in range(200)
+    ]
+    assert (await datastore.count("jobs")).count == 201
     assert proxy.links_max == links
     ids = proxy.call_ids()[1:]
     assert sorted(map(ids.count, set(ids))) in ([1, 2], [2, 2])
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [[LOSE_CALL], [LOSE_REPLY], [LOSE_REPLY, b"-LOADING the data\r\n"], [b"-NOSCRIPT no such script\r\n"]],
+    ids=["lost call", "lost reply", "repeat refused", "no script"],
+)
+async def test_operations_on_one_item_stay_in_order_whatever_befalls_their_calls(
+    faults: list[bytes], far: Datastore, datastore: Datastore, proxy: Proxy
+) -> None:
+    await far.create("jobs", "a")
+    calls = [far.calls.update("jobs", "a", content=n) for n in range(250)]
+    proxy.faults.extend(faults)
+    outcomes = await far.run(calls)
+    assert {outcome.word for outcome in outcomes} == {"ok"}
+    item = await datastore.get("jobs", "a")
+    assert (item.content, item.version) == (249, 251)
 
 
 async def test_an_exchange_of_which_the_answer_is_lost(

@@ -1,0 +1,95 @@
+"""Which operations of a request go to the store in one call, and which wait for others. No store.
+
+Operations on one item run in order, whatever becomes of single calls: they go in the same call, or one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from hookline.call import Call
+from hookline.calls import GIVEN_MAX
+from hookline.errors import HooklineError
+from hookline.outcome import Claimed, Outcome
+from hookline.row import Row
+
+OPERATIONS_MAX = GIVEN_MAX
+"""Operations of one script call, a claim counted as the items that it may give: about 4 ms of the store."""
+BYTES_MAX = 262_144
+"""Bytes of one script call's operations; a larger operation goes alone."""
+
+AT_ONCE_MAX = 10_000
+"""Operations that are looked at together. What waits for others is looked at again when those have their answers."""
+
+Read = Callable[[Call, list[Any]], Outcome | Claimed | None]
+Placed = tuple[int, Call]
+"""An operation, and its place in the request."""
+
+
+class Group:
+    """Operations of one script and partition that go in one call. ``weight`` is how many operations they count as."""
+
+    __slots__ = ("members", "operations", "partition", "script", "size", "weight")
+
+    def __init__(self, script: str, partition: int) -> None:
+        self.script = script
+        self.partition = partition
+        self.members: list[Placed] = []
+        self.operations: list[bytes | Row] = []
+        self.weight = self.size = 0
+
+    def takes(self, packed: bytes | Row, gives: int) -> bool:
+        """Whether one call can have this operation as well; ``gives`` is how many items a claim may give."""
+        return not self.operations or (
+            self.weight + (gives or 1) <= OPERATIONS_MAX and self.size + len(packed) <= BYTES_MAX
+        )
+
+    def add(self, packed: bytes | Row, gives: int = 0) -> None:
+        """One more."""
+        self.operations.append(packed)
+        self.weight += gives or 1
+        self.size += len(packed)
+
+    async def told(self, answer: Awaitable[list[Any]], read: Read) -> list[Outcome | Claimed | None]:
+        """What became of each member, a failure included; None of what is to be planned again."""
+        try:
+            given = await answer
+        except HooklineError as error:
+            return [call.failed(error) for _, call in self.members]
+        outcomes: list[Outcome | Claimed | None] = []
+        for (_, call), each in zip(self.members, given, strict=True):
+            try:
+                outcomes.append(read(call, each))
+            except HooklineError as error:
+                outcomes.append(call.failed(error))
+        return outcomes
+
+
+def grouped(placed: Sequence[Placed], pack: Callable[[Call], bytes | Row]) -> tuple[list[Group], list[Placed]]:
+    """Groups that may go at the same time; and what waits for them, as an operation before it is on the same item."""
+    groups: list[Group] = []
+    filling: dict[tuple[str, int], Group] = {}
+    of_item: dict[tuple[str, str], Group | None] = {}
+    later: list[Placed] = []
+    for member in placed:
+        call = member[1]
+        name, lane = (call.key, call.sort_field), (call.script, call.partition)
+        group = filling.get(lane)
+        if name in of_item and of_item[name] is not group:
+            of_item[name] = None  # what comes after this one waits too
+            later.append(member)
+            continue
+        packed, gives = pack(call), call.gives
+        if group is None or not group.takes(packed, gives):
+            group = Group(*lane)
+        if of_item.setdefault(name, group) is not group:
+            of_item[name] = None
+            later.append(member)
+            continue
+        if not group.members:
+            filling[lane] = group
+            groups.append(group)
+        group.members.append(member)
+        group.add(packed, gives)
+    return groups, later

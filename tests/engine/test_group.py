@@ -1,0 +1,62 @@
+"""Operations on one item go in the same call, or one after the other; all others at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from hookline.call import Call
+from hookline.group import BYTES_MAX, Group, grouped
+
+
+def called(*words: str) -> list[tuple[int, Call]]:
+    """Operations written as ``script/item``; claims as ``script:limit``."""
+    calls = []
+    for word in words:
+        script, _, item = word.partition("/")
+        script, _, limit = script.partition(":")
+        request = {"limit": int(limit)} if limit else {}
+        calls.append(Call(script, 0, "jobs", item, request))
+    return list(enumerate(calls))
+
+
+def places(groups: Sequence[Group]) -> list[list[int]]:
+    return [[place for place, _ in group.members] for group in groups]
+
+
+def small(_: Call) -> bytes:
+    return b"x"
+
+
+@pytest.mark.parametrize(
+    ("words", "together", "waiting"),
+    [
+        ("create/a create/b create/c", [[0, 1, 2]], []),
+        ("create/a patch/b create/c", [[0, 2], [1]], []),
+        ("patch/a patch/a patch/a", [[0, 1, 2]], []),
+        ("create/a patch/a create/b", [[0, 2]], [1]),
+        ("patch/a delete/a patch/a patch/b", [[0, 3]], [1, 2]),
+        ("patch/a delete/a delete/a", [[0]], [1, 2]),
+        ("settle/a settle:99 settle/b", [[0, 1], [2]], []),
+        ("settle/a settle:100 settle/b settle/a", [[0], [1], [2]], [3]),
+    ],
+)
+def test_what_goes_together(words: str, together: list[list[int]], waiting: list[int]) -> None:
+    groups, later = grouped(called(*words.split()), small)
+    assert places(groups) == together
+    assert [place for place, _ in later] == waiting
+
+
+def test_an_item_again_in_another_call_waits() -> None:
+    words = [f"patch/{n % 90}" for n in range(180)]
+    groups, later = grouped(called(*words), small)
+    assert places(groups) == [[*range(100)]]
+    assert [place for place, _ in later] == [*range(100, 180)]
+    assert places(grouped(later, small)[0]) == [[*range(100, 180)]]
+
+
+def test_large_operations_go_alone() -> None:
+    sizes = [1, BYTES_MAX - 1, 1, BYTES_MAX * 2, 1]
+    groups, later = grouped(called(*(f"create/{n}" for n in range(5))), lambda call: bytes(sizes[int(call.sort_field)]))
+    assert (places(groups), later) == ([[0, 1], [2], [3], [4]], [])
