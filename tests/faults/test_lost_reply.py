@@ -212,7 +212,7 @@ async def test_calls_that_follow_each_other_of_which_one_is_lost(
 
 @pytest.mark.parametrize(
     "faults",
-    [[LOSE_CALL], [LOSE_REPLY], [LOSE_REPLY, b"-LOADING the data\r\n"], [b"-NOSCRIPT no such script\r\n"]],
+    [[LOSE_CALL], [LOSE_REPLY], [LOSE_CALL, b"-LOADING the data\r\n"], [b"-NOSCRIPT no such script\r\n"]],
     ids=["lost call", "lost reply", "repeat refused", "no script"],
 )
 async def test_operations_on_one_item_stay_in_order_whatever_befalls_their_calls(
