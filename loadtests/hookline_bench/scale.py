@@ -104,7 +104,8 @@ async def _connections(
         assert trial.contestant.served
         memory[trial.size] = round(resident(trial.contestant.served.pid), 1)
 
-    async with _serving("always", ("--clients-max", "20000", "--clients-per-address", "20000")) as (ground, ours):
+    limits = ("--clients-max", "--clients-per-address", "--requests-max")
+    async with _serving("always", tuple(word for limit in limits for word in (limit, "20000"))) as (ground, ours):
         trials = []
         for number in options.connections:
             size, contest = f"{number:,}", _single(ground, options.sizes, number)

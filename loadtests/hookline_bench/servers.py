@@ -55,7 +55,7 @@ def hookline(
     store: str, data: Path, processes: int, roles: str = "api", more: Sequence[str] = ()
 ) -> contextlib.AbstractAsyncContextManager[Served]:
     """Our server before a store."""
-    given = (*more, "--store", store, "--data", str(data), "--namespace", NAMESPACE, "--clients-per-address", "5000")
+    given = ("--store", store, "--data", str(data), "--namespace", NAMESPACE, "--clients-per-address", "5000", *more)
     return process(
         "-m", "hookline_server", "serve", "--port", "0", "--workers", str(processes), "--roles", roles, *given
     )
