@@ -144,6 +144,7 @@ class Datastore(Repeating):
         """
         outcomes: list[Outcome | Claimed | None] = [None] * len(calls)
         left: list[Placed] = list(enumerate(calls))
+        failed = False
         while left:
             groups, later = grouped(left[:AT_ONCE_MAX], self._pack)
             later += left[AT_ONCE_MAX:]
@@ -155,11 +156,13 @@ class Datastore(Repeating):
                         outcomes[place] = outcome
                         if outcome is None:
                             again.append((place, call))
+                        elif outcome.failure:
+                            failed = True
             except BaseException:
                 for answer in answers:
                     drop(answer)
                 raise
-            if later and any(outcome and outcome.failure for outcome in outcomes):
+            if failed:
                 error = Unavailable("an operation before this one failed")
                 for place, call in later:
                     outcomes[place] = call.failed(error)
