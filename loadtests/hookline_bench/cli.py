@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hookline_bench.figure import Results
 from hookline_bench.run import SCENARIOS, WAYS, Options, Say, run
 from hookline_bench.scenarios import Sizes
-from hookline_server.cli.ending import FAILED, MISUSED, checked, fail
+from hookline_server.cli.ending import FAILED, INTERRUPTED, MISUSED, Result, checked, fail
 from hookline_server.cli.ending import run as until_done
 
 app = typer.Typer(pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,8 +59,6 @@ def measure(
       hookline bench --scenarios enqueue,drain --ways store --turns 3
       hookline bench compare before/results.json after/results.json
     """
-    # Ended by whatever signal, it ends the processes that it has started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if context.invoked_subcommand:
         return
     from hookline_bench.report import write
@@ -74,7 +73,7 @@ def measure(
         fsync=_words(fsync, FSYNCS, "--fsync")[0],
     )
     with showing(options.steps()) as say:
-        results = until_done(run(options, say))
+        results = until_done(_endable(run(options, say)))
     _keep(results, out, write)
 
 
@@ -121,7 +120,7 @@ def scale(
         turns,
     )
     with showing(options.steps()) as say:
-        results = until_done(sweep(options, say))
+        results = until_done(_endable(sweep(options, say)))
     _keep(results, out, write)
 
 
@@ -140,7 +139,8 @@ def soak(
     from hookline_bench.charts import draw_soak
     from hookline_bench.soak import soak as load
 
-    soaked = until_done(load(minutes, store, _words(fsync, FSYNCS, "--fsync")[0], typer.echo))
+    mode = _words(fsync, FSYNCS, "--fsync")[0]
+    soaked = until_done(_endable(load(minutes, store, mode, typer.echo)))
     out.mkdir(parents=True, exist_ok=True)
     (out / "soak.json").write_text(json.dumps(asdict(soaked), indent=1) + "\n")
     draw_soak(soaked.samples, out / "soak.png")
@@ -148,6 +148,18 @@ def soak(
         fail(flaw)
     typer.echo(f"{soaked.created:,} jobs, flaws: {len(soaked.flaws)}; wrote {out / 'soak.json'} and its chart")
     raise typer.Exit(FAILED if soaked.flaws else 0)
+
+
+async def _endable(work: Coroutine[Any, Any, Result]) -> Result:
+    """Work that SIGTERM ends as Ctrl-C does: with the processes that it has started."""
+    doing = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, doing.cancel)
+    try:
+        return await doing
+    except asyncio.CancelledError:
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager

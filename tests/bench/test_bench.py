@@ -122,7 +122,11 @@ async def test_one_that_is_ended_ends_what_it_has_started(tmp_path: Path) -> Non
         started = await wait_until(lambda: len(found := children(child.pid)) == 3 and found, seconds=60)
     finally:
         child.terminate()
-        code = await child.wait()
+        try:
+            code = await asyncio.wait_for(child.wait(), 30)
+        except TimeoutError:
+            child.kill()
+            raise
     assert code == 130
     await wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
 
