@@ -75,18 +75,16 @@ def grouped(placed: Sequence[Placed], pack: Callable[[Call], bytes | Row]) -> tu
     for member in placed:
         call = member[1]
         name, lane = (call.key, call.sort_field), (call.script, call.partition)
-        group = filling.get(lane)
-        if name in of_item and of_item[name] is not group:
+        group = filling.get(lane) or Group(*lane)
+        if of_item.get(name, group) is group:
+            packed, gives = pack(call), call.gives
+            if not group.takes(packed, gives):
+                group = Group(*lane)
+        if of_item.get(name, group) is not group:
             of_item[name] = None  # what comes after this one waits too
             later.append(member)
             continue
-        packed, gives = pack(call), call.gives
-        if group is None or not group.takes(packed, gives):
-            group = Group(*lane)
-        if of_item.setdefault(name, group) is not group:
-            of_item[name] = None
-            later.append(member)
-            continue
+        of_item[name] = group
         if not group.members:
             filling[lane] = group
             groups.append(group)

@@ -103,7 +103,7 @@ def scale(
     """Measure how figures change with connections, partitions and durability.
 
     Each figure is beside that of the first size. Writes results.json,
-    report.md and charts. Ends by itself, after about 5 minutes.
+    report.md and charts. Ends by itself, after some minutes.
 
     Examples:
       hookline bench scale

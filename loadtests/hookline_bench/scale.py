@@ -119,7 +119,10 @@ async def _partitions(options: Options, parts: Crew, say: Say) -> list[Figure]:
     figures: list[Figure] = []
     async with contextlib.AsyncExitStack() as stack:
         found = [
-            (f"{number} partitions", await stack.enter_async_context(grounds(None, "always", number)))
+            (
+                f"{number} partition{'s' * (number > 1)}",
+                await stack.enter_async_context(grounds(None, "always", number)),
+            )
             for number in options.partitions
         ]
         by_work: dict[str, list[Trial]] = {}
