@@ -432,7 +432,8 @@ class Worker:
                 await asyncio.sleep(registry.EVERY * random.uniform(0.8, 1))  # noqa: S311
         finally:
             with contextlib.suppress(HooklineError, TimeoutError):
-                await asyncio.wait_for(self.source.leave(self._presence()), 1)
+                async with asyncio.timeout(1):
+                    await self.source.leave(self._presence())
 
     # The end
 
@@ -462,7 +463,8 @@ class Worker:
             if left <= 0:
                 return False
             try:
-                await asyncio.wait_for(self._wake.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
             except TimeoutError:
                 return False
             self._wake.clear()

@@ -43,8 +43,10 @@ class Slots:
             return
         self._wanted = wanted
         self._freed.clear()
+        # Not wait_for, which up to Python 3.11 forgets that it was cancelled if a slot is freed at the same moment.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._freed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._freed.wait()
 
     def take(self) -> Slot:
         """Take one of those that were set aside."""

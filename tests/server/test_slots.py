@@ -47,3 +47,15 @@ async def test_what_is_late_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     for slot in (late, other):
         slot.release()
     assert (two.free, two.late) == (2, 0)
+
+
+async def test_who_is_cancelled_when_a_slot_comes_free_is_cancelled() -> None:
+    """Else a relay that is stopped just then goes on."""
+    one = Slots(1)
+    (slot,) = await held(1, one)
+    waiting = asyncio.create_task(one.reserve(1, 20.0))
+    await asyncio.sleep(0.01)
+    slot.release()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
