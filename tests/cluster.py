@@ -52,7 +52,7 @@ class Cluster:
     async def calls(self) -> list[int]:
         """How many script calls each node has answered."""
         stats = [await node.client.info("commandstats") for node in self.nodes]
-        return [each.get("cmdstat_evalsha", {"calls": 0})["calls"] for each in stats]
+        return [each.get("cmdstat_fcall", {"calls": 0})["calls"] for each in stats]
 
     async def owner(self, slot: int) -> Node:
         """The node that has a slot, as the first one sees it."""

@@ -29,10 +29,10 @@ LOSE_STORE = b"lose store"
 class Proxy:
     """Passes commands on, one by one. ``url`` is where the engine finds it.
 
-    ``faults`` are for the next EVALSHAs, one each: one of those above, or the raw answer to give in place of the
+    ``faults`` are for the next FCALLs, one each: one of those above, or the raw answer to give in place of the
     store's. ``fault_at`` are for commands of any kind, by their place in ``commands``: the names of all that came,
     those included that begin a connection. ``answers`` are raw answers by command. ``calls`` are the arguments of each
-    EVALSHA that came. ``pauses`` are seconds before the next CLIENTs, which begin a connection. ``links_max`` is the
+    FCALL that came. ``pauses`` are seconds before the next CLIENTs, which begin a connection. ``links_max`` is the
     most connections that there were at once. ``store_lost`` is what LOSE_STORE sets.
     """
 
@@ -132,7 +132,7 @@ class Proxy:
         """Note a command -> what is to befall it."""
         fault = self.fault_at.pop(len(self.commands), b"")
         self.commands.append(name)
-        if name == b"EVALSHA":
+        if name == b"FCALL":
             self.calls.append(arguments)
             fault = fault or (self.faults.popleft() if self.faults else b"")
         return fault

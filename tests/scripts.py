@@ -109,10 +109,10 @@ class Scripts:
         return self.datastore.calls
 
     async def answer(self, calls: Sequence[Call], *, call_id: str | None = None, generation: int = 0) -> bytes:
-        """The packed answer of one EVALSHA for these calls, all of one script."""
+        """The packed answer of one FCALL for these calls, all of one script."""
         (name,) = {call.script for call in calls}
         args = self.args(calls, call_id=call_id, generation=generation)
-        answer: bytes = await self.raw.evalsha(load(name).sha, 1, *args)
+        answer: bytes = await self.raw.fcall(load(name).function, 1, *args)
         return answer
 
     def args(self, calls: Sequence[Call], *, call_id: str | None = None, generation: int = 0) -> list[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hookline_lua import SCRIPTS, load
+from hookline_lua import library
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
@@ -78,11 +78,11 @@ def test_routes_find_what_they_work_on_by_who_asks() -> None:
 
 
 def test_every_lua_file_is_used() -> None:
-    composed = "\n".join(load(name).source for name in SCRIPTS)
+    composed = library().source
     for path in LUA:
         assert path.read_text().splitlines()[-1] in composed, path.name
     assert {path.stem for path in LUA if path.parent.name == "hookline_lua"} == {
-        name.removesuffix("_drain") for name in SCRIPTS
+        name.removesuffix("_drain") for name in library().scripts
     }
 
 

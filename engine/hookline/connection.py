@@ -8,6 +8,7 @@ call id under which the store keeps its outcomes; an answer that was lost is ask
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,10 +24,10 @@ from hookline.codec import pack_request, unpack_answer
 from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, Unavailable
 from hookline.figures import Family
 from hookline.link import LostError
-from hookline.nodes import LOST, Nodes, NotSentError
+from hookline.nodes import LOST, Nodes, NotSentError, Run
 from hookline.row import Row, pack_operations
 from hookline.settings import Settings
-from hookline_lua import SCRIPTS, load
+from hookline_lua import NAMED, library, load
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ REDIS_MIN, VALKEY_MIN = (7, 0), (7, 2)
 CLUSTER_PARTITIONS = 16
 """Of a new namespace on a cluster, where no setting says otherwise."""
 _RETRY_PAUSE = 0.05
+_LOADS_MAX = 5
+"""How often in a row one call brings the library to a node that forgets it each time."""
 
 _DURATION = Family(
     "histogram",
@@ -57,6 +60,7 @@ _FAILURES = Family(
     ("script", "reason"),
 )
 
+_NO_FUNCTION = "Function not found"
 _NOT_NOW = ("MISCONF", "LOADING", "BUSY", "READONLY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN")
 
 
@@ -96,12 +100,11 @@ class Connection:
 
     async def _open_store(self) -> None:
         await self._translated(self.nodes.open())
-        for answer in await self._translated(self.nodes.run_everywhere(("INFO", "everything"))):
+        for answer in await self._translated(self.nodes.everywhere(lambda run: run("INFO", "everything"))):
             info = _read_info(answer)
             _check_server(info)
             _check_policy(info)
-        scripts = [("SCRIPT", "LOAD", load(name).source) for name in SCRIPTS]
-        await self._translated(self.nodes.run_everywhere(*scripts))
+        await self._translated(self.nodes.everywhere(_install))
 
     async def _open_namespace(self) -> None:
         settings, name = self._settings, keys.meta(self._settings.namespace)
@@ -282,16 +285,15 @@ class Connection:
     async def _run(self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None, lane: object) -> Any:
         script, slot = load(name), self._slots[partition]
         run = partial(self.nodes.run, slot, send_by=send_by, lane=lane)
-        try:
-            return await run("EVALSHA", script.sha, len(script.keys), *args)
-        except redis_errors.NoScriptError:
-            # Nothing ran: the store was restarted, or its scripts were flushed.
-            await run("SCRIPT", "LOAD", script.source)
-        try:
-            return await run("EVALSHA", script.sha, len(script.keys), *args)
-        except redis_errors.NoScriptError:
-            # Flushed again in between: sent with its text it cannot be missing.
-            return await run("EVAL", script.source, len(script.keys), *args)
+        for _ in range(_LOADS_MAX):
+            try:
+                return await run("FCALL", script.function, len(script.keys), *args)
+            except redis_errors.ResponseError as error:
+                if str(error) != _NO_FUNCTION:
+                    raise
+            # Nothing ran: the node is new, its functions were flushed, or a server of another release began its work.
+            await _load(run)
+        raise Unavailable("the store forgets the functions that it is given")
 
     @asynccontextmanager
     async def messages(self, channel: Callable[[str], str]) -> AsyncIterator[AsyncIterator[str]]:
@@ -362,7 +364,7 @@ class Connection:
         Raises:
             Unavailable: none does.
         """
-        answers = await self._translated(self.nodes.run_everywhere(("INFO", "memory")))
+        answers = await self._translated(self.nodes.everywhere(lambda run: run("INFO", "memory")))
         infos = [_read_info(answer) for answer in answers]
         return sum(int(info["used_memory"]) for info in infos), sum(int(info.get("maxmemory", 0)) for info in infos)
 
@@ -392,6 +394,26 @@ async def _topics(topics: asyncio.Queue[str | Exception]) -> AsyncIterator[str]:
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def _install(run: Run) -> None:
+    """Have a node know the library of this release, and no other's: servers of another release load theirs again.
+
+    That only as this one is loaded: at the memory limit none can be, so there none is taken away.
+    """
+    rows = await run("FUNCTION", "LIST", "LIBRARYNAME", f"{NAMED}*")
+    names = {dict(zip(row[::2], row[1::2], strict=True))[b"library_name"] for row in rows}
+    if library().name.encode() in names:
+        return
+    await _load(run)
+    for name in names:
+        # Another server may have been faster; and who may not delete does without.
+        with contextlib.suppress(redis_errors.ResponseError):
+            await run("FUNCTION", "DELETE", name)
+
+
+async def _load(run: Run) -> None:
+    await run("FUNCTION", "LOAD", "REPLACE", library().source)
 
 
 def _translate(error: redis_errors.ResponseError) -> HooklineError:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
 import redis.asyncio as aioredis
 from redis import exceptions as redis_errors
@@ -24,6 +26,9 @@ from hookline.link import Link, Links, LostError
 from hookline.settings import Settings
 
 Address = tuple[str, int]
+Run = Callable[..., Awaitable[Any]]
+"""Runs one command."""
+T = TypeVar("T")
 
 _REDIRECTS = 5
 """How often one command follows where a cluster sends it, before it is given up."""
@@ -90,7 +95,7 @@ class Nodes:
                 self._first.close()
                 self._url_options, self._first = start, self._make_links(start)
             try:
-                info: bytes = await self._exchange(self._first, ("INFO", "cluster"))
+                info: bytes = await self._exchange(self._first, "INFO", "cluster")
             except (NotSentError, LostError, Unavailable) as error:
                 failure = error
             else:
@@ -117,7 +122,7 @@ class Nodes:
         links = self._links_of(slot)
         for _ in range(_REDIRECTS):
             try:
-                return await self._exchange(links, args, send_by=send_by, lane=lane)
+                return await self._exchange(links, *args, send_by=send_by, lane=lane)
             except redis_errors.AskError:
                 raise Unavailable("the cluster moves a slot key by key: let it move slots as a whole") from None
             except redis_errors.MovedError as error:
@@ -129,24 +134,25 @@ class Nodes:
                 raise
         raise Unavailable("the cluster sends the call from node to node: its slots are being moved")
 
-    async def run_everywhere(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """Run commands on every primary that answers -> their answers. Who needs the others is told by its own call.
+    async def everywhere(self, work: Callable[[Run], Awaitable[T]]) -> list[T]:
+        """Do some work on every primary that answers -> what came of it. Who needs the others is told by its own call.
 
         Raises:
             NotSentError, LostError, Unavailable: no primary answers.
             StoreFull, Incompatible
+            redis.exceptions.ResponseError: one refused a command in another way.
         """
         nodes = [self._links_at(address) for address in self._primaries()] if self.clustered else [self._first]
-        answers: list[Any] = []
+        done: list[T] = []
         failure: Exception | None = None
         for links in nodes:
             try:
-                answers += [await self._exchange(links, command) for command in commands]
+                done.append(await work(partial(self._exchange, links)))
             except (NotSentError, LostError, Unavailable) as error:
                 failure = error
-        if failure and not answers:
+        if failure and not done:
             raise failure
-        return answers
+        return done
 
     async def refresh(self) -> None:
         """Ask one node after the other who has which slots, until one answers.
@@ -157,7 +163,7 @@ class Nodes:
         failure: Exception = Unavailable("no node of the cluster answers")
         for links in (*[self._links_at(address) for address in self._primaries()], self._first):
             try:
-                table = await self._exchange(links, ("CLUSTER", "SLOTS"))
+                table = await self._exchange(links, "CLUSTER", "SLOTS")
             except (NotSentError, LostError, Unavailable, redis_errors.ResponseError) as error:
                 failure = error
                 continue
@@ -220,9 +226,7 @@ class Nodes:
         with contextlib.suppress(NotSentError, LostError, Unavailable, redis_errors.ResponseError):
             await self.refresh()
 
-    async def _exchange(
-        self, links: Links, args: tuple[Any, ...], *, send_by: float | None = None, lane: object = None
-    ) -> Any:
+    async def _exchange(self, links: Links, *args: Any, send_by: float | None = None, lane: object = None) -> Any:
         """One command and its answer on one link."""
         try:
             link = await _take(links, send_by, lane)

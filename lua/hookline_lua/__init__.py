@@ -1,6 +1,6 @@
-"""The store's scripts and their loader.
+"""The store's scripts, and the library of functions that the store gets them as.
 
-A script is a real ``.lua`` file that begins with an executable header::
+A script is a real ``.lua`` file that begins with an executable header and returns what a call of it runs::
 
     #!lua flags=allow-oom
     -- One line of what it does.
@@ -8,50 +8,35 @@ A script is a real ``.lua`` file that begins with an executable header::
     -- args: now_ms:int call_id request:msgpack
     -- use: clock item index
 
-``keys`` and ``args`` become locals of those names (``:int`` is a number, or nil where the argument is empty;
-``:msgpack`` is decoded), ``use`` prepends ``lib/<name>.lua`` and what those use in turn, each once. A helper with a
-line ``-- load: late`` is made when something of it is first used: most calls need little of what there is, and to make
-its functions anew costs each of them. A line ``-- drain: yes`` makes a second script ``<name>_drain`` of the same
-source that also runs at the memory limit.
+    return function()
+      ...
+    end
+
+``keys`` and ``args`` are variables of those names (``:int`` is a number, or nil where the argument is empty;
+``:msgpack`` is decoded), ``use`` names the helpers ``lib/<name>.lua`` that it works with. A line ``-- drain: yes``
+makes a second function ``<name>_drain`` of the same script that also runs at the memory limit.
+
+All of it is one library: the store compiles it once, and makes its functions and constants once, so a call costs what
+it does and no more. What a helper keeps for a call it makes anew in its ``reset``, which runs before each call; nothing
+else of a call may outlive it. What stands outside of functions runs as the library is loaded: without the store's
+commands, and without Lua's own libraries.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-SCRIPTS = (
-    "backfill",
-    "backfill_drain",
-    "claim",
-    "configure",
-    "create",
-    "create_drain",
-    "delete",
-    "depth",
-    "find",
-    "inspect",
-    "names",
-    "once",
-    "patch",
-    "patch_drain",
-    "relay_done",
-    "relay_take",
-    "relay_turn",
-    "restore",
-    "settle",
-    "stats",
-    "sweep",
-)
-"""Every script that :func:`load` knows."""
+NAMED = "hookline_"
+"""What the names of our libraries begin with."""
 
 _SHEBANG = re.compile(r"#!lua(?: flags=([a-z,-]+))?")
 _ReadLib = Callable[[str], str]
-_HEADER = re.compile(r"-- (keys|args|use|drain|load): ?(.*)")
+_HEADER = re.compile(r"-- (keys|args|use|drain): ?(.*)")
 _DECODERS = {"": "{0}", "int": "tonumber({0})", "msgpack": "cmsgpack.unpack({0})"}
 
 
@@ -61,111 +46,141 @@ class HeaderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One composed script. ``sha`` is what EVALSHA names: the version of the script is its text."""
+    """One script. ``function`` is what FCALL names."""
 
     name: str
-    source: str
-    sha: str
+    function: str
     flags: frozenset[str]
     keys: tuple[str, ...]
     args: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Library:
+    """Scripts as FUNCTION LOAD takes them: ``source``. The name is that of the text: no release changes another's."""
+
+    name: str
+    source: str
+    scripts: Mapping[str, Script]
+
+
 @cache
+def library() -> Library:
+    """The library of this release."""
+    files = {file.name for file in resources.files(__name__).iterdir() if file.name.endswith(".lua")}
+    return compose({file.removesuffix(".lua"): _read(file) for file in sorted(files)}, _read_lib)
+
+
 def load(name: str) -> Script:
-    """Compose the script ``name``.
+    """The script ``name``, of this release.
 
     Raises:
-        HeaderError: the header is malformed, or a helper is missing or uses itself.
-        FileNotFoundError: there is no such script.
+        KeyError: there is no such script.
     """
-    base = name.removesuffix("_drain")
-    return compose(name, _read(f"{base}.lua"), _read_lib)
+    return library().scripts[name]
 
 
-def compose(name: str, text: str, read_lib: _ReadLib) -> Script:
-    """Compose a script from its text; ``read_lib`` gives a helper's text by name (the tests pass their own)."""
-    shebang, _, body = text.partition("\n")
-    match = _SHEBANG.fullmatch(shebang)
-    if match is None:
-        raise HeaderError(f"{name}.lua:1: expected '#!lua' or '#!lua flags=...'")
-    header = _read_header(body)
-    flags = set((match[1] or "").split(",")) - {""}
-    if name.endswith("_drain"):
-        if header.get("drain") != "yes":
-            raise HeaderError(f"{name}: the script has no line '-- drain: yes'")
-        flags.add("allow-oom")
-    keys, args = header.get("keys", "").split(), header.get("args", "").split()
-    if not keys:
-        raise HeaderError(f"{name}.lua: expected a line '-- keys: ...': a script without keys cannot be routed")
-    parts = [f"#!lua flags={','.join(sorted(flags))}" if flags else "#!lua"]
-    parts += [f"local {key} = KEYS[{place}]" for place, key in enumerate(keys, 1)]
-    for place, arg in enumerate(args, 1):
-        label, _, kind = arg.partition(":")
-        if kind not in _DECODERS:
-            raise HeaderError(f"{name}.lua: argument {arg}: expected :int, :msgpack or nothing")
-        parts.append(f"local {label} = {_DECODERS[kind].format(f'ARGV[{place}]')}")
-    parts += _arranged(_helpers(header.get("use", "").split(), read_lib, (f"{name}.lua",), set()))
-    source = "\n".join([*parts, body])
-    return Script(
-        name=name,
-        source=source,
-        sha=hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(),
-        flags=frozenset(flags),
-        keys=tuple(keys),
-        args=tuple(arg.partition(":")[0] for arg in args),
-    )
+def compose(texts: Mapping[str, str], read_lib: _ReadLib) -> Library:
+    """Make a library of scripts, by name; ``read_lib`` gives a helper's text (the tests pass their own).
+
+    Raises:
+        HeaderError: a header is malformed, or a helper is missing or uses itself.
+    """
+    parsed = [_Parsed(name, text, read_lib) for name, text in texts.items()]
+    helpers = {name: text for each in parsed for name, text in each.helpers.items()}
+    variables = dict.fromkeys(name for each in parsed for name in each.values)
+    parts = [f"local {', '.join(variables)}"]
+    parts += [f"local {name} = (function()\n{text}\nreturn {name}\nend)()" for name, text in helpers.items()]
+    parts += [each.body(list(variables)) for each in parsed]
+    body = "\n".join(parts)
+    name = NAMED + hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest()[:16]
+    scripts: dict[str, Script] = {}
+    for each in parsed:
+        for made in each.scripts(name):
+            scripts[made.name] = made
+    registered = [_registered(script) for script in scripts.values()]
+    return Library(name, "\n".join([f"#!lua name={name}", body, *registered, ""]), scripts)
 
 
-_LATE = """\
-local load_late
-local function late()
-  return setmetatable({{}}, {{ __index = function(helper, name)
-    load_late()
-    return helper[name]
-  end }})
-end
-local {} = {}"""
-_LOADED = """\
-function load_late()
-{}
-end"""
-_EACH = """\
-local loaded = (function()
-{1}
-return {0}
-end)()
-setmetatable({0}, {{ __index = loaded, __newindex = loaded }})"""
+class _Parsed:
+    """One script: what its header says, and its helpers, each after those it uses."""
+
+    def __init__(self, name: str, text: str, read_lib: _ReadLib) -> None:
+        shebang, _, self._text = text.partition("\n")
+        match = _SHEBANG.fullmatch(shebang)
+        if match is None:
+            raise HeaderError(f"{name}.lua:1: expected '#!lua' or '#!lua flags=...'")
+        header = _read_header(self._text)
+        self._name = name
+        self._flags = frozenset((match[1] or "").split(",")) - {""}
+        self._drains = header.get("drain") == "yes"
+        self._keys, self._args = header.get("keys", "").split(), header.get("args", "").split()
+        if not self._keys:
+            raise HeaderError(f"{name}.lua: expected a line '-- keys: ...': a script without keys cannot be routed")
+        self.values = {key: f"keys[{place}]" for place, key in enumerate(self._keys, 1)}
+        for place, arg in enumerate(self._args, 1):
+            label, _, kind = arg.partition(":")
+            if kind not in _DECODERS:
+                raise HeaderError(f"{name}.lua: argument {arg}: expected :int, :msgpack or nothing")
+            self.values[label] = _DECODERS[kind].format(f"args[{place}]")
+        self.helpers: dict[str, str] = {}
+        self._add(header.get("use", "").split(), read_lib, (f"{name}.lua",))
+
+    def _add(self, names: list[str], read_lib: _ReadLib, chain: tuple[str, ...]) -> None:
+        for name in names:
+            file = f"lib/{name}.lua"
+            if file in chain:
+                raise HeaderError(f"{file}: uses itself by way of {' -> '.join(chain)}")
+            if name in self.helpers:
+                continue
+            try:
+                text = read_lib(name)
+            except FileNotFoundError:
+                raise HeaderError(f"{chain[-1]}: no helper {file}") from None
+            self._add(_read_header(text).get("use", "").split(), read_lib, (*chain, file))
+            self.helpers[name] = text
+
+    def body(self, variables: list[str]) -> str:
+        """The function that a call runs: it sets all variables of the library, those that it does not have to nil."""
+        values = ", ".join(self.values.get(name, "nil") for name in variables)
+        resets = [f"{name}.reset()" for name, text in self.helpers.items() if f"\nfunction {name}.reset()" in text]
+        return "\n".join(
+            (
+                f"local {self._local}",
+                "do",
+                f"local run = (function()\n{self._text}\nend)()",
+                f"function {self._local}(keys, args)",
+                f"{', '.join(variables)} = {values}",
+                *resets,
+                "return run()",
+                "end",
+                "end",
+            )
+        )
+
+    def scripts(self, library: str) -> list[Script]:
+        """The script, and the one that also drains."""
+        keys, args = tuple(self._keys), tuple(arg.partition(":")[0] for arg in self._args)
+        made = [Script(self._name, f"{library}_{self._name}", self._flags, keys, args)]
+        if self._drains:
+            drain = f"{self._name}_drain"
+            made.append(Script(drain, f"{library}_{drain}", self._flags | {"allow-oom"}, keys, args))
+        return made
+
+    @property
+    def _local(self) -> str:
+        return _local(self._name)
 
 
-def _arranged(helpers: list[tuple[str, str]]) -> list[str]:
-    """Helpers -> the parts of a script: those that load late stand in one function, behind the others."""
-    late = [(name, text) for name, text in helpers if _read_header(text).get("load") == "late"]
-    others = [text for name, text in helpers if (name, text) not in late]
-    if not late:
-        return others
-    names = ", ".join(name for name, _ in late)
-    loaded = "\n".join(_EACH.format(name, text) for name, text in late)
-    return [_LATE.format(names, ", ".join("late()" for _ in late)), *others, _LOADED.format(loaded)]
+def _local(script: str) -> str:
+    """The variable that holds a script's function."""
+    return f"run_{script.removesuffix('_drain')}"
 
 
-def _helpers(names: list[str], read_lib: _ReadLib, chain: tuple[str, ...], done: set[str]) -> list[tuple[str, str]]:
-    """Name and text of the named helpers, each after those it uses, none twice."""
-    texts: list[tuple[str, str]] = []
-    for name in names:
-        file = f"lib/{name}.lua"
-        if file in chain:
-            raise HeaderError(f"{file}: uses itself by way of {' -> '.join(chain)}")
-        if name in done:
-            continue
-        try:
-            text = read_lib(name)
-        except FileNotFoundError:
-            raise HeaderError(f"{chain[-1]}: no helper {file}") from None
-        texts += _helpers(_read_header(text).get("use", "").split(), read_lib, (*chain, file), done)
-        texts.append((name, text))
-        done.add(name)
-    return texts
+def _registered(script: Script) -> str:
+    flags = ", ".join(f"'{flag}'" for flag in sorted(script.flags))
+    named = f"function_name = '{script.function}', callback = {_local(script.name)}"
+    return f"redis.register_function{{ {named}, flags = {{ {flags} }} }}"
 
 
 def _read_header(text: str) -> dict[str, str]:

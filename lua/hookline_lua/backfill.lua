@@ -9,8 +9,7 @@
 
 local PAGE = 100
 
-local builds = partition .. ':builds'
-local left = request.work
+local builds, left
 
 local function lex_count(name, after)
   return redis.call('ZLEXCOUNT', name, after == '' and '-' or '(' .. after, '+')
@@ -68,16 +67,19 @@ local function build(key, name, after)
   return rest
 end
 
-local flat = redis.pcall('HGETALL', builds)
-if flat.err then
-  return cmsgpack.pack({ outcome.corrupt, {}, 0 })
-end
-local found = {}
-for i = 1, #flat, 2 do
-  local key, name = string.match(flat[i], '^(%Z*)%z(.*)$')
-  if not request.key or request.key == key then
-    table.insert(found, { name, build(key, name, flat[i + 1]) })
+return function()
+  builds, left = partition .. ':builds', request.work
+  local flat = redis.pcall('HGETALL', builds)
+  if flat.err then
+    return cmsgpack.pack({ outcome.corrupt, {}, 0 })
   end
+  local found = {}
+  for i = 1, #flat, 2 do
+    local key, name = string.match(flat[i], '^(%Z*)%z(.*)$')
+    if not request.key or request.key == key then
+      table.insert(found, { name, build(key, name, flat[i + 1]) })
+    end
+  end
+  local size = request.key and index.probe('ZCARD', index.name(request.key, ''))
+  return cmsgpack.pack({ outcome.ok, found, size or 0 })
 end
-local size = request.key and index.probe('ZCARD', index.name(request.key, ''))
-return cmsgpack.pack({ outcome.ok, found, size or 0 })

@@ -4,6 +4,6 @@
 -- args: now_ms:int call_id request:msgpack
 -- use: call claim
 
-return call.run(function(operation)
-  return claim.run(operation)
-end)
+return function()
+  return call.run(claim.run)
+end

@@ -6,12 +6,7 @@
 -- args: now_ms:int request:msgpack
 -- use: outcome settings index triggers wake
 
-local key = request.key
-local name, builds = partition .. ':cfg:' .. key, partition .. ':builds'
-local current = settings.of(key)
-if not (current and index.probe('HLEN', builds) and index.probe('ZCARD', index.name(key, ''))) then
-  return cmsgpack.pack({ outcome.corrupt, {} })
-end
+local key, name, builds, current
 
 local function unset(wanted, field)
   if string.sub(field, -1) ~= '*' then
@@ -104,14 +99,21 @@ end
 
 local function ignore() end
 
-local wanted = merge()
-if each_change(wanted, current, ignore) or each_change(current, wanted, ignore) then
-  local generation = tonumber(current.generation) or 0
-  if not request.whole then
-    wanted.generation = string.format('%.0f', generation + 1)
+return function()
+  key, name, builds = request.key, partition .. ':cfg:' .. request.key, partition .. ':builds'
+  current = settings.of(key)
+  if not (current and index.probe('HLEN', builds) and index.probe('ZCARD', index.name(key, ''))) then
+    return cmsgpack.pack({ outcome.corrupt, {} })
   end
-  if (tonumber(wanted.generation) or 0) > generation then
-    write(wanted)
+  local wanted = merge()
+  if each_change(wanted, current, ignore) or each_change(current, wanted, ignore) then
+    local generation = tonumber(current.generation) or 0
+    if not request.whole then
+      wanted.generation = string.format('%.0f', generation + 1)
+    end
+    if (tonumber(wanted.generation) or 0) > generation then
+      write(wanted)
+    end
   end
+  return cmsgpack.pack({ outcome.ok, wanted })
 end
-return cmsgpack.pack({ outcome.ok, wanted })

@@ -5,7 +5,7 @@
 -- use: outcome clock item lock call change plain
 -- drain: yes
 
-return call.run(function(operation, place)
+local function create(operation, place)
   local record = item.load(operation.key, operation.sort)
   if record.corrupt then
     return { outcome.corrupt, false, false }
@@ -18,4 +18,8 @@ return call.run(function(operation, place)
     return change.update(record, operation, place)
   end
   return call.refuse(outcome.exists, record)
-end, plain.create)
+end
+
+return function()
+  return call.run(create, plain.create)
+end

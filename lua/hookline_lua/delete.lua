@@ -4,7 +4,7 @@
 -- args: now_ms:int call_id request:msgpack
 -- use: outcome item call change
 
-return call.run(function(operation)
+local function delete(operation)
   local record, refusal = change.find(operation)
   if not record then
     return refusal
@@ -16,4 +16,8 @@ return call.run(function(operation)
   local shown = call.show(record, operation)
   item.clear(record)
   return { outcome.ok, shown, false }
-end)
+end
+
+return function()
+  return call.run(delete)
+end

@@ -67,11 +67,13 @@ local function depth(key)
   return { ask('ZCARD', index.name(key, '')) or 0, statuses, counts, count, oldest_ms or false, paused }
 end
 
-local depths = {}
-for place, key in ipairs(request.keys) do
-  depths[place] = depth(key)
+return function()
+  local depths = {}
+  for place, key in ipairs(request.keys) do
+    depths[place] = depth(key)
+  end
+  local outbox = partition .. ':outbox'
+  local first = (ask('XRANGE', outbox, '-', '+', 'COUNT', 1) or {})[1]
+  local since = first and tonumber(string.match(first[1], '^%d+')) or false
+  return cmsgpack.pack({ clock.ms, depths, ask('XLEN', outbox) or 0, since })
 end
-local outbox = partition .. ':outbox'
-local first = (ask('XRANGE', outbox, '-', '+', 'COUNT', 1) or {})[1]
-local since = first and tonumber(string.match(first[1], '^%d+')) or false
-return cmsgpack.pack({ clock.ms, depths, ask('XLEN', outbox) or 0, since })

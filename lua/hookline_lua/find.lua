@@ -4,7 +4,7 @@
 -- args: now_ms:int request:msgpack
 -- use: outcome clock settings index declared where range
 
-local find = { bytes = 4194304 }
+local find = {}
 
 -- What an entry costs that nothing is asked of, in work.
 local LEAST_WORK = 0.3
@@ -133,8 +133,11 @@ function find.size(operation)
   return { outcome.ok, false, { size = size_of(operation) } }
 end
 
-local outcomes = {}
-for place, operation in ipairs(request) do
-  outcomes[place] = operation.label and obstacle(operation) or find[operation.verb](operation)
+return function()
+  find.bytes = 4194304
+  local outcomes = {}
+  for place, operation in ipairs(request) do
+    outcomes[place] = operation.label and obstacle(operation) or find[operation.verb](operation)
+  end
+  return cmsgpack.pack(outcomes)
 end
-return cmsgpack.pack(outcomes)

@@ -14,7 +14,7 @@ local PLACES = 1000
 local DUE_LATE = 'is noted to become due too late, or not at all'
 
 local inspect = {}
-local repair, work, sizes, findings = request.repair, request.work, 0, {}
+local repair, sizes, findings
 
 -- Note what does not fit, and put it right if there is a way and it was asked for.
 local function tell(key, sort, what, mend)
@@ -300,14 +300,17 @@ function inspect.items(name)
   return 4 + check_declared(key, sort, fields)
 end
 
-local done = 0
-for _, name in ipairs(request.names) do
-  if work <= 0 or clock.late() then
-    break
+return function()
+  repair, sizes, findings = request.repair, 0, {}
+  local work, done = request.work, 0
+  for _, name in ipairs(request.names) do
+    if work <= 0 or clock.late() then
+      break
+    end
+    work = work - inspect[request.verb](name)
+    done = done + 1
   end
-  work = work - inspect[request.verb](name)
-  done = done + 1
+  index.flush()
+  wake.ready(index.ready)
+  return cmsgpack.pack({ done, sizes, findings })
 end
-index.flush()
-wake.ready(index.ready)
-return cmsgpack.pack({ done, sizes, findings })

@@ -32,4 +32,6 @@ local function members_of(name)
   return { page[1], members }
 end
 
-return cmsgpack.pack(request.set and members_of(partition .. ':' .. request.set) or keys_like(request.like))
+return function()
+  return cmsgpack.pack(request.set and members_of(partition .. ':' .. request.set) or keys_like(request.like))
+end

@@ -9,16 +9,18 @@ local function differs(record)
   return record and string.sub(record[1], 1, #request.body) ~= request.body
 end
 
-local record, first = kept.read(request.id), nil
-if request.first then
-  first = kept.read(request.first)
+return function()
+  local record, first = kept.read(request.id), nil
+  if request.first then
+    first = kept.read(request.first)
+  end
+  if record == false or first == false then
+    return cmsgpack.pack({ outcome.corrupt, false })
+  elseif differs(record) or differs(first) then
+    return cmsgpack.pack({ outcome.idempotency_key_reused, false })
+  elseif request.answer or not record then
+    record = { request.body, request.answer or false }
+    kept.write(request.id, record, request.keep_ms)
+  end
+  return cmsgpack.pack({ outcome.ok, record[2] })
 end
-if record == false or first == false then
-  return cmsgpack.pack({ outcome.corrupt, false })
-elseif differs(record) or differs(first) then
-  return cmsgpack.pack({ outcome.idempotency_key_reused, false })
-elseif request.answer or not record then
-  record = { request.body, request.answer or false }
-  kept.write(request.id, record, request.keep_ms)
-end
-return cmsgpack.pack({ outcome.ok, record[2] })

@@ -5,10 +5,14 @@
 -- use: clock item lock call change
 -- drain: yes
 
-return call.run(function(operation, place)
+local function patch(operation, place)
   local record, missing = call.find(operation)
   if not record then
     return missing
   end
   return change.update(record, operation, place)
-end)
+end
+
+return function()
+  return call.run(patch)
+end

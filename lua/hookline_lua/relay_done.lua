@@ -3,6 +3,8 @@
 -- keys: partition
 -- args: now_ms:int request:msgpack
 
-local outbox = partition .. ':outbox'
-redis.call('XACK', outbox, 'relay', unpack(request.ids))
-return redis.call('XDEL', outbox, unpack(request.ids))
+return function()
+  local outbox = partition .. ':outbox'
+  redis.call('XACK', outbox, 'relay', unpack(request.ids))
+  return redis.call('XDEL', outbox, unpack(request.ids))
+end

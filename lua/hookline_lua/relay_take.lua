@@ -7,10 +7,8 @@
 
 local FORGET_MS = 3600000
 
-local outbox = partition .. ':outbox'
-local consumer, limit = request.consumer, request.limit
+local outbox, consumer, limit, taken, gone
 
-local taken, gone = {}, {}
 local function note(entries)
   for _, entry in ipairs(entries) do
     if entry and entry[2] then
@@ -62,26 +60,29 @@ local function look()
   end
 end
 
--- A group lost with the stream begins again at the first event that is still there.
-local known, created = redis.pcall('XPENDING', outbox, 'relay'), false
-if known.err and string.find(known.err, 'NOGROUP', 1, true) then
-  redis.call('XGROUP', 'CREATE', outbox, 'relay', '0', 'MKSTREAM')
-  created = true
-elseif known.err then
-  return cmsgpack.pack({ created = false, corrupt = true, events = {}, gone = {} })
-end
+return function()
+  outbox, consumer, limit, taken, gone = partition .. ':outbox', request.consumer, request.limit, {}, {}
+  -- A group lost with the stream begins again at the first event that is still there.
+  local known, created = redis.pcall('XPENDING', outbox, 'relay'), false
+  if known.err and string.find(known.err, 'NOGROUP', 1, true) then
+    redis.call('XGROUP', 'CREATE', outbox, 'relay', '0', 'MKSTREAM')
+    created = true
+  elseif known.err then
+    return cmsgpack.pack({ created = false, corrupt = true, events = {}, gone = {} })
+  end
 
-if limit == 0 then
-  -- What it holds after the end of all ids: nothing, but it was heard of.
-  redis.call('XREADGROUP', 'GROUP', 'relay', consumer, 'COUNT', 1, 'STREAMS', outbox, '18446744073709551615-0')
-elseif request.own then
-  read(request.own)
-else
-  if request.look then
-    look()
+  if limit == 0 then
+    -- What it holds after the end of all ids: nothing, but it was heard of.
+    redis.call('XREADGROUP', 'GROUP', 'relay', consumer, 'COUNT', 1, 'STREAMS', outbox, '18446744073709551615-0')
+  elseif request.own then
+    read(request.own)
+  else
+    if request.look then
+      look()
+    end
+    if #taken < limit then
+      read('>')
+    end
   end
-  if #taken < limit then
-    read('>')
-  end
+  return cmsgpack.pack({ created = created, corrupt = false, events = taken, gone = gone })
 end
-return cmsgpack.pack({ created = created, corrupt = false, events = taken, gone = gone })

@@ -6,11 +6,13 @@
 -- args: now_ms:int request:msgpack
 -- use: turns
 
-local name = turns.name(request.key, request.sort, request.url)
-local gone = request.ended and redis.call('LINDEX', name, 0) == request.ended
-if gone then
-  redis.call('LPOP', name)
+return function()
+  local name = turns.name(request.key, request.sort, request.url)
+  local gone = request.ended and redis.call('LINDEX', name, 0) == request.ended
+  if gone then
+    redis.call('LPOP', name)
+  end
+  local place, first = redis.call('LPOS', name, request.id), redis.call('LINDEX', name, 0)
+  local fresh = first and #redis.call('XRANGE', partition .. ':outbox', first, first) > 0
+  return cmsgpack.pack({ place, first, fresh, gone or false })
 end
-local place, first = redis.call('LPOS', name, request.id), redis.call('LINDEX', name, 0)
-local fresh = first and #redis.call('XRANGE', partition .. ':outbox', first, first) > 0
-return cmsgpack.pack({ place, first, fresh, gone or false })

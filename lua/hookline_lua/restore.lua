@@ -33,7 +33,7 @@ local function same(record)
   return true
 end
 
-return call.run(function(operation)
+local function restore(operation)
   local record = item.load(operation.key, operation.sort)
   if record.corrupt then
     return { outcome.corrupt, false, false }
@@ -65,4 +65,8 @@ return call.run(function(operation)
     item.grow(record.key, 1)
   end
   return { outcome.ok, false, false }
-end)
+end
+
+return function()
+  return call.run(restore)
+end

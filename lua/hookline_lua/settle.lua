@@ -87,9 +87,10 @@ local function needed(operation)
   return more
 end
 
-local settled = false
+-- Whether this call has ended claims that its own next claims must see.
+local settled
 
-return call.run(function(operation, place)
+local function run(operation, place)
   if operation.verb == 'claim' then
     if settled then
       claim.flush()
@@ -108,4 +109,9 @@ return call.run(function(operation, place)
   end
   settle[operation.verb](record, operation, place)
   return call.commit(record, operation, 'updated') or { outcome.ok, call.show_state(record), false }
-end)
+end
+
+return function()
+  settled = false
+  return call.run(run)
+end

@@ -26,25 +26,27 @@ local function weigh(key)
   return count == 0 and 0 or math.floor(sampled * count / samples) + (ask('MEMORY', 'USAGE', name) or 0)
 end
 
-if request.weigh then
-  local bytes = {}
-  for place, key in ipairs(request.weigh) do
-    bytes[place] = weigh(key)
+return function()
+  if request.weigh then
+    local bytes = {}
+    for place, key in ipairs(request.weigh) do
+      bytes[place] = weigh(key)
+    end
+    return cmsgpack.pack(bytes)
   end
-  return cmsgpack.pack(bytes)
-end
 
-local page = ask('SSCAN', index.registry(request.prefix), request.cursor, 'COUNT', PAGE) or { '0', {} }
-local rows, counts = {}, {}
-for _, entry in ipairs(page[2]) do
-  local key, status = string.match(entry, '^(%Z*)%z(.*)$')
-  if string.sub(key, 1, #request.prefix) == request.prefix then
-    local name = index.name(key, status)
-    local first = status ~= '' and ask('ZRANGE', name, 0, 0, 'WITHSCORES') or {}
-    table.insert(rows, { key, status, ask('ZCARD', name) or 0, first[2] or false })
-    if status == '' then
-      counts[key] = ask('HGETALL', partition .. ':n:' .. key)
+  local page = ask('SSCAN', index.registry(request.prefix), request.cursor, 'COUNT', PAGE) or { '0', {} }
+  local rows, counts = {}, {}
+  for _, entry in ipairs(page[2]) do
+    local key, status = string.match(entry, '^(%Z*)%z(.*)$')
+    if string.sub(key, 1, #request.prefix) == request.prefix then
+      local name = index.name(key, status)
+      local first = status ~= '' and ask('ZRANGE', name, 0, 0, 'WITHSCORES') or {}
+      table.insert(rows, { key, status, ask('ZCARD', name) or 0, first[2] or false })
+      if status == '' then
+        counts[key] = ask('HGETALL', partition .. ':n:' .. key)
+      end
     end
   end
+  return cmsgpack.pack({ clock.ms, rows, counts, ask('XLEN', partition .. ':outbox') or 0, page[1] })
 end
-return cmsgpack.pack({ clock.ms, rows, counts, ask('XLEN', partition .. ':outbox') or 0, page[1] })

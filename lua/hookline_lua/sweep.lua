@@ -7,9 +7,7 @@
 
 local KEYS_MAX, PROMOTION, BURIAL, REMOVAL, CORRUPT_FOR_MS = 100, 10, 10, 10, 60000
 
-local name = partition .. ':due'
-local work = request.work
-local answer = { more = false, corrupt = {}, places = {}, builds = index.probe('HLEN', partition .. ':builds') or 0 }
+local name, work, answer
 
 -- From the score on, or from the place where the caller's last sweep ended. Returns the place where this one ends
 -- early, or nil.
@@ -88,20 +86,24 @@ local function sweep(key, from)
   return next_ms and redis.call('ZADD', name, next_ms, key) or redis.call('ZREM', name, key)
 end
 
-local keys = redis.pcall('ZRANGEBYSCORE', name, '-inf', clock.text(clock.ms), 'WITHSCORES', 'LIMIT', 0, KEYS_MAX)
-if keys.err then
-  return cmsgpack.pack({ unreadable = true })
-end
-answer.more = #keys == 2 * KEYS_MAX
-for i = 1, #keys, 2 do
-  if work > 0 then
-    sweep(keys[i], keys[i + 1])
-    work = work - 1
+return function()
+  name, work = partition .. ':due', request.work
+  answer = { more = false, corrupt = {}, places = {}, builds = index.probe('HLEN', partition .. ':builds') or 0 }
+  local keys = redis.pcall('ZRANGEBYSCORE', name, '-inf', clock.text(clock.ms), 'WITHSCORES', 'LIMIT', 0, KEYS_MAX)
+  if keys.err then
+    return cmsgpack.pack({ unreadable = true })
   end
-  answer.more = answer.more or work <= 0
+  answer.more = #keys == 2 * KEYS_MAX
+  for i = 1, #keys, 2 do
+    if work > 0 then
+      sweep(keys[i], keys[i + 1])
+      work = work - 1
+    end
+    answer.more = answer.more or work <= 0
+  end
+  item.flush()
+  lock.flush()
+  wake.ready(index.ready)
+  wake.changed(item.changed)
+  return cmsgpack.pack(answer)
 end
-item.flush()
-lock.flush()
-wake.ready(index.ready)
-wake.changed(item.changed)
-return cmsgpack.pack(answer)

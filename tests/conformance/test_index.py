@@ -367,7 +367,7 @@ async def test_claims_find_by_an_index_what_stands_far_behind(datastore: Datasto
 async def script_calls(store: Backend) -> int:
     """How many calls of scripts all nodes have answered."""
     stats = [await node.info("commandstats") for node in store.nodes]
-    return sum(each.get("cmdstat_evalsha", {"calls": 0})["calls"] for each in stats)
+    return sum(each.get("cmdstat_fcall", {"calls": 0})["calls"] for each in stats)
 
 
 async def test_an_expired_lock_comes_first_and_an_exhausted_one_is_buried(

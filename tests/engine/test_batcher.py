@@ -221,35 +221,35 @@ async def test_close_waits_for_what_was_submitted(slow: Slow, batcher: Batcher) 
     assert all(outcome.done() for outcome in waiting)
 
 
-async def evalshas(raw: aioredis.Redis, work: Callable[[], Any]) -> tuple[int, Any]:
+async def fcalls(raw: aioredis.Redis, work: Callable[[], Any]) -> tuple[int, Any]:
     """How many script calls the work takes, and what it gives."""
     await raw.config_resetstat()
     done = await work()
     stats = await raw.info("commandstats")
-    return stats.get("cmdstat_evalsha", {"calls": 0})["calls"], done
+    return stats.get("cmdstat_fcall", {"calls": 0})["calls"], done
 
 
 async def test_script_calls_of_the_store(datastore: Datastore, raw: aioredis.Redis) -> None:
     creates = [datastore.calls.create("jobs", f"{n:03}", metadata={"status": "not_started"}) for n in range(250)]
-    calls, outcomes = await evalshas(raw, lambda: datastore.run(creates))
+    calls, outcomes = await fcalls(raw, lambda: datastore.run(creates))
     assert calls == 3
     assert [outcome.item.sort_field for outcome in outcomes] == [f"{n:03}" for n in range(250)]
 
-    calls, claimed = await evalshas(raw, lambda: datastore.claim("jobs", worker_id="w", limit=250))
+    calls, claimed = await fcalls(raw, lambda: datastore.claim("jobs", worker_id="w", limit=250))
     assert (calls, len(claimed.items)) == (3, 250)
 
     done = [datastore.calls.complete("jobs", item.sort_field, item.token) for item in claimed.items[:50]]
-    calls, _ = await evalshas(raw, lambda: datastore.exchange(done, "jobs", worker_id="w", limit=50))
+    calls, _ = await fcalls(raw, lambda: datastore.exchange(done, "jobs", worker_id="w", limit=50))
     assert calls == 1
 
-    calls, _ = await evalshas(raw, lambda: asyncio.gather(*(datastore.delete("jobs", f"{n:03}") for n in range(60))))
+    calls, _ = await fcalls(raw, lambda: asyncio.gather(*(datastore.delete("jobs", f"{n:03}") for n in range(60))))
     assert calls == 1
-    calls, _ = await evalshas(raw, lambda: datastore.get("jobs", "100"))
+    calls, _ = await fcalls(raw, lambda: datastore.get("jobs", "100"))
     assert calls == 1
 
 
 async def test_operations_too_large_for_one_call_together(datastore: Datastore, raw: aioredis.Redis) -> None:
     creates = [datastore.calls.create("jobs", f"{n}", content="x" * (BYTES_MAX // 3)) for n in range(6)]
-    calls, outcomes = await evalshas(raw, lambda: datastore.run(creates))
+    calls, outcomes = await fcalls(raw, lambda: datastore.run(creates))
     assert calls == 3
     assert all(outcome.ok for outcome in outcomes)

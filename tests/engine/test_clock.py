@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from importlib import resources
 
 import pytest
 import redis.asyncio as aioredis
@@ -11,37 +10,35 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
+from composed import call, composed
 from hookline.clock import DURATION_MAX_MS, format_duration, format_time, parse_duration, parse_time
 from hookline.codec import pack_request, unpack_answer
-from hookline_lua import compose
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
 LAST_MS = 253_402_300_799_999
 """9999-12-31T23:59:59.999Z."""
-LUA = compose(
-    "agree",
-    """#!lua
+AGREE = composed("""#!lua
 -- keys: partition
 -- args: now_ms:int request:msgpack
 -- use: clock
-local answers = {}
-for place, question in ipairs(request) do
-  if type(question) == 'string' then
-    local ms = clock.parse(question)
-    answers[place] = ms and clock.text(ms) or false
-  else
-    answers[place] = clock.rfc3339(question)
+return function()
+  local answers = {}
+  for place, question in ipairs(request) do
+    if type(question) == 'string' then
+      local ms = clock.parse(question)
+      answers[place] = ms and clock.text(ms) or false
+    else
+      answers[place] = clock.rfc3339(question)
+    end
   end
+  return cmsgpack.pack(answers)
 end
-return cmsgpack.pack(answers)
-""",
-    lambda name: resources.files("hookline_lua").joinpath("lib", f"{name}.lua").read_text(),
-)
+""")
 
 
 async def ask_lua(raw: aioredis.Redis, *questions: str | int) -> list[str | None]:
     """What the scripts make of texts (milliseconds, or nothing) and of milliseconds (text)."""
-    answers = unpack_answer(await raw.eval(LUA.source, 1, "hl:{default/0}", "0", pack_request(questions)))
+    answers = unpack_answer(await call(raw, AGREE, "0", pack_request(questions)))
     return [answer.decode() if answer else None for answer in answers]
 
 

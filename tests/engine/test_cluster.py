@@ -92,7 +92,7 @@ async def test_the_first_node_that_answers_is_used(cluster: Cluster, settings: S
 
 async def test_flushed_scripts_are_loaded_on_their_node(datastore: Datastore, cluster: Cluster) -> None:
     for node in cluster.nodes:
-        await node.client.script_flush()
+        await node.client.function_flush()
     await fill(datastore)
 
 

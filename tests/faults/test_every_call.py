@@ -24,7 +24,7 @@ from faults.verbs import VERBS, Bench, Verb, prepare
 from hookline import Claimed, Datastore, EmbeddedStore, Item, Outcome, SecretBox, Settings
 from hookline.codec import unpack_answer
 from hookline.errors import HooklineError, OutcomeUnknown, Refused, Unavailable
-from hookline_lua import SCRIPTS, load
+from hookline_lua import library
 from invariants import Entry, check_keyspace, read_keyspace
 from proxy import LOSE_CALL, LOSE_REPLY, LOSE_STORE, TWICE_FIRST, TWICE_LAST, Proxy, proxied
 
@@ -76,15 +76,14 @@ class Stage:
         before = None if fault else facts(await read_keyspace(self.raw))
         await self.proxy.cut()
         if verb.flushed:
-            await self.raw.script_flush()
+            await self.raw.function_flush()
         self.proxy.commands.clear()
         self.proxy.fault_at = {place: fault}
         answer, error = await told(verb, bench)
         befell = place not in self.proxy.fault_at
         self.proxy.fault_at.clear()
         if verb.flushed:
-            for name in SCRIPTS:
-                await self.raw.script_load(load(name).source)
+            await self.raw.function_load(library().source, replace=True)
         keyspace = await read_keyspace(self.raw)
         check_keyspace(keyspace)
         assert {item.token for item in items(answer) if item.token} <= tokens(keyspace)
@@ -103,7 +102,7 @@ class Stage:
         """Play a verb once undisturbed; then, for each command that it sent then, with each of the faults there."""
         verb = VERBS[name]
         whole = await self.play(verb)
-        assert b"EVALSHA" in whole.commands
+        assert b"FCALL" in whole.commands
         assert whole.error is None
         faulty = []
         for fault, place in product(faults, range(len(whole.commands))):
@@ -114,7 +113,7 @@ class Stage:
                 error.add_note(f"{name}: {fault.decode()} at command {place} of {played.commands}")
                 raise
             # Calls at the same time may come to share a connection, which saves the commands that begin one.
-            assert played.befell or place > whole.commands.index(b"EVALSHA")
+            assert played.befell or place > whole.commands.index(b"FCALL")
             faulty.append(played)
         return faulty
 

@@ -19,7 +19,7 @@ from hookline import Call, Datastore, EmbeddedStore, SecretBox
 from hookline.errors import HooklineError, StoreFull, Unavailable
 from hookline.index import Index
 from hookline.keysettings import Known
-from hookline_lua import SCRIPTS, load
+from hookline_lua import library, load
 from invariants import check_invariants
 from process import free_port
 from scripts import KEY, TAG, Scripts, Snapshot, snapshot
@@ -258,7 +258,7 @@ async def bench(raw: aioredis.Redis, datastore: Datastore, clock: Clock) -> Benc
 # Keys of a wrong type
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", library().scripts)
 async def test_what_needs_a_key_of_a_wrong_type_writes_nothing(bench: Bench, script: str) -> None:
     """And the calls on other keys beside it are done, and those that can do without it."""
     before = await bench.fill()
@@ -295,7 +295,7 @@ async def refusals(bench: Bench, script: str) -> set[str]:
         raise
 
 
-@pytest.mark.parametrize("script", [script for script in SCRIPTS if "call_id" in load(script).args])
+@pytest.mark.parametrize("script", [script for script in library().scripts if "call_id" in load(script).args])
 async def test_outcomes_of_a_wrong_type_are_an_error(bench: Bench, script: str) -> None:
     """No call can have kept them there."""
     before = await bench.fill()
@@ -308,7 +308,7 @@ async def test_outcomes_of_a_wrong_type_are_an_error(bench: Bench, script: str) 
 # At the memory limit
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", library().scripts)
 async def test_at_the_memory_limit_only_what_grows_is_refused(bench: Bench, script: str) -> None:
     await bench.fill()
     whole_answer, whole = await bench.ask(script), await snapshot(bench.raw)
@@ -365,7 +365,7 @@ async def test_on_a_replica_reads_work_and_nothing_else(bench: Bench, tmp_path: 
     before = await bench.fill()
     answers = {script: await bench.ask(script) for script in READS}
     async with promoted_beside(bench.raw, tmp_path):
-        for script in SCRIPTS:
+        for script in library().scripts:
             if script in READS:
                 assert comparable(await bench.ask(script)) == comparable(answers[script])
                 continue

@@ -164,19 +164,19 @@ async def test_call_that_arrives_after_its_repeat(
     call = await prepare(datastore, verb, "jobs")
     proxy.faults.append(CALL_LATE)
     answer = await perform(far, call)
-    (before,) = await evalshas(raw)
+    (before,) = await fcalls(raw)
     proxy.late.set()
     await wait_until(lambda: _rose(raw, before))
     await check_one_effect(raw, verb, answer, datastore)
 
 
-async def evalshas(raw: aioredis.Redis) -> list[int]:
+async def fcalls(raw: aioredis.Redis) -> list[int]:
     stats = await raw.info("commandstats")
-    return [stats["cmdstat_evalsha"]["calls"]]
+    return [stats["cmdstat_fcall"]["calls"]]
 
 
 async def _rose(raw: aioredis.Redis, before: int) -> bool:
-    return (await evalshas(raw))[0] > before
+    return (await fcalls(raw))[0] > before
 
 
 async def test_a_batch_of_which_the_answer_is_lost(
@@ -212,7 +212,7 @@ async def test_calls_that_follow_each_other_of_which_one_is_lost(
 
 @pytest.mark.parametrize(
     "faults",
-    [[LOSE_CALL], [LOSE_REPLY], [LOSE_CALL, b"-LOADING the data\r\n"], [b"-NOSCRIPT no such script\r\n"]],
+    [[LOSE_CALL], [LOSE_REPLY], [LOSE_CALL, b"-LOADING the data\r\n"], [b"-ERR Function not found\r\n"]],
     ids=["lost call", "lost reply", "repeat refused", "no script"],
 )
 async def test_operations_on_one_item_stay_in_order_whatever_befalls_their_calls(

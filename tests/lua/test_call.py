@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from importlib import resources
 
 import pytest
 import redis.asyncio as aioredis
 
+from composed import call, composed
 from conftest import NOW_MS
 from hookline import Datastore
 from hookline.call import Call
 from hookline.codec import unpack_answer
 from hookline.outcome import Claimed
-from hookline_lua import compose
 from scripts import KEEP_MS, KEY, TAG, Scripts, at, calling, snapshot, unchanged
 
 WAITING = {"status": "not_started"}
@@ -199,12 +198,12 @@ async def test_a_to_b_to_a_writes_no_more_than_the_version(scripts: Scripts) -> 
     assert after == {**before, "i:jobs:a": {**before["i:jobs:a"], "v": "3"}}
 
 
-MIXED = """#!lua
+MIXED = composed("""#!lua
 -- keys: partition
 -- args: now_ms:int call_id request:msgpack
 -- use: outcome item call change plain
 
-return call.run(function(operation, place)
+local function run(operation, place)
   local record = item.load(operation.key, operation.sort)
   if operation.set then
     return change.create(record, operation, place)
@@ -213,13 +212,13 @@ return call.run(function(operation, place)
   local refused = call.commit(record, operation, 'deleted')
   item.clear(record)
   return refused or { outcome.ok, false, false }
-end, plain.create)
-"""
+end
+
+return function()
+  return call.run(run, plain.create)
+end
+""")
 """A script that creates and deletes in one call, made of the helpers of those that do the one or the other."""
-
-
-def read_lib(name: str) -> str:
-    return resources.files("hookline_lua").joinpath("lib", f"{name}.lua").read_text()
 
 
 def create_or_delete(scripts: Scripts, what: str | None) -> Call:
@@ -244,9 +243,8 @@ async def test_created_and_deleted_in_one_call(scripts: Scripts, there: str | No
         await scripts.create(metadata={"status": there, "old": 1}, trigger_urls=calling("updated"))
         steps = [None, *steps]
     scripts.clock.advance(1)
-    script = compose("mixed", MIXED, read_lib)
     calls = [create_or_delete(scripts, step) for step in steps]
-    answers = unpack_answer(await scripts.raw.eval(script.source, 1, *scripts.args(calls)))
+    answers = unpack_answer(await call(scripts.raw, MIXED, *scripts.args(calls)[1:]))
     assert [answer[0] for answer in answers] == [b"ok"] * len(steps)
     many = await snapshot(scripts.raw)
     await scripts.raw.flushall()

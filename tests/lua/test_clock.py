@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 import pytest
 import redis.asyncio as aioredis
 
+from composed import call, composed
 from conftest import wait_until
 from hookline import Datastore
 from hookline.clock import format_time, parse_time
 from hookline.codec import pack_request
-from hookline_lua import compose
 
-SCRIPT = compose(
-    "times",
-    """#!lua
+TIMES = composed("""#!lua
 -- keys: partition
 -- args: now_ms:int request:msgpack
 -- use: clock
-local parsed = request.text and clock.parse(request.text)
-local written = request.ms and clock.rfc3339(request.ms)
-return { parsed and clock.text(parsed) or false, written or false, clock.text(clock.ms) }
-""",
-    lambda name: resources.files("hookline_lua").joinpath("lib", f"{name}.lua").read_text(),
-)
+return function()
+  local parsed = request.text and clock.parse(request.text)
+  local written = request.ms and clock.rfc3339(request.ms)
+  return { parsed and clock.text(parsed) or false, written or false, clock.text(clock.ms) }
+end
+""")
 DAY = 86_400_000
 
 
 async def run(raw: aioredis.Redis, now: str = "0", **request: object) -> list[bytes | None]:
     """Milliseconds of request.text, text of request.ms, and the clock itself."""
-    answer: list[bytes | None] = await raw.eval(SCRIPT.source, 1, "hl:{default/0}", now, pack_request(request))
+    answer: list[bytes | None] = await call(raw, TIMES, now, pack_request(request))
     return answer
 
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 from importlib import resources
 
 import pytest
 import redis.asyncio as aioredis
 
-from hookline_lua import SCRIPTS, HeaderError, Script, compose, load
+from hookline_lua import HeaderError, Library, compose, library, load
 
 HEADER = "#!lua flags=no-writes\n-- What it does.\n-- keys: partition\n"
 LIBRARY = {
-    "clock": "-- The clock.\nlocal clock = {}",
+    "clock": "-- The clock.\nlocal clock = {}\nfunction clock.reset()\nend",
     "index": "-- use: clock\nlocal index = {}",
-    "item": "-- use: clock index\nlocal item = {}",
+    "item": "-- use: clock index\nlocal item = {}\n\nfunction item.reset()\nend",
     "snake": "-- use: tail\nlocal snake = {}",
     "tail": "-- use: snake\nlocal tail = {}",
     "lost": "-- use: nowhere",
-    "seen": "local seen = { made = 0 }",
-    "late": "-- use: seen\n-- load: late\nlocal late = { text = 'late' }\nseen.made = seen.made + 1\n"
-    "function late.word()\n  return late.text\nend",
-    "later": "-- use: seen late\n-- load: late\nlocal later = {}\nseen.made = seen.made + 1\n"
-    "function later.word()\n  return 'later, ' .. late.word()\nend",
+    "kept": "local kept = { made = 0, calls = 0 }\n"
+    "function kept.reset()\n  kept.calls, kept.mine = kept.calls + 1, 0\nend",
 }
 
 
@@ -32,50 +29,54 @@ def read_lib(name: str) -> str:
     return LIBRARY[name]
 
 
-def composed(text: str, name: str = "try") -> Script:
-    return compose(name, text, read_lib)
+def composed(text: str) -> Library:
+    return compose({"try": text}, read_lib)
 
 
-def test_header_becomes_locals() -> None:
-    script = composed(HEADER + "-- args: now_ms:int call_id request:msgpack\n\nreturn 1")
-    assert script.source.splitlines() == [
-        "#!lua flags=no-writes",
-        "local partition = KEYS[1]",
-        "local now_ms = tonumber(ARGV[1])",
-        "local call_id = ARGV[2]",
-        "local request = cmsgpack.unpack(ARGV[3])",
-        "-- What it does.",
-        "-- keys: partition",
-        "-- args: now_ms:int call_id request:msgpack",
-        "",
-        "return 1",
-    ]
+def test_header_becomes_variables() -> None:
+    made = composed(HEADER + "-- args: now_ms:int call_id request:msgpack\n\nreturn function() end")
+    script = made.scripts["try"]
+    values = "partition, now_ms, call_id, request = keys[1], tonumber(args[1]), args[2], cmsgpack.unpack(args[3])"
+    assert values in made.source.splitlines()
     assert script.keys == ("partition",)
     assert script.args == ("now_ms", "call_id", "request")
     assert script.flags == {"no-writes"}
-    assert script.sha == hashlib.sha1(script.source.encode()).hexdigest()
+
+
+def test_a_name_is_that_of_the_text() -> None:
+    """So a server of another release asks for another function, and never gets this one's."""
+    one, other, again = (composed(f"{HEADER}return function() return {n} end") for n in (1, 2, 1))
+    assert one.name == again.name != other.name
+    assert re.fullmatch(r"hookline_[0-9a-f]{16}", one.name)
+    assert one.source.startswith(f"#!lua name={one.name}\n")
+    assert one.scripts["try"].function == f"{one.name}_try"
 
 
 def test_each_helper_once_and_after_those_it_uses() -> None:
-    source = composed(HEADER + "-- use: item index clock item\n").source
-    places = [source.index(f"local {name} = {{}}") for name in ("clock", "index", "item")]
+    made = compose(dict.fromkeys(("try", "again"), f"{HEADER}-- use: item index clock item\n"), read_lib)
+    places = [made.source.index(f"local {name} = {{}}") for name in ("clock", "index", "item")]
     assert places == sorted(places)
-    assert [source.count(f"local {name} = {{}}") for name in ("clock", "index", "item")] == [1, 1, 1]
+    assert [made.source.count(f"local {name} = {{}}") for name in ("clock", "index", "item")] == [1, 1, 1]
+
+
+def test_helpers_that_keep_something_are_reset_in_order() -> None:
+    lines = composed(HEADER + "-- use: item\n").source.splitlines()
+    assert [line for line in lines if line.endswith(".reset()") and "function" not in line] == [
+        "clock.reset()",
+        "item.reset()",
+    ]
 
 
 def test_without_flags() -> None:
-    script = composed("#!lua\n-- keys: partition\nreturn 1")
-    assert script.source.startswith("#!lua\n")
-    assert script.flags == frozenset()
+    assert composed("#!lua\n-- keys: partition\nreturn 1").scripts["try"].flags == frozenset()
 
 
 def test_drain_variant_also_runs_at_the_memory_limit() -> None:
-    text = "#!lua\n-- keys: partition\n-- drain: yes\nreturn 1"
-    plain, drain = composed(text, "try"), composed(text, "try_drain")
-    assert plain.flags == frozenset()
-    assert drain.flags == {"allow-oom"}
-    assert drain.source == plain.source.replace("#!lua\n", "#!lua flags=allow-oom\n")
-    assert drain.sha != plain.sha
+    made = composed("#!lua\n-- keys: partition\n-- drain: yes\nreturn 1")
+    assert {name: set(script.flags) for name, script in made.scripts.items()} == {
+        "try": set(),
+        "try_drain": {"allow-oom"},
+    }
 
 
 @pytest.mark.parametrize(
@@ -102,13 +103,8 @@ def test_bad_headers(text: str, message: str) -> None:
     assert str(caught.value).startswith(message) or message in str(caught.value)
 
 
-def test_drain_variant_must_be_declared() -> None:
-    with pytest.raises(HeaderError, match="no line '-- drain: yes'"):
-        composed(HEADER, "try_drain")
-
-
 def test_unknown_script() -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(KeyError):
         load("no_such_script")
 
 
@@ -133,34 +129,33 @@ def test_what_drains_runs_at_the_memory_limit_and_what_grows_does_not(name: str,
     assert load(name).flags == flags
 
 
-def test_the_list_names_every_file() -> None:
+def test_every_file_is_a_script() -> None:
     files = {file.name for file in resources.files("hookline_lua").iterdir() if file.name.endswith(".lua")}
-    assert {f"{name.removesuffix('_drain')}.lua" for name in SCRIPTS} == files
-    assert list(SCRIPTS) == sorted(SCRIPTS)
+    assert {f"{name.removesuffix('_drain')}.lua" for name in library().scripts} == files
 
 
 def test_every_helper_is_used() -> None:
-    sources = [load(name).source for name in SCRIPTS]
-    unused = [
-        file.name
-        for file in resources.files("hookline_lua").joinpath("lib").iterdir()
-        if not any(file.read_text() in source for source in sources)
-    ]
-    assert unused == []
+    helpers = resources.files("hookline_lua").joinpath("lib").iterdir()
+    assert [file.name for file in helpers if file.read_text() not in library().source] == []
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-async def test_a_store_takes_every_script(raw: aioredis.Redis, name: str) -> None:
-    script = load(name)
-    assert await raw.script_load(script.source) == script.sha
+async def test_a_store_takes_the_library(raw: aioredis.Redis) -> None:
+    assert await raw.function_load(library().source, replace=True) == library().name.encode()
+    ((_, name, *_),) = await raw.function_list(library().name)
+    assert name == library().name.encode()
 
 
-async def test_a_late_helper_is_made_once_it_is_used(raw: aioredis.Redis) -> None:
+async def test_helpers_are_made_once_and_reset_before_each_call(raw: aioredis.Redis) -> None:
     body = """
-local before = seen.made
-late.more = late.word() .. later.word()
-return { before, seen.made, late.word(), late.more }
+kept.made = kept.made + 1
+
+return function()
+  kept.mine = kept.mine + 1
+  return { kept.made, kept.calls, kept.mine, call_id or 'none' }
+end
 """
-    script = composed("#!lua\n-- keys: partition\n-- use: late later" + body)
-    assert script.source.index("local seen") < script.source.index("local late = {")
-    assert await raw.eval(script.source, 1, "k") == [0, 2, b"late", b"latelater, late"]
+    header = "#!lua\n-- keys: partition\n-- use: kept\n"
+    made = compose({"with": f"{header}-- args: call_id\n{body}", "without": header + body}, read_lib)
+    await raw.function_load(made.source, replace=True)
+    answers = [await raw.fcall(made.scripts[name].function, 1, "k", "x") for name in ("with", "without", "with")]
+    assert answers == [[2, 1, 1, b"x"], [2, 2, 1, b"none"], [2, 3, 1, b"x"]]

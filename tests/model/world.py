@@ -94,7 +94,7 @@ class World:
 
     async def flush_scripts(self) -> None:
         """The store forgets the scripts."""
-        await self._raw.script_flush()
+        await self._raw.function_flush()
 
     async def _reach(self) -> tuple[Datastore, bool]:
         """The datastore to use, and whether its first call or answer will be lost."""

@@ -96,7 +96,7 @@ async def test_calls_of_the_store_are_counted_by_script(api: Api, raw: aioredis.
     before = await scrape(api)
     items = [{"key": "jobs", "sortField": f"{n}"} for n in range(60)]
     assert (await api("POST", "/v1/items", {"items": items})).status == 207
-    await raw.script_flush()
+    await raw.function_flush()
     await api("DELETE", "/v1/items/jobs/1")
     after = await scrape(api)
 

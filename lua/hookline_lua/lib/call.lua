@@ -5,6 +5,10 @@
 -- no more than what is shown.
 local call = {}
 
+function call.reset()
+  call.told, call.marked = false, false
+end
+
 -- Creates that are alike come as rows, `{ shared, flat }`: what is the same of all, and of each its sortField and its
 -- fields, `width` values. Here they become operations as all others are.
 local function each_of(rows)

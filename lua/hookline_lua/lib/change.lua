@@ -1,6 +1,5 @@
 -- How an update changes an item, the update that claims included.
 -- use: outcome clock settings item lock call triggers where
--- load: late
 
 local change = {}
 

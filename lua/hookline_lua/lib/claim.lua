@@ -1,10 +1,7 @@
 -- Claims: up to `limit` items of one key to one worker: those whose lock has expired, then those in line.
 -- use: outcome clock text settings index declared range item lock outbox call where due plain flight
 
--- What all claims of one call may do together: work in filters and burials (an entry is about 3 us), bytes shown, and
--- promotions. `places` is how far each kind of claim has come in each set, `promoted` the keys already looked at.
-local claim = { work = 1000, bytes = 4194304, promotions = 100, left = 0, places = {}, furthest = {}, promoted = {},
-  of_kind = {}, walks = {}, pools = {} }
+local claim = {}
 
 -- However much the claims before it took, each may look at a few entries: else one heavy filter would starve the rest.
 local LEAST_WORK = 10
@@ -26,16 +23,26 @@ end
 -- Claims of one kind (key and filters) share how far they have come: also those that go on from an earlier call, all
 -- from the furthest place that one of them has reached, since what lies before it was looked at by one of them. A place
 -- begins with the status; in a declared index it begins with the label of that.
-for _, operation in ipairs(request[3]) do
-  if operation.verb == 'claim' then
-    claim.left = claim.left + 1
-    operation.where = operation.where or {}
-    operation.kind = operation.key .. ' ' .. cmsgpack.pack(operation.where) .. (operation.after and ' on' or '')
-    claim.of_kind[operation.kind] = (claim.of_kind[operation.kind] or 0) + 1
-    local reached = claim.furthest[operation.kind]
-    local after = operation.after
-    if after and PHASES[after[1]] and (not reached or further(after, reached)) then
-      claim.furthest[operation.kind] = operation.after
+local function join(operation)
+  claim.left = claim.left + 1
+  operation.where = operation.where or {}
+  operation.kind = operation.key .. ' ' .. cmsgpack.pack(operation.where) .. (operation.after and ' on' or '')
+  claim.of_kind[operation.kind] = (claim.of_kind[operation.kind] or 0) + 1
+  local reached = claim.furthest[operation.kind]
+  local after = operation.after
+  if after and PHASES[after[1]] and (not reached or further(after, reached)) then
+    claim.furthest[operation.kind] = operation.after
+  end
+end
+
+-- What all claims of one call may do together: work in filters and burials (an entry is about 3 us), bytes shown, and
+-- promotions. `places` is how far each kind of claim has come in each set, `promoted` the keys already looked at.
+function claim.reset()
+  claim.work, claim.bytes, claim.promotions, claim.left = 1000, 4194304, 100, 0
+  claim.places, claim.furthest, claim.promoted, claim.of_kind, claim.walks, claim.pools = {}, {}, {}, {}, {}, {}
+  for _, operation in ipairs(request[3]) do
+    if operation.verb == 'claim' then
+      join(operation)
     end
   end
 end

@@ -1,19 +1,11 @@
 -- The clock of a call: the store's own, or the one a test passes; and times as text.
 
-local clock = { ms = now_ms, micros = 0 }
-
-if not clock.ms then
-  local time = redis.call('TIME')
-  clock.ms = time[1] * 1000 + math.floor(time[2] / 1000)
-  clock.micros = time[2] % 1000
-end
+local clock = {}
 
 -- Milliseconds as the decimal text that hashes keep: tostring would round at 14 digits.
 function clock.text(ms)
   return string.format('%.0f', ms)
 end
-
-clock.now = clock.text(clock.ms)
 
 -- '+600000' is that long from now; anything else is a point in time already.
 function clock.resolve(text)
@@ -26,10 +18,25 @@ end
 -- Processor time, which servers before Redis 7.2 do not give; TIME stands still within a script. Where a test's clock does
 -- as well, work alone bounds what a call does.
 local SEARCH_SECONDS, EVERY = 0.0015, 16
-local known, processor_time = pcall(function()
+local known, processor_time
+local timed, began, asked
+
+local function find_processor_time()
   return os.clock
-end)
-local timed, began, asked = known and not now_ms, nil, 0
+end
+
+function clock.reset()
+  clock.ms, clock.micros = now_ms, 0
+  if not now_ms then
+    local time = redis.call('TIME')
+    clock.ms, clock.micros = time[1] * 1000 + math.floor(time[2] / 1000), time[2] % 1000
+  end
+  clock.now = clock.text(clock.ms)
+  if known == nil then
+    known, processor_time = pcall(find_processor_time)
+  end
+  timed, began, asked = known and not now_ms, nil, 0
+end
 
 -- Whether the call has run for long enough, asked for each entry that it looks at, or for what costs as much as so many.
 -- What only searches ends early; who says how many `seconds` it may take does what was asked for all the while.

@@ -2,7 +2,11 @@
 -- are scores; of a string the member begins with it.
 -- use: settings index value
 
-local declared = { places = {} }
+local declared = {}
+
+function declared.reset()
+  declared.places = {}
+end
 
 local STRING_MAX = 256
 -- A NUL ends the string within a member, so what is left of it must not hold one; the order of the bytes stays.

@@ -1,8 +1,11 @@
 -- Claims of one worker that may hold only so many items of a key at once: which it holds, and by which tokens.
 -- use: clock text index item lock
--- load: late
 
-local flight = { notes = {} }
+local flight = {}
+
+function flight.reset()
+  flight.notes = {}
+end
 
 -- Renewed by each claim that looks at it; so long after the last one nobody holds anything any more.
 local KEPT_MS = 2592000000

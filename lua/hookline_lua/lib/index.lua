@@ -2,7 +2,11 @@
 -- and the name of a declared index.
 -- use: clock settings text
 
-local index = { sets = {}, bases = {}, ready = {}, epoch_ms = 1704067200000 }
+local index = { epoch_ms = 1704067200000 }
+
+function index.reset()
+  index.sets, index.bases, index.ready = {}, {}, {}
+end
 
 -- Whether a key is of the type we write there (or absent); its size, or nil where it is of another type.
 function index.probe(command, name)

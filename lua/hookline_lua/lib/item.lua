@@ -1,7 +1,12 @@
 -- The view: items as the operations of this call see them, before anything is written.
 -- use: index declared
 
-local item = { view = {}, touched = {}, changed = {}, growth = {}, ahead = {}, prefix = partition .. ':i:' }
+local item = {}
+
+function item.reset()
+  item.view, item.touched, item.changed, item.growth, item.ahead = {}, {}, {}, {}, {}
+  item.prefix = partition .. ':i:'
+end
 
 -- A table that grows from nothing is made anew at each power of two, which costs more than all that is put into it: so these
 -- begin with room for what most items have.

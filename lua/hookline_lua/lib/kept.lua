@@ -1,5 +1,4 @@
 -- What is kept for a while under an id that came with an idempotency key.
--- load: late
 
 local kept = {}
 

@@ -1,7 +1,11 @@
 -- Claims: who holds an item until when, under which token; and the counts of what went wrong.
 -- use: clock settings item
 
-local lock = { counts = {}, marks = {} }
+local lock = {}
+
+function lock.reset()
+  lock.counts, lock.marks = {}, {}
+end
 
 function lock.live(fields)
   return fields.s == 'started' and tonumber(fields.lu or 0) > clock.ms

@@ -1,11 +1,14 @@
 -- Operations that bring an id of their own: what the first of an id answered is kept for who repeats it. Only an effect
 -- is kept; what was refused wrote nothing, and may be tried again.
 -- use: outcome item kept
--- load: late
 
 -- `made` are the records that this call has read or will write, by their ids: operations of one call see each other.
 -- A record is { body, fields shown | false, extra | false, sortField | false }.
-local once = { made = {}, fresh = {}, keep_least = request[1] }
+local once = {}
+
+function once.reset()
+  once.made, once.fresh, once.keep_least = {}, {}, request[1]
+end
 
 local BODY, SHOWN, EXTRA, SORT = 1, 2, 3, 4
 

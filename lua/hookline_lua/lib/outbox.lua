@@ -1,8 +1,11 @@
 -- The outbox: events written in the same step as the change that they tell of.
 -- use: outcome clock settings index triggers turns
--- load: late
 
-local outbox = { events = {}, name = partition .. ':outbox', events_max = request[2] }
+local outbox = {}
+
+function outbox.reset()
+  outbox.events, outbox.size, outbox.name, outbox.events_max = {}, nil, partition .. ':outbox', request[2]
+end
 
 -- What a receiver is not told of: it changes with every change, or is nobody's business.
 local UNTOLD = { v = true, ua = true, ca = true, tk = true, at = true }

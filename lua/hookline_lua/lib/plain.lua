@@ -4,10 +4,15 @@
 -- the end of the call. Nil from any of them says that the long way is needed.
 -- use: outcome clock settings index declared item lock
 
-local plain = { created = {}, completed = {}, keys = { create = {}, claim = {}, complete = {} } }
+local plain = {}
 
 -- A whole number and one, as text; within a call most versions are alike, and so are most attempts.
-local successors = {}
+local successors
+
+function plain.reset()
+  plain.created, plain.completed, plain.keys = {}, {}, { create = {}, claim = {}, complete = {} }
+  successors = {}
+end
 
 local function successor(number)
   local known = successors[number]

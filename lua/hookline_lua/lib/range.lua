@@ -2,7 +2,6 @@
 -- there) ranges of which one must; a range is a pair of bounds as ZRANGE takes them, by score or (`lex`) by member.
 -- A score may be a time from now on: `+600000`, `(+0`.
 -- use: clock index
--- load: late
 
 local range = {}
 

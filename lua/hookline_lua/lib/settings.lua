@@ -3,12 +3,15 @@
 -- Beside what is known of each key: what holds where a key has no setting of its own; engine/hookline/keysettings.py
 -- says the same.
 local settings = {
-  known = {},
   lock_ms = 600000,
   max_attempts = 10,
-  length_max = math.huge,
+  length_max = 1 / 0,
   backoff = 'exponential 5000 3600000',
 }
+
+function settings.reset()
+  settings.known = {}
+end
 
 -- The settings hash of a key as a table, empty where none were ever written; false where it is of a wrong type.
 function settings.of(key)

@@ -1,7 +1,6 @@
 -- Triggers as they are kept, packed: `[[url, sealed API key, events, options]]`. The options, if there are any, are
 -- `[conditions, filters as written, retry, ordered, format, sealed secrets]`, false for each that is not there.
 -- use: where
--- load: late
 
 local triggers = {}
 

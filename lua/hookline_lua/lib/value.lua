@@ -1,7 +1,6 @@
 -- Values of items as filters and indexes read them. A place says where: `field` of the hash, and either `native` (one of
 -- the engine's own, `number` or `word`) or a `path` into a user's value.
 -- use: clock
--- load: late
 
 local value = {}
 

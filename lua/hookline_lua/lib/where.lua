@@ -1,6 +1,5 @@
 -- Filters: whether the fields that they name hold. hookline/where.py writes the conditions.
 -- use: clock text value
--- load: late
 
 local where = {}
 
