@@ -13,7 +13,6 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -21,13 +20,13 @@ from redis import exceptions as redis_errors
 
 from hookline import keys, trace
 from hookline.codec import pack_request, unpack_answer
-from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, Unavailable
+from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, StoreFull, Unavailable
 from hookline.figures import Family
 from hookline.link import LostError
-from hookline.nodes import LOST, Nodes, NotSentError, Run
+from hookline.nodes import LOST, Nodes, NotSentError, Run, load_library
 from hookline.row import Row, pack_operations
 from hookline.settings import Settings
-from hookline_lua import NAMED, library, load
+from hookline_lua import NAMED, NAMED_FULLY, library, load
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +35,6 @@ REDIS_MIN, VALKEY_MIN = (7, 0), (7, 2)
 CLUSTER_PARTITIONS = 16
 """Of a new namespace on a cluster, where no setting says otherwise."""
 _RETRY_PAUSE = 0.05
-_LOADS_MAX = 5
-"""How often in a row one call brings the library to a node that forgets it each time."""
 
 _DURATION = Family(
     "histogram",
@@ -60,7 +57,6 @@ _FAILURES = Family(
     ("script", "reason"),
 )
 
-_NO_FUNCTION = "Function not found"
 _NOT_NOW = ("MISCONF", "LOADING", "BUSY", "READONLY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN")
 
 
@@ -104,18 +100,25 @@ class Connection:
             info = _read_info(answer)
             _check_server(info)
             _check_policy(info)
-        await self._translated(self.nodes.everywhere(_install))
+        others = set().union(*await self._translated(self.nodes.everywhere(_install)))
+        if others:
+            names = ", ".join(sorted(others))
+            log.info(
+                "the store has functions of other releases: FUNCTION DELETE those that no server uses of %s", names
+            )
 
     async def _open_namespace(self) -> None:
         settings, name = self._settings, keys.meta(self._settings.namespace)
         partitions = settings.partitions or (CLUSTER_PARTITIONS if self.nodes.clustered else 1)
         wanted = {"partitions": partitions, "cursor_secret": secrets.token_bytes(32), "schema": keys.SCHEMA}
-        for field, value in wanted.items():
+        meta = await self._read_meta(name)
+        missing = {field: value for field, value in wanted.items() if field.encode() not in meta}
+        for field, value in missing.items():
             await self.command_on(name, "HSETNX", name, field, value)
         # A server opens a namespace also to see whether there is anything to do.
         await self._list("NX" if self._shares else "GT")
-        flat = await self.command_on(name, "HGETALL", name)
-        meta = dict(zip(flat[::2], flat[1::2], strict=True))
+        if missing:
+            meta = await self._read_meta(name)
         if int(meta[b"schema"]) != keys.SCHEMA:
             raise Incompatible(
                 f"namespace {settings.namespace!r} is of schema {int(meta[b'schema'])}, this release works with"
@@ -134,6 +137,10 @@ class Connection:
         ]
         self._slots = [keys.slot(tag) for tag in self._tags]
 
+    async def _read_meta(self, name: str) -> dict[bytes, bytes]:
+        flat = await self.command_on(name, "HGETALL", name)
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
     async def note_use(self) -> None:
         """Note that the namespace is in use now, so that the servers' roles work for it.
 
@@ -144,7 +151,9 @@ class Connection:
 
     async def _list(self, mode: str) -> None:
         now_ms = await self.now_ms()
-        await self.command_on(keys.namespaces(), "ZADD", keys.namespaces(), mode, now_ms, self._settings.namespace)
+        # At the memory limit servers start all the same, to drain it; one that has begun before is listed.
+        with contextlib.suppress(StoreFull):
+            await self.command_on(keys.namespaces(), "ZADD", keys.namespaces(), mode, now_ms, self._settings.namespace)
 
     async def close(self) -> None:
         """Close every connection to the store, but those that are shared."""
@@ -284,16 +293,7 @@ class Connection:
 
     async def _run(self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None, lane: object) -> Any:
         script, slot = load(name), self._slots[partition]
-        run = partial(self.nodes.run, slot, send_by=send_by, lane=lane)
-        for _ in range(_LOADS_MAX):
-            try:
-                return await run("FCALL", script.function, len(script.keys), *args)
-            except redis_errors.ResponseError as error:
-                if str(error) != _NO_FUNCTION:
-                    raise
-            # Nothing ran: the node is new, its functions were flushed, or a server of another release began its work.
-            await _load(run)
-        raise Unavailable("the store forgets the functions that it is given")
+        return await self.nodes.run(slot, "FCALL", script.function, len(script.keys), *args, send_by=send_by, lane=lane)
 
     @asynccontextmanager
     async def messages(self, channel: Callable[[str], str]) -> AsyncIterator[AsyncIterator[str]]:
@@ -396,24 +396,19 @@ async def _end(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def _install(run: Run) -> None:
-    """Have a node know the library of this release, and no other's: servers of another release load theirs again.
+async def _install(run: Run) -> set[str]:
+    """Give a node the library of this release, unless it has it -> the names of those of other releases.
 
-    That only as this one is loaded: at the memory limit none can be, so there none is taken away.
+    Those stay: at the memory limit a server that runs by one could not load it again.
     """
-    rows = await run("FUNCTION", "LIST", "LIBRARYNAME", f"{NAMED}*")
-    names = {dict(zip(row[::2], row[1::2], strict=True))[b"library_name"] for row in rows}
-    if library().name.encode() in names:
-        return
-    await _load(run)
-    for name in names:
-        # Another server may have been faster; and who may not delete does without.
-        with contextlib.suppress(redis_errors.ResponseError):
-            await run("FUNCTION", "DELETE", name)
-
-
-async def _load(run: Run) -> None:
-    await run("FUNCTION", "LOAD", "REPLACE", library().source)
+    try:
+        rows = await run("FUNCTION", "LIST", "LIBRARYNAME", f"{NAMED}*")
+        names = {dict(zip(row[::2], row[1::2], strict=True))[b"library_name"].decode() for row in rows}
+        if library().name not in names:
+            await load_library(run)
+    except redis_errors.ResponseError as error:
+        raise _translate(error) from error
+    return {name for name in names if NAMED_FULLY.fullmatch(name)} - {library().name}
 
 
 def _translate(error: redis_errors.ResponseError) -> HooklineError:

@@ -24,14 +24,16 @@ from hookline.errors import Incompatible, StoreFull, Unavailable
 from hookline.keys import SLOTS
 from hookline.link import Link, Links, LostError
 from hookline.settings import Settings
+from hookline_lua import library
 
 Address = tuple[str, int]
 Run = Callable[..., Awaitable[Any]]
 """Runs one command."""
 T = TypeVar("T")
 
-_REDIRECTS = 5
-"""How often one command follows where a cluster sends it, before it is given up."""
+_TRIES = 6
+"""How often one command goes where a cluster sends it, or to a node that had to be given the library first."""
+_NO_FUNCTION = "Function not found"
 
 # Python 3.12 to 3.14.0 raise the last two on a socket that the peer closed (redis-py #4287).
 LOST = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError, TypeError, AttributeError)
@@ -67,6 +69,7 @@ class Nodes:
         self._links: dict[Address, Links] = {}
         self._ranges: list[tuple[int, int, Address]] = []
         self._refreshing: asyncio.Task[None] | None = None
+        self._loading: dict[Links, asyncio.Task[None]] = {}
 
     @property
     def clustered(self) -> bool:
@@ -104,13 +107,16 @@ class Nodes:
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._refreshing:
-            self._refreshing.cancel()
+        for task in (self._refreshing, *self._loading.values()):
+            if task:
+                task.cancel()
         for links in (self._first, *self._links.values()):
             links.close()
 
     async def run(self, slot: int | None, *args: Any, send_by: float | None = None, lane: object = None) -> Any:
         """One command on the node that has the slot (None: on the first node) -> its answer.
+
+        A node that lacks the library is given it: it is new, or its functions were flushed.
 
         Commands of one ``lane`` do not wait for each other, and go over one link: but for faults they run in order.
 
@@ -120,19 +126,24 @@ class Nodes:
             redis.exceptions.ResponseError: the command was refused in another way.
         """
         links = self._links_of(slot)
-        for _ in range(_REDIRECTS):
+        for _ in range(_TRIES):
             try:
                 return await self._exchange(links, *args, send_by=send_by, lane=lane)
-            except redis_errors.AskError:
-                raise Unavailable("the cluster moves a slot key by key: let it move slots as a whole") from None
-            except redis_errors.MovedError as error:
+            except redis_errors.MovedError as error:  # to redis-py a kind of AskError
                 # Nothing ran, so it may be sent again.
                 links = self._links_at((error.host or self._url_options.get("host", "localhost"), error.port))
                 self._refresh_soon()
+            except redis_errors.AskError:
+                raise Unavailable("the cluster moves a slot key by key: let it move slots as a whole") from None
+            except redis_errors.ResponseError as error:
+                if str(error) != _NO_FUNCTION:
+                    raise
+                # Nothing ran either. Where the call went, for others may be elsewhere.
+                await self._load(links)
             except NotSentError:
                 self._refresh_soon()
                 raise
-        raise Unavailable("the cluster sends the call from node to node: its slots are being moved")
+        raise Unavailable("the call goes from node to node, or to one that forgets its functions")
 
     async def everywhere(self, work: Callable[[Run], Awaitable[T]]) -> list[T]:
         """Do some work on every primary that answers -> what came of it. Who needs the others is told by its own call.
@@ -173,6 +184,20 @@ class Nodes:
                 return
             failure = Unavailable("not every slot of the cluster is served")
         raise failure
+
+    async def _load(self, links: Links) -> None:
+        """Give a node the library, once however many calls wait for it."""
+        task = self._loading.get(links)
+        if task is None:
+            work = load_library(partial(self._exchange, links))
+            task = self._loading[links] = asyncio.create_task(work, context=Context())
+            task.add_done_callback(partial(self._loaded, links))
+        await asyncio.shield(task)
+
+    def _loaded(self, links: Links, task: asyncio.Task[None]) -> None:
+        del self._loading[links]
+        if not task.cancelled():
+            task.exception()  # told to those who still wait for it
 
     def client(self, slot: int) -> aioredis.Redis:
         """A client of its own for the node that has the slot, to subscribe with; the caller closes it."""
@@ -241,6 +266,20 @@ class Nodes:
         if isinstance(answer, Exception):
             _raise(answer)
         return answer
+
+
+async def load_library(run: Run) -> None:
+    """Give a node the library of this release; one that has it does nothing.
+
+    Raises:
+        NotSentError, LostError, Unavailable, StoreFull, Incompatible
+        redis.exceptions.ResponseError: it was refused in another way.
+    """
+    try:
+        await run("FUNCTION", "LOAD", library().source)
+    except redis_errors.ResponseError as error:
+        if not str(error).endswith("already exists"):
+            raise
 
 
 async def _take(links: Links, send_by: float | None, lane: object) -> Link:

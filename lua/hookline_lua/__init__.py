@@ -26,13 +26,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 NAMED = "hookline_"
 """What the names of our libraries begin with."""
+NAMED_FULLY = re.compile(rf"{NAMED}[0-9a-f]{{16}}")
+"""A name of one of them."""
 
 _SHEBANG = re.compile(r"#!lua(?: flags=([a-z,-]+))?")
 _ReadLib = Callable[[str], str]
@@ -87,19 +89,35 @@ def compose(texts: Mapping[str, str], read_lib: _ReadLib) -> Library:
         HeaderError: a header is malformed, or a helper is missing or uses itself.
     """
     parsed = [_Parsed(name, text, read_lib) for name, text in texts.items()]
+    unnamed = _written(NAMED, parsed)
+    return _written(NAMED + hashlib.sha1(unnamed.source.encode(), usedforsecurity=False).hexdigest()[:16], parsed)
+
+
+def _written(library: str, parsed: Sequence[_Parsed]) -> Library:
+    """The library of that name."""
     helpers = {name: text for each in parsed for name, text in each.helpers.items()}
-    variables = dict.fromkeys(name for each in parsed for name in each.values)
-    parts = [f"local {', '.join(variables)}"]
-    parts += [f"local {name} = (function()\n{text}\nreturn {name}\nend)()" for name, text in helpers.items()]
-    parts += [each.body(list(variables)) for each in parsed]
-    body = "\n".join(parts)
-    name = NAMED + hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest()[:16]
-    scripts: dict[str, Script] = {}
-    for each in parsed:
-        for made in each.scripts(name):
-            scripts[made.name] = made
-    registered = [_registered(script) for script in scripts.values()]
-    return Library(name, "\n".join([f"#!lua name={name}", body, *registered, ""]), scripts)
+    variables = list(dict.fromkeys(name for each in parsed for name in each.values))
+    scripts = {made.name: made for each in parsed for made in each.scripts(library)}
+    parts = [
+        f"#!lua name={library}",
+        f"local {', '.join(variables)}",
+        *(_module(name, text, helpers) for name, text in helpers.items()),
+        *(each.body(variables, helpers) for each in parsed),
+        *(_registered(script) for script in scripts.values()),
+    ]
+    return Library(library, "\n".join([*parts, ""]), scripts)
+
+
+def _module(name: str, text: str, helpers: Mapping[str, str]) -> str:
+    """A helper, as the value of the variable that has its name."""
+    return f"local {name} = (function()\n{_hidden(text, helpers)}{text}\nreturn {name}\nend)()"
+
+
+def _hidden(text: str, helpers: Mapping[str, str]) -> str:
+    """A line that hides the helpers that a text does not say it uses: they would not be reset before its calls."""
+    used = _read_header(text).get("use", "").split()
+    others = [name for name in helpers if name not in used]
+    return f"local {', '.join(others)}\n" if others else ""
 
 
 class _Parsed:
@@ -140,7 +158,7 @@ class _Parsed:
             self._add(_read_header(text).get("use", "").split(), read_lib, (*chain, file))
             self.helpers[name] = text
 
-    def body(self, variables: list[str]) -> str:
+    def body(self, variables: list[str], helpers: Mapping[str, str]) -> str:
         """The function that a call runs: it sets all variables of the library, those that it does not have to nil."""
         values = ", ".join(self.values.get(name, "nil") for name in variables)
         resets = [f"{name}.reset()" for name, text in self.helpers.items() if f"\nfunction {name}.reset()" in text]
@@ -148,7 +166,7 @@ class _Parsed:
             (
                 f"local {self._local}",
                 "do",
-                f"local run = (function()\n{self._text}\nend)()",
+                f"local run = (function()\n{_hidden(self._text, helpers)}{self._text}\nend)()",
                 f"function {self._local}(keys, args)",
                 f"{', '.join(variables)} = {values}",
                 *resets,

@@ -5,7 +5,7 @@
 -- drain: yes
 -- keys: partition
 -- args: now_ms:int request:msgpack
--- use: outcome settings index value declared
+-- use: outcome index value declared
 
 local PAGE = 100
 

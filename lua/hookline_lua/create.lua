@@ -2,7 +2,7 @@
 -- Create items; with upsert, replace those that exist.
 -- keys: partition
 -- args: now_ms:int call_id request:msgpack
--- use: outcome clock item lock call change plain
+-- use: outcome item call change plain
 -- drain: yes
 
 local function create(operation, place)

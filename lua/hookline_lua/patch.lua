@@ -2,7 +2,7 @@
 -- Update items: metadata merged, content and triggers replaced; `status: started` is a claim.
 -- keys: partition
 -- args: now_ms:int call_id request:msgpack
--- use: clock item lock call change
+-- use: call change
 -- drain: yes
 
 local function patch(operation, place)

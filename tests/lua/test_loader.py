@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 import pytest
 import redis.asyncio as aioredis
+from redis.exceptions import ResponseError
 
 from hookline_lua import HeaderError, Library, compose, library, load
 
@@ -21,6 +23,9 @@ LIBRARY = {
     "kept": "local kept = { made = 0, calls = 0 }\n"
     "function kept.reset()\n  kept.calls, kept.mine = kept.calls + 1, 0\nend",
 }
+
+USES = "-- use: clock\n\n"
+HELPERS = {file.name for file in resources.files("hookline_lua").joinpath("lib").iterdir()}
 
 
 def read_lib(name: str) -> str:
@@ -137,6 +142,37 @@ def test_every_file_is_a_script() -> None:
 def test_every_helper_is_used() -> None:
     helpers = resources.files("hookline_lua").joinpath("lib").iterdir()
     assert [file.name for file in helpers if file.read_text() not in library().source] == []
+
+
+FILES = [
+    file
+    for folder in (resources.files("hookline_lua"), resources.files("hookline_lua").joinpath("lib"))
+    for file in folder.iterdir()
+    if file.name.endswith(".lua")
+]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.name}")
+def test_each_says_what_it_uses(file: Traversable) -> None:
+    text = file.read_text()
+    used = set((re.findall(r"^-- use: (.*)$", text, re.MULTILINE) or [""])[0].split())
+    code = re.sub(r"--.*|'[^'\n]*'", "", text)
+    own = set(re.findall(r"local (?:function )?(\w+)", code)) | set(re.findall(r"for _, (\w+) in", code))
+    own |= {name for names in re.findall(r"function [\w.]*\(([\w, ]*)\)", code) for name in names.split(", ")}
+    named = set(re.findall(r"(?<![\w.])([a-z_]+)\.\w", code))
+    helpers = {each.name.removesuffix(".lua") for each in FILES if each.name in HELPERS}
+    assert named & helpers - own <= used
+    assert used <= named
+
+
+async def test_what_is_not_said_to_be_used_is_not_there(raw: aioredis.Redis) -> None:
+    """It would not be reset for the call."""
+    texts = {name: f"{HEADER}{use}return function() return clock.ms end" for name, use in (("a", ""), ("b", USES))}
+    made = compose(texts, read_lib)
+    await raw.function_load(made.source, replace=True)
+    assert await raw.fcall(made.scripts["b"].function, 1, "k") is None
+    with pytest.raises(ResponseError, match="clock"):
+        await raw.fcall(made.scripts["a"].function, 1, "k")
 
 
 async def test_a_store_takes_the_library(raw: aioredis.Redis) -> None:

@@ -1,5 +1,5 @@
 -- The frame of a call that writes: replay, operations one by one, then the writes, then the answer.
--- use: outcome clock settings item index lock outbox wake once
+-- use: outcome settings item index lock outbox wake once
 
 -- An outcome is `{ word, shown, extra, state }`. The state is what a replay needs to show an item anew: true where that is
 -- no more than what is shown.

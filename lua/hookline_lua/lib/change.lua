@@ -1,5 +1,5 @@
 -- How an update changes an item, the update that claims included.
--- use: outcome clock settings item lock call triggers where
+-- use: outcome clock settings index item lock call triggers where
 
 local change = {}
 

@@ -1,5 +1,5 @@
 -- Claims: up to `limit` items of one key to one worker: those whose lock has expired, then those in line.
--- use: outcome clock text settings index declared range item lock outbox call where due plain flight
+-- use: outcome clock text settings index declared range item lock call where due plain flight
 
 local claim = {}
 

@@ -1,5 +1,5 @@
 -- Claims of one worker that may hold only so many items of a key at once: which it holds, and by which tokens.
--- use: clock text index item lock
+-- use: text index item lock
 
 local flight = {}
 
