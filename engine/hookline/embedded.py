@@ -156,6 +156,7 @@ class EmbeddedStore:
             ) from error
         try:
             await self._wait_until_ready(self._server, binary)
+            await self._forget_releases(self._server.path)
             await asyncio.to_thread(self._sync_directories)
         except BaseException:
             await self.stop()
@@ -260,6 +261,11 @@ class EmbeddedStore:
                 if percent:  # else it has ended meanwhile
                     self._say(f"the store is loading its data from {self.data}: {percent} %")
             await asyncio.sleep(POLL_S)
+
+    async def _forget_releases(self, path: Path) -> None:
+        """Forget the functions of all releases, if there are those of several: nobody else uses this store yet."""
+        if await _ask(path, "FUNCTION LIST") not in ("*0", "*1"):
+            await _ask(path, "FUNCTION FLUSH")
 
     def _ended(self, server: _Server, binary: Path) -> Unavailable | Incompatible:
         """The error for a server that ended while it started, with what this start wrote to the log."""

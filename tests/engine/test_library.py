@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import redis.asyncio as aioredis
@@ -170,3 +171,20 @@ async def test_a_user_who_may_not_load(store: EmbeddedStore, raw: aioredis.Redis
             await raw.function_flush()
             with pytest.raises(Incompatible, match="lacks a permission"):
                 await datastore.create("jobs", "b")
+
+
+@pytest.mark.parametrize("others", [0, 1, 2])
+async def test_the_embedded_store_keeps_no_functions_of_many_releases(
+    tmp_path: Path, settings: Settings, others: int
+) -> None:
+    async with EmbeddedStore(tmp_path / "data") as store, datastore_at(store.url, settings) as datastore:
+        await datastore.create("jobs", "a")
+        async with aioredis.Redis.from_url(store.url, protocol=2) as raw:
+            for number in range(others):
+                await load(raw, f"hookline_{number:016}")
+            before = await libraries(raw)
+    async with EmbeddedStore(tmp_path / "data") as store:
+        async with aioredis.Redis.from_url(store.url, protocol=2) as raw:
+            assert await libraries(raw) == (before if len(before) == 1 else set())
+        async with datastore_at(store.url, settings) as datastore:
+            assert (await datastore.get("jobs", "a")).version == 1

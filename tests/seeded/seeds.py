@@ -62,7 +62,7 @@ SEEDS = (
         "item.view, item.touched, item.changed, item.growth, item.ahead = {}, {}, {}, {}, {}",
         "item.view, item.touched, item.changed, item.growth, item.ahead = item.view or {}, {}, {}, {}, {}",
         "a call sees items as an earlier one has left them",
-        "tests/lua/test_claim.py::test_a_token_fits_its_own_item_only",
+        "tests/lua/test_claim.py::test_max_attempts",
         by_model=True,
     ),
     Seed(
