@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any
 
@@ -23,6 +25,16 @@ def composed(text: str) -> Library:
 
 
 async def call(raw: aioredis.Redis, library: Library, *args: Any, key: str = KEY) -> Any:
-    """Load the library, and run the script ``test`` of it -> its answer."""
+    """Run the script ``test`` of a library -> its answer."""
+    async with loaded(raw, library):
+        return await raw.fcall(library.scripts["test"].function, 1, key, *args)
+
+
+@asynccontextmanager
+async def loaded(raw: aioredis.Redis, library: Library) -> AsyncIterator[None]:
+    """The store has a library meanwhile."""
     await raw.function_load(library.source, replace=True)
-    return await raw.fcall(library.scripts["test"].function, 1, key, *args)
+    try:
+        yield
+    finally:
+        await raw.function_delete(library.name)

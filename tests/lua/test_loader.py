@@ -10,6 +10,7 @@ import pytest
 import redis.asyncio as aioredis
 from redis.exceptions import ResponseError
 
+from composed import loaded
 from hookline_lua import HeaderError, Library, compose, library, load
 
 HEADER = "#!lua flags=no-writes\n-- What it does.\n-- keys: partition\n"
@@ -169,10 +170,10 @@ async def test_what_is_not_said_to_be_used_is_not_there(raw: aioredis.Redis) -> 
     """It would not be reset for the call."""
     texts = {name: f"{HEADER}{use}return function() return clock.ms end" for name, use in (("a", ""), ("b", USES))}
     made = compose(texts, read_lib)
-    await raw.function_load(made.source, replace=True)
-    assert await raw.fcall(made.scripts["b"].function, 1, "k") is None
-    with pytest.raises(ResponseError, match="clock"):
-        await raw.fcall(made.scripts["a"].function, 1, "k")
+    async with loaded(raw, made):
+        assert await raw.fcall(made.scripts["b"].function, 1, "k") is None
+        with pytest.raises(ResponseError, match="clock"):
+            await raw.fcall(made.scripts["a"].function, 1, "k")
 
 
 async def test_a_store_takes_the_library(raw: aioredis.Redis) -> None:
@@ -192,6 +193,6 @@ end
 """
     header = "#!lua\n-- keys: partition\n-- use: kept\n"
     made = compose({"with": f"{header}-- args: call_id\n{body}", "without": header + body}, read_lib)
-    await raw.function_load(made.source, replace=True)
-    answers = [await raw.fcall(made.scripts[name].function, 1, "k", "x") for name in ("with", "without", "with")]
+    async with loaded(raw, made):
+        answers = [await raw.fcall(made.scripts[name].function, 1, "k", "x") for name in ("with", "without", "with")]
     assert answers == [[2, 1, 1, b"x"], [2, 2, 1, b"none"], [2, 3, 1, b"x"]]
