@@ -39,6 +39,18 @@ NAMED_FULLY = re.compile(rf"{NAMED}[0-9a-f]{{16}}")
 _SHEBANG = re.compile(r"#!lua(?: flags=([a-z,-]+))?")
 _ReadLib = Callable[[str], str]
 _HEADER = re.compile(r"-- (keys|args|use|drain): ?(.*)")
+_GLOBALS = "redis, cmsgpack, string, table, math, ipairs, pairs, next, type, tonumber, unpack, pcall"
+_BIND = f"""\
+local function globals()
+return {_GLOBALS}
+end
+local {_GLOBALS}
+local function bind()
+{_GLOBALS} = globals()
+end"""
+"""What is the store's own, as variables of the library: in a function, each global is looked for by way of a metatable.
+They are there only when a call runs.
+"""
 _DECODERS = {"": "{0}", "int": "tonumber({0})", "msgpack": "cmsgpack.unpack({0})"}
 
 
@@ -100,9 +112,13 @@ def _written(library: str, parsed: Sequence[_Parsed]) -> Library:
     scripts = {made.name: made for each in parsed for made in each.scripts(library)}
     parts = [
         f"#!lua name={library}",
+        *(f"local {each.local}" for each in parsed),
+        "do",
+        _BIND,
         f"local {', '.join(variables)}",
         *(_module(name, text, helpers) for name, text in helpers.items()),
         *(each.body(variables, helpers) for each in parsed),
+        "end",
         *(_registered(script) for script in scripts.values()),
     ]
     return Library(library, "\n".join([*parts, ""]), scripts)
@@ -164,10 +180,12 @@ class _Parsed:
         resets = [f"{name}.reset()" for name, text in self.helpers.items() if f"\nfunction {name}.reset()" in text]
         return "\n".join(
             (
-                f"local {self._local}",
                 "do",
                 f"local run = (function()\n{_hidden(self._text, helpers)}{self._text}\nend)()",
-                f"function {self._local}(keys, args)",
+                f"function {self.local}(keys, args)",
+                "if not redis then",
+                "bind()",
+                "end",
                 f"{', '.join(variables)} = {values}",
                 *resets,
                 "return run()",
@@ -186,7 +204,8 @@ class _Parsed:
         return made
 
     @property
-    def _local(self) -> str:
+    def local(self) -> str:
+        """The variable that holds the function."""
         return _local(self._name)
 
 
