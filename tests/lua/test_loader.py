@@ -53,6 +53,7 @@ def test_a_name_is_that_of_the_text() -> None:
     """So a server of another release asks for another function, and never gets this one's."""
     one, other, again = (composed(f"{HEADER}return function() return {n} end") for n in (1, 2, 1))
     assert one.name == again.name != other.name
+    assert composed(f"#!lua\n{HEADER.partition(chr(10))[2]}return function() return 1 end").name != one.name
     assert re.fullmatch(r"hookline_[0-9a-f]{16}", one.name)
     assert one.source.startswith(f"#!lua name={one.name}\n")
     assert one.scripts["try"].function == f"{one.name}_try"
