@@ -106,10 +106,9 @@ class Nodes:
         raise failure
 
     async def close(self) -> None:
-        """Close every connection."""
-        for task in (self._refreshing, *self._loading.values()):
-            if task:
-                task.cancel()
+        """Close every connection; what is under way over one, the loading of the library too, is lost by that."""
+        if self._refreshing:
+            self._refreshing.cancel()
         for links in (self._first, *self._links.values()):
             links.close()
 

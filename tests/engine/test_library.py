@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import redis.asyncio as aioredis
 
+from conftest import wait_until
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings
 from hookline.errors import Incompatible, StoreFull, Unavailable
 from hookline_lua import library
 from invariants import check_invariants
-from proxy import proxied
+from proxy import CALL_LATE, proxied
 
 OTHER = "hookline_0123456789abcdef"
 
@@ -107,6 +108,23 @@ async def test_a_failed_load_is_told_to_all_who_wait(datastore: Datastore, raw: 
         answers = await asyncio.gather(*reads, return_exceptions=True)
     assert {type(answer) for answer in answers} == {StoreFull}
     await datastore.create("jobs", "a")
+
+
+async def test_closed_while_it_is_loaded(store: EmbeddedStore, raw: aioredis.Redis, settings: Settings) -> None:
+    """Who waits for it learns that the store gave no answer; nobody is taken for cancelled."""
+    async with proxied(store.url) as proxy:
+        datastore = datastore_at(proxy.url, settings)
+        await datastore.open()
+        await raw.function_flush()
+        proxy.commands.clear()
+        proxy.fault_at = dict.fromkeys(range(1, 9), CALL_LATE)
+        reads = [asyncio.create_task(datastore.get("jobs", "a")) for _ in range(3)]
+        await wait_until(lambda: b"FUNCTION" in proxy.commands)
+        await datastore.connection.close()
+        answers = await asyncio.gather(*reads, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {Unavailable}
+        proxy.late.set()
+        await datastore.close()
 
 
 async def test_a_start_loads_it_only_where_it_is_not(
