@@ -31,7 +31,7 @@ def test_the_wheel(tmp_path: Path) -> None:
         if path.suffix in (".py", ".lua", ".lark", ".typed") and path.is_file()
     }
     assert tracked <= names
-    check = "import hookline, hookline_lua, hookline_server.app;hookline_lua.library(); print(hookline.__file__)"
+    check = "import hookline, hookline_lua, hookline_server.app; hookline_lua.library(); print(hookline.__file__)"
     said = subprocess.run(
         [sys.executable, "-c", check],
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},

@@ -119,7 +119,7 @@ def _written(library: str, parsed: Sequence[_Parsed]) -> Library:
         *(_module(name, text, helpers) for name, text in helpers.items()),
         *(each.body(variables, helpers) for each in parsed),
         "end",
-        *(_registered(script) for script in scripts.values()),
+        *(each.registered(made) for each in parsed for made in each.scripts(library)),
     ]
     return Library(library, "\n".join([*parts, ""]), scripts)
 
@@ -206,18 +206,13 @@ class _Parsed:
     @property
     def local(self) -> str:
         """The variable that holds the function."""
-        return _local(self._name)
+        return f"run_{self._name}"
 
-
-def _local(script: str) -> str:
-    """The variable that holds a script's function."""
-    return f"run_{script.removesuffix('_drain')}"
-
-
-def _registered(script: Script) -> str:
-    flags = ", ".join(f"'{flag}'" for flag in sorted(script.flags))
-    named = f"function_name = '{script.function}', callback = {_local(script.name)}"
-    return f"redis.register_function{{ {named}, flags = {{ {flags} }} }}"
+    def registered(self, script: Script) -> str:
+        """The line that gives the function to the store, as one of its scripts."""
+        flags = ", ".join(f"'{flag}'" for flag in sorted(script.flags))
+        named = f"function_name = '{script.function}', callback = {self.local}"
+        return f"redis.register_function{{ {named}, flags = {{ {flags} }} }}"
 
 
 def _read_header(text: str) -> dict[str, str]:
@@ -231,6 +226,7 @@ def _read_header(text: str) -> dict[str, str]:
     return header
 
 
+@cache
 def _read_lib(name: str) -> str:
     return _read(f"lib/{name}.lua")
 
