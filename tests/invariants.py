@@ -24,7 +24,7 @@ RAN_OUT = -2
 PLACES = 1000
 """Places in line within one millisecond."""
 
-_FAMILIES = rb"i|s|k|n|cfg|x|o|once|r|due|builds|outbox|turns|held"
+_FAMILIES = rb"i|s|k|n|cfg|x|o|once|r|due|builds|outbox|turns|held|ready"
 _NAME = re.compile(rb"(hl:\{([a-z0-9_-]+)/(\d+)[.\d]*\}):(" + _FAMILIES + rb")(?::(.*))?", re.DOTALL)
 _META = re.compile(rb"hl:([a-z0-9_-]+):meta")
 _SHARED = re.compile(rb"hl:(?:namespaces|api-keys|api-key:[0-9a-f]{12})")
@@ -85,6 +85,7 @@ class Partition:
     settings: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     declared: defaultdict[str, dict[str, dict[bytes, float]]] = field(default_factory=lambda: defaultdict(dict))
     builds: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    bells: dict[str, Any] = field(default_factory=dict)
 
     def put(self, family: str, name: str, value: Any) -> None:
         """Take in one key of this partition."""
@@ -106,6 +107,8 @@ class Partition:
                 for member in value:
                     key, rest = _split(member)
                     self.builds[key].add(rest)
+            case "ready":
+                self.bells[name] = value
             case "due":
                 self.due = {key.decode(): score for key, score in value.items()}
 
@@ -126,7 +129,7 @@ def check_keyspace(keyspace: dict[bytes, Entry]) -> None:
     Each item is in the set of its status and in no other, with the right score, and among the sortFields of its
     key; no index names an item that is not there, and the declared ones hold just what they must; the registry lists
     just the sets that there are, and what becomes
-    due is noted; a token belongs to a claim; no key has an unknown name, and just
+    due is noted; a token belongs to a claim; a bell to a key that has items; no key has an unknown name, and just
     the outcomes of calls (``o:``), the answers under idempotency keys (``once:``) and the notes of what a worker with a
     bound holds (``held:``) run out.
     """
@@ -178,6 +181,9 @@ def _flaws(partition: Partition, partitions: int) -> Iterator[str]:
     for (key, status), members in partition.statuses.items():
         if status == "scheduled" and partition.due.get(key, math.inf) > min(members.values()):
             yield f"{key}: is not noted to be due at {min(members.values())}"
+    for key, bell in partition.bells.items():
+        if bell != {b"": 0} or key not in partition.sort_fields:
+            yield f"{key}: its bell is {bell}, with {len(partition.sort_fields.get(key, ()))} items"
     for key in {*partition.settings, *partition.declared, *partition.builds}:
         items = {name: fields for (of, name), fields in partition.items.items() if of == key}
         sets, builds = partition.declared.get(key, {}), partition.builds.get(key, set())

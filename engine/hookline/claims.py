@@ -15,6 +15,7 @@ from hookline.calls import GIVEN_MAX, Calls
 from hookline.errors import HooklineError, Refused
 from hookline.item import Item
 from hookline.line import Lines
+from hookline.link import Hold
 from hookline.once import Once
 from hookline.outcome import Claimed, Outcome
 from hookline.wake import Wakes
@@ -26,7 +27,9 @@ FRUITLESS_MAX = 20_000
 _STEP_LEAST = 50
 """As many a step counts at least: one may do no more than bring what is due into line."""
 
-Perform = Callable[[Call], Awaitable[Outcome | Claimed]]
+Perform = Callable[[Call, Hold | None], Awaitable[Outcome | Claimed]]
+Held = Callable[[str, float], Hold | None]
+"""Holds a claim back until something of a key is ready, at most so many seconds; None where that cannot be."""
 
 
 class Claims:
@@ -35,11 +38,12 @@ class Claims:
     ``max_in_flight`` among them: so many items at once may have a live lock by claims of the worker that name a bound.
     """
 
-    def __init__(self, calls: Calls, wakes: Wakes, perform: Perform) -> None:
+    def __init__(self, calls: Calls, wakes: Wakes, perform: Perform, held: Held) -> None:
         self.lines = Lines(wakes)
         self._calls = calls
         self._wakes = wakes
         self._perform = perform
+        self._held = held
         self._rotation: dict[str, int] = {}
         self._ballots = 0
 
@@ -57,35 +61,54 @@ class Claims:
         """
         deadline = time.monotonic() + seconds
         filters = codec.pack_request(list(options["where"].conditions))
+        # Any of those whose claims the store holds back must do for what becomes ready.
+        holds = not (options["where"].conditions or options.get("max_in_flight") or once)
         async with self.lines.place(key, filters) as place:
             while True:
-                claimed = await self._take_whole(key, limit, options, once)
+                claimed = await self._take_whole(key, limit, options, once, place.hold)
+                holds = holds and not (place.hold and place.hold.refused)
                 left = deadline - time.monotonic()
                 place.found = bool(claimed.items)
                 if place.found or claimed.replayed or left <= 0 or self._wakes.released:
                     return claimed
                 due = POLL if claimed.next_ms is None else claimed.next_ms / 1000 - time.time()
-                await place.pause(left, min(POLL, max(due, 0.01)))
+                pause = min(POLL, max(due, 0.01))
+                place.hold = self._held(key, min(pause, left)) if holds and place.first else None
+                if place.hold is None:
+                    await place.pause(left, pause)
 
-    async def _take_whole(self, key: str, limit: int, options: dict[str, Any], once: Once | None) -> Claimed:
+    async def _take_whole(
+        self, key: str, limit: int, options: dict[str, Any], once: Once | None, hold: Hold | None
+    ) -> Claimed:
         """Take items; whoever goes away meanwhile gets nothing, so what was taken for it is given back.
 
         But for a request that may come again: what was taken is kept for its repeat.
         """
-        taking = asyncio.ensure_future(self.take(key, limit, options, once))
+        taking = asyncio.ensure_future(self.take(key, limit, options, once, hold=hold))
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
+            if hold:
+                hold.end()
             with contextlib.suppress(HooklineError):
                 taken = (await taking).items
                 for item in [] if once else taken:
-                    await self._perform(self._calls.release(key, item.sort_field, item.token or ""))
+                    await self._perform(self._calls.release(key, item.sort_field, item.token or ""), None)
             raise
 
     async def take(
-        self, key: str, limit: int, options: dict[str, Any], once: Once | None = None, *, given: bool = False
+        self,
+        key: str,
+        limit: int,
+        options: dict[str, Any],
+        once: Once | None = None,
+        *,
+        given: bool = False,
+        hold: Hold | None = None,
     ) -> Claimed:
         """Stay on one partition while that has work, then rotate; the limit is split, never exceeded.
+
+        The first look waits for the ``hold``, if there is one.
 
         With ``once`` it looks at a single partition, where the repeat of its request will look too; or at all of them
         in the same order, if that says so.
@@ -113,12 +136,13 @@ class Claims:
             if once:
                 call = once.mark(call, always=always)
             try:
-                claimed = await self._ask(call)
+                claimed = await self._ask(call, hold)
             except Refused as error:
                 failure, claimed = error, Claimed([])
             except HooklineError as error:
                 failure = error
                 break
+            hold = None
             if once and not isinstance(failure, Refused):
                 once.count(claimed, always=always)
             items, gone, replayed = items + claimed.items, gone + claimed.gone, replayed or claimed.replayed
@@ -155,8 +179,8 @@ class Claims:
         self._ballots = max(self._ballots, bound.number)
         return bound
 
-    async def _ask(self, call: Call) -> Claimed:
-        outcome = await self._perform(call)
+    async def _ask(self, call: Call, hold: Hold | None = None) -> Claimed:
+        outcome = await self._perform(call, hold)
         if isinstance(outcome, Outcome):
             raise outcome.error()
         return outcome

@@ -22,7 +22,7 @@ from hookline import keys, trace
 from hookline.codec import pack_request, unpack_answer
 from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, StoreFull, Unavailable
 from hookline.figures import Family
-from hookline.link import LostError
+from hookline.link import Hold, LostError
 from hookline.nodes import LOST, Nodes, NotSentError, Run, load_library
 from hookline.row import Row, pack_operations
 from hookline.settings import Settings
@@ -164,16 +164,30 @@ class Connection:
         """What the names of a partition begin with."""
         return self._tags[partition]
 
-    async def write(self, script: str, partition: int, operations: Sequence[bytes | Row]) -> list[Any]:
+    async def write(
+        self, script: str, partition: int, operations: Sequence[bytes | Row], hold: Hold | None = None
+    ) -> list[Any]:
         """Run packed operations in one call -> one outcome each, ``[word, fields | false, extra | false]``.
 
         Raises:
             Unavailable, StoreFull, OutcomeUnknown: as :meth:`send` does.
         """
-        outcomes: list[Any] = unpack_answer(await self.send(script, partition, operations))
+        outcomes: list[Any] = unpack_answer(await self.send(script, partition, operations, hold))
         return outcomes
 
-    async def send(self, script: str, partition: int, operations: Sequence[bytes | Row]) -> bytes:
+    def hold(self, key: str, seconds: float) -> Hold | None:
+        """Holds a claim back until something of a key becomes ready, at most so long; None where that cannot be.
+
+        It waits for a bell in the store, of one partition; so where there are several, messages have to do.
+        """
+        fixed = self._now_ms() is not None  # the claim would have the time of when it was sent
+        if self.partitions > 1 or fixed:
+            return None
+        return Hold(seconds, "BZPOPMIN", keys.bell(self._tags[0], key), f"{seconds:.3f}")
+
+    async def send(
+        self, script: str, partition: int, operations: Sequence[bytes | Row], hold: Hold | None = None
+    ) -> bytes:
         """Run packed operations in one call -> their outcomes, packed.
 
         Raises:
@@ -183,7 +197,7 @@ class Connection:
         """
         settings = self._settings
         _OPERATIONS.observe(len(operations), script)
-        keep_ms = round(settings.call_timeout * 2000)
+        keep_ms = round((settings.call_timeout * 2 + (hold.seconds if hold else 0)) * 1000)
         request = b"".join(
             (
                 b"\x93",  # msgpack: a list of three
@@ -195,16 +209,18 @@ class Connection:
         call_id = secrets.token_hex(12)
         args = (self._tags[partition], self._now_text(), call_id, request)
         # Calls of one script on one partition may follow each other before they are answered.
-        answer: bytes = await self._resolved(script, partition, args, (script, self._tags[partition]))
+        answer: bytes = await self._resolved(script, partition, args, (script, self._tags[partition]), hold)
         return answer
 
-    async def _resolved(self, script: str, partition: int, args: tuple[Any, ...], lane: object = None) -> Any:
+    async def _resolved(
+        self, script: str, partition: int, args: tuple[Any, ...], lane: object = None, hold: Hold | None = None
+    ) -> Any:
         # Outcomes are kept for as long: what is sent after the deadline could take effect a second time.
-        deadline = asyncio.get_running_loop().time() + self._settings.call_timeout * 2
+        deadline = asyncio.get_running_loop().time() + self._settings.call_timeout * 2 + (hold.seconds if hold else 0)
         sent = False
         while True:
             try:
-                answer = await self._evaluate(script, partition, args, deadline if sent else None, lane)
+                answer = await self._evaluate(script, partition, args, deadline if sent else None, lane, hold)
             except NotSentError as error:
                 if not sent:
                     raise Unavailable(f"the store cannot be reached: {error}") from error
@@ -218,8 +234,10 @@ class Connection:
                 return answer
             if asyncio.get_running_loop().time() >= deadline:
                 raise OutcomeUnknown("the store was sent the call and gave no answer; read the item to see its state")
-            _RETRIES.add(script)
-            await asyncio.sleep(_RETRY_PAUSE)
+            if not (hold and hold.ended):
+                _RETRIES.add(script)
+                await asyncio.sleep(_RETRY_PAUSE)
+            hold = None
 
     async def read(self, script: str, partition: int, request: object) -> Any:
         """Run a script once, and one of which a repeat does no harm: a lost one may have run -> its answer.
@@ -272,28 +290,34 @@ class Connection:
             raise _translate(error) from error
 
     async def _evaluate(
-        self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None = None, lane: object = None
+        self,
+        name: str,
+        partition: int,
+        args: tuple[Any, ...],
+        send_by: float | None = None,
+        lane: object = None,
+        hold: Hold | None = None,
     ) -> Any:
         """One attempt of a call."""
         began = perf_counter()
+        script, slot = load(name), self._slots[partition]
+        command = ("FCALL", script.function, len(script.keys), *args)
         try:
-            if trace.exporter is None:
-                return await self._run(name, partition, args, send_by, lane)
+            if trace.exporter is None or hold:
+                return await self.nodes.run(slot, *command, send_by=send_by, lane=lane, hold=hold)
             with trace.call_span(name, partition):
-                return await self._run(name, partition, args, send_by, lane)
+                return await self.nodes.run(slot, *command, send_by=send_by, lane=lane)
         except redis_errors.ResponseError as error:
             failure = _translate(error)
             _FAILURES.add(name, failure.code)
             raise failure from error
         except (NotSentError, LostError, HooklineError) as error:
-            _FAILURES.add(name, error.code)
+            if not (hold and hold.ended):
+                _FAILURES.add(name, error.code)
             raise
         finally:
-            _DURATION.observe(perf_counter() - began, name)
-
-    async def _run(self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None, lane: object) -> Any:
-        script, slot = load(name), self._slots[partition]
-        return await self.nodes.run(slot, "FCALL", script.function, len(script.keys), *args, send_by=send_by, lane=lane)
+            if not hold:  # else it would say how long nothing was ready
+                _DURATION.observe(perf_counter() - began, name)
 
     @asynccontextmanager
     async def messages(self, channel: Callable[[str], str]) -> AsyncIterator[AsyncIterator[str]]:

@@ -27,6 +27,7 @@ from hookline.errors import (
 from hookline.group import AT_ONCE_MAX, Group, Placed, grouped
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
+from hookline.link import Hold
 from hookline.nodes import Nodes
 from hookline.outcome import Claimed, Outcome
 from hookline.registry import Presence
@@ -70,7 +71,7 @@ class Datastore(Repeating):
             Unavailable: it cannot be reached.
         """
         await super().open()
-        self.claims = Claims(self.calls, self.wakes, self._perform)
+        self.claims = Claims(self.calls, self.wakes, self._perform, self.connection.hold)
 
     async def close(self) -> None:
         """Wait for what is under way, then close."""
@@ -170,12 +171,16 @@ class Datastore(Repeating):
             left = sorted(again + later, key=itemgetter(0))
         return outcomes
 
-    async def _perform(self, call: Call) -> Outcome | Claimed:
+    async def _perform(self, call: Call, hold: Hold | None = None) -> Outcome | Claimed:
         """One operation -> what became of it; planned again when the key's settings have changed meanwhile."""
         while True:
             alone = Group(call.script, call.partition)
             alone.add(self._pack(call), call.gives)
-            (answer,) = await self._batcher.submit(alone)
+            if hold:
+                (answer,) = await self.connection.write(call.script, call.partition, alone.operations, hold)
+                hold = None
+            else:
+                (answer,) = await self._batcher.submit(alone)
             result = self._read(call, answer)
             if result is not None:
                 return result

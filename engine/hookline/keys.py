@@ -68,6 +68,11 @@ def wake_channel(tag: str) -> str:
     return f"{tag}:wake"
 
 
+def bell(tag: str, key: str) -> str:
+    """The sorted set whose entry says that something of a key became ready, until somebody takes it off."""
+    return f"{tag}:ready:{key}"
+
+
 def changed_channel(tag: str) -> str:
     """The sharded channel that names the items of a partition that have changed, by :func:`item_name`."""
     return f"{tag}:changed"

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
+from hookline.link import Hold
 from hookline.wake import Wakes, pause
 
 _PASSED_ON = 2
@@ -20,16 +21,33 @@ class Place:
     _line: _Line
     event: asyncio.Event = field(default_factory=asyncio.Event)
     found: bool = False
+    hold: Hold | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether it looks for the others."""
+        return self._line.is_first(self)
+
+    def wake(self, *, released: bool) -> bool:
+        """Let it look -> whether it was not about to. Whose claim is held back is woken by the store."""
+        if self.hold:
+            if released:
+                self.hold.end()
+            return True
+        about_to = self.event.is_set()
+        self.event.set()
+        return not about_to
 
     async def pause(self, left: float, look_after: float) -> None:
         """Wait until it is time to look: at most ``left`` seconds, the first in line ``look_after``."""
-        await pause(self.event, min(left, look_after) if self._line.is_first(self) else left)
+        await pause(self.event, min(left, look_after) if self.first else left)
 
 
 class _Line:
     """The waiters of one line, in order. As a listener of the wake messages it wakes the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, wakes: Wakes) -> None:
+        self._wakes = wakes
         self._places: dict[Place, None] = {}
 
     def __len__(self) -> int:
@@ -55,9 +73,7 @@ class _Line:
         for place in self._places:
             if count == 0:
                 break
-            if not place.event.is_set():
-                place.event.set()
-                count -= 1
+            count -= place.wake(released=self._wakes.released)
 
 
 class Lines:
@@ -77,7 +93,7 @@ class Lines:
         await self._wakes.subscribe()
         line = self._lines.get((key, filters))
         if line is None:
-            line = self._lines[key, filters] = _Line()
+            line = self._lines[key, filters] = _Line(self._wakes)
             self._wakes.add(f"ready:{key}", line)
         place = line.join()
         try:

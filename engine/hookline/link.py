@@ -25,6 +25,47 @@ class LostError(Exception):
     code = "lost"
 
 
+class Hold:
+    """Holds a command back: a blocking one goes right before it, so that the store itself lets it through.
+
+    Whatever that is answered, the command runs. ``refused``: it was not held back, for the store refused that, or there
+    was no link for it.
+    """
+
+    def __init__(self, seconds: float, *args: Any) -> None:
+        """Keep the blocking command ``args``, which waits so long at most."""
+        self.seconds = seconds
+        self.args = args
+        self.link: Link | None = None
+        self.begun = self.refused = self.ended = False
+
+    def may_begin(self, links: Links) -> bool:
+        """Whether to hold back a command that is about to be sent: once, and if one of the links is free."""
+        if self.begun or self.ended:
+            return False
+        self.begun, self.refused = True, links.busy
+        return not self.refused
+
+    def end(self) -> None:
+        """Wait no longer: the link is closed, and what was held back is asked for again as if its answer were lost."""
+        self.ended = True
+        if self.link:
+            self.link.close()
+
+    # Its place among those who wait for answers
+
+    def done(self) -> bool:
+        """Whether the answer makes no difference."""
+        return False
+
+    def set_result(self, answer: Any) -> None:
+        """The blocking command is over."""
+        self.refused = isinstance(answer, Exception)
+
+    def set_exception(self, error: Exception) -> None:
+        """The link is lost, as the one that waits for what was held back is told."""
+
+
 class Link(asyncio.Protocol):
     """One connection, from when it is made."""
 
@@ -41,19 +82,25 @@ class Link(asyncio.Protocol):
         self._transport.set_protocol(self)
         self.closed = self._transport.is_closing()
         self.users = 0
-        self._answers: deque[asyncio.Future[Any]] = deque()
+        self._answers: deque[asyncio.Future[Any] | Hold] = deque()
 
-    async def call(self, *args: Any) -> Any:
+    async def call(self, *args: Any, hold: Hold | None = None) -> Any:
         """Send a command, and wait for its answer -> that, or the error that it is, as redis-py knows it.
 
         Broken off, the link is closed, and other calls over it are lost: what comes next would be the answer to this.
+        With a hold nobody else may use the link.
 
         Raises:
             LostError: none came in time, or the connection ended.
         """
-        packed = hiredis.pack_command(args)
+        packed, timeout = hiredis.pack_command(args), self._timeout
         answer = self._loop.create_future()
-        timer = self._loop.call_later(self._timeout, self._lose, f"no answer within {self._timeout:g} s")
+        if hold:
+            packed = hiredis.pack_command(hold.args) + packed
+            timeout += hold.seconds
+            self._answers.append(hold)
+            hold.link = self
+        timer = self._loop.call_later(timeout, self._lose, f"no answer within {timeout:g} s")
         self._transport.write(packed)
         self._answers.append(answer)
         try:
@@ -63,6 +110,8 @@ class Link(asyncio.Protocol):
             raise
         finally:
             timer.cancel()
+            if hold:
+                hold.link = None
 
     def close(self) -> None:
         """End the connection; what was not sent yet never is."""
@@ -100,13 +149,21 @@ class Links:
 
     def __init__(self, options: dict[str, Any], most: int, timeout: float) -> None:
         self._maker = aioredis.ConnectionPool(**options)
+        self._options = options
+        self._most = most
         self._timeout = timeout
+        self._holders: Links | None = None
         self._free = asyncio.Semaphore(most)
         self._idle: list[Link] = []
         self._taken: set[Link] = set()
         self._shared: dict[object, Link] = {}
         self._turns = WeakValueDictionary[object, asyncio.Lock]()
         self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether all of them are in use."""
+        return self._free.locked()
 
     async def take(self, lane: object = None) -> Link:
         """A link for one command, to be given back.
@@ -157,12 +214,21 @@ class Links:
             self._idle.append(link)
         self._free.release()
 
+    @property
+    def holders(self) -> Links:
+        """As many more links, for commands that are held back: no others must wait for those."""
+        if self._holders is None:
+            self._holders = Links(self._options, self._most, self._timeout)
+        return self._holders
+
     def close(self) -> None:
         """Close all of them; one that is being made just now serves its command."""
         self._closed = True
         for link in (*self._idle, *self._taken):
             link.close()
         self._idle.clear()
+        if self._holders:
+            self._holders.close()
 
     def _kept(self) -> Link | None:
         while self._idle:

@@ -94,6 +94,9 @@ local function write(wanted)
   end
   if current.paused and not wanted.paused then
     wake.say('ready:' .. key)
+    if index.left(key, 'not_started') then
+      wake.ring(key)
+    end
   end
 end
 

@@ -7,9 +7,9 @@
 -- use: clock settings value index declared lock wake
 
 local KINDS = { k = 'zset', s = 'zset', x = 'zset', r = 'set', due = 'zset', builds = 'hash', n = 'hash', cfg = 'hash',
-  held = 'hash', outbox = 'stream', turns = 'list' }
+  held = 'hash', outbox = 'stream', turns = 'list', ready = 'zset' }
 -- What can be made anew from the items.
-local DERIVED = { k = true, s = true, x = true, r = true, due = true, builds = true }
+local DERIVED = { k = true, s = true, x = true, r = true, due = true, builds = true, ready = true }
 local PLACES = 1000
 local DUE_LATE = 'is noted to become due too late, or not at all'
 
@@ -78,6 +78,18 @@ local function check_set(key, label)
   end
 end
 
+local function check_bell(key, name)
+  local entries, empty = redis.call('ZRANGE', name, 0, 1, 'WITHSCORES'), true
+  for _, label in ipairs({ '', 'not_started', 'scheduled' }) do
+    empty = empty and index.set(key, label).size == 0
+  end
+  if empty or #entries ~= 2 or entries[1] ~= '' or entries[2] ~= '0' then
+    tell(key, '', empty and 'its bell rings, and it has no items' or 'its bell has a wrong entry', function()
+      redis.call('UNLINK', name)
+    end)
+  end
+end
+
 -- Remove what has the name of an index. A declared one is built anew by the servers; the others by the rest of this repair.
 local function unlink(name, key, label)
   return function()
@@ -101,6 +113,8 @@ function inspect.keys(short)
     tell(key, '', short .. ' is of no family that is known here')
   elseif kind ~= KINDS[family] then
     tell(label and key or '', '', short .. ' has a wrong type: ' .. kind, DERIVED[family] and unlink(name, key, label) or nil)
+  elseif family == 'ready' then
+    check_bell(key, name)
   elseif label then
     check_set(key, label)
     sizes = sizes + redis.call('ZCARD', name) * (family == 'k' and 2 or 1)

@@ -135,6 +135,11 @@ SPOILT: list[tuple[list[Any], set[str]]] = [
     (["HSET", "i:jobs:waits", "s", "cancelled"], {"jobs/waits: is in the set of status not_started, and", "is not in"}),
     (["HSET", "i:jobs:waits", "p", "2"], {"jobs/waits: is out of place in the set of status not_started"}),
     (["SET", "s:jobs:failed", "x"], {"s:jobs:failed has a wrong type: string"}),
+    # those who wait
+    (["ZADD", "ready:jobs", 0, "x"], {"jobs: its bell has a wrong entry"}),
+    (["ZADD", "ready:jobs", 1, ""], {"jobs: its bell has a wrong entry"}),
+    (["ZADD", "ready:gone", 0, ""], {"gone: its bell rings, and it has no items"}),
+    (["SET", "ready:jobs", "x"], {"ready:jobs has a wrong type: string"}),
     # declared indexes
     (["ZREM", "x:jobs:n", "waits"], {"jobs/waits: is not in the index on n"}),
     (["ZADD", "x:jobs:n", 4, "waits"], {"jobs/waits: is out of place in the index on n"}),

@@ -86,6 +86,8 @@ async def test_raw_keys(
         expected["r"].add(f"jobs\0{fields['s']}")
     if fields.get("s") in ("scheduled", "started"):
         expected["due"] = {"jobs": score}
+    if fields.get("s") in ("not_started", "scheduled"):
+        expected["ready:jobs"] = {"": 0}
     assert keyspace == expected
     assert outcome.word == "ok"
     assert outcome.item is not None

@@ -1,5 +1,5 @@
 -- Claims: up to `limit` items of one key to one worker: those whose lock has expired, then those in line.
--- use: outcome clock text settings index declared range item lock call where due plain flight
+-- use: outcome clock text settings index declared range item lock call where due plain flight wake
 
 local claim = {}
 
@@ -371,6 +371,9 @@ function claim.run(operation)
   end
   local full = #state.items == operation.limit
   local extra = { items = state.items, expired = state.expired, buried = state.buried, lost = state.lost }
+  if full and index.left(key, 'not_started') then
+    wake.ring(key) -- for the next of those who wait
+  end
   if #state.items > 0 then
     extra.given = { s = 'started', ua = clock.now, sa = clock.now, w = operation.worker, lu = state.lock_end }
   end

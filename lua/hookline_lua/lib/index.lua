@@ -1,6 +1,6 @@
 -- The sorted sets that follow the items. Within a key each has a label: a status, '' for the set of all sortFields, or NUL
 -- and the name of a declared index.
--- use: clock settings text
+-- use: clock settings text wake
 
 local index = { epoch_ms = 1704067200000 }
 
@@ -96,6 +96,12 @@ function index.remove(key, label, member)
   removed[#removed + 1] = member
 end
 
+-- Whether a set has more members than are to be removed.
+function index.left(key, label)
+  local set = index.set(key, label)
+  return set.size > (set.removed and #set.removed or 0)
+end
+
 -- Lua passes at most 8,000 values at once, and a batch may bring more. The sum of what the store answers.
 function index.write(command, name, values)
   if #values == 0 then
@@ -140,6 +146,9 @@ local function list(key, label, before, after)
     redis.call('SADD', index.registry(key), key .. '\0' .. label)
   elseif before > 0 and after == 0 then
     redis.call('SREM', index.registry(key), key .. '\0' .. label)
+    if label == 'not_started' or label == '' then
+      wake.hush(key)
+    end
   end
 end
 

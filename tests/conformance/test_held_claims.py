@@ -1,0 +1,209 @@
+"""Claims that the store itself holds back until something is ready: where a namespace has one partition."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import redis.asyncio as aioredis
+from msgspec import structs
+
+from backends import Backend
+from conftest import wait_until
+from hookline import Claimed, Datastore, SecretBox, Settings
+from hookline.keys import bell
+from jobs import WAITING, names
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks by itself."""
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
+
+
+@pytest.fixture
+def settings(settings: Settings, store: Backend) -> Settings:
+    """One partition, on every store."""
+    return replace(settings, partitions=1)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def second(store: Backend, settings: Settings, datastore: Datastore) -> AsyncIterator[Datastore]:
+    """Another process, as far as the store can tell."""
+    async with Datastore(store.url, settings, SecretBox(bytes(32))) as other:
+        yield other
+
+
+async def held(store: Backend) -> list[tuple[aioredis.Redis, int]]:
+    """The connections that the store holds up: each node's client, and the connection's id."""
+    return [
+        (node, int(client["id"]))
+        for node in store.nodes
+        for client in await node.client_list()
+        if client["cmd"] == "bzpopmin" and "b" in client["flags"]
+    ]
+
+
+async def calls(store: Backend) -> int:
+    """Calls of functions so far."""
+    told = [await node.info("commandstats") for node in store.nodes]
+    return sum(int(info.get("cmdstat_fcall", {}).get("calls", 0)) for info in told)
+
+
+async def waits(datastore: Datastore, store: Backend, **options: Any) -> asyncio.Task[Claimed]:
+    """A claim, from when the store holds it back."""
+    before = len(await held(store))
+    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60, **options))
+
+    async def is_held() -> bool:
+        return len(await held(store)) > before
+
+    await wait_until(is_held)
+    return waiting
+
+
+async def test_a_write_lets_a_claim_through(datastore: Datastore, store: Backend) -> None:
+    token = ""
+    for change in ("create", "update", "release"):
+        waiting = await waits(datastore, store, lock_for="5m")
+        if change == "create":
+            await datastore.create("other", "a", metadata=WAITING)
+            await datastore.create("jobs", "a", metadata=WAITING)
+        elif change == "update":
+            await datastore.create("jobs", "b", metadata={"status": "draft"})
+            assert not waiting.done()
+            await datastore.update("jobs", "b", metadata=WAITING)
+        else:
+            await datastore.run([datastore.calls.release("jobs", "b", token)])
+        (item,) = (await asyncio.wait_for(waiting, 5)).items
+        token = item.token or ""
+        assert item.sort_field == ("a" if change == "create" else "b")
+        assert item.status == "started"
+        assert item == structs.replace(await datastore.get("jobs", item.sort_field), token=token)
+    assert not await held(store)
+
+
+async def test_one_of_those_who_wait_claims_and_no_other_asks(
+    datastore: Datastore, second: Datastore, store: Backend
+) -> None:
+    first, other = await waits(datastore, store), await waits(second, store)
+    before = await calls(store)
+    await datastore.create("jobs", "a", metadata=WAITING)
+    assert names((await asyncio.wait_for(first, 5)).items) == ["a"]
+    assert await calls(store) == before + 2
+    assert len(await held(store)) == 1
+    await datastore.create("jobs", "b", metadata=WAITING)
+    assert names((await asyncio.wait_for(other, 5)).items) == ["b"]
+
+
+async def test_what_one_leaves_the_next_gets(datastore: Datastore, second: Datastore, store: Backend) -> None:
+    first, other = await waits(datastore, store, limit=2), await waits(second, store, limit=2)
+    await datastore.run([datastore.calls.create("jobs", f"{n}", metadata=WAITING) for n in range(5)])
+    found = await asyncio.wait_for(asyncio.gather(first, other), 5)
+    assert [names(claimed.items) for claimed in found] == [["0", "1"], ["2", "3"]]
+    assert names((await datastore.claim("jobs", worker_id="w", wait=60)).items) == ["4"]
+
+
+async def test_the_bell_rings_while_something_is_in_line(datastore: Datastore, raw: aioredis.Redis) -> None:
+    name = bell(datastore.connection.tag(0), "jobs")
+    await datastore.run([datastore.calls.create("jobs", f"{n}", metadata=WAITING) for n in range(2)])
+    assert await raw.exists(name)
+    await datastore.claim("jobs", worker_id="w")
+    assert await raw.exists(name)
+    await datastore.claim("jobs", worker_id="w")
+    assert not await raw.exists(name)
+    await datastore.create("jobs", "later", metadata={**WAITING, "scheduled_at": "+1m"})
+    assert await raw.exists(name)
+    for each in ("0", "1", "later"):
+        await datastore.delete("jobs", each)
+    assert not await raw.exists(name)
+
+
+async def test_who_goes_away_takes_nothing(datastore: Datastore, second: Datastore, store: Backend) -> None:
+    for n in range(5):
+        waiting = await waits(datastore, store)
+        waiting.cancel()
+        await datastore.create("jobs", f"{n}", metadata=WAITING)
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled()
+        assert not await held(store)
+        item = await datastore.get("jobs", f"{n}")
+        assert (item.status, item.locked_until_ms) == ("not_started", None)
+        assert names((await second.claim("jobs", worker_id="v", wait=60)).items) == [f"{n}"]
+
+
+async def test_before_the_process_stops_all_are_let_go(datastore: Datastore, store: Backend) -> None:
+    waiting = await waits(datastore, store)
+    datastore.wakes.release()
+    assert (await asyncio.wait_for(waiting, 10)).items == []
+    assert not await held(store)
+
+
+async def test_a_lost_connection_is_no_end(datastore: Datastore, store: Backend) -> None:
+    waiting = await waits(datastore, store)
+    for node, connection in await held(store):
+        await node.client_kill_filter(_id=str(connection))
+
+    async def is_held() -> list[tuple[aioredis.Redis, int]]:
+        return await held(store)
+
+    await wait_until(is_held)
+    await datastore.create("jobs", "a", metadata=WAITING)
+    assert names((await asyncio.wait_for(waiting, 5)).items) == ["a"]
+
+
+async def test_settings_that_change_meanwhile_hold(datastore: Datastore, second: Datastore, store: Backend) -> None:
+    waiting = await waits(datastore, store)
+    await second.configure("jobs", lock_for="2h")
+    await second.create("jobs", "a", metadata=WAITING)
+    (item,) = (await asyncio.wait_for(waiting, 5)).items
+    assert item.locked_until_ms
+    assert item.locked_until_ms - time.time() * 1000 > 7_000_000
+
+
+async def test_a_key_that_goes_on_after_a_pause(datastore: Datastore, store: Backend) -> None:
+    await datastore.pause("jobs")
+    waiting = await waits(datastore, store)
+    await datastore.create("jobs", "a", metadata=WAITING)
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await datastore.resume("jobs")
+    assert names((await asyncio.wait_for(waiting, 5)).items) == ["a"]
+
+
+async def test_where_the_store_holds_nothing_back_messages_wake(
+    datastore: Datastore, store: Backend, raw: aioredis.Redis
+) -> None:
+    name = bell(datastore.connection.tag(0), "jobs")
+    await raw.set(name, "of a wrong type")
+    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
+    await asyncio.sleep(0.1)
+    assert not await held(store)
+    before = await calls(store)
+    await datastore.create("jobs", "a", metadata=WAITING)
+    assert names((await asyncio.wait_for(waiting, 5)).items) == ["a"]
+    assert await calls(store) == before + 2
+    await raw.delete(name)
+
+
+async def test_as_many_are_held_as_there_are_links(store: Backend, settings: Settings, raw: aioredis.Redis) -> None:
+    """Who comes after that waits for messages, and no other call for a link."""
+    few = replace(settings, connections=2)
+    async with Datastore(store.url, few, SecretBox(bytes(32))) as datastore:
+        claims = [asyncio.create_task(datastore.claim(f"k{n}", worker_id="w", wait=60)) for n in range(4)]
+        await wait_until(lambda: sum(datastore.claims.lines.waiting(f"k{n}") for n in range(4)) == 4)
+
+        async def are_held() -> bool:
+            return len(await held(store)) == 2
+
+        await wait_until(are_held)
+        for n in range(4):
+            await datastore.create(f"k{n}", "a", metadata=WAITING)
+        for claimed in await asyncio.wait_for(asyncio.gather(*claims), 10):
+            assert names(claimed.items) == ["a"]
