@@ -102,7 +102,7 @@ class Settings:
         PARTITIONS_MAX,
     )
     call_timeout: float = _setting(5.0, "longest wait for one answer of the store; asked again once after that", 0.01)
-    connections: int = _setting(16, "connections to the store, at most", 1)
+    connections: int = _setting(16, "connections to the store, at most; as many again hold claims that wait", 1)
     tick: float = _setting(1.0, "how often due items are promoted, and orchestrations and retries looked for", 0.01)
     secret_key: str | None = _setting(
         None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, cast
@@ -354,3 +355,29 @@ async def test_goes_on_when_the_connections_are_cut(far: Datastore, datastore: D
         await far.create("jobs", f"{n}")
         await proxy.cut()
     assert len((await far.query("jobs")).items) == 5
+
+
+@pytest.mark.parametrize("fault", [LOSE_REPLY, LOSE_CALL, KEEP_REPLY])
+async def test_a_claim_that_was_held_back(
+    fault: bytes,
+    proxy: Proxy,
+    raw: aioredis.Redis,
+    settings: Settings,
+    datastore: Datastore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes effect once too, and its outcomes are kept until nobody can ask for them any more."""
+    monkeypatch.setattr("hookline.claims.POLL", 2.0)
+    async with Datastore(proxy.url, settings, SecretBox(bytes(32))) as far:
+        waiting = asyncio.create_task(far.claim("jobs", worker_id="w", limit=5, wait=60))
+        await wait_until(lambda: b"BZPOPMIN" in proxy.commands)
+        proxy.faults.append(fault)
+        began = time.monotonic()
+        await datastore.create("jobs", "a", metadata={"status": "not_started"})
+        (item,) = (await asyncio.wait_for(waiting, 10)).items
+        assert (item.sort_field, item.version, item.metadata["attempts"]) == ("a", 2, 1)
+        assert await raw.hget(f"{TAG}:i:jobs:a", "tk") == (item.token or "").encode()
+        assert proxy.call_ids()[-1] == proxy.call_ids()[-2]
+        assert len(set(proxy.call_ids())) == 2
+        passed = time.monotonic() - began
+        assert await raw.pttl(f"{TAG}:o:{proxy.call_ids()[-1].decode()}") > (2 + TIMEOUT * 2 - passed - 0.5) * 1000
