@@ -61,21 +61,23 @@ class Claims:
         """
         deadline = time.monotonic() + seconds
         filters = codec.pack_request(list(options["where"].conditions))
-        # Any of those whose claims the store holds back must do for what becomes ready.
-        holds = not (options["where"].conditions or options.get("max_in_flight") or once)
+        # Any claim that is held back must do for whatever becomes ready.
+        holds = not (options["where"].conditions or "max_in_flight" in options or once)
         async with self.lines.place(key, filters) as place:
             while True:
                 claimed = await self._take_whole(key, limit, options, once, place.hold)
                 holds = holds and not (place.hold and place.hold.refused)
+                place.hold = None
                 left = deadline - time.monotonic()
                 place.found = bool(claimed.items)
                 if place.found or claimed.replayed or left <= 0 or self._wakes.released:
                     return claimed
                 due = POLL if claimed.next_ms is None else claimed.next_ms / 1000 - time.time()
                 pause = min(POLL, max(due, 0.01))
-                place.hold = self._held(key, min(pause, left)) if holds and place.first else None
+                if holds and place.first and not claimed.more:
+                    place.hold = self._held(key, min(left, pause))
                 if place.hold is None:
-                    await place.pause(left, pause)
+                    await place.pause(left, 0 if claimed.more else pause)
 
     async def _take_whole(
         self, key: str, limit: int, options: dict[str, Any], once: Once | None, hold: Hold | None
@@ -84,7 +86,8 @@ class Claims:
 
         But for a request that may come again: what was taken is kept for its repeat.
         """
-        taking = asyncio.ensure_future(self.take(key, limit, options, once, hold=hold))
+        take = self._take_held(key, limit, options, hold) if hold else self.take(key, limit, options, once)
+        taking = asyncio.ensure_future(take)
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -96,19 +99,14 @@ class Claims:
                     await self._perform(self._calls.release(key, item.sort_field, item.token or ""), None)
             raise
 
+    async def _take_held(self, key: str, limit: int, options: dict[str, Any], hold: Hold) -> Claimed:
+        """Take items once the store lets the claim through, as many as one call gives."""
+        return await self._ask(self._calls.claim(key, limit=min(limit, GIVEN_MAX), **options), hold)
+
     async def take(
-        self,
-        key: str,
-        limit: int,
-        options: dict[str, Any],
-        once: Once | None = None,
-        *,
-        given: bool = False,
-        hold: Hold | None = None,
+        self, key: str, limit: int, options: dict[str, Any], once: Once | None = None, *, given: bool = False
     ) -> Claimed:
         """Stay on one partition while that has work, then rotate; the limit is split, never exceeded.
-
-        The first look waits for the ``hold``, if there is one.
 
         With ``once`` it looks at a single partition, where the repeat of its request will look too; or at all of them
         in the same order, if that says so.
@@ -136,13 +134,12 @@ class Claims:
             if once:
                 call = once.mark(call, always=always)
             try:
-                claimed = await self._ask(call, hold)
+                claimed = await self._ask(call)
             except Refused as error:
                 failure, claimed = error, Claimed([])
             except HooklineError as error:
                 failure = error
                 break
-            hold = None
             if once and not isinstance(failure, Refused):
                 once.count(claimed, always=always)
             items, gone, replayed = items + claimed.items, gone + claimed.gone, replayed or claimed.replayed
