@@ -96,9 +96,13 @@ class Batcher:
 
     async def whole(self, work: Coroutine[Any, Any, T]) -> T:
         """Do work of several steps, which goes on to its end if the caller is cancelled -> what it gives."""
+        return await asyncio.shield(self.begin(work))
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin work that goes on to its end, whoever waits for it."""
         task = self._spawn(work)
         task.add_done_callback(_look_at)
-        return await asyncio.shield(task)
+        return task
 
     async def close(self) -> None:
         """Wait until everything submitted has its outcome."""

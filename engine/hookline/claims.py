@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from hookline import codec
+from hookline.batcher import Batcher
 from hookline.bound import Bound
 from hookline.call import Call
 from hookline.calls import GIVEN_MAX, Calls
 from hookline.errors import HooklineError, Refused
 from hookline.item import Item
-from hookline.line import Lines
-from hookline.link import Hold
+from hookline.line import Lines, Place
+from hookline.link import LATE, Hold
 from hookline.once import Once
 from hookline.outcome import Claimed, Outcome
 from hookline.wake import Wakes
@@ -27,9 +28,13 @@ FRUITLESS_MAX = 20_000
 _STEP_LEAST = 50
 """As many a step counts at least: one may do no more than bring what is due into line."""
 
-Perform = Callable[[Call, Hold | None], Awaitable[Outcome | Claimed]]
-Held = Callable[[str, float], Hold | None]
-"""Holds a claim back until something of a key is ready, at most so many seconds; None where that cannot be."""
+Perform = Callable[[Call], Awaitable[Outcome | Claimed]]
+GetHold = Callable[[str, float], Awaitable[Hold | None]]
+"""Holds a claim back until something of a key is ready, at most so many seconds -> None where that cannot be."""
+PerformHeld = Callable[[Call, Hold], Awaitable[Outcome | Claimed | None]]
+"""Makes a claim that is held back -> None where it has to be made the usual way."""
+
+Taken = TypeVar("Taken", Claimed, Claimed | None)
 
 
 class Claims:
@@ -38,12 +43,22 @@ class Claims:
     ``max_in_flight`` among them: so many items at once may have a live lock by claims of the worker that name a bound.
     """
 
-    def __init__(self, calls: Calls, wakes: Wakes, perform: Perform, held: Held) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        wakes: Wakes,
+        batcher: Batcher,
+        perform: Perform,
+        get_hold: GetHold,
+        perform_held: PerformHeld,
+    ) -> None:
         self.lines = Lines(wakes)
         self._calls = calls
         self._wakes = wakes
+        self._batcher = batcher
         self._perform = perform
-        self._held = held
+        self._get_hold = get_hold
+        self._perform_held = perform_held
         self._rotation: dict[str, int] = {}
         self._ballots = 0
 
@@ -62,46 +77,74 @@ class Claims:
         deadline = time.monotonic() + seconds
         filters = codec.pack_request(list(options["where"].conditions))
         # Any claim that is held back must do for whatever becomes ready.
-        holds = not (options["where"].conditions or "max_in_flight" in options or once)
+        holds = limit <= GIVEN_MAX and not (options["where"].conditions or "max_in_flight" in options or once)
         async with self.lines.place(key, filters) as place:
+            claimed: Claimed | None = None
             while True:
-                claimed = await self._take_whole(key, limit, options, once, place.hold)
-                holds = holds and not (place.hold and place.hold.refused)
-                place.hold = None
+                if claimed is None:
+                    claimed = await self._whole(key, self.take(key, limit, options, once), keep=once is not None)
                 left = deadline - time.monotonic()
                 place.found = bool(claimed.items)
                 if place.found or claimed.replayed or left <= 0 or self._wakes.released:
                     return claimed
                 due = POLL if claimed.next_ms is None else claimed.next_ms / 1000 - time.time()
                 pause = min(POLL, max(due, 0.01))
-                if holds and place.first and not claimed.more:
-                    place.hold = self._held(key, min(left, pause))
-                if place.hold is None:
-                    await place.pause(left, 0 if claimed.more else pause)
+                # The store ends a hold late, so one that may be the last is too much.
+                if holds and place.first and pause == POLL <= left - LATE:
+                    claimed, holds = await self._wait_held(place, self._calls.claim(key, limit=limit, **options))
+                else:
+                    await place.pause(left, pause)
+                    claimed = None
 
-    async def _take_whole(
-        self, key: str, limit: int, options: dict[str, Any], once: Once | None, hold: Hold | None
-    ) -> Claimed:
+    async def _wait_held(self, place: Place, call: Call) -> tuple[Claimed | None, bool]:
+        """Let the store hold a claim back -> what it took, None where it is better to look; whether to do so again."""
+        hold = await self._get_hold(call.key, POLL)
+        if hold is None:
+            return None, False
+        if place.event.is_set():  # the message has come before
+            hold.drop()
+            place.event.clear()
+            return None, True
+        place.hold = hold
+        try:
+            claimed = await self._whole(call.key, self._ask_held(call, hold), keep=False, hold=hold)
+        finally:
+            place.hold = None
+        if claimed and not claimed.items and (claimed.more or hold.refused):
+            claimed = None  # it has not seen all, or stands for one that may not have run
+        return claimed, not hold.refused
+
+    async def _ask_held(self, call: Call, hold: Hold) -> Claimed | None:
+        try:
+            outcome = await self._perform_held(call, hold)
+        finally:
+            hold.drop()
+        if isinstance(outcome, Outcome):
+            raise outcome.error()
+        return outcome
+
+    async def _whole(
+        self, key: str, work: Coroutine[Any, Any, Taken], *, keep: bool, hold: Hold | None = None
+    ) -> Taken:
         """Take items; whoever goes away meanwhile gets nothing, so what was taken for it is given back.
 
         But for a request that may come again: what was taken is kept for its repeat.
         """
-        take = self._take_held(key, limit, options, hold) if hold else self.take(key, limit, options, once)
-        taking = asyncio.ensure_future(take)
+        taking = self._batcher.begin(work)
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
             if hold:
                 hold.end()
-            with contextlib.suppress(HooklineError):
-                taken = (await taking).items
-                for item in [] if once else taken:
-                    await self._perform(self._calls.release(key, item.sort_field, item.token or ""), None)
+            # To its end, also where who waits for it is cancelled once more.
+            await asyncio.shield(self._batcher.begin(self._give_back(key, taking, keep=keep)))
             raise
 
-    async def _take_held(self, key: str, limit: int, options: dict[str, Any], hold: Hold) -> Claimed:
-        """Take items once the store lets the claim through, as many as one call gives."""
-        return await self._ask(self._calls.claim(key, limit=min(limit, GIVEN_MAX), **options), hold)
+    async def _give_back(self, key: str, taking: asyncio.Task[Taken], *, keep: bool) -> None:
+        with contextlib.suppress(HooklineError):
+            taken = await taking
+            for item in taken.items if taken and not keep else ():
+                await self._perform(self._calls.release(key, item.sort_field, item.token or ""))
 
     async def take(
         self, key: str, limit: int, options: dict[str, Any], once: Once | None = None, *, given: bool = False
@@ -176,8 +219,8 @@ class Claims:
         self._ballots = max(self._ballots, bound.number)
         return bound
 
-    async def _ask(self, call: Call, hold: Hold | None = None) -> Claimed:
-        outcome = await self._perform(call, hold)
+    async def _ask(self, call: Call) -> Claimed:
+        outcome = await self._perform(call)
         if isinstance(outcome, Outcome):
             raise outcome.error()
         return outcome

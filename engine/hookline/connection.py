@@ -22,16 +22,16 @@ from hookline import keys, trace
 from hookline.codec import pack_request, unpack_answer
 from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, StoreFull, Unavailable
 from hookline.figures import Family
-from hookline.link import Hold, LostError
+from hookline.item import RESERVED_PREFIX
+from hookline.link import LATE, Hold, LostError
 from hookline.nodes import LOST, Nodes, NotSentError, Run, load_library
+from hookline.requirements import check_policy, check_server, read_info
 from hookline.row import Row, pack_operations
 from hookline.settings import Settings
 from hookline_lua import NAMED, NAMED_FULLY, library, load
 
 log = logging.getLogger(__name__)
 
-REDIS_MIN, VALKEY_MIN = (7, 0), (7, 2)
-"""Script flags and sharded pub/sub begin here."""
 CLUSTER_PARTITIONS = 16
 """Of a new namespace on a cluster, where no setting says otherwise."""
 _RETRY_PAUSE = 0.05
@@ -97,9 +97,9 @@ class Connection:
     async def _open_store(self) -> None:
         await self._translated(self.nodes.open())
         for answer in await self._translated(self.nodes.everywhere(lambda run: run("INFO", "everything"))):
-            info = _read_info(answer)
-            _check_server(info)
-            _check_policy(info)
+            info = read_info(answer)
+            check_server(info)
+            check_policy(info)
         others = set().union(*await self._translated(self.nodes.everywhere(_install)))
         if others:
             names = ", ".join(sorted(others))
@@ -164,30 +164,16 @@ class Connection:
         """What the names of a partition begin with."""
         return self._tags[partition]
 
-    async def write(
-        self, script: str, partition: int, operations: Sequence[bytes | Row], hold: Hold | None = None
-    ) -> list[Any]:
+    async def write(self, script: str, partition: int, operations: Sequence[bytes | Row]) -> list[Any]:
         """Run packed operations in one call -> one outcome each, ``[word, fields | false, extra | false]``.
 
         Raises:
             Unavailable, StoreFull, OutcomeUnknown: as :meth:`send` does.
         """
-        outcomes: list[Any] = unpack_answer(await self.send(script, partition, operations, hold))
+        outcomes: list[Any] = unpack_answer(await self.send(script, partition, operations))
         return outcomes
 
-    def hold(self, key: str, seconds: float) -> Hold | None:
-        """Holds a claim back until something of a key becomes ready, at most so long; None where that cannot be.
-
-        It waits for a bell in the store, of one partition; so where there are several, messages have to do.
-        """
-        fixed = self._now_ms() is not None  # the claim would have the time of when it was sent
-        if self.partitions > 1 or fixed:
-            return None
-        return Hold(seconds, "BZPOPMIN", keys.bell(self._tags[0], key), f"{seconds:.3f}")
-
-    async def send(
-        self, script: str, partition: int, operations: Sequence[bytes | Row], hold: Hold | None = None
-    ) -> bytes:
+    async def send(self, script: str, partition: int, operations: Sequence[bytes | Row]) -> bytes:
         """Run packed operations in one call -> their outcomes, packed.
 
         Raises:
@@ -195,32 +181,68 @@ class Connection:
             StoreFull: the store is at its memory limit; nothing was written.
             OutcomeUnknown: the call was sent and no answer came until the deadline.
         """
-        settings = self._settings
         _OPERATIONS.observe(len(operations), script)
-        keep_ms = round((settings.call_timeout * 2 + (hold.seconds if hold else 0)) * 1000)
+        args = self._arguments(partition, secrets.token_hex(12), operations, self._settings.call_timeout * 2)
+        # Calls of one script on one partition may follow each other before they are answered.
+        answer: bytes = await self._resolved(script, partition, args, (script, self._tags[partition]))
+        return answer
+
+    def _arguments(
+        self, partition: int, call_id: str, operations: Sequence[bytes | Row], keep: float
+    ) -> tuple[Any, ...]:
+        """What a script is given; its outcomes are kept for so many seconds."""
         request = b"".join(
             (
                 b"\x93",  # msgpack: a list of three
-                pack_request(keep_ms),
-                pack_request(settings.outbox_max),
+                pack_request(round(keep * 1000)),
+                pack_request(self._settings.outbox_max),
                 pack_operations(operations),
             )
         )
-        call_id = secrets.token_hex(12)
-        args = (self._tags[partition], self._now_text(), call_id, request)
-        # Calls of one script on one partition may follow each other before they are answered.
-        answer: bytes = await self._resolved(script, partition, args, (script, self._tags[partition]), hold)
-        return answer
+        return self._tags[partition], self._now_text(), call_id, request
 
-    async def _resolved(
-        self, script: str, partition: int, args: tuple[Any, ...], lane: object = None, hold: Hold | None = None
-    ) -> Any:
+    async def hold(self, key: str, seconds: float) -> Hold | None:
+        """Holds a claim back until something of a key is ready, at most so long -> None where that cannot be.
+
+        It waits for the key's bell, which lies in one partition; and the claim has the time of when it is sent, if a
+        test sets that.
+        """
+        if self.partitions > 1 or self._now_ms() is not None or key.startswith(RESERVED_PREFIX):
+            return None
+        name = keys.bell(self._tags[0], key)
+        return await self.nodes.hold(self._slots[0], seconds, "BZPOPMIN", name, f"{seconds:.3f}")
+
+    async def held(self, hold: Hold, script: str, operation: bytes | Row, none: bytes | Row) -> list[Any] | None:
+        """Run a claim once its hold lets it through -> its outcome; None where it was refused and has not run.
+
+        A lost answer is asked for under the same id by ``none``, the same claim but of no items: so nothing more is
+        given than was given already.
+
+        Raises:
+            Unavailable, StoreFull, OutcomeUnknown: as :meth:`send` does.
+        """
+        _OPERATIONS.observe(1, script)
+        call_id, keep = secrets.token_hex(12), self._settings.call_timeout * 3 + hold.seconds + LATE
+        try:
+            answer = await hold.call(*self._command_of(script), *self._arguments(0, call_id, [operation], keep))
+        except LostError as error:
+            if not hold.ended:
+                hold.refused = True
+                _FAILURES.add(script, error.code)
+            answer = await self._resolved(script, 0, self._arguments(0, call_id, [none], keep))
+        if isinstance(answer, Exception):
+            hold.refused = True
+            return None
+        outcomes: list[Any] = unpack_answer(answer)
+        return outcomes
+
+    async def _resolved(self, script: str, partition: int, args: tuple[Any, ...], lane: object = None) -> Any:
         # Outcomes are kept for as long: what is sent after the deadline could take effect a second time.
-        deadline = asyncio.get_running_loop().time() + self._settings.call_timeout * 2 + (hold.seconds if hold else 0)
+        deadline = asyncio.get_running_loop().time() + self._settings.call_timeout * 2
         sent = False
         while True:
             try:
-                answer = await self._evaluate(script, partition, args, deadline if sent else None, lane, hold)
+                answer = await self._evaluate(script, partition, args, deadline if sent else None, lane)
             except NotSentError as error:
                 if not sent:
                     raise Unavailable(f"the store cannot be reached: {error}") from error
@@ -234,10 +256,8 @@ class Connection:
                 return answer
             if asyncio.get_running_loop().time() >= deadline:
                 raise OutcomeUnknown("the store was sent the call and gave no answer; read the item to see its state")
-            if not (hold and hold.ended):
-                _RETRIES.add(script)
-                await asyncio.sleep(_RETRY_PAUSE)
-            hold = None
+            _RETRIES.add(script)
+            await asyncio.sleep(_RETRY_PAUSE)
 
     async def read(self, script: str, partition: int, request: object) -> Any:
         """Run a script once, and one of which a repeat does no harm: a lost one may have run -> its answer.
@@ -290,34 +310,31 @@ class Connection:
             raise _translate(error) from error
 
     async def _evaluate(
-        self,
-        name: str,
-        partition: int,
-        args: tuple[Any, ...],
-        send_by: float | None = None,
-        lane: object = None,
-        hold: Hold | None = None,
+        self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None = None, lane: object = None
     ) -> Any:
         """One attempt of a call."""
         began = perf_counter()
-        script, slot = load(name), self._slots[partition]
-        command = ("FCALL", script.function, len(script.keys), *args)
         try:
-            if trace.exporter is None or hold:
-                return await self.nodes.run(slot, *command, send_by=send_by, lane=lane, hold=hold)
+            if trace.exporter is None:
+                return await self._run(name, partition, args, send_by, lane)
             with trace.call_span(name, partition):
-                return await self.nodes.run(slot, *command, send_by=send_by, lane=lane)
+                return await self._run(name, partition, args, send_by, lane)
         except redis_errors.ResponseError as error:
             failure = _translate(error)
             _FAILURES.add(name, failure.code)
             raise failure from error
         except (NotSentError, LostError, HooklineError) as error:
-            if not (hold and hold.ended):
-                _FAILURES.add(name, error.code)
+            _FAILURES.add(name, error.code)
             raise
         finally:
-            if not hold:  # else it would say how long nothing was ready
-                _DURATION.observe(perf_counter() - began, name)
+            _DURATION.observe(perf_counter() - began, name)
+
+    async def _run(self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None, lane: object) -> Any:
+        return await self.nodes.run(self._slots[partition], *self._command_of(name), *args, send_by=send_by, lane=lane)
+
+    def _command_of(self, name: str) -> tuple[str, str, int]:
+        script = load(name)
+        return "FCALL", script.function, len(script.keys)
 
     @asynccontextmanager
     async def messages(self, channel: Callable[[str], str]) -> AsyncIterator[AsyncIterator[str]]:
@@ -389,7 +406,7 @@ class Connection:
             Unavailable: none does.
         """
         answers = await self._translated(self.nodes.everywhere(lambda run: run("INFO", "memory")))
-        infos = [_read_info(answer) for answer in answers]
+        infos = [read_info(answer) for answer in answers]
         return sum(int(info["used_memory"]) for info in infos), sum(int(info.get("maxmemory", 0)) for info in infos)
 
     def _now_text(self) -> str:
@@ -444,32 +461,3 @@ def _translate(error: redis_errors.ResponseError) -> HooklineError:
     if isinstance(error, redis_errors.NoPermissionError):
         return Incompatible(f"the store's user lacks a permission: {text}")
     return HooklineError(f"the store refused a call that it should take: {text}")
-
-
-def _read_info(answer: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in answer.decode().splitlines())
-    return {name: value for name, colon, value in lines if colon}
-
-
-def _check_server(info: dict[str, str]) -> None:
-    valkey = info.get("valkey_version")
-    name, text, oldest = (
-        ("Valkey", valkey, VALKEY_MIN) if valkey else ("Redis", info.get("redis_version", "0"), REDIS_MIN)
-    )
-    version = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
-    if version < oldest:
-        raise Incompatible(
-            f"the store is {name} {text}; Hookline needs Redis >= 7.0 or Valkey >= 7.2: upgrade it, or start without"
-            " --store to use the embedded one"
-        )
-
-
-def _check_policy(info: dict[str, str]) -> None:
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        raise Incompatible(
-            f"the store's maxmemory-policy is {policy}, under which it may drop items: set it to noeviction, e.g."
-            " CONFIG SET maxmemory-policy noeviction"
-        )
-    if info.get("maxmemory") == "0":
-        log.info("the store has no maxmemory: it may use all memory of its machine")

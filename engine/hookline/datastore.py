@@ -15,15 +15,7 @@ from hookline.batcher import Batcher, drop
 from hookline.call import Call
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
 from hookline.claims import Claims
-from hookline.errors import (
-    Corrupt,
-    IdempotencyKeyReused,
-    Invalid,
-    OutcomeUnknown,
-    Refused,
-    ReservedKey,
-    Unavailable,
-)
+from hookline.errors import Corrupt, IdempotencyKeyReused, Invalid, OutcomeUnknown, Refused, ReservedKey, Unavailable
 from hookline.group import AT_ONCE_MAX, Group, Placed, grouped
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
@@ -71,10 +63,13 @@ class Datastore(Repeating):
             Unavailable: it cannot be reached.
         """
         await super().open()
-        self.claims = Claims(self.calls, self.wakes, self._perform, self.connection.hold)
+        self.claims = Claims(
+            self.calls, self.wakes, self._batcher, self._perform, self.connection.hold, self._perform_held
+        )
 
     async def close(self) -> None:
-        """Wait for what is under way, then close."""
+        """Let those go who wait for items, wait for what is under way, then close."""
+        self.wakes.release()
         await self._batcher.close()
         await self.wakes.close()
         await super().close()
@@ -171,16 +166,18 @@ class Datastore(Repeating):
             left = sorted(again + later, key=itemgetter(0))
         return outcomes
 
-    async def _perform(self, call: Call, hold: Hold | None = None) -> Outcome | Claimed:
+    async def _perform_held(self, call: Call, hold: Hold) -> Outcome | Claimed | None:
+        """One claim, once its hold lets it through -> what became of it; None where it has to be made the usual way."""
+        none = structs.replace(call, request={**call.request, "limit": 0})
+        answer = await self.connection.held(hold, call.script, self._pack(call), self._pack(none))
+        return self._read(call, answer[0]) if answer else None
+
+    async def _perform(self, call: Call) -> Outcome | Claimed:
         """One operation -> what became of it; planned again when the key's settings have changed meanwhile."""
         while True:
             alone = Group(call.script, call.partition)
             alone.add(self._pack(call), call.gives)
-            if hold:
-                (answer,) = await self.connection.write(call.script, call.partition, alone.operations, hold)
-                hold = None
-            else:
-                (answer,) = await self._batcher.submit(alone)
+            (answer,) = await self._batcher.submit(alone)
             result = self._read(call, answer)
             if result is not None:
                 return result

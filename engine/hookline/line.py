@@ -29,13 +29,11 @@ class Place:
         return self._line.is_first(self)
 
     def wake(self, *, released: bool) -> bool:
-        """Let it look -> whether it was not about to. Whose claim is held back is woken by the store."""
-        if self.hold:
-            if released:
-                self.hold.end()
-            return True
-        about_to = self.event.is_set()
+        """Let it look -> whether it was not about to. While the store holds its claim back, that comes first."""
+        about_to = self.event.is_set() and not self.hold
         self.event.set()
+        if self.hold and released:
+            self.hold.end()
         return not about_to
 
     async def pause(self, left: float, look_after: float) -> None:

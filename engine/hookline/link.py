@@ -17,6 +17,8 @@ from redis import exceptions as redis_errors
 
 _MORE = object()
 """What the reader gives as long as an answer is not whole."""
+LATE = 0.5
+"""Seconds by which a store may end a blocking command late: when idle it looks at its clock every 1/hz s, often 0.1."""
 
 
 class LostError(Exception):
@@ -28,29 +30,38 @@ class LostError(Exception):
 class Hold:
     """Holds a command back: a blocking one goes right before it, so that the store itself lets it through.
 
-    Whatever that is answered, the command runs. ``refused``: it was not held back, for the store refused that, or there
-    was no link for it.
+    It has a link of its own until :meth:`call` or :meth:`drop`. ``refused``: the blocking command was an error.
     """
 
-    def __init__(self, seconds: float, *args: Any) -> None:
-        """Keep the blocking command ``args``, which waits so long at most."""
-        self.seconds = seconds
+    def __init__(self, links: Links, link: Link, seconds: float, *args: Any) -> None:
+        """Keep the blocking command ``args``, which ends by itself after ``seconds``."""
         self.args = args
-        self.link: Link | None = None
-        self.begun = self.refused = self.ended = False
+        self.seconds = seconds
+        self.refused = self.ended = False
+        self._links: Links | None = links
+        self._link = link
 
-    def may_begin(self, links: Links) -> bool:
-        """Whether to hold back a command that is about to be sent: once, and if one of the links is free."""
-        if self.begun or self.ended:
-            return False
-        self.begun, self.refused = True, links.busy
-        return not self.refused
+    async def call(self, *args: Any) -> Any:
+        """Send the command that is held back -> as :meth:`Link.call` does.
+
+        Raises:
+            LostError: no answer came; it may have run.
+        """
+        try:
+            return await self._link.call(*args, hold=self)
+        finally:
+            self.drop()
 
     def end(self) -> None:
-        """Wait no longer: the link is closed, and what was held back is asked for again as if its answer were lost."""
+        """Wait no longer: the link is closed, and the answer lost."""
         self.ended = True
-        if self.link:
-            self.link.close()
+        self._link.close()
+
+    def drop(self) -> None:
+        """Give the link back."""
+        links, self._links = self._links, None
+        if links:
+            links.give(self._link)
 
     # Its place among those who wait for answers
 
@@ -88,7 +99,6 @@ class Link(asyncio.Protocol):
         """Send a command, and wait for its answer -> that, or the error that it is, as redis-py knows it.
 
         Broken off, the link is closed, and other calls over it are lost: what comes next would be the answer to this.
-        With a hold nobody else may use the link.
 
         Raises:
             LostError: none came in time, or the connection ended.
@@ -96,10 +106,10 @@ class Link(asyncio.Protocol):
         packed, timeout = hiredis.pack_command(args), self._timeout
         answer = self._loop.create_future()
         if hold:
-            packed = hiredis.pack_command(hold.args) + packed
-            timeout += hold.seconds
+            if self.closed:
+                raise LostError("the connection was closed")
+            packed, timeout = hiredis.pack_command(hold.args) + packed, timeout + hold.seconds + LATE
             self._answers.append(hold)
-            hold.link = self
         timer = self._loop.call_later(timeout, self._lose, f"no answer within {timeout:g} s")
         self._transport.write(packed)
         self._answers.append(answer)
@@ -110,8 +120,6 @@ class Link(asyncio.Protocol):
             raise
         finally:
             timer.cancel()
-            if hold:
-                hold.link = None
 
     def close(self) -> None:
         """End the connection; what was not sent yet never is."""
@@ -159,11 +167,6 @@ class Links:
         self._shared: dict[object, Link] = {}
         self._turns = WeakValueDictionary[object, asyncio.Lock]()
         self._closed = False
-
-    @property
-    def busy(self) -> bool:
-        """Whether all of them are in use."""
-        return self._free.locked()
 
     async def take(self, lane: object = None) -> Link:
         """A link for one command, to be given back.
@@ -214,12 +217,19 @@ class Links:
             self._idle.append(link)
         self._free.release()
 
-    @property
-    def holders(self) -> Links:
-        """As many more links, for commands that are held back: no others must wait for those."""
+    async def hold(self, seconds: float, *args: Any) -> Hold | None:
+        """Holds a command back by the blocking one ``args`` -> None where no more can be.
+
+        There are as many links for that again, so that no other commands wait for them.
+
+        Raises:
+            TimeoutError, redis.exceptions.RedisError, OSError: no link could be made.
+        """
         if self._holders is None:
             self._holders = Links(self._options, self._most, self._timeout)
-        return self._holders
+            self._holders._closed = self._closed
+        holders = self._holders
+        return None if holders._free.locked() else Hold(holders, await holders.take(), seconds, *args)
 
     def close(self) -> None:
         """Close all of them; one that is being made just now serves its command."""

@@ -112,20 +112,12 @@ class Nodes:
         for links in (self._first, *self._links.values()):
             links.close()
 
-    async def run(
-        self,
-        slot: int | None,
-        *args: Any,
-        send_by: float | None = None,
-        lane: object = None,
-        hold: Hold | None = None,
-    ) -> Any:
+    async def run(self, slot: int | None, *args: Any, send_by: float | None = None, lane: object = None) -> Any:
         """One command on the node that has the slot (None: on the first node) -> its answer.
 
         A node that lacks the library is given it: it is new, or its functions were flushed.
 
         Commands of one ``lane`` do not wait for each other, and go over one link: but for faults they run in order.
-        A ``hold`` holds it back on the first node that it goes to, if there is a link for that.
 
         Raises:
             NotSentError, LostError
@@ -135,10 +127,6 @@ class Nodes:
         links = self._links_of(slot)
         for _ in range(_TRIES):
             try:
-                if hold and hold.may_begin(links.holders):
-                    with contextlib.suppress(NotSentError):
-                        return await self._exchange(links.holders, *args, hold=hold)
-                    hold.refused = True
                 return await self._exchange(links, *args, send_by=send_by, lane=lane)
             except redis_errors.MovedError as error:  # to redis-py a kind of AskError
                 # Nothing ran, so it may be sent again.
@@ -155,6 +143,12 @@ class Nodes:
                 self._refresh_soon()
                 raise
         raise Unavailable("the call goes from node to node, or to one that forgets its functions")
+
+    async def hold(self, slot: int, seconds: float, *args: Any) -> Hold | None:
+        """Holds a command back on the node of a slot, by the blocking one ``args``; None where that cannot be."""
+        with contextlib.suppress(Unavailable, *LOST):
+            return await self._links_of(slot).hold(seconds, *args)
+        return None
 
     async def everywhere(self, work: Callable[[Run], Awaitable[T]]) -> list[T]:
         """Do some work on every primary that answers -> what came of it. Who needs the others is told by its own call.
@@ -262,14 +256,7 @@ class Nodes:
         with contextlib.suppress(NotSentError, LostError, Unavailable, redis_errors.ResponseError):
             await self.refresh()
 
-    async def _exchange(
-        self,
-        links: Links,
-        *args: Any,
-        send_by: float | None = None,
-        lane: object = None,
-        hold: Hold | None = None,
-    ) -> Any:
+    async def _exchange(self, links: Links, *args: Any, send_by: float | None = None, lane: object = None) -> Any:
         """One command and its answer on one link."""
         try:
             link = await _take(links, send_by, lane)
@@ -278,7 +265,7 @@ class Nodes:
         except LOST as error:
             raise NotSentError(str(error)) from error
         try:
-            answer = await link.call(*args, hold=hold)
+            answer = await link.call(*args)
         finally:
             links.give(link, lane)
         if isinstance(answer, Exception):

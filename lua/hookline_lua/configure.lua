@@ -94,8 +94,8 @@ local function write(wanted)
   end
   if current.paused and not wanted.paused then
     wake.say('ready:' .. key)
-    if index.left(key, 'not_started') then
-      wake.ring(key)
+    if (index.set(key, '').size or 0) > 0 then
+      wake.ring(key) -- also for what is due, or was left by a lock that has expired
     end
   end
 end

@@ -325,6 +325,6 @@ return function()
     done = done + 1
   end
   index.flush()
-  wake.ready(index.ready)
+  wake.flush(index.ready)
   return cmsgpack.pack({ done, sizes, findings })
 end

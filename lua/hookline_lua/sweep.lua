@@ -103,7 +103,7 @@ return function()
   end
   item.flush()
   lock.flush()
-  wake.ready(index.ready)
+  wake.flush(index.ready)
   wake.changed(item.changed)
   return cmsgpack.pack(answer)
 end

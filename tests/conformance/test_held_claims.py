@@ -15,8 +15,9 @@ from msgspec import structs
 
 from backends import Backend
 from conftest import wait_until
-from hookline import Claimed, Datastore, SecretBox, Settings
+from hookline import Call, Claimed, Datastore, Outcome, SecretBox, Settings
 from hookline.keys import bell
+from hookline.link import Hold
 from jobs import WAITING, names
 
 
@@ -58,7 +59,7 @@ async def calls(store: Backend) -> int:
 async def waits(datastore: Datastore, store: Backend, **options: Any) -> asyncio.Task[Claimed]:
     """A claim, from when the store holds it back."""
     before = len(await held(store))
-    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60, **options))
+    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=120, **options))
 
     async def is_held() -> bool:
         return len(await held(store)) > before
@@ -106,7 +107,7 @@ async def test_what_one_leaves_the_next_gets(datastore: Datastore, second: Datas
     await datastore.run([datastore.calls.create("jobs", f"{n}", metadata=WAITING) for n in range(5)])
     found = await asyncio.wait_for(asyncio.gather(first, other), 5)
     assert [names(claimed.items) for claimed in found] == [["0", "1"], ["2", "3"]]
-    assert names((await datastore.claim("jobs", worker_id="w", wait=60)).items) == ["4"]
+    assert names((await datastore.claim("jobs", worker_id="w", wait=120)).items) == ["4"]
 
 
 async def test_the_bell_rings_while_something_is_in_line(datastore: Datastore, raw: aioredis.Redis) -> None:
@@ -134,7 +135,7 @@ async def test_who_goes_away_takes_nothing(datastore: Datastore, second: Datasto
         assert not await held(store)
         item = await datastore.get("jobs", f"{n}")
         assert (item.status, item.locked_until_ms) == ("not_started", None)
-        assert names((await second.claim("jobs", worker_id="v", wait=60)).items) == [f"{n}"]
+        assert names((await second.claim("jobs", worker_id="v", wait=120)).items) == [f"{n}"]
 
 
 async def test_before_the_process_stops_all_are_let_go(datastore: Datastore, store: Backend) -> None:
@@ -148,11 +149,67 @@ async def test_a_lost_connection_is_no_end(datastore: Datastore, store: Backend)
     waiting = await waits(datastore, store)
     for node, connection in await held(store):
         await node.client_kill_filter(_id=str(connection))
+    await datastore.create("jobs", "a", metadata=WAITING)
+    assert names((await asyncio.wait_for(waiting, 5)).items) == ["a"]
 
-    async def is_held() -> list[tuple[aioredis.Redis, int]]:
-        return await held(store)
 
-    await wait_until(is_held)
+async def test_who_is_told_twice_to_go_takes_nothing_either(
+    datastore: Datastore, store: Backend, raw: aioredis.Redis
+) -> None:
+    for n in range(10):
+        waiting = await waits(datastore, store)
+        making = asyncio.create_task(datastore.create("jobs", f"{n}", metadata=WAITING))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.sleep(0.0002 * n)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await making
+
+        async def is_free(name: str = f"{n}") -> bool:
+            return (await datastore.get("jobs", name)).status == "not_started"
+
+        if not waiting.cancelled():  # it was told too late
+            assert names(waiting.result().items) == [f"{n}"]
+        else:
+            await wait_until(is_free)
+        await datastore.delete("jobs", f"{n}")
+    assert not await held(store)
+
+
+async def test_what_is_due_soon_is_waited_for_here(datastore: Datastore, store: Backend) -> None:
+    """The store would look at its clock too seldom."""
+    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=120))
+    await datastore.create("jobs", "a", metadata={**WAITING, "scheduled_at": "+500ms"})
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
+    await asyncio.sleep(0.2)
+    assert not await held(store)
+    assert names((await asyncio.wait_for(waiting, 5)).items) == ["a"]
+
+
+async def test_what_is_too_much_for_one_is_for_the_next(datastore: Datastore, raw: aioredis.Redis) -> None:
+    name = bell(datastore.connection.tag(0), "jobs")
+    made = [datastore.calls.create("jobs", f"{n:02}", content="x" * 60_000, metadata=WAITING) for n in range(90)]
+    await datastore.run(made)
+    await raw.delete(name)
+    (claimed,) = await datastore.run([datastore.calls.claim("jobs", worker_id="w", limit=100)])
+    assert isinstance(claimed, Claimed)
+    assert 0 < len(claimed.items) < 90
+    assert await raw.exists(name)
+
+
+async def test_what_a_claim_that_was_cut_short_took_is_given(
+    datastore: Datastore, store: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_back = datastore.claims._perform_held
+
+    async def cut_short(call: Call, hold: Hold) -> Outcome | Claimed | None:
+        claimed = await held_back(call, hold)
+        assert isinstance(claimed, Claimed)
+        return structs.replace(claimed, more=True)
+
+    monkeypatch.setattr(datastore.claims, "_perform_held", cut_short)
+    waiting = await waits(datastore, store)
     await datastore.create("jobs", "a", metadata=WAITING)
     assert names((await asyncio.wait_for(waiting, 5)).items) == ["a"]
 
@@ -166,14 +223,32 @@ async def test_settings_that_change_meanwhile_hold(datastore: Datastore, second:
     assert item.locked_until_ms - time.time() * 1000 > 7_000_000
 
 
-async def test_a_key_that_goes_on_after_a_pause(datastore: Datastore, store: Backend) -> None:
+@pytest.mark.parametrize("what", ["in line", "due", "expired"])
+async def test_a_key_that_goes_on_after_a_pause(datastore: Datastore, store: Backend, what: str) -> None:
+    if what == "expired":
+        await datastore.create("jobs", "a", metadata=WAITING)
+        await datastore.claim("jobs", worker_id="v", lock_for="100ms")
     await datastore.pause("jobs")
+    if what != "expired":
+        due = {"scheduled_at": "+100ms"} if what == "due" else {}
+        await datastore.create("jobs", "a", metadata={**WAITING, **due})
+    await asyncio.sleep(0.15)
     waiting = await waits(datastore, store)
-    await datastore.create("jobs", "a", metadata=WAITING)
-    await asyncio.sleep(0.05)
     assert not waiting.done()
     await datastore.resume("jobs")
     assert names((await asyncio.wait_for(waiting, 5)).items) == ["a"]
+
+
+async def test_nothing_rings_for_what_the_same_call_takes(datastore: Datastore, raw: aioredis.Redis) -> None:
+    name = bell(datastore.connection.tag(0), "jobs")
+    await datastore.create("jobs", "a", metadata={**WAITING, "scheduled_at": "+50ms"})
+    await asyncio.sleep(0.1)
+    (item,) = (await datastore.claim("jobs", worker_id="w")).items
+    assert not await raw.exists(name)
+    back = datastore.calls.release("jobs", "a", item.token or "")
+    _, claimed = await datastore.exchange([back], "jobs", worker_id="w")
+    assert names(claimed.items) == ["a"]
+    assert not await raw.exists(name)
 
 
 async def test_where_the_store_holds_nothing_back_messages_wake(
@@ -181,7 +256,7 @@ async def test_where_the_store_holds_nothing_back_messages_wake(
 ) -> None:
     name = bell(datastore.connection.tag(0), "jobs")
     await raw.set(name, "of a wrong type")
-    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
+    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=120))
     await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
     await asyncio.sleep(0.1)
     assert not await held(store)
@@ -196,7 +271,7 @@ async def test_as_many_are_held_as_there_are_links(store: Backend, settings: Set
     """Who comes after that waits for messages, and no other call for a link."""
     few = replace(settings, connections=2)
     async with Datastore(store.url, few, SecretBox(bytes(32))) as datastore:
-        claims = [asyncio.create_task(datastore.claim(f"k{n}", worker_id="w", wait=60)) for n in range(4)]
+        claims = [asyncio.create_task(datastore.claim(f"k{n}", worker_id="w", wait=120)) for n in range(4)]
         await wait_until(lambda: sum(datastore.claims.lines.waiting(f"k{n}") for n in range(4)) == 4)
 
         async def are_held() -> bool:

@@ -293,7 +293,7 @@ function call.run(handle, short)
   end
   local answer, to_keep = packed(outcomes)
   redis.call('SET', id, to_keep, 'PX', request[1])
-  wake.ready(index.ready)
+  wake.flush(index.ready)
   wake.changed(item.changed)
   if fired then
     wake.say('outbox')

@@ -371,8 +371,9 @@ function claim.run(operation)
   end
   local full = #state.items == operation.limit
   local extra = { items = state.items, expired = state.expired, buried = state.buried, lost = state.lost }
-  if full and index.left(key, 'not_started') then
-    wake.ring(key) -- for the next of those who wait
+  -- A claim of nothing stands for one that was held back and given up: it may have been let through.
+  if #state.items > 0 or operation.limit == 0 then
+    wake.pass_on(key)
   end
   if #state.items > 0 then
     extra.given = { s = 'started', ua = clock.now, sa = clock.now, w = operation.worker, lu = state.lock_end }

@@ -96,12 +96,6 @@ function index.remove(key, label, member)
   removed[#removed + 1] = member
 end
 
--- Whether a set has more members than are to be removed.
-function index.left(key, label)
-  local set = index.set(key, label)
-  return set.size > (set.removed and #set.removed or 0)
-end
-
 -- Lua passes at most 8,000 values at once, and a batch may bring more. The sum of what the store answers.
 function index.write(command, name, values)
   if #values == 0 then
@@ -177,7 +171,7 @@ local function due_at(key, label, set, size)
   return earliest + after
 end
 
--- Make the moves. `index.ready` gathers the keys whose waiters are to be woken.
+-- Make the moves. `index.ready` gathers the keys whose waiters are to be woken, and the set for which.
 function index.flush()
   for key, sets in pairs(index.sets) do
     for label, set in pairs(sets) do
@@ -191,7 +185,7 @@ function index.flush()
         local earlier = at and note_due(key, at)
         -- Who waits must look: for what is ready, or to learn when the first will be due.
         if (label == 'not_started' and set.size == 0) or (label == 'scheduled' and earlier) then
-          index.ready[#index.ready + 1] = key
+          index.ready[key] = index.ready[key] == 'scheduled' and 'scheduled' or label
         end
       end
       if size ~= set.size then

@@ -2,6 +2,10 @@
 
 local wake = {}
 
+function wake.reset()
+  wake.passed_on = {}
+end
+
 -- Say that a topic is worth a look: `ready:<key>` or `outbox`.
 function wake.say(topic)
   redis.pcall('SPUBLISH', partition .. ':wake', topic)
@@ -26,14 +30,31 @@ function wake.ring(key)
   end
 end
 
--- Nothing of the key is in line any more: who comes to wait must not be woken for nothing.
+-- Nothing of the key is in line any more: who comes to wait must not be let through for nothing.
 function wake.hush(key)
   redis.pcall('ZREM', bell(key), '')
 end
 
-function wake.ready(keys)
-  for _, key in ipairs(keys) do
+-- One of those who wait is through: what it leaves in line is for the next.
+function wake.pass_on(key)
+  wake.passed_on[key] = true
+end
+
+-- The end of a call. `ready` has the keys for which something came in line where nothing was, or is due earlier than
+-- before, and in which of the two sets.
+function wake.flush(ready)
+  for key, label in pairs(ready) do
     wake.say('ready:' .. key)
-    wake.ring(key)
+    if label == 'scheduled' then
+      wake.ring(key)
+    else
+      wake.passed_on[key] = true
+    end
+  end
+  for key in pairs(wake.passed_on) do
+    -- A claim of the same call may have taken all that there was.
+    if redis.pcall('EXISTS', partition .. ':s:' .. key .. ':not_started') == 1 then
+      wake.ring(key)
+    end
   end
 end
