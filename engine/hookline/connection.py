@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 CLUSTER_PARTITIONS = 16
 """Of a new namespace on a cluster, where no setting says otherwise."""
 _RETRY_PAUSE = 0.05
+_HELD_PATIENCE = 1.0
+"""Seconds for which a claim that was held back is asked for: it seldom ran just when its answer was lost."""
 
 _DURATION = Family(
     "histogram",
@@ -229,16 +231,18 @@ class Connection:
             if not hold.ended:
                 hold.refused = True
                 _FAILURES.add(script, error.code)
-            answer = await self._resolved(script, 0, self._arguments(0, call_id, [none], keep))
+            answer = await self._resolved(script, 0, self._arguments(0, call_id, [none], keep), patience=_HELD_PATIENCE)
         if isinstance(answer, Exception):
             hold.refused = True
             return None
         outcomes: list[Any] = unpack_answer(answer)
         return outcomes
 
-    async def _resolved(self, script: str, partition: int, args: tuple[Any, ...], lane: object = None) -> Any:
+    async def _resolved(
+        self, script: str, partition: int, args: tuple[Any, ...], lane: object = None, patience: float | None = None
+    ) -> Any:
         # Outcomes are kept for as long: what is sent after the deadline could take effect a second time.
-        deadline = asyncio.get_running_loop().time() + self._settings.call_timeout * 2
+        deadline = asyncio.get_running_loop().time() + (patience or self._settings.call_timeout * 2)
         sent = False
         while True:
             try:
