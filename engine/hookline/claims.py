@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from hookline.batcher import Batcher
 from hookline.bound import Bound
 from hookline.call import Call
 from hookline.calls import GIVEN_MAX, Calls
+from hookline.connection import Connection
 from hookline.errors import HooklineError, Refused
 from hookline.item import Item
 from hookline.line import Lines, Place
@@ -29,8 +31,6 @@ _STEP_LEAST = 50
 """As many a step counts at least: one may do no more than bring what is due into line."""
 
 Perform = Callable[[Call], Awaitable[Outcome | Claimed]]
-GetHold = Callable[[str, float], Awaitable[Hold | None]]
-"""Holds a claim back until something of a key is ready, at most so many seconds -> None where that cannot be."""
 PerformHeld = Callable[[Call, Hold], Awaitable[Outcome | Claimed | None]]
 """Makes a claim that is held back -> None where it has to be made the usual way."""
 
@@ -48,8 +48,8 @@ class Claims:
         calls: Calls,
         wakes: Wakes,
         batcher: Batcher,
+        connection: Connection,
         perform: Perform,
-        get_hold: GetHold,
         perform_held: PerformHeld,
     ) -> None:
         self.lines = Lines(wakes)
@@ -57,7 +57,7 @@ class Claims:
         self._wakes = wakes
         self._batcher = batcher
         self._perform = perform
-        self._get_hold = get_hold
+        self._connection = connection
         self._perform_held = perform_held
         self._rotation: dict[str, int] = {}
         self._ballots = 0
@@ -77,7 +77,8 @@ class Claims:
         deadline = time.monotonic() + seconds
         filters = codec.pack_request(list(options["where"].conditions))
         # Any claim that is held back must do for whatever becomes ready.
-        holds = limit <= GIVEN_MAX and not (options["where"].conditions or "max_in_flight" in options or once)
+        special = options["where"].conditions or "max_in_flight" in options or once or limit > GIVEN_MAX
+        holds = self._connection.can_hold(key) and not special
         async with self.lines.place(key, filters) as place:
             claimed: Claimed | None = None
             while True:
@@ -87,32 +88,28 @@ class Claims:
                 place.found = bool(claimed.items)
                 if place.found or claimed.replayed or left <= 0 or self._wakes.released:
                     return claimed
-                due = POLL if claimed.next_ms is None else claimed.next_ms / 1000 - time.time()
-                pause = min(POLL, max(due, 0.01))
-                # The store ends a hold late, so one that may be the last is too much.
-                if holds and place.first and pause == POLL <= left - LATE:
-                    claimed, holds = await self._wait_held(place, self._calls.claim(key, limit=limit, **options))
+                due = math.inf if claimed.next_ms is None else max(0.01, claimed.next_ms / 1000 - time.time())
+                hold = None
+                # The store ends a hold late, so it must not be the last, nor end when something is due.
+                if holds and place.first and not place.event.is_set() and min(left, due) >= POLL + LATE:
+                    hold = self._connection.hold(key, POLL, place.event.set)
+                if hold is None:
+                    await place.pause(left, min(POLL, due))
+                    claimed = claimed if self._wakes.released else None
                 else:
-                    await place.pause(left, pause)
-                    claimed = None
+                    claimed = await self._take_held(place, hold, self._calls.claim(key, limit=limit, **options))
+                    holds = not hold.refused
 
-    async def _wait_held(self, place: Place, call: Call) -> tuple[Claimed | None, bool]:
-        """Let the store hold a claim back -> what it took, None where it is better to look; whether to do so again."""
-        hold = await self._get_hold(call.key, POLL)
-        if hold is None:
-            return None, False
-        if place.event.is_set():  # the message has come before
-            hold.drop()
-            place.event.clear()
-            return None, True
+    async def _take_held(self, place: Place, hold: Hold, call: Call) -> Claimed | None:
+        """Let the store hold a claim back -> what it took; None where it is better to look."""
         place.hold = hold
         try:
             claimed = await self._whole(call.key, self._ask_held(call, hold), keep=False, hold=hold)
         finally:
             place.hold = None
         if claimed and not claimed.items and (claimed.more or hold.refused):
-            claimed = None  # it has not seen all, or stands for one that may not have run
-        return claimed, not hold.refused
+            return None  # it has not seen all, or stands for one that may not have run
+        return claimed
 
     async def _ask_held(self, call: Call, hold: Hold) -> Claimed | None:
         try:

@@ -23,8 +23,8 @@ from hookline.codec import pack_request, unpack_answer
 from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, StoreFull, Unavailable
 from hookline.figures import Family
 from hookline.item import RESERVED_PREFIX
-from hookline.link import LATE, Hold, LostError
-from hookline.nodes import LOST, Nodes, NotSentError, Run, load_library
+from hookline.link import LATE, LOST, Hold, LostError
+from hookline.nodes import Nodes, NotSentError, Run, load_library
 from hookline.requirements import check_policy, check_server, read_info
 from hookline.row import Row, pack_operations
 from hookline.settings import Settings
@@ -203,16 +203,17 @@ class Connection:
         )
         return self._tags[partition], self._now_text(), call_id, request
 
-    async def hold(self, key: str, seconds: float) -> Hold | None:
-        """Holds a claim back until something of a key is ready, at most so long -> None where that cannot be.
+    def can_hold(self, key: str) -> bool:
+        """Whether the store can hold claims of a key back, which wait for its bell: it lies in one partition.
 
-        It waits for the key's bell, which lies in one partition; and the claim has the time of when it is sent, if a
-        test sets that.
+        Not where a test sets the time: the claim would have that of when it was sent.
         """
-        if self.partitions > 1 or self._now_ms() is not None or key.startswith(RESERVED_PREFIX):
-            return None
+        return self.partitions == 1 and self._now_ms() is None and not key.startswith(RESERVED_PREFIX)
+
+    def hold(self, key: str, seconds: float, ready: Callable[[], object]) -> Hold | None:
+        """Hold a claim back until something of a key is ready; None while no link is free: ``ready`` tells of one."""
         name = keys.bell(self._tags[0], key)
-        return await self.nodes.hold(self._slots[0], seconds, "BZPOPMIN", name, f"{seconds:.3f}")
+        return self.nodes.hold(self._slots[0], ready, seconds, "BZPOPMIN", name, f"{seconds:.3f}")
 
     async def held(self, hold: Hold, script: str, operation: bytes | Row, none: bytes | Row) -> list[Any] | None:
         """Run a claim once its hold lets it through -> its outcome; None where it was refused and has not run.
@@ -224,14 +225,18 @@ class Connection:
             Unavailable, StoreFull, OutcomeUnknown: as :meth:`send` does.
         """
         _OPERATIONS.observe(1, script)
-        call_id, keep = secrets.token_hex(12), self._settings.call_timeout * 3 + hold.seconds + LATE
+        call_id = secrets.token_hex(12)
+        keep = hold.seconds + LATE + _HELD_PATIENCE + 3 * self._settings.call_timeout
         try:
             answer = await hold.call(*self._command_of(script), *self._arguments(0, call_id, [operation], keep))
         except LostError as error:
-            if not hold.ended:
-                hold.refused = True
+            hold.refused = not hold.ended
+            if not hold.sent:
+                return None
+            if hold.refused:
                 _FAILURES.add(script, error.code)
-            answer = await self._resolved(script, 0, self._arguments(0, call_id, [none], keep), patience=_HELD_PATIENCE)
+            args = self._arguments(0, call_id, [none], keep)
+            answer = await self._resolved(script, 0, args, sent=True, patience=_HELD_PATIENCE)
         if isinstance(answer, Exception):
             hold.refused = True
             return None
@@ -239,11 +244,17 @@ class Connection:
         return outcomes
 
     async def _resolved(
-        self, script: str, partition: int, args: tuple[Any, ...], lane: object = None, patience: float | None = None
+        self,
+        script: str,
+        partition: int,
+        args: tuple[Any, ...],
+        lane: object = None,
+        *,
+        sent: bool = False,
+        patience: float | None = None,
     ) -> Any:
         # Outcomes are kept for as long: what is sent after the deadline could take effect a second time.
         deadline = asyncio.get_running_loop().time() + (patience or self._settings.call_timeout * 2)
-        sent = False
         while True:
             try:
                 answer = await self._evaluate(script, partition, args, deadline if sent else None, lane)

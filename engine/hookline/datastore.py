@@ -63,9 +63,7 @@ class Datastore(Repeating):
             Unavailable: it cannot be reached.
         """
         await super().open()
-        self.claims = Claims(
-            self.calls, self.wakes, self._batcher, self._perform, self.connection.hold, self._perform_held
-        )
+        self.claims = Claims(self.calls, self.wakes, self._batcher, self.connection, self._perform, self._perform_held)
 
     async def close(self) -> None:
         """Let those go who wait for items, wait for what is under way, then close."""

@@ -67,11 +67,12 @@ class _Line:
             self.set(_PASSED_ON if place.found else 1)
 
     def set(self, count: int = 1) -> None:
-        """Let so many look that are not about to."""
+        """Let so many look that are not about to; or all go, before the process stops."""
+        released = self._wakes.released
         for place in self._places:
-            if count == 0:
+            if count == 0 and not released:
                 break
-            count -= place.wake(released=self._wakes.released)
+            count -= place.wake(released=released)
 
 
 class Lines:

@@ -7,7 +7,10 @@ hiredis to write and read them: its own streams, locks and timeouts cost four ti
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
+from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -15,6 +18,10 @@ import hiredis
 import redis.asyncio as aioredis
 from redis import exceptions as redis_errors
 
+log = logging.getLogger(__name__)
+
+# Python 3.12 to 3.14.0 raise the last two on a socket that the peer closed (redis-py #4287).
+LOST = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError, TypeError, AttributeError)
 _MORE = object()
 """What the reader gives as long as an answer is not whole."""
 LATE = 0.5
@@ -30,22 +37,23 @@ class LostError(Exception):
 class Hold:
     """Holds a command back: a blocking one goes right before it, so that the store itself lets it through.
 
-    It has a link of its own until :meth:`call` or :meth:`drop`. ``refused``: the blocking command was an error.
+    It has a link of its own until :meth:`call` or :meth:`drop`. ``sent``: the command has left; ``refused``: it was not
+    held back as it should have been.
     """
 
-    def __init__(self, links: Links, link: Link, seconds: float, *args: Any) -> None:
+    def __init__(self, holders: Holders, link: Link, seconds: float, *args: Any) -> None:
         """Keep the blocking command ``args``, which ends by itself after ``seconds``."""
         self.args = args
         self.seconds = seconds
-        self.refused = self.ended = False
-        self._links: Links | None = links
+        self.sent = self.refused = self.ended = False
+        self._holders: Holders | None = holders
         self._link = link
 
     async def call(self, *args: Any) -> Any:
         """Send the command that is held back -> as :meth:`Link.call` does.
 
         Raises:
-            LostError: no answer came; it may have run.
+            LostError: no answer came; if it was sent, it may have run.
         """
         try:
             return await self._link.call(*args, hold=self)
@@ -55,13 +63,14 @@ class Hold:
     def end(self) -> None:
         """Wait no longer: the link is closed, and the answer lost."""
         self.ended = True
-        self._link.close()
+        if self._holders:
+            self._link.close()
 
     def drop(self) -> None:
         """Give the link back."""
-        links, self._links = self._links, None
-        if links:
-            links.give(self._link)
+        holders, self._holders = self._holders, None
+        if holders:
+            holders.give(self._link)
 
     # Its place among those who wait for answers
 
@@ -110,6 +119,7 @@ class Link(asyncio.Protocol):
                 raise LostError("the connection was closed")
             packed, timeout = hiredis.pack_command(hold.args) + packed, timeout + hold.seconds + LATE
             self._answers.append(hold)
+            hold.sent = True
         timer = self._loop.call_later(timeout, self._lose, f"no answer within {timeout:g} s")
         self._transport.write(packed)
         self._answers.append(answer)
@@ -157,10 +167,8 @@ class Links:
 
     def __init__(self, options: dict[str, Any], most: int, timeout: float) -> None:
         self._maker = aioredis.ConnectionPool(**options)
-        self._options = options
-        self._most = most
         self._timeout = timeout
-        self._holders: Links | None = None
+        self.holders = Holders(self._make, most)
         self._free = asyncio.Semaphore(most)
         self._idle: list[Link] = []
         self._taken: set[Link] = set()
@@ -217,28 +225,13 @@ class Links:
             self._idle.append(link)
         self._free.release()
 
-    async def hold(self, seconds: float, *args: Any) -> Hold | None:
-        """Holds a command back by the blocking one ``args`` -> None where no more can be.
-
-        There are as many links for that again, so that no other commands wait for them.
-
-        Raises:
-            TimeoutError, redis.exceptions.RedisError, OSError: no link could be made.
-        """
-        if self._holders is None:
-            self._holders = Links(self._options, self._most, self._timeout)
-            self._holders._closed = self._closed
-        holders = self._holders
-        return None if holders._free.locked() else Hold(holders, await holders.take(), seconds, *args)
-
     def close(self) -> None:
         """Close all of them; one that is being made just now serves its command."""
         self._closed = True
         for link in (*self._idle, *self._taken):
             link.close()
         self._idle.clear()
-        if self._holders:
-            self._holders.close()
+        self.holders.close()
 
     def _kept(self) -> Link | None:
         while self._idle:
@@ -258,3 +251,60 @@ class Links:
             link.close()
             raise asyncio.CancelledError
         return link
+
+
+class Holders:
+    """As many links more for commands that are held back. Nobody waits for one: they are made beside."""
+
+    def __init__(self, make: Callable[[], Awaitable[Link]], most: int) -> None:
+        self._make = make
+        self._most = most
+        self._links: set[Link] = set()
+        self._idle: list[Link] = []
+        self._making: asyncio.Task[None] | None = None
+        self._asked: list[Callable[[], object]] = []
+        self._closed = False
+
+    def hold(self, ready: Callable[[], object], seconds: float, *args: Any) -> Hold | None:
+        """Hold a command back by the blocking one ``args``; None while no link is free: ``ready`` tells of one."""
+        while self._idle:
+            link = self._idle.pop()
+            if not link.closed:
+                return Hold(self, link, seconds, *args)
+            self._links.discard(link)
+        if len(self._links) < self._most and not self._closed:
+            self._asked.append(ready)
+            if self._making is None:
+                self._making = asyncio.create_task(self._make_one(), context=Context())
+        return None
+
+    def give(self, link: Link) -> None:
+        """Take a link back, to be used again unless it is closed."""
+        if self._closed:
+            link.close()
+        if link.closed:
+            self._links.discard(link)
+        else:
+            self._idle.append(link)
+
+    def close(self) -> None:
+        """Close all of them."""
+        self._closed = True
+        if self._making:
+            self._making.cancel()
+        for link in self._links:
+            link.close()
+
+    async def _make_one(self) -> None:
+        try:
+            link = await self._make()
+            self._links.add(link)
+            self.give(link)
+        except LOST as error:
+            log.debug("no link for what is to be held back: %s", error)
+            self._asked.clear()
+        finally:
+            self._making = None
+        asked, self._asked = self._asked, []
+        for ready in asked:
+            ready()

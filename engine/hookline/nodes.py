@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 
 from hookline.errors import Incompatible, StoreFull, Unavailable
 from hookline.keys import SLOTS
-from hookline.link import Hold, Link, Links, LostError
+from hookline.link import LOST, Hold, Link, Links, LostError
 from hookline.settings import Settings
 from hookline_lua import library
 
@@ -34,9 +34,6 @@ T = TypeVar("T")
 _TRIES = 6
 """How often one command goes where a cluster sends it, or to a node that had to be given the library first."""
 _NO_FUNCTION = "Function not found"
-
-# Python 3.12 to 3.14.0 raise the last two on a socket that the peer closed (redis-py #4287).
-LOST = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError, TypeError, AttributeError)
 
 
 class NotSentError(Exception):
@@ -144,10 +141,10 @@ class Nodes:
                 raise
         raise Unavailable("the call goes from node to node, or to one that forgets its functions")
 
-    async def hold(self, slot: int, seconds: float, *args: Any) -> Hold | None:
-        """Holds a command back on the node of a slot, by the blocking one ``args``; None where that cannot be."""
-        with contextlib.suppress(Unavailable, *LOST):
-            return await self._links_of(slot).hold(seconds, *args)
+    def hold(self, slot: int, ready: Callable[[], object], seconds: float, *args: Any) -> Hold | None:
+        """Holds a command back on the node of a slot, as :meth:`hookline.link.Holders.hold` says."""
+        with contextlib.suppress(Unavailable):
+            return self._links_of(slot).holders.hold(ready, seconds, *args)
         return None
 
     async def everywhere(self, work: Callable[[Run], Awaitable[T]]) -> list[T]:

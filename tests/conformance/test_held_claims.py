@@ -76,8 +76,9 @@ async def test_a_write_lets_a_claim_through(datastore: Datastore, store: Backend
             await datastore.create("other", "a", metadata=WAITING)
             await datastore.create("jobs", "a", metadata=WAITING)
         elif change == "update":
+            before, connections = await calls(store), await held(store)
             await datastore.create("jobs", "b", metadata={"status": "draft"})
-            assert not waiting.done()
+            assert (await calls(store), await held(store)) == (before + 1, connections)
             await datastore.update("jobs", "b", metadata=WAITING)
         else:
             await datastore.run([datastore.calls.release("jobs", "b", token)])
@@ -252,19 +253,51 @@ async def test_nothing_rings_for_what_the_same_call_takes(datastore: Datastore, 
 
 
 async def test_where_the_store_holds_nothing_back_messages_wake(
-    datastore: Datastore, store: Backend, raw: aioredis.Redis
+    datastore: Datastore, store: Backend, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = bell(datastore.connection.tag(0), "jobs")
     await raw.set(name, "of a wrong type")
+    refused: list[bool] = []
+    held_back = datastore.claims._perform_held
+
+    async def noted(call: Call, hold: Hold) -> Outcome | Claimed | None:
+        claimed = await held_back(call, hold)
+        refused.append(hold.refused)
+        return claimed
+
+    monkeypatch.setattr(datastore.claims, "_perform_held", noted)
     waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=120))
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
-    await asyncio.sleep(0.1)
-    assert not await held(store)
-    before = await calls(store)
+    await wait_until(lambda: refused)
     await datastore.create("jobs", "a", metadata=WAITING)
     assert names((await asyncio.wait_for(waiting, 5)).items) == ["a"]
-    assert await calls(store) == before + 2
+    assert refused == [True]
     await raw.delete(name)
+
+
+async def test_who_waits_is_let_go_as_the_datastore_closes(
+    store: Backend, settings: Settings, raw: aioredis.Redis
+) -> None:
+    datastore = Datastore(store.url, settings, SecretBox(bytes(32)))
+    await datastore.open()
+    first = await waits(datastore, store)
+    others = [asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=120)) for _ in range(2)]
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 3)
+    await asyncio.wait_for(datastore.close(), 5)
+    for waiting in (first, *others):
+        assert (await asyncio.wait_for(waiting, 5)).items == []
+    assert not await held(store)
+
+
+async def test_no_one_waits_for_a_link_that_is_being_made(
+    store: Backend, settings: Settings, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Datastore(store.url, settings, SecretBox(bytes(32))) as datastore:
+        links, never = datastore.connection.nodes._links_of(datastore.connection._slots[0]), asyncio.Event()
+        monkeypatch.setattr(links.holders, "_make", never.wait)
+        waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=120))
+        await wait_until(lambda: links.holders._making is not None)
+        await datastore.create("jobs", "a", metadata=WAITING)
+        assert names((await asyncio.wait_for(waiting, 5)).items) == ["a"]
 
 
 async def test_as_many_are_held_as_there_are_links(store: Backend, settings: Settings, raw: aioredis.Redis) -> None:
