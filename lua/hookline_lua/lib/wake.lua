@@ -18,8 +18,8 @@ function wake.changed(ids)
   end
 end
 
--- The bell of a key: who takes it off (BZPOPMIN) has its claim right behind. So of those who wait that way one claims, the
--- one that has waited longest, in the same turn of the store as the write that rang.
+-- The bell of a key: who takes it off (BZPOPMIN) has its claim right behind. So of those who wait that way one claims, in
+-- the same turn of the store as the write that rang.
 local function bell(key)
   return partition .. ':ready:' .. key
 end
