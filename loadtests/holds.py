@@ -12,6 +12,7 @@ KEY = "fill"
 MONITORED_MS = 1
 """The latency monitor notes commands of at least so long; it counts whole milliseconds."""
 BUSY = "local began = os.clock() while os.clock() - began < 0.001 do end"
+_SCRIPT_CALLS = ("cmdstat_fcall", "cmdstat_eval")
 NOWHERE = {"type": {"prefix": "nothing"}}
 
 
@@ -36,6 +37,8 @@ async def _hold(datastore: Datastore, name: str, work: Callable[[Datastore], Awa
     before = await _script_calls(datastore)
     await work(datastore)
     calls = await _script_calls(datastore) - before
+    if not calls:
+        raise RuntimeError(f"{name}: the store counted no call, so what it tells is not of this")
     latest = {event.decode(): longest for event, _, _, longest, *_ in await command("LATENCY", "LATEST")}
     await command("CONFIG", "SET", "latency-monitor-threshold", 0)
     return Hold(name, calls, latest.get("command", 0))
@@ -44,7 +47,7 @@ async def _hold(datastore: Datastore, name: str, work: Callable[[Datastore], Awa
 async def _script_calls(datastore: Datastore) -> int:
     stats = (await datastore.connection.command("INFO", "commandstats")).decode()
     return sum(
-        int(line.split("calls=")[1].split(",")[0]) for line in stats.splitlines() if line.startswith("cmdstat_eval")
+        int(line.split("calls=")[1].split(",")[0]) for line in stats.splitlines() if line.startswith(_SCRIPT_CALLS)
     )
 
 
