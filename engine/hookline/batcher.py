@@ -1,7 +1,7 @@
 """The batcher: operations that wait for the same script and partition leave together in the next call.
 
-No timer, nothing added when idle: while one call is in flight the next gathers. One that has as many operations as a
-call may have follows at once, over the same link.
+No timer, nothing added when idle: while one call is in flight the next gathers. One that has as many operations as the
+call ahead follows at once, over the same link; and of many that find none in flight, each half is a call.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from hookline.codec import unpack_answer
 from hookline.connection import Connection
-from hookline.group import BYTES_MAX, OPERATIONS_MAX, Group
+from hookline.group import BYTES_MAX, HALF_MIN, OPERATIONS_MAX, Group, share
 from hookline.trace import LINKS, PARENT
 
 CALLS_MAX = 2
@@ -32,16 +32,16 @@ class _Waiting(NamedTuple):
 
 
 class _Lane:
-    """What waits for one script on one partition, and how many calls are under way."""
+    """What waits for one script on one partition, and what is under way: so many calls, of so many operations."""
 
-    __slots__ = ("calls", "operations", "partition", "script", "starts", "waiting")
+    __slots__ = ("calls", "operations", "partition", "script", "sent", "starts", "waiting")
 
     def __init__(self, script: str, partition: int) -> None:
         self.script = script
         self.partition = partition
         self.waiting: deque[_Waiting] = deque()
         self.operations = 0
-        self.calls = 0
+        self.calls = self.sent = 0
         self.starts = False
 
     def add(self, waiting: _Waiting) -> None:
@@ -51,20 +51,23 @@ class _Lane:
 
     @property
     def ready(self) -> bool:
-        """Whether a call may begin: one that can have no more operations does not wait for the one before."""
+        """Whether a call may begin: one that is no smaller than the one before does not wait for it."""
         if self.starts or not self.waiting:
             return False
-        return self.calls == 0 or (self.calls < CALLS_MAX and self.operations >= OPERATIONS_MAX)
+        # Of an odd number one half is smaller.
+        enough = min(max(self.sent - 1, HALF_MIN), OPERATIONS_MAX)
+        return self.calls == 0 or (self.calls < CALLS_MAX and self.operations >= enough)
 
     def next_batch(self) -> list[_Waiting]:
         """As many from the front as one call takes, at least one."""
         batch: list[_Waiting] = []
         weight = size = 0
+        most = OPERATIONS_MAX if self.sent else share(self.operations)
         while self.waiting:
             group = self.waiting[0].group
             weight += group.weight
             size += group.size
-            if batch and (weight > OPERATIONS_MAX or size > BYTES_MAX):
+            if batch and (weight > most or size > BYTES_MAX):
                 break
             batch.append(self.waiting.popleft())
             self.operations -= group.weight
@@ -126,6 +129,8 @@ class Batcher:
     async def _call(self, lane: _Lane) -> None:
         lane.starts = False
         batch = lane.next_batch()
+        weight = sum(waiting.group.weight for waiting in batch)
+        lane.sent += weight
         self._begin_if_ready(lane)
         LINKS.set([waiting.parent for waiting in batch if waiting.parent])
         operations = [operation for waiting in batch for operation in waiting.group.operations]
@@ -136,6 +141,7 @@ class Batcher:
             failure = error
         finally:
             lane.calls -= 1
+            lane.sent -= weight
         # The next goes out before outcomes are given, else the store would wait for that.
         self._begin_if_ready(lane)
         if failure is None:

@@ -16,7 +16,7 @@ from hookline.call import Call
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
 from hookline.claims import Claims
 from hookline.errors import Corrupt, IdempotencyKeyReused, Invalid, OutcomeUnknown, Refused, ReservedKey, Unavailable
-from hookline.group import AT_ONCE_MAX, Group, Placed, grouped
+from hookline.group import AT_ONCE_MAX, HALF_MIN, OPERATIONS_MAX, Group, Placed, grouped, share
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
 from hookline.link import Hold
@@ -114,9 +114,11 @@ class Datastore(Repeating):
         if self.marks:
             await self._begin_if(several=len(calls) > 1)
             calls = [self.marks.mark(call, ahead) for ahead, call in enumerate(calls)]
-        several = len({(call.key, call.sort_field) for call in calls}) < len(calls)
-        # A client that goes away must not leave an item between two of its operations.
-        outcomes = await (self._batcher.whole(self._attempt(calls)) if several else self._attempt(calls))
+        most = share(len(calls), 2 * HALF_MIN)
+        in_parts = len(calls) > most or len({(call.key, call.sort_field) for call in calls}) < len(calls)
+        attempt = self._attempt(calls, most)
+        # A client that goes away must not leave a batch, nor an item, between two of its operations.
+        outcomes = await (self._batcher.whole(attempt) if in_parts else attempt)
         failures = [outcome.failure for outcome in outcomes if outcome.failure]
         if failures and len(failures) == len(calls):
             raise failures[0]
@@ -131,21 +133,24 @@ class Datastore(Repeating):
                 self.marks.count(outcome, always=True)
         return outcomes
 
-    async def _attempt(self, calls: Sequence[Call]) -> list[Any]:
+    async def _attempt(self, calls: Sequence[Call], most: int = OPERATIONS_MAX) -> list[Any]:
         """Operations, at the same time where order allows -> the Outcome or Claimed of each, a failure included.
 
+        Of one script, at most so many go in one call.
         They come back together, so they are waited for in order: a task for each would cost more than all the rest.
         """
         outcomes: list[Outcome | Claimed | None] = [None] * len(calls)
         left: list[Placed] = list(enumerate(calls))
         failed = False
         while left:
-            groups, later = grouped(left[:AT_ONCE_MAX], self._pack)
-            later += left[AT_ONCE_MAX:]
-            answers = [self._batcher.submit(group) for group in groups]
-            again: list[Placed] = []
+            sent: list[tuple[Group, asyncio.Future[list[Any]]]] = []
+            later, again = left[AT_ONCE_MAX:], list[Placed]()
             try:
-                for group, answer in zip(groups, answers, strict=True):
+                for group in grouped(left[:AT_ONCE_MAX], self._pack, later, most):
+                    sent.append((group, self._batcher.submit(group)))
+                    if len(left) > most:
+                        await asyncio.sleep(0)  # it leaves before the next is packed
+                for group, answer in sent:
                     for (place, call), outcome in zip(group.members, await group.told(answer, self._read), strict=True):
                         outcomes[place] = outcome
                         if outcome is None:
@@ -153,7 +158,7 @@ class Datastore(Repeating):
                         elif outcome.failure:
                             failed = True
             except BaseException:
-                for answer in answers:
+                for _, answer in sent:
                     drop(answer)
                 raise
             if failed:

@@ -5,7 +5,7 @@ Operations on one item run in order, whatever becomes of single calls: they go i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from hookline.call import Call
@@ -16,6 +16,11 @@ from hookline.row import Row
 
 OPERATIONS_MAX = GIVEN_MAX
 """Operations of one script call, a claim counted as the items that it may give: about 4 ms of the store."""
+HALF_MIN = 16
+"""Operations at least of each half that :func:`share` makes: with fewer, what a call costs by itself outweighs it.
+
+Twice as many where one request waits for both: nothing follows that would keep the store and this process at work.
+"""
 BYTES_MAX = 262_144
 """Bytes of one script call's operations; a larger operation goes alone."""
 
@@ -25,6 +30,16 @@ AT_ONCE_MAX = 10_000
 Read = Callable[[Call, list[Any]], Outcome | Claimed | None]
 Placed = tuple[int, Call]
 """An operation, and its place in the request."""
+
+
+def share(operations: int, half_min: int = HALF_MIN) -> int:
+    """How many one call takes of the operations that are there.
+
+    Half of them, if that is enough: then the store works on one half while this process packs or reads the other.
+    """
+    if 2 * half_min <= operations < 2 * OPERATIONS_MAX:
+        return (operations + 1) // 2
+    return OPERATIONS_MAX
 
 
 class Group:
@@ -39,11 +54,9 @@ class Group:
         self.operations: list[bytes | Row] = []
         self.weight = self.size = 0
 
-    def takes(self, packed: bytes | Row, gives: int) -> bool:
-        """Whether one call can have this operation as well; ``gives`` is how many items a claim may give."""
-        return not self.operations or (
-            self.weight + (gives or 1) <= OPERATIONS_MAX and self.size + len(packed) <= BYTES_MAX
-        )
+    def takes(self, packed: bytes | Row, gives: int, most: int) -> bool:
+        """Whether one call, of so many at most, can have this operation too; ``gives`` is what a claim may give."""
+        return not self.operations or (self.weight + (gives or 1) <= most and self.size + len(packed) <= BYTES_MAX)
 
     def add(self, packed: bytes | Row, gives: int = 0) -> None:
         """One more."""
@@ -66,28 +79,29 @@ class Group:
         return outcomes
 
 
-def grouped(placed: Sequence[Placed], pack: Callable[[Call], bytes | Row]) -> tuple[list[Group], list[Placed]]:
-    """Groups that may go at the same time; and what waits for them, as an operation before it is on the same item."""
-    groups: list[Group] = []
+def grouped(
+    placed: Sequence[Placed], pack: Callable[[Call], bytes | Row], later: list[Placed], most: int = OPERATIONS_MAX
+) -> Iterator[Group]:
+    """Groups that may go at the same time, of so many operations at most, each as soon as it is full.
+
+    ``later`` is given what waits for them, as an operation before it is on the same item.
+    """
     filling: dict[tuple[str, int], Group] = {}
     of_item: dict[tuple[str, str], Group | None] = {}
-    later: list[Placed] = []
     for member in placed:
         call = member[1]
         name, lane = (call.key, call.sort_field), (call.script, call.partition)
         group = filling.get(lane) or Group(*lane)
         if of_item.get(name, group) is group:
             packed, gives = pack(call), call.gives
-            if not group.takes(packed, gives):
+            if not group.takes(packed, gives, most):
+                yield filling.pop(lane)
                 group = Group(*lane)
         if of_item.get(name, group) is not group:
             of_item[name] = None  # what comes after this one waits too
             later.append(member)
             continue
-        of_item[name] = group
-        if not group.members:
-            filling[lane] = group
-            groups.append(group)
+        of_item[name] = filling[lane] = group
         group.members.append(member)
         group.add(packed, gives)
-    return groups, later
+    yield from filling.values()

@@ -15,7 +15,7 @@ from hookline.batcher import Batcher
 from hookline.codec import pack_request
 from hookline.connection import Connection
 from hookline.errors import Unavailable
-from hookline.group import BYTES_MAX, OPERATIONS_MAX, Group
+from hookline.group import BYTES_MAX, HALF_MIN, OPERATIONS_MAX, Group
 
 
 class Slow:
@@ -68,32 +68,58 @@ def submit(
 async def test_coalesces_while_a_call_is_in_flight(slow: Slow, batcher: Batcher) -> None:
     first = submit(batcher, "patch", 0, b"0")
     await slow.arrived(1)
-    rest = [submit(batcher, "patch", 0, b"%d" % n) for n in range(1, 60)]
+    rest = [submit(batcher, "patch", 0, b"%d" % n) for n in range(1, 10)]
     assert await slow.answer() == [b"0"]
     assert await first == [[b"0"]]
     await slow.arrived(2)
     await slow.answer()
-    assert await asyncio.gather(*rest) == [[[b"%d" % n]] for n in range(1, 60)]
-    assert slow.sizes() == [1, 59]
+    assert await asyncio.gather(*rest) == [[[b"%d" % n]] for n in range(1, 10)]
+    assert slow.sizes() == [1, 9]
 
 
-async def test_a_call_that_cannot_become_larger_follows_at_once(slow: Slow, batcher: Batcher) -> None:
-    waiting = [submit(batcher, "patch", 0, b"first")]
+async def test_a_call_no_smaller_than_the_one_ahead_follows_at_once(slow: Slow, batcher: Batcher) -> None:
+    waiting = [submit(batcher, "patch", 0, b"first", gives=HALF_MIN + 5)]
     await slow.arrived(1)
-    waiting += [submit(batcher, "patch", 0, b"x") for _ in range(OPERATIONS_MAX - 1)]
+    waiting += [submit(batcher, "patch", 0, b"x") for _ in range(HALF_MIN + 3)]
     await asyncio.sleep(0.01)
     assert slow.sizes() == [1]
     waiting.append(submit(batcher, "patch", 0, b"last"))
     await slow.arrived(2)
     waiting += [submit(batcher, "patch", 0, b"x") for _ in range(3 * OPERATIONS_MAX)]
     await asyncio.sleep(0.01)
-    assert slow.sizes() == [1, 100]
-    for calls in range(2, 6):
+    assert slow.sizes() == [1, HALF_MIN + 4]
+    for calls in range(2, 5):
         await slow.answer()
-        await slow.arrived(min(5, calls + 1))
+        await slow.arrived(calls + 1)
+    await slow.answer()
     await slow.answer()
     await asyncio.gather(*waiting)
-    assert slow.sizes() == [1, 100, 100, 100, 100]
+    assert slow.sizes() == [1, HALF_MIN + 4, 100, 100, 100]
+
+
+async def test_a_few_wait_for_the_call_ahead_though_it_is_smaller(slow: Slow, batcher: Batcher) -> None:
+    first = submit(batcher, "patch", 0, b"first")
+    await slow.arrived(1)
+    rest = [submit(batcher, "patch", 0, b"x") for _ in range(HALF_MIN - 1)]
+    await asyncio.sleep(0.01)
+    assert slow.sizes() == [1]
+    await slow.answer()
+    await slow.answer()
+    await asyncio.gather(first, *rest)
+    assert slow.sizes() == [1, HALF_MIN - 1]
+
+
+async def test_of_many_that_find_no_call_ahead_each_half_is_one(slow: Slow, batcher: Batcher) -> None:
+    waiting = [submit(batcher, "patch", 0, b"x") for _ in range(51)]
+    await slow.arrived(2)
+    assert slow.sizes() == [26, 25]
+    await slow.answer()
+    waiting += [submit(batcher, "patch", 0, b"x") for _ in range(26)]
+    await slow.arrived(3)
+    assert slow.sizes() == [26, 25, 26]
+    await slow.answer()
+    await slow.answer()
+    await asyncio.gather(*waiting)
 
 
 async def test_alone_it_leaves_at_once(slow: Slow, batcher: Batcher) -> None:
@@ -138,8 +164,9 @@ async def test_scripts_and_partitions_do_not_wait_for_each_other(slow: Slow, bat
 @pytest.mark.parametrize(
     ("operations", "sizes"),
     [
-        ([1] * OPERATIONS_MAX, [100]),
-        ([1] * 250, [100, 100, 50]),
+        ([1] * (2 * HALF_MIN - 1), [31]),
+        ([1] * OPERATIONS_MAX, [50, 50]),
+        ([1] * 250, [100, 100, 25, 25]),
         ([BYTES_MAX // 4] * 9, [4, 4, 1]),
         ([BYTES_MAX // 2, BYTES_MAX // 2 + 1, 1], [1, 2]),
         ([BYTES_MAX * 4, 1, 1], [1, 2]),
@@ -158,10 +185,11 @@ async def test_limits_of_one_call(slow: Slow, batcher: Batcher, operations: list
 @pytest.mark.parametrize(
     ("gives", "sizes"),
     [
-        ([1] * 250, [100, 100, 50]),
+        ([1] * 250, [100, 100, 25, 25]),
         ([60, 40, 1, 99, 100], [2, 2, 1]),
-        ([0] * 90 + [10, 1] + [0], [91, 2]),
-        ([60, 0, 40, 0], [2, 2]),
+        ([0] * 90 + [10, 1] + [0], [51, 42]),
+        ([60, 0, 40, 0], [1, 1, 2]),
+        ([60, 0, 40, 0, 99], [2, 2, 1]),
     ],
 )
 async def test_a_claim_counts_as_what_it_may_give(
@@ -171,7 +199,8 @@ async def test_a_claim_counts_as_what_it_may_give(
     for calls in range(1, len(sizes) + 1):
         await slow.arrived(calls)
         await slow.answer()
-    await asyncio.gather(*waiting)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*waiting)
     assert slow.sizes() == sizes
 
 
@@ -209,6 +238,21 @@ async def test_a_cancelled_caller_cancels_nothing(slow: Slow, batcher: Batcher, 
         assert await stays == [[b"stays"]]
 
 
+@pytest.mark.parametrize("size", [10, 70, 250])
+async def test_a_cancelled_batch_is_carried_out(datastore: Datastore, size: int) -> None:
+    creates = [datastore.calls.create("jobs", f"{n:03}") for n in range(size)]
+    running = asyncio.create_task(datastore.run(creates))
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    async def all_there() -> bool:
+        return (await datastore.count("jobs")).count == size
+
+    await wait_until(all_there)
+
+
 async def test_close_waits_for_what_was_submitted(slow: Slow, batcher: Batcher) -> None:
     waiting = [submit(batcher, "create", 0, b"x") for _ in range(150)]
     await slow.arrived(1)
@@ -234,6 +278,9 @@ async def test_script_calls_of_the_store(datastore: Datastore, raw: aioredis.Red
     calls, outcomes = await fcalls(raw, lambda: datastore.run(creates))
     assert calls == 3
     assert [outcome.item.sort_field for outcome in outcomes] == [f"{n:03}" for n in range(250)]
+    touches = [datastore.calls.update("jobs", f"{n:03}", metadata={"seen": True}) for n in range(100)]
+    assert (await fcalls(raw, lambda: datastore.run(touches)))[0] == 2
+    assert (await fcalls(raw, lambda: datastore.run(touches[:63])))[0] == 1
 
     calls, claimed = await fcalls(raw, lambda: datastore.claim("jobs", worker_id="w", limit=250))
     assert (calls, len(claimed.items)) == (3, 250)
@@ -243,7 +290,7 @@ async def test_script_calls_of_the_store(datastore: Datastore, raw: aioredis.Red
     assert calls == 1
 
     calls, _ = await fcalls(raw, lambda: asyncio.gather(*(datastore.delete("jobs", f"{n:03}") for n in range(60))))
-    assert calls == 1
+    assert calls == 2
     calls, _ = await fcalls(raw, lambda: datastore.get("jobs", "100"))
     assert calls == 1
 

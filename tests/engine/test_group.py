@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from hookline.call import Call
-from hookline.group import BYTES_MAX, Group, grouped
+from hookline.group import BYTES_MAX, OPERATIONS_MAX, Group, Placed, grouped, share
 
 
 def called(*words: str) -> list[tuple[int, Call]]:
@@ -23,6 +23,14 @@ def called(*words: str) -> list[tuple[int, Call]]:
 
 def places(groups: Sequence[Group]) -> list[list[int]]:
     return [[place for place, _ in group.members] for group in groups]
+
+
+def grouping(
+    placed: Sequence[Placed], pack: Callable[[Call], bytes], most: int = OPERATIONS_MAX
+) -> tuple[list[list[int]], list[Placed]]:
+    """The places of those that go together, and what waits."""
+    later: list[Placed] = []
+    return places(list(grouped(placed, pack, later, most))), later
 
 
 def small(_: Call) -> bytes:
@@ -43,20 +51,41 @@ def small(_: Call) -> bytes:
     ],
 )
 def test_what_goes_together(words: str, together: list[list[int]], waiting: list[int]) -> None:
-    groups, later = grouped(called(*words.split()), small)
-    assert places(groups) == together
+    groups, later = grouping(called(*words.split()), small)
+    assert groups == together
     assert [place for place, _ in later] == waiting
 
 
 def test_an_item_again_in_another_call_waits() -> None:
     words = [f"patch/{n % 90}" for n in range(180)]
-    groups, later = grouped(called(*words), small)
-    assert places(groups) == [[*range(100)]]
+    groups, later = grouping(called(*words), small)
+    assert groups == [[*range(100)]]
     assert [place for place, _ in later] == [*range(100, 180)]
-    assert places(grouped(later, small)[0]) == [[*range(100, 180)]]
+    assert grouping(later, small)[0] == [[*range(100, 180)]]
 
 
 def test_large_operations_go_alone() -> None:
     sizes = [1, BYTES_MAX - 1, 1, BYTES_MAX * 2, 1]
-    groups, later = grouped(called(*(f"create/{n}" for n in range(5))), lambda call: bytes(sizes[int(call.sort_field)]))
-    assert (places(groups), later) == ([[0, 1], [2], [3], [4]], [])
+    words = (f"create/{n}" for n in range(5))
+    assert grouping(called(*words), lambda call: bytes(sizes[int(call.sort_field)])) == ([[0, 1], [2], [3], [4]], [])
+
+
+def test_a_group_is_given_when_it_is_full() -> None:
+    packed: list[str] = []
+
+    def pack(call: Call) -> bytes:
+        packed.append(call.sort_field)
+        return b"x"
+
+    groups = grouped(called("create/a", "create/b", "patch/c", "create/d", "create/e"), pack, [], 2)
+    assert places([next(groups)]) == [[0, 1]]
+    assert packed == ["a", "b", "c", "d"]
+    assert places(list(groups)) == [[2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("operations", "one_call"),
+    [(1, 100), (31, 100), (32, 16), (33, 17), (100, 50), (199, 100), (200, 100), (5000, 100)],
+)
+def test_a_share_is_half_where_that_is_enough(operations: int, one_call: int) -> None:
+    assert share(operations) == one_call

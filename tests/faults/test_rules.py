@@ -108,12 +108,11 @@ async def test_what_is_interrupted_for_too_long_is_abandoned_and_nothing_lost(
     datastore: Datastore, store: EmbeddedStore, settings: Settings, clock: Clock
 ) -> None:
     rules, claimed, place = await orchestration(datastore), 0, 0
-    async with (
-        proxied(store.url) as proxy,
-        Datastore(proxy.url, replace(settings, call_timeout=0.5), datastore.secrets, now_ms=clock) as dying,
-    ):
+    settings = replace(settings, call_timeout=0.5)
+    async with proxied(store.url) as proxy:
         while not claimed:
-            assert await dies(Orchestrations(dying).run_due(), proxy, LOSE_STORE, place)
+            async with Datastore(proxy.url, settings, datastore.secrets, now_ms=clock) as dying:
+                assert await dies(Orchestrations(dying).run_due(), proxy, LOSE_STORE, place)
             claimed, place = await attempts(datastore), place + 1
             clock.advance(RUN_LOCK + 1)
     assert claimed == 3
