@@ -24,7 +24,7 @@ LAYERS = [
     *("errors", "nodes", "outcome", "call", "calls", "once", "connection", "group", "keyring"),
     *("wake", "line", "batcher", "claims", "query", "stats", "doctor"),
     *("tally", "registry", "reader", "rule", "datastore", "limited", "bulk", "transfer"),
-    *("operations", "answers", "flow", "ruleflow", "transport", "client", "syncclient"),
+    *("operations", "answers", "flow", "ruleflow", "transport", "session", "syncsession", "client", "syncclient"),
     *("job", "runner", "holding", "worker"),
 ]
 """Inside the engine each imports only what stands before it (and values, which import none of these)."""

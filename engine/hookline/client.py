@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
-import httpx
-
 from hookline import flow, ruleflow
 from hookline.calls import UNSET
 from hookline.clientrules import ClientRules
@@ -20,8 +18,9 @@ from hookline.outcome import Changed, Claimed, Outcome
 from hookline.query import Count, Page
 from hookline.registry import Presence
 from hookline.rule import Orchestration, Schedule
+from hookline.session import Session
 from hookline.sortfield import new_sort_field
-from hookline.transport import Http, explain, may_try_again, pause, read, write
+from hookline.transport import Http, may_try_again, pause
 from hookline.upkeep import Build
 
 T = TypeVar("T")
@@ -39,31 +38,20 @@ class Client(Http):
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
         super().__init__(url, api_key=api_key, timeout=timeout, connections=connections)
-        self._http: httpx.AsyncClient | None = None
+        self._session = Session(self)
 
     async def open(self) -> None:
         """Nothing has to be opened: the first request connects. It is here as a datastore has it."""
 
     async def close(self) -> None:
         """Close every connection; another request opens new ones."""
-        http, self._http = self._http, None
-        if http:
-            await http.aclose()
+        await self._session.close()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self.close()
-
-    def once(self, idempotency_key: str) -> Self:  # noqa: D102 - as it stands above
-        self._connected()  # which are then shared
-        return super().once(idempotency_key)
-
-    def _connected(self) -> httpx.AsyncClient:
-        if self._http is None:
-            self._http = httpx.AsyncClient(**self.options)
-        return self._http
 
     async def _drive(self, steps: Flow[T]) -> T:
         """Send what a flow asks for, until it returns."""
@@ -82,15 +70,10 @@ class Client(Http):
 
     async def _send(self, request: Request) -> Answer:
         request, tries = self._mark(request), 0
-        written, http = write(request, self.timeout), self._connected()
         while True:
             tries += 1
             try:
-                return read(await http.request(**written))
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                failure = explain(error, request, self.url)
-                if not may_try_again(request, failure, tries):
-                    raise failure from error
+                return await self._session.send(request)
             except HooklineError as error:
                 if not may_try_again(request, error, tries):
                     raise

@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
-import httpx
-
 from hookline import flow, ruleflow
 from hookline.calls import UNSET
 from hookline.clientrules import SyncRules
@@ -21,7 +19,8 @@ from hookline.query import Count, Page
 from hookline.registry import Presence
 from hookline.rule import Orchestration, Schedule
 from hookline.sortfield import new_sort_field
-from hookline.transport import Http, explain, may_try_again, pause, read, write
+from hookline.syncsession import SyncSession
+from hookline.transport import Http, may_try_again, pause
 from hookline.upkeep import Build
 
 T = TypeVar("T")
@@ -35,11 +34,11 @@ class SyncClient(Http):
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
         super().__init__(url, api_key=api_key, timeout=timeout, connections=connections)
-        self._http = httpx.Client(**self.options)
+        self._session = SyncSession(self)
 
     def close(self) -> None:
         """Close every connection."""
-        self._http.close()
+        self._session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -64,15 +63,10 @@ class SyncClient(Http):
 
     def _send(self, request: Request) -> Answer:
         request, tries = self._mark(request), 0
-        written = write(request, self.timeout)
         while True:
             tries += 1
             try:
-                return read(self._http.request(**written))
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                failure = explain(error, request, self.url)
-                if not may_try_again(request, failure, tries):
-                    raise failure from error
+                return self._session.send(request)
             except HooklineError as error:
                 if not may_try_again(request, error, tries):
                     raise

@@ -6,12 +6,13 @@ import copy
 import random
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
-from typing import Any, Self
+from typing import Self
 
-import httpx
 import msgspec
+from yarl import URL
 
 from hookline import answers
 from hookline.calls import UNSET
@@ -24,7 +25,6 @@ TRIES = 4
 KEEP_ALIVE = 4.0
 """Seconds for which an idle connection is kept: servers close theirs after 5, and a request must not meet that."""
 _KEY = re.compile(r"[!#-+\--\[\]-~]{1,200}", re.ASCII)
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
 class Http:
@@ -33,23 +33,14 @@ class Http:
     _marks: Iterator[str] | None = None
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
-        parsed = httpx.URL(url)
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise Invalid.at("/url", "expected an address such as http://127.0.0.1:8080")
-        self.url = str(parsed.copy_with(username=None, password=None)).rstrip("/")
+        self.url = _address(url)
         self.calls = Operations()
         self.timeout = timeout
-        # No proxies and passwords out of the environment: the key goes to this server alone. Compression costs both
-        # ends more than it saves on the networks that a worker and its server are on.
-        self.options: dict[str, Any] = {
-            "base_url": self.url,
-            "headers": {"Accept-Encoding": "identity", "User-Agent": "hookline-python"}
-            | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
-            "limits": httpx.Limits(
-                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEP_ALIVE
-            ),
-            "trust_env": False,
-        }
+        self.connections = connections
+        # Compression costs both ends more than it saves on the networks that a worker and its server are on.
+        self.headers = {"Accept-Encoding": "identity", "User-Agent": "hookline-python"} | (
+            {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -80,38 +71,43 @@ class Http:
         return replace(request, headers={**request.headers, "Idempotency-Key": next(self._marks)})
 
 
-def write(request: Request, timeout: float) -> dict[str, Any]:
-    """A request as httpx takes it."""
-    patience = timeout + request.patience
-    written: dict[str, Any] = {
-        "method": request.method,
-        "url": request.path,
-        "headers": dict(request.headers),
-        "timeout": httpx.Timeout(patience, connect=timeout, pool=patience),
-    }
-    if request.body is not UNSET:
-        written["content"] = msgspec.json.encode(request.body)
-        written["headers"]["Content-Type"] = "application/json"
-    return written
+def _address(url: str) -> str:
+    """The address of a server, without the user and password that it may have.
+
+    Raises:
+        Invalid: it is none.
+    """
+    with suppress(ValueError):
+        parsed = URL(url)
+        if parsed.scheme in ("http", "https") and parsed.host:
+            return str(parsed.with_user(None)).rstrip("/")
+    raise Invalid.at("/url", "expected an address such as http://127.0.0.1:8080")
 
 
-def read(response: httpx.Response) -> Answer:
+def write(request: Request) -> tuple[bytes | None, dict[str, str]]:
+    """The body of a request, if it has one, and the headers that are its own."""
+    if request.body is UNSET:
+        return None, dict(request.headers)
+    return msgspec.json.encode(request.body), {"Content-Type": "application/json", **request.headers}
+
+
+def read(status: int, body: bytes) -> Answer:
     """The answer, or the error that it is raised."""
-    if response.status_code in (204, 304):
-        return Answer(response.status_code, None)
+    if status in (204, 304):
+        return Answer(status, None)
     try:
-        data = msgspec.json.decode(response.content)
+        data = msgspec.json.decode(body)
     except msgspec.DecodeError:
         data = {}
-    if response.is_success:
-        return Answer(response.status_code, data)
-    raise answers.read_error(data if isinstance(data, Mapping) else {}, response.status_code)
+    if 200 <= status < 300:
+        return Answer(status, data)
+    raise answers.read_error(data if isinstance(data, Mapping) else {}, status)
 
 
-def explain(error: httpx.HTTPError | httpx.InvalidURL, request: Request, url: str) -> HooklineError:
-    """What a failure of the transport says of the request."""
+def explain(error: Exception, request: Request, url: str, *, sent: bool) -> HooklineError:
+    """What a failure of the transport says of the request; ``sent``: it may have been taken."""
     reason = str(error) or type(error).__name__
-    if request.harmless or isinstance(error, (*_NOT_SENT, httpx.InvalidURL)):
+    if request.harmless or not sent:
         return Unavailable(f"no Hookline server answers at {url}: {reason}")
     return OutcomeUnknown(f"{url} was sent the request and gave no answer: {reason}")
 

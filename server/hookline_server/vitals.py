@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Self
 
-import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from hookline import transport
 from hookline.clock import format_time
 from hookline.flow import Request
 from hookline.registry import Presence, read_presence
+from hookline.syncsession import SyncSession
 
 PATIENCE = 5.0
 """Seconds for an answer: the store has two of them before the server tells that it is away."""
@@ -107,15 +108,15 @@ class Monitor:
     """Asks a server how it is."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
-        server = transport.Http(url, api_key=api_key)
+        server = transport.Http(url, api_key=api_key, timeout=PATIENCE)
         self.url = server.url
-        self._http = httpx.Client(**server.options, timeout=PATIENCE)
+        self._session = SyncSession(server)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._http.close()
+        self._session.close()
 
     def look(self) -> Vitals:
         """The server now.
@@ -125,19 +126,17 @@ class Monitor:
             MissingScope: the API key may not see the figures of a server.
         """
         vitals = Vitals(self.url, format_time(time.time_ns() // 1_000_000), time.monotonic())
-        _read(vitals, _samples(self._get("/metrics").text))
-        workers = self._get("/v1/workers") if all(vitals.stores.values()) else None
-        vitals.workers = [read_presence(each) for each in workers.json()["workers"]] if workers else []
+        _read(vitals, _samples(self._get("/metrics").decode()))
+        if all(vitals.stores.values()):
+            workers = self._session.send(Request("GET", "/v1/workers", harmless=True)).data["workers"]
+            vitals.workers = [read_presence(each) for each in workers]
         return vitals
 
-    def _get(self, path: str) -> httpx.Response:
-        try:
-            response = self._http.get(path)
-        except httpx.HTTPError as error:
-            raise transport.explain(error, Request("GET", path, harmless=True), self.url) from error
-        if not response.is_success:
-            transport.read(response)
-        return response
+    def _get(self, path: str) -> bytes:
+        status, content = self._session.ask(Request("GET", path, harmless=True))
+        if status != HTTPStatus.OK:
+            transport.read(status, content)
+        return content
 
 
 def _samples(page: str) -> Samples:

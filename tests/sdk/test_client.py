@@ -17,6 +17,7 @@ from hookline import Changed, Client, Datastore, SyncClient
 from hookline.calls import Calls
 from hookline.errors import (
     Exists,
+    HooklineError,
     IdempotencyKeyReused,
     Invalid,
     NotFound,
@@ -27,6 +28,7 @@ from hookline.errors import (
     Unavailable,
     VersionConflict,
 )
+from hookline.flow import Request
 from hookline.keysettings import KeySettings
 from hookline.operations import Operations
 from hookline.reader import Reader
@@ -275,8 +277,8 @@ async def test_without_a_loop(url: str, client: Client) -> None:
 def test_the_api_key_is_not_shown() -> None:
     client = Client("http://user:pass@127.0.0.1:8080/", api_key="hush-hush")
     assert repr(client) == "Client('http://127.0.0.1:8080')"
-    assert client.options["headers"]["Authorization"] == "Bearer hush-hush"
-    for url in ("127.0.0.1:8080", "ftp://127.0.0.1", "http://"):
+    assert client.headers["Authorization"] == "Bearer hush-hush"
+    for url in ("127.0.0.1:8080", "ftp://127.0.0.1", "http://", "http://[", "http://a:b"):
         with pytest.raises(Invalid, match="/url"):
             Client(url)
 
@@ -332,6 +334,77 @@ async def test_what_may_be_sent_again_and_what_not() -> None:
     async with Client(url) as client:
         with pytest.raises(Unavailable, match="no Hookline server answers"):
             await client.create("jobs", "a")
+
+
+@pytest.mark.parametrize(
+    ("method", "act"),
+    [
+        (b"POST", lambda client: client.claim("jobs", worker_id="w")),
+        (b"PUT", lambda client: client.create("jobs", "a", match="*")),
+        (b"PATCH", lambda client: client.update("jobs", "a", metadata={"n": 1})),
+        (b"DELETE", lambda client: client.delete("jobs", "a")),
+    ],
+)
+async def test_a_write_is_sent_once_also_over_a_connection_that_was_used(method: bytes, act: Act) -> None:
+    seen: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            seen.append(head.split(b" ")[0])
+            if seen[-1] != b"GET":
+                break
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 21\r\n\r\n" + b'{"keys":[],"cursor":0}'[:21])
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=5) as client:
+        await client._send(Request("GET", "/v1/keys"))
+        with pytest.raises(OutcomeUnknown):
+            await act(client)
+    assert seen == [b"GET", method]
+
+
+async def test_a_redirect_is_not_followed_nor_a_proxy_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either would give another host the API key."""
+    elsewhere: list[object] = []
+    other = await asyncio.start_server(lambda *streams: elsewhere.append(streams), "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}"
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, address)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 307 Elsewhere\r\ncontent-length: 0\r\nlocation: %s/\r\n\r\n" % address.encode())
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, other, Client(url, api_key="hush") as client:
+        with pytest.raises(HooklineError):
+            await client.get("jobs", "a")
+        with SyncClient(url, api_key="hush") as blocking, pytest.raises(HooklineError):
+            await asyncio.to_thread(blocking.get, "jobs", "a")
+    assert elsewhere == []
+
+
+async def test_who_finds_no_connection_free_has_sent_nothing(silent: str) -> None:
+    async with Client(silent, timeout=0.2, connections=1) as client:
+        first = asyncio.create_task(client.claim("jobs", worker_id="w", wait=5))
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await client.create("jobs", "a")
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+
+async def test_a_closed_client_opens_anew(client: Client) -> None:
+    again = client.once("a")
+    await client.create("jobs", "a")
+    await client.close()
+    assert (await client.get("jobs", "a")).sort_field == "a"
+    await again.create("jobs", "b")
+    assert (await again.get("jobs", "b")).sort_field == "b"
 
 
 async def test_a_write_under_an_idempotency_key_is_sent_again_and_done_once(

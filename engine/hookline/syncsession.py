@@ -1,0 +1,62 @@
+"""The connections of a :class:`SyncClient` to its server, by httpx."""
+
+from __future__ import annotations
+
+import ssl
+
+import httpx
+
+from hookline.flow import Answer, Request
+from hookline.transport import KEEP_ALIVE, Http, explain, read, write
+
+_NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
+
+
+class SyncSession:
+    """Threads may share one."""
+
+    def __init__(self, server: Http) -> None:
+        self._server = server
+        most = server.connections
+        # No proxies and passwords out of the environment: the API key goes to this server alone.
+        self._http = httpx.Client(
+            base_url=server.url,
+            headers=server.headers,
+            limits=httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEP_ALIVE),
+            trust_env=False,
+            verify=ssl.create_default_context(),  # what the system trusts, as the other client does
+        )
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._http.close()
+
+    def send(self, request: Request) -> Answer:
+        """Send a request once -> its answer, as :meth:`Session.send` does.
+
+        Raises:
+            Unavailable, OutcomeUnknown, HooklineError
+        """
+        status, content = self.ask(request)
+        return read(status, content)
+
+    def ask(self, request: Request) -> tuple[int, bytes]:
+        """Send a request once -> the status and body of its answer, whatever they are.
+
+        Raises:
+            Unavailable, OutcomeUnknown
+        """
+        body, headers = write(request)
+        patience = self._server.timeout + request.patience
+        timeout = httpx.Timeout(patience, connect=self._server.timeout, pool=patience)
+        try:
+            response = self._http.request(request.method, request.path, content=body, headers=headers, timeout=timeout)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise explain(error, request, self._server.url, sent=not isinstance(error, _NOT_SENT)) from error
+        return response.status_code, response.content
