@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hookline import codec, cursor
 from hookline.cursor import Position
@@ -81,8 +81,7 @@ class _ReplanError(Exception):
         super().__init__()
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     """An item found, and where it stands in the set that is walked."""
 
     partition: int
@@ -239,12 +238,12 @@ class Queries:
             "generation": self._known.get(query.key, Known()).generation,
             **plan.walk.request(),
         }
-        answers = await asyncio.gather(
-            *(
-                self._connection.read("find", partition, [request | {"after": plan.positions[partition] or None}])
-                for partition in asked
-            )
-        )
+        reads = [
+            self._connection.read("find", partition, [request | {"after": plan.positions[partition] or None}])
+            for partition in asked
+        ]
+        # A task for the only one would cost as much as five items.
+        answers = [await reads[0]] if len(reads) == 1 else await asyncio.gather(*reads)
         found: list[tuple[int, Any]] = []
         for partition, ((word, _, extra),) in zip(asked, answers, strict=True):
             if word == b"corrupt":
