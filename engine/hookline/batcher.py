@@ -10,12 +10,14 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine
 from contextvars import Context
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from hookline.codec import unpack_answer
 from hookline.connection import Connection
 from hookline.group import BYTES_MAX, HALF_MIN, OPERATIONS_MAX, Group, share
+from hookline.row import Row
 from hookline.trace import LINKS, PARENT
 
 CALLS_MAX = 2
@@ -42,7 +44,7 @@ class _Lane:
         self.waiting: deque[_Waiting] = deque()
         self.operations = 0
         self.calls = self.sent = 0
-        self.starts = False
+        self.starts: _Call | None = None
 
     def add(self, waiting: _Waiting) -> None:
         """More wait."""
@@ -74,13 +76,41 @@ class _Lane:
         return batch
 
 
+class _Call:
+    """One call of a lane, from when it is to begin; then it has what it takes."""
+
+    __slots__ = ("batch", "ended", "lane", "operations", "weight")
+
+    def __init__(self, lane: _Lane) -> None:
+        self.lane = lane
+        self.batch: list[_Waiting] = []
+        self.operations: list[bytes | Row] = []
+        self.weight = 0
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def load(self) -> None:
+        """Take what waits."""
+        lane = self.lane
+        self.batch = lane.next_batch()
+        self.operations = [operation for waiting in self.batch for operation in waiting.group.operations]
+        self.weight = sum(waiting.group.weight for waiting in self.batch)
+        lane.starts = None
+        lane.calls += 1
+        lane.sent += self.weight
+
+    def unload(self) -> None:
+        """It is under way no more."""
+        self.lane.calls -= 1
+        self.lane.sent -= self.weight
+
+
 class Batcher:
     """Gathers operations into script calls. A caller that is cancelled does not cancel what was submitted."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lanes: dict[tuple[str, int], _Lane] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._under_way: set[asyncio.Future[Any]] = set()
 
     def submit(self, group: Group) -> asyncio.Future[list[Any]]:
         """Queue operations that go in one call -> the future of their outcomes.
@@ -109,53 +139,83 @@ class Batcher:
 
     async def close(self) -> None:
         """Wait until everything submitted has its outcome."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._under_way:
+            await asyncio.wait(self._under_way)
 
     def _spawn(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
         task = asyncio.create_task(work, context=context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
         return task
 
     def _begin_if_ready(self, lane: _Lane) -> None:
-        """Begin a call, which takes what waits by then."""
+        """Begin a call soon, which takes what waits by then."""
         if lane.ready:
-            lane.starts = True
-            lane.calls += 1
+            call = lane.starts = _Call(lane)
+            self._under_way.add(call.ended)
             # It works for all callers: what is noted of one's request is not the others'.
-            self._spawn(self._call(lane), Context())
+            asyncio.get_running_loop().call_soon(self._begin, call, context=Context())
 
-    async def _call(self, lane: _Lane) -> None:
-        lane.starts = False
-        batch = lane.next_batch()
-        weight = sum(waiting.group.weight for waiting in batch)
-        lane.sent += weight
-        self._begin_if_ready(lane)
-        LINKS.set([waiting.parent for waiting in batch if waiting.parent])
-        operations = [operation for waiting in batch for operation in waiting.group.operations]
-        failure: Exception | None = None
+    def _begin(self, call: _Call) -> None:
+        """Send what waits: at once if a link is free, else in a task."""
+        call.load()
+        self._begin_if_ready(call.lane)
         try:
-            answer = await self._connection.send(lane.script, lane.partition, operations)
+            sent = self._connection.begin(
+                call.lane.script, call.lane.partition, call.operations, partial(self._told, call)
+            )
         except Exception as error:
-            failure = error
-        finally:
-            lane.calls -= 1
-            lane.sent -= weight
-        # The next goes out before outcomes are given, else the store would wait for that.
-        self._begin_if_ready(lane)
-        if failure is None:
-            asyncio.get_running_loop().call_soon(_deliver, batch, answer)
+            self._end(call, error)
             return
-        for waiting in batch:
-            if not waiting.future.done():
-                waiting.future.set_exception(failure)
+        if not sent:
+            self._finish(call, self._connection.send(call.lane.script, call.lane.partition, call.operations))
+
+    def _told(self, call: _Call, answer: bytes | Coroutine[Any, Any, bytes]) -> None:
+        """The answer of a call; or what gives it in the end."""
+        if isinstance(answer, bytes):
+            self._end(call, answer)
+        else:
+            self._finish(call, answer)
+
+    def _finish(self, call: _Call, work: Coroutine[Any, Any, bytes]) -> None:
+        self._spawn(self._finished(call, work), Context())
+
+    async def _finished(self, call: _Call, work: Coroutine[Any, Any, bytes]) -> None:
+        LINKS.set([waiting.parent for waiting in call.batch if waiting.parent])
+        try:
+            answer = await work
+        except Exception as error:
+            self._end(call, error)
+        else:
+            self._end(call, answer)
+
+    def _end(self, call: _Call, answer: bytes | Exception) -> None:
+        """Give operations their outcomes, or the failure of their call."""
+        lane = call.lane
+        call.unload()
+        self._under_way.discard(call.ended)
+        # The next goes out before outcomes are given, else the store would wait for that.
+        if lane.ready:
+            following = lane.starts = _Call(lane)
+            self._under_way.add(following.ended)
+            self._begin(following)
+        if isinstance(answer, bytes):
+            _deliver(call.batch, answer)
+        else:
+            _fail(call.batch, answer)
+        call.ended.set_result(None)
 
 
 def _look_at(task: asyncio.Task[Any]) -> None:
     """How it ended is not reported, where nobody waits for it any more."""
     if not task.cancelled():
         task.exception()
+
+
+def _fail(batch: list[_Waiting], error: Exception) -> None:
+    for waiting in batch:
+        if not waiting.future.done():
+            waiting.future.set_exception(error)
 
 
 def _deliver(batch: list[_Waiting], answer: bytes) -> None:
@@ -169,9 +229,7 @@ def _deliver(batch: list[_Waiting], answer: bytes) -> None:
             if not waiting.future.done():
                 waiting.future.set_result(given)
     except Exception as error:
-        for waiting in batch:
-            if not waiting.future.done():
-                waiting.future.set_exception(error)
+        _fail(batch, error)
 
 
 def drop(answer: asyncio.Future[list[Any]]) -> None:

@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import exceptions as redis_errors
 
@@ -23,11 +24,12 @@ from hookline.codec import pack_request, unpack_answer
 from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, StoreFull, Unavailable
 from hookline.figures import Family
 from hookline.item import RESERVED_PREFIX
-from hookline.link import LATE, LOST, Hold, LostError
+from hookline.link import LATE, Hold, LostError
 from hookline.nodes import Nodes, NotSentError, Run, load_library
 from hookline.requirements import check_policy, check_server, read_info
 from hookline.row import Row, pack_operations
 from hookline.settings import Settings
+from hookline.subscription import subscribed
 from hookline_lua import NAMED, NAMED_FULLY, library, load
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,13 @@ _FAILURES = Family(
 )
 
 _NOT_NOW = ("MISCONF", "LOADING", "BUSY", "READONLY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN")
+
+
+class _First(NamedTuple):
+    """When the first attempt of a call was begun without a task (``perf_counter``), and what came for a result."""
+
+    began: float
+    answer: Exception
 
 
 class Connection:
@@ -189,6 +198,35 @@ class Connection:
         answer: bytes = await self._resolved(script, partition, args, (script, self._tags[partition]))
         return answer
 
+    def begin(
+        self,
+        script: str,
+        partition: int,
+        operations: Sequence[bytes | Row],
+        told: Callable[[bytes | Coroutine[Any, Any, bytes]], None],
+    ) -> bool:
+        """Do what :meth:`send` does at once, if a link is free and nothing is traced -> whether it was sent.
+
+        ``told`` gets the answer as it comes, for which no task is woken; where the first attempt has failed, what gives
+        the answer in the end.
+        """
+        if trace.exporter is not None:
+            return False
+        args = self._arguments(partition, secrets.token_hex(12), operations, self._settings.call_timeout * 2)
+        lane, began = (script, self._tags[partition]), perf_counter()
+
+        def answered(answer: Any) -> None:
+            if isinstance(answer, Exception):
+                told(self._resolved(script, partition, args, lane, _First(began, answer)))
+                return
+            _DURATION.observe(perf_counter() - began, script)
+            told(answer)
+
+        sent = self.nodes.begin(self._slots[partition], lane, answered, *self._command_of(script), *args)
+        if sent:
+            _OPERATIONS.observe(len(operations), script)
+        return sent
+
     def _arguments(
         self, partition: int, call_id: str, operations: Sequence[bytes | Row], keep: float
     ) -> tuple[Any, ...]:
@@ -249,15 +287,18 @@ class Connection:
         partition: int,
         args: tuple[Any, ...],
         lane: object = None,
+        first: _First | None = None,
         *,
         sent: bool = False,
         patience: float | None = None,
     ) -> Any:
         # Outcomes are kept for as long: what is sent after the deadline could take effect a second time.
         deadline = asyncio.get_running_loop().time() + (patience or self._settings.call_timeout * 2)
+        if first:
+            deadline -= perf_counter() - first.began
         while True:
             try:
-                answer = await self._evaluate(script, partition, args, deadline if sent else None, lane)
+                answer = await self._evaluate(script, partition, args, deadline if sent else None, lane, first)
             except NotSentError as error:
                 if not sent:
                     raise Unavailable(f"the store cannot be reached: {error}") from error
@@ -272,6 +313,7 @@ class Connection:
             if asyncio.get_running_loop().time() >= deadline:
                 raise OutcomeUnknown("the store was sent the call and gave no answer; read the item to see its state")
             _RETRIES.add(script)
+            first = None
             await asyncio.sleep(_RETRY_PAUSE)
 
     async def read(self, script: str, partition: int, request: object) -> Any:
@@ -325,15 +367,22 @@ class Connection:
             raise _translate(error) from error
 
     async def _evaluate(
-        self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None = None, lane: object = None
+        self,
+        name: str,
+        partition: int,
+        args: tuple[Any, ...],
+        send_by: float | None = None,
+        lane: object = None,
+        first: _First | None = None,
     ) -> Any:
-        """One attempt of a call."""
-        began = perf_counter()
+        """One attempt of a call, or what became of the first."""
+        began, answer = first or (perf_counter(), None)
+        run = partial(self.nodes.run, self._slots[partition], *self._command_of(name), *args)
         try:
             if trace.exporter is None:
-                return await self._run(name, partition, args, send_by, lane)
+                return await run(send_by=send_by, lane=lane, answer=answer)
             with trace.call_span(name, partition):
-                return await self._run(name, partition, args, send_by, lane)
+                return await run(send_by=send_by, lane=lane, answer=answer)
         except redis_errors.ResponseError as error:
             failure = _translate(error)
             _FAILURES.add(name, failure.code)
@@ -343,9 +392,6 @@ class Connection:
             raise
         finally:
             _DURATION.observe(perf_counter() - began, name)
-
-    async def _run(self, name: str, partition: int, args: tuple[Any, ...], send_by: float | None, lane: object) -> Any:
-        return await self.nodes.run(self._slots[partition], *self._command_of(name), *args, send_by=send_by, lane=lane)
 
     def _command_of(self, name: str) -> tuple[str, str, int]:
         script = load(name)
@@ -360,47 +406,9 @@ class Connection:
         """
         if self.nodes.clustered:
             await self._translated(self.nodes.refresh())
-        by_node: dict[object, list[int]] = {}
-        for partition, slot in enumerate(self._slots):
-            by_node.setdefault(self.nodes.node_of(slot), []).append(partition)
-        topics: asyncio.Queue[str | Exception] = asyncio.Queue()
-        async with AsyncExitStack() as stack:
-            try:
-                for partitions in by_node.values():
-                    channels = [channel(self._tags[partition]) for partition in partitions]
-                    subscription = self._subscription(self._slots[partitions[0]], channels)
-                    reader = asyncio.create_task(_read(await stack.enter_async_context(subscription), topics))
-                    stack.push_async_callback(_end, reader)
-                yield _topics(topics)
-            except (*LOST, redis_errors.ResponseError) as error:
-                raise Unavailable(f"the store gave no answer: {error}") from error
-
-    @asynccontextmanager
-    async def _subscription(self, slot: int, channels: list[str]) -> AsyncIterator[AsyncIterator[str]]:
-        """Subscribe to channels of one node; the iterator ends with an error when the node gives one of them up."""
-        client = self.nodes.client(slot)
-        pubsub = client.pubsub()
-        try:
-            for each in channels:  # A cluster takes only channels of one slot at a time.
-                await pubsub.ssubscribe(each)
-            confirmed = 0
-            while confirmed < len(channels):
-                message = await pubsub.get_message(timeout=None)
-                confirmed += bool(message and message["type"] == "ssubscribe")
-
-            async def topics() -> AsyncIterator[str]:
-                while True:
-                    message = await pubsub.get_message(timeout=None)
-                    if message and message["type"] in ("smessage", "message"):
-                        for topic in message["data"].decode().split("\0"):
-                            yield topic
-                    elif message and message["type"] == "sunsubscribe":
-                        raise Unavailable("a slot went to another node, and its channel with it")
-
-            yield topics()
-        finally:
-            await pubsub.aclose()  # type: ignore[no-untyped-call]
-            await client.aclose()
+        channels = [(slot, channel(tag)) for slot, tag in zip(self._slots, self._tags, strict=True)]
+        async with subscribed(self.nodes, channels) as topics:
+            yield topics
 
     async def now_ms(self) -> int:
         """The store's clock (on a cluster that of one of its nodes), or the one that a test has set.
@@ -427,29 +435,6 @@ class Connection:
     def _now_text(self) -> str:
         now_ms = self._now_ms()
         return "" if now_ms is None else str(now_ms)
-
-
-async def _read(messages: AsyncIterator[str], topics: asyncio.Queue[str | Exception]) -> None:
-    """Pass one node's messages on, and at last what ended them."""
-    try:
-        async for topic in messages:
-            topics.put_nowait(topic)
-    except Exception as error:
-        topics.put_nowait(error)
-
-
-async def _topics(topics: asyncio.Queue[str | Exception]) -> AsyncIterator[str]:
-    """What arrives from all nodes, until the subscription of one is lost."""
-    while True:
-        topic = await topics.get()
-        if isinstance(topic, Exception):
-            raise topic
-        yield topic
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _install(run: Run) -> set[str]:

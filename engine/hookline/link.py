@@ -10,8 +10,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import Context
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import hiredis
@@ -28,10 +29,27 @@ LATE = 0.5
 """Seconds by which a store may end a blocking command late: when idle it looks at its clock every 1/hz s, often 0.1."""
 
 
+Told = Callable[[Any], None]
+"""Is given an answer, which may be an error: one of the store's, or a :class:`LostError`."""
+
+
 class LostError(Exception):
     """The call may have reached the store; its answer did not come."""
 
     code = "lost"
+
+
+class Waits(Protocol):
+    """Who waits for an answer, as a future does."""
+
+    def done(self) -> bool:
+        """Whether the answer makes no difference."""
+
+    def set_result(self, answer: Any) -> None:
+        """It has come."""
+
+    def set_exception(self, error: Exception) -> None:
+        """It will not."""
 
 
 class Hold:
@@ -102,7 +120,14 @@ class Link(asyncio.Protocol):
         self._transport.set_protocol(self)
         self.closed = self._transport.is_closing()
         self.users = 0
-        self._answers: deque[asyncio.Future[Any] | Hold] = deque()
+        self._answers: deque[Waits] = deque()
+
+    def begin(self, waits: Waits, *args: Any) -> asyncio.TimerHandle:
+        """Send a command -> the timer that ends the link, to be cancelled by who waits, for no answer in time."""
+        timer = self._loop.call_later(self._timeout, self._lose, f"no answer within {self._timeout:g} s")
+        self._transport.write(hiredis.pack_command(args))
+        self._answers.append(waits)
+        return timer
 
     async def call(self, *args: Any, hold: Hold | None = None) -> Any:
         """Send a command, and wait for its answer -> that, or the error that it is, as redis-py knows it.
@@ -162,6 +187,32 @@ class Link(asyncio.Protocol):
                 answer.set_exception(LostError(reason))
 
 
+class Sent:
+    """Who waits for the answer of a command over a lane, and passes it on at once: no task has to be woken for it."""
+
+    __slots__ = ("_give", "_lane", "_link", "_timer", "_told")
+
+    def __init__(self, link: Link, lane: object, give: Callable[[Link, object], None], told: Told, *args: Any) -> None:
+        """Send it."""
+        self._link = link
+        self._lane = lane
+        self._give = give
+        self._told = told
+        self._timer = link.begin(self, *args)
+
+    def done(self) -> bool:
+        """Nobody breaks it off."""
+        return False
+
+    def set_result(self, answer: Any) -> None:
+        """The answer, or the error that it is; or the loss of the link."""
+        self._timer.cancel()
+        self._give(self._link, self._lane)
+        self._told(answer)
+
+    set_exception = set_result
+
+
 class Links:
     """The links to one node: made when they are needed, at most ``most``, and kept. ``options`` are redis-py's."""
 
@@ -195,6 +246,25 @@ class Links:
                 link = self._shared[lane] = await self._take()
             link.users += 1
             return link
+
+    def begin(self, lane: object, told: Told, *args: Any) -> bool:
+        """Send a command over the lane's link, if it is there or another is idle -> whether; ``told`` gets the answer.
+
+        So it needs no task. Where a link has to be made or waited for, it does.
+        """
+        if lane in self._turns:  # who asked before waits
+            return False
+        link = self._shared.get(lane)
+        if link is None or link.closed or self._free.locked():
+            if self._free.locked() or (link := self._kept()) is None:
+                return False
+            with suppress(StopIteration):
+                self._free.acquire().send(None)  # it does not wait, as there is one
+            self._taken.add(link)
+            self._shared[lane] = link
+        link.users += 1
+        Sent(link, lane, self.give, told, *args)
+        return True
 
     async def _take(self) -> Link:
         if self._free.locked():

@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 
 from hookline.errors import Incompatible, StoreFull, Unavailable
 from hookline.keys import SLOTS
-from hookline.link import LOST, Hold, Link, Links, LostError
+from hookline.link import LOST, Hold, Link, Links, LostError, Told
 from hookline.settings import Settings
 from hookline_lua import library
 
@@ -109,12 +109,26 @@ class Nodes:
         for links in (self._first, *self._links.values()):
             links.close()
 
-    async def run(self, slot: int | None, *args: Any, send_by: float | None = None, lane: object = None) -> Any:
+    def begin(self, slot: int, lane: object, told: Told, *args: Any) -> bool:
+        """Send a command to the node that has the slot, if that needs no waiting, as :meth:`Links.begin` does."""
+        with contextlib.suppress(Unavailable):
+            return self._links_of(slot).begin(lane, told, *args)
+        return False
+
+    async def run(
+        self,
+        slot: int | None,
+        *args: Any,
+        send_by: float | None = None,
+        lane: object = None,
+        answer: Exception | None = None,
+    ) -> Any:
         """One command on the node that has the slot (None: on the first node) -> its answer.
 
         A node that lacks the library is given it: it is new, or its functions were flushed.
 
         Commands of one ``lane`` do not wait for each other, and go over one link: but for faults they run in order.
+        ``answer`` is the error that the command has been answered with already, when it was begun.
 
         Raises:
             NotSentError, LostError
@@ -124,7 +138,10 @@ class Nodes:
         links = self._links_of(slot)
         for _ in range(_TRIES):
             try:
-                return await self._exchange(links, *args, send_by=send_by, lane=lane)
+                if answer is None:
+                    return await self._exchange(links, *args, send_by=send_by, lane=lane)
+                first, answer = answer, None
+                _raise(first)
             except redis_errors.MovedError as error:  # to redis-py a kind of AskError
                 # Nothing ran, so it may be sent again.
                 links = self._links_at((error.host or self._url_options.get("host", "localhost"), error.port))
@@ -297,7 +314,9 @@ async def _take(links: Links, send_by: float | None, lane: object) -> Link:
 
 
 def _raise(answer: Exception) -> NoReturn:
-    """What the store said in place of a result."""
+    """What the store said in place of a result, or that it said nothing."""
+    if isinstance(answer, LostError):
+        raise answer
     if isinstance(answer, redis_errors.AuthenticationError):
         raise Incompatible(f"the store asks for a user or password: {answer}") from answer
     if isinstance(answer, redis_errors.BusyLoadingError):

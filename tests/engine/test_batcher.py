@@ -19,16 +19,26 @@ from hookline.group import BYTES_MAX, HALF_MIN, OPERATIONS_MAX, Group
 
 
 class Slow:
-    """A connection that answers when it is told to."""
+    """A connection that answers when it is told to: a call that was begun, or one that is sent in a task."""
 
-    def __init__(self) -> None:
+    def __init__(self, begins: bool) -> None:
+        self.begins = begins
         self.calls: list[tuple[str, int, list[bytes]]] = []
         self.answers: list[asyncio.Future[bytes]] = []
 
+    def begin(self, script: str, partition: int, operations: Sequence[bytes], told: Callable[[Any], None]) -> bool:
+        if self.begins:
+            answer = self._sent(script, partition, operations)
+            answer.add_done_callback(lambda _: told(wait(answer) if answer.exception() else answer.result()))
+        return self.begins
+
     async def send(self, script: str, partition: int, operations: Sequence[bytes]) -> bytes:
+        return await self._sent(script, partition, operations)
+
+    def _sent(self, script: str, partition: int, operations: Sequence[bytes]) -> asyncio.Future[bytes]:
         self.calls.append((script, partition, list(operations)))
         self.answers.append(asyncio.get_running_loop().create_future())
-        return await self.answers[-1]
+        return self.answers[-1]
 
     async def answer(self, place: int | None = None) -> list[bytes]:
         """Let a call succeed, the first that has no answer: each operation's outcome is itself."""
@@ -46,9 +56,13 @@ class Slow:
         return [len(operations) for _, _, operations in self.calls]
 
 
-@pytest.fixture
-def slow() -> Slow:
-    return Slow()
+async def wait(answer: asyncio.Future[bytes]) -> bytes:
+    return await answer
+
+
+@pytest.fixture(params=["begun", "in a task"])
+def slow(request: pytest.FixtureRequest) -> Slow:
+    return Slow(request.param == "begun")
 
 
 @pytest.fixture
