@@ -77,7 +77,7 @@ class _Lane:
 
 
 class _Call:
-    """One call of a lane, from when it is to begin; then it has what it takes."""
+    """One call of a lane. It has nothing before :meth:`load`, so that what is submitted until then goes with it."""
 
     __slots__ = ("batch", "ended", "lane", "operations", "weight")
 
@@ -148,11 +148,17 @@ class Batcher:
         task.add_done_callback(self._under_way.discard)
         return task
 
+    def _next_call(self, lane: _Lane) -> _Call | None:
+        """The call that may begin now, if one may."""
+        if not lane.ready:
+            return None
+        call = lane.starts = _Call(lane)
+        self._under_way.add(call.ended)
+        return call
+
     def _begin_if_ready(self, lane: _Lane) -> None:
         """Begin a call soon, which takes what waits by then."""
-        if lane.ready:
-            call = lane.starts = _Call(lane)
-            self._under_way.add(call.ended)
+        if call := self._next_call(lane):
             # It works for all callers: what is noted of one's request is not the others'.
             asyncio.get_running_loop().call_soon(self._begin, call, context=Context())
 
@@ -172,10 +178,10 @@ class Batcher:
 
     def _told(self, call: _Call, answer: bytes | Coroutine[Any, Any, bytes]) -> None:
         """The answer of a call; or what gives it in the end."""
-        if isinstance(answer, bytes):
-            self._end(call, answer)
-        else:
+        if isinstance(answer, Coroutine):
             self._finish(call, answer)
+        else:
+            self._end(call, answer)
 
     def _finish(self, call: _Call, work: Coroutine[Any, Any, bytes]) -> None:
         self._spawn(self._finished(call, work), Context())
@@ -191,18 +197,15 @@ class Batcher:
 
     def _end(self, call: _Call, answer: bytes | Exception) -> None:
         """Give operations their outcomes, or the failure of their call."""
-        lane = call.lane
         call.unload()
         self._under_way.discard(call.ended)
         # The next goes out before outcomes are given, else the store would wait for that.
-        if lane.ready:
-            following = lane.starts = _Call(lane)
-            self._under_way.add(following.ended)
+        if following := self._next_call(call.lane):
             self._begin(following)
-        if isinstance(answer, bytes):
-            _deliver(call.batch, answer)
-        else:
+        if isinstance(answer, Exception):
             _fail(call.batch, answer)
+        else:
+            _deliver(call.batch, answer)
         call.ended.set_result(None)
 
 
