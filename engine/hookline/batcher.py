@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from hookline.codec import unpack_answer
 from hookline.connection import Connection
+from hookline.errors import OutcomeUnknown
 from hookline.group import BYTES_MAX, HALF_MIN, OPERATIONS_MAX, Group, share
 from hookline.row import Row
 from hookline.trace import LINKS, PARENT
@@ -171,7 +172,8 @@ class Batcher:
                 call.lane.script, call.lane.partition, call.operations, partial(self._told, call)
             )
         except Exception as error:
-            self._end(call, error)
+            # Not now: whose end this call began in is still to be told.
+            asyncio.get_running_loop().call_soon(self._end, call, error)
             return
         if not sent:
             self._finish(call, self._connection.send(call.lane.script, call.lane.partition, call.operations))
@@ -188,11 +190,12 @@ class Batcher:
 
     async def _finished(self, call: _Call, work: Coroutine[Any, Any, bytes]) -> None:
         LINKS.set([waiting.parent for waiting in call.batch if waiting.parent])
+        answer: bytes | Exception = OutcomeUnknown("the call was broken off; read the item to see its state")
         try:
             answer = await work
         except Exception as error:
-            self._end(call, error)
-        else:
+            answer = error
+        finally:
             self._end(call, answer)
 
     def _end(self, call: _Call, answer: bytes | Exception) -> None:

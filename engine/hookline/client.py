@@ -69,15 +69,18 @@ class Client(Http):
             return value
 
     async def _send(self, request: Request) -> Answer:
-        request, tries = self._mark(request), 0
+        request, tries, closings = self._mark(request), 0, self._session.closings
         while True:
             tries += 1
             try:
                 return await self._session.send(request)
             except HooklineError as error:
-                if not may_try_again(request, error, tries):
-                    raise
-            await asyncio.sleep(pause(tries))
+                failure = error
+            again = may_try_again(request, failure, tries)
+            if again:
+                await asyncio.sleep(pause(tries))
+            if not again or self._session.closings > closings:
+                raise failure
 
     # Writing
 

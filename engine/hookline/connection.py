@@ -212,8 +212,13 @@ class Connection:
         """
         if trace.exporter is not None:
             return False
-        args = self._arguments(partition, secrets.token_hex(12), operations, self._settings.call_timeout * 2)
         lane, began = (script, self._tags[partition]), perf_counter()
+        args: tuple[Any, ...] = ()
+
+        def command() -> tuple[Any, ...]:
+            nonlocal args
+            args = self._arguments(partition, secrets.token_hex(12), operations, self._settings.call_timeout * 2)
+            return *self._command_of(script), *args
 
         def answered(answer: Any) -> None:
             if isinstance(answer, Exception):
@@ -222,7 +227,7 @@ class Connection:
             _DURATION.observe(perf_counter() - began, script)
             told(answer)
 
-        sent = self.nodes.begin(self._slots[partition], lane, answered, *self._command_of(script), *args)
+        sent = self.nodes.begin(self._slots[partition], lane, answered, command)
         if sent:
             _OPERATIONS.observe(len(operations), script)
         return sent

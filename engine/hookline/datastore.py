@@ -114,11 +114,7 @@ class Datastore(Repeating):
         if self.marks:
             await self._begin_if(several=len(calls) > 1)
             calls = [self.marks.mark(call, ahead) for ahead, call in enumerate(calls)]
-        most = share(len(calls), 2 * HALF_MIN)
-        in_parts = len(calls) > most or len({(call.key, call.sort_field) for call in calls}) < len(calls)
-        attempt = self._attempt(calls, most)
-        # A client that goes away must not leave a batch, nor an item, between two of its operations.
-        outcomes = await (self._batcher.whole(attempt) if in_parts else attempt)
+        outcomes = await self._attempt(calls, share(len(calls), 2 * HALF_MIN))
         failures = [outcome.failure for outcome in outcomes if outcome.failure]
         if failures and len(failures) == len(calls):
             raise failures[0]
@@ -134,11 +130,14 @@ class Datastore(Repeating):
         return outcomes
 
     async def _attempt(self, calls: Sequence[Call], most: int = OPERATIONS_MAX) -> list[Any]:
-        """Operations, at the same time where order allows -> the Outcome or Claimed of each, a failure included.
+        """Operations, of one script at most so many a call -> the Outcome or Claimed of each, a failure included."""
+        in_parts = len(calls) > most or len({(call.key, call.sort_field) for call in calls}) < len(calls)
+        work = self._carry_out(calls, most)
+        # A client that goes away must not leave a batch, nor an item, between two of its operations.
+        return await (self._batcher.whole(work) if in_parts else work)
 
-        Of one script, at most so many go in one call.
-        They come back together, so they are waited for in order: a task for each would cost more than all the rest.
-        """
+    async def _carry_out(self, calls: Sequence[Call], most: int) -> list[Any]:
+        """All of them, at the same time where order allows; waited for in order, as a task for each would cost most."""
         outcomes: list[Outcome | Claimed | None] = [None] * len(calls)
         left: list[Placed] = list(enumerate(calls))
         failed = False

@@ -28,6 +28,7 @@ WAIT_MAX = 20.0
 """Seconds that one request waits; a longer wait is several."""
 BYTES_MAX = 524_288
 """Bytes of the operations of one request, about: a server takes 1 MiB by default."""
+_DOTS = {".": "%2E", "..": "%2E%2E"}
 T = TypeVar("T")
 
 
@@ -59,8 +60,8 @@ Flow = Generator[Request, Answer, T]
 
 
 def path(*parts: str) -> str:
-    """The path of a resource."""
-    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+    """The path of a resource. Dots alone would be the segment before, or none."""
+    return "/v1/" + "/".join(_DOTS.get(part) or quote(part, safe="") for part in parts)
 
 
 def create(operation: Operation) -> Flow[Outcome]:

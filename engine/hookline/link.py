@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
 from typing import Any, Protocol
-from weakref import WeakValueDictionary
 
 import hiredis
 import redis.asyncio as aioredis
@@ -124,10 +123,9 @@ class Link(asyncio.Protocol):
 
     def begin(self, waits: Waits, *args: Any) -> asyncio.TimerHandle:
         """Send a command -> the timer that ends the link, to be cancelled by who waits, for no answer in time."""
-        timer = self._loop.call_later(self._timeout, self._lose, f"no answer within {self._timeout:g} s")
         self._transport.write(hiredis.pack_command(args))
         self._answers.append(waits)
-        return timer
+        return self._loop.call_later(self._timeout, self._lose, f"no answer within {self._timeout:g} s")
 
     async def call(self, *args: Any, hold: Hold | None = None) -> Any:
         """Send a command, and wait for its answer -> that, or the error that it is, as redis-py knows it.
@@ -163,12 +161,14 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on the answers that are whole, each to the call that was sent first of those without one."""
+        asked = len(self._answers)  # whoever is told one may send the next call
         try:
             self._reader.feed(data)
             while (answer := self._reader.gets()) is not _MORE:
-                if not self._answers:
+                if not asked:
                     self.close()  # nobody has asked: whatever it is, the link is out of step
                     return
+                asked -= 1
                 waits = self._answers.popleft()
                 if not waits.done():
                     waits.set_result(answer)
@@ -213,6 +213,14 @@ class Sent:
     set_exception = set_result
 
 
+class _Turn:
+    """Those of a lane who ask for a link, one after the other."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.asking = 0
+
+
 class Links:
     """The links to one node: made when they are needed, at most ``most``, and kept. ``options`` are redis-py's."""
 
@@ -224,7 +232,7 @@ class Links:
         self._idle: list[Link] = []
         self._taken: set[Link] = set()
         self._shared: dict[object, Link] = {}
-        self._turns = WeakValueDictionary[object, asyncio.Lock]()
+        self._turns: dict[object, _Turn] = {}
         self._closed = False
 
     async def take(self, lane: object = None) -> Link:
@@ -239,18 +247,24 @@ class Links:
         if lane is None:
             return await self._take()
         # Who asked first sends first, also where that one has to wait for a link.
-        turn = self._turns.setdefault(lane, asyncio.Lock())
-        async with turn:
-            link = self._shared.get(lane)
-            if link is None or link.closed or self._free.locked():
-                link = self._shared[lane] = await self._take()
-            link.users += 1
-            return link
+        turn = self._turns.setdefault(lane, _Turn())
+        turn.asking += 1
+        try:
+            async with turn.lock:
+                link = self._shared.get(lane)
+                if link is None or link.closed or self._free.locked():
+                    link = self._shared[lane] = await self._take()
+                link.users += 1
+                return link
+        finally:
+            turn.asking -= 1
+            if not turn.asking:
+                del self._turns[lane]
 
-    def begin(self, lane: object, told: Told, *args: Any) -> bool:
+    def begin(self, lane: object, told: Told, command: Callable[[], tuple[Any, ...]]) -> bool:
         """Send a command over the lane's link, if it is there or another is idle -> whether; ``told`` gets the answer.
 
-        So it needs no task. Where a link has to be made or waited for, it does.
+        So it needs no task. Where a link has to be made or waited for, it does; then ``command`` is not called.
         """
         if lane in self._turns:  # who asked before waits
             return False
@@ -263,7 +277,11 @@ class Links:
             self._taken.add(link)
             self._shared[lane] = link
         link.users += 1
-        Sent(link, lane, self.give, told, *args)
+        try:
+            Sent(link, lane, self.give, told, *command())
+        except BaseException:
+            self.give(link, lane)
+            raise
         return True
 
     async def _take(self) -> Link:

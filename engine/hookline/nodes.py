@@ -109,11 +109,13 @@ class Nodes:
         for links in (self._first, *self._links.values()):
             links.close()
 
-    def begin(self, slot: int, lane: object, told: Told, *args: Any) -> bool:
+    def begin(self, slot: int, lane: object, told: Told, command: Callable[[], tuple[Any, ...]]) -> bool:
         """Send a command to the node that has the slot, if that needs no waiting, as :meth:`Links.begin` does."""
-        with contextlib.suppress(Unavailable):
-            return self._links_of(slot).begin(lane, told, *args)
-        return False
+        try:
+            links = self._links_of(slot)
+        except Unavailable:
+            return False
+        return links.begin(lane, told, command)
 
     async def run(
         self,
@@ -127,7 +129,8 @@ class Nodes:
 
         A node that lacks the library is given it: it is new, or its functions were flushed.
 
-        Commands of one ``lane`` do not wait for each other, and go over one link: but for faults they run in order.
+        Commands of one ``lane`` do not wait for each other, and go over one link: but for faults, and while links
+        are short, they run in order.
         ``answer`` is the error that the command has been answered with already, when it was begun.
 
         Raises:

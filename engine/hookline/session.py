@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 
 import aiohttp
 from yarl import URL
 
+from hookline.errors import HooklineError
 from hookline.flow import Answer, Request
-from hookline.transport import KEEP_ALIVE, Http, explain, read, write
+from hookline.transport import KEEP_ALIVE, Http, explain, read, trusted, write
 
 _WHOLE_MAX = 2**20
 """Bytes that are written in one go; of more aiohttp would say that it holds the loop."""
+_STALE = 0.1
+"""Seconds without a request after which the server may have closed a connection while the loop was held up."""
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 
 
@@ -25,9 +29,14 @@ class Session:
     def __init__(self, server: Http) -> None:
         self._server = server
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._used = 0.0
+        self.closings = 0
+        """How often it was closed: what was sent before must not be sent again after."""
 
     async def close(self) -> None:
         """Close every connection."""
+        self.closings += 1
         session, self._session = self._session, None
         if session:
             await session.close()
@@ -40,32 +49,55 @@ class Session:
             OutcomeUnknown: it was sent, and no answer came.
             HooklineError: what the server answered.
         """
-        server = self._server
-        body, headers = write(request)
-        patience = server.timeout + request.patience
-        timeout = aiohttp.ClientTimeout(
-            total=2 * patience + server.timeout, connect=patience, sock_connect=server.timeout, sock_read=patience
-        )
+        loop = asyncio.get_running_loop()
+        session = self._opened(loop)
+        if not request.harmless and loop.time() - self._used > _STALE:
+            # Two turns of the loop: then a connection that the server has closed meanwhile is known to be.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        task = asyncio.current_task()
+        cancelling = task.cancelling() if task else 0
+        failure: HooklineError
         try:
-            async with self._opened().request(
-                request.method,
-                URL(server.url + request.path, encoded=True),
-                data=io.BytesIO(body) if body and len(body) > _WHOLE_MAX else body,
-                headers=headers,
-                timeout=timeout,
-                allow_redirects=False,
-            ) as response:
-                status, content = response.status, await response.read()
+            return await self._ask(session, request)
+        except asyncio.CancelledError:
+            if not session.closed or (task and task.cancelling() > cancelling):
+                raise
+            failure = explain("the client was closed", request, self._server.url, sent=False)
         except (aiohttp.ClientError, _LostError, TimeoutError, OSError) as error:
-            raise explain(error, request, server.url, sent=not isinstance(error, _NOT_SENT)) from error
-        return read(status, content)
+            told = str(error) or type(error).__name__
+            failure = explain(told, request, self._server.url, sent=not isinstance(error, _NOT_SENT))
+        finally:
+            self._used = loop.time()
+        raise failure  # not out of aiohttp's, which may hold the request's headers, and so the API key
 
-    def _opened(self) -> aiohttp.ClientSession:
+    async def _ask(self, session: aiohttp.ClientSession, request: Request) -> Answer:
+        body, headers = write(request)
+        patience = self._server.timeout + request.patience
+        async with session.request(
+            request.method,
+            URL(self._server.url + request.path, encoded=True),
+            data=io.BytesIO(body) if body and len(body) > _WHOLE_MAX else body,
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(connect=patience, sock_connect=self._server.timeout, sock_read=patience),
+            allow_redirects=False,
+        ) as response:
+            content = await response.read()
+        return read(response.status, content)
+
+    def _opened(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
+        if self._session and self._loop and self._loop.is_closed():
+            self._session.detach()  # its connections ended with the loop
+            self._session = None
         if self._session is None:
+            self._loop = loop
             # No proxies and passwords out of the environment, and no cookies: the API key goes to this server alone.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._server.connections, keepalive_timeout=KEEP_ALIVE),
+                connector=aiohttp.TCPConnector(
+                    limit=self._server.connections, keepalive_timeout=KEEP_ALIVE, ssl=trusted(self._server.url)
+                ),
                 headers=self._server.headers,
+                skip_auto_headers=("Content-Type",),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
                 middlewares=(_once,),

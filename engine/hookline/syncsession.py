@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ssl
-
 import httpx
 
 from hookline.flow import Answer, Request
-from hookline.transport import KEEP_ALIVE, Http, explain, read, write
+from hookline.transport import KEEP_ALIVE, Http, explain, read, trusted, write
 
 _NOT_SENT = (
     httpx.ConnectError,
@@ -30,7 +28,7 @@ class SyncSession:
             headers=server.headers,
             limits=httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEP_ALIVE),
             trust_env=False,
-            verify=ssl.create_default_context(),  # what the system trusts, as the other client does
+            verify=trusted(server.url),
         )
 
     def close(self) -> None:
@@ -58,5 +56,6 @@ class SyncSession:
         try:
             response = self._http.request(request.method, request.path, content=body, headers=headers, timeout=timeout)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise explain(error, request, self._server.url, sent=not isinstance(error, _NOT_SENT)) from error
+            told = str(error) or type(error).__name__
+            raise explain(told, request, self._server.url, sent=not isinstance(error, _NOT_SENT)) from error
         return response.status_code, response.content

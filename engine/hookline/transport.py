@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +26,7 @@ TRIES = 4
 """Times that a request is sent, at most, where a repeat does no harm or where it was not sent at all."""
 KEEP_ALIVE = 4.0
 """Seconds for which an idle connection is kept: servers close theirs after 5, and a request must not meet that."""
+_VISIBLE = re.compile(r"[!-~]+", re.ASCII)
 _KEY = re.compile(r"[!#-+\--\[\]-~]{1,200}", re.ASCII)
 
 
@@ -34,6 +37,12 @@ class Http:
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
         self.url = _address(url)
+        if api_key is not None and not _VISIBLE.fullmatch(api_key):
+            raise Invalid.at("/apiKey", "expected visible characters of ASCII, and no line break or space around them")
+        if not 0 < timeout < math.inf:
+            raise Invalid.at("/timeout", "expected more than 0 seconds")
+        if connections < 1:
+            raise Invalid.at("/connections", "expected at least 1")
         self.calls = Operations()
         self.timeout = timeout
         self.connections = connections
@@ -79,9 +88,17 @@ def _address(url: str) -> str:
     """
     with suppress(ValueError):
         parsed = URL(url)
-        if parsed.scheme in ("http", "https") and parsed.host:
+        more = re.search(r"[\s?#]", url)
+        if parsed.scheme in ("http", "https") and parsed.host and not more:
             return str(parsed.with_user(None)).rstrip("/")
     raise Invalid.at("/url", "expected an address such as http://127.0.0.1:8080")
+
+
+def trusted(url: str) -> ssl.SSLContext:
+    """The certificates that the system trusts, or those that ``SSL_CERT_FILE`` names; none where there is no TLS."""
+    if url.startswith("https:"):
+        return ssl.create_default_context()
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def write(request: Request) -> tuple[bytes | None, dict[str, str]]:
@@ -104,9 +121,8 @@ def read(status: int, body: bytes) -> Answer:
     raise answers.read_error(data if isinstance(data, Mapping) else {}, status)
 
 
-def explain(error: Exception, request: Request, url: str, *, sent: bool) -> HooklineError:
+def explain(reason: str, request: Request, url: str, *, sent: bool) -> HooklineError:
     """What a failure of the transport says of the request; ``sent``: it may have been taken."""
-    reason = str(error) or type(error).__name__
     if request.harmless or not sent:
         return Unavailable(f"no Hookline server answers at {url}: {reason}")
     return OutcomeUnknown(f"{url} was sent the request and gave no answer: {reason}")

@@ -14,7 +14,7 @@ from hookline import Datastore
 from hookline.batcher import Batcher
 from hookline.codec import pack_request
 from hookline.connection import Connection
-from hookline.errors import Unavailable
+from hookline.errors import OutcomeUnknown, Unavailable
 from hookline.group import BYTES_MAX, HALF_MIN, OPERATIONS_MAX, Group
 
 
@@ -23,13 +23,16 @@ class Slow:
 
     def __init__(self, begins: bool) -> None:
         self.begins = begins
+        self.refuses = False
         self.calls: list[tuple[str, int, list[bytes]]] = []
         self.answers: list[asyncio.Future[bytes]] = []
 
     def begin(self, script: str, partition: int, operations: Sequence[bytes], told: Callable[[Any], None]) -> bool:
+        if self.refuses:
+            raise ValueError("this cannot be packed")
         if self.begins:
             answer = self._sent(script, partition, operations)
-            answer.add_done_callback(lambda _: told(wait(answer) if answer.exception() else answer.result()))
+            answer.add_done_callback(lambda _: told(wait(answer) if failed(answer) else answer.result()))
         return self.begins
 
     async def send(self, script: str, partition: int, operations: Sequence[bytes]) -> bytes:
@@ -54,6 +57,10 @@ class Slow:
 
     def sizes(self) -> list[int]:
         return [len(operations) for _, _, operations in self.calls]
+
+
+def failed(answer: asyncio.Future[bytes]) -> bool:
+    return answer.cancelled() or answer.exception() is not None
 
 
 async def wait(answer: asyncio.Future[bytes]) -> bytes:
@@ -265,6 +272,48 @@ async def test_a_cancelled_batch_is_carried_out(datastore: Datastore, size: int)
         return (await datastore.count("jobs")).count == size
 
     await wait_until(all_there)
+
+
+async def test_a_cancelled_exchange_is_carried_out(datastore: Datastore) -> None:
+    await datastore.run([datastore.calls.create("jobs", metadata={"status": "not_started"}) for _ in range(250)])
+    claimed = await datastore.claim("jobs", worker_id="w", limit=250)
+    done = [datastore.calls.complete("jobs", item.sort_field, item.token or "") for item in claimed.items]
+    exchanging = asyncio.create_task(datastore.exchange(done, "jobs", worker_id="w"))
+    await asyncio.sleep(0)
+    exchanging.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await exchanging
+
+    async def all_completed() -> bool:
+        return (await datastore.count("jobs", where={"status": "completed"})).count == 250
+
+    await wait_until(all_completed)
+
+
+async def test_a_call_that_is_broken_off_ends(slow: Slow, batcher: Batcher) -> None:
+    """As the tasks of a loop are that comes to its end."""
+    first, second = submit(batcher, "patch", 0, b"a"), submit(batcher, "create", 0, b"b")
+    await slow.arrived(2)
+    later = submit(batcher, "patch", 0, b"c")
+    slow.answers[0].cancel()
+    with pytest.raises(OutcomeUnknown):
+        await first
+    await slow.answer()
+    await slow.answer()
+    async with asyncio.timeout(5):
+        assert (await second, await later) == ([[b"b"]], [[b"c"]])
+        await batcher.close()
+
+
+async def test_calls_that_cannot_begin_fail_one_by_one(slow: Slow, batcher: Batcher) -> None:
+    first = submit(batcher, "patch", 0, b"a")
+    await slow.arrived(1)
+    slow.refuses = True
+    doomed = [submit(batcher, "patch", 0, b"x", OPERATIONS_MAX) for _ in range(2000)]
+    await slow.answer()
+    assert await first == [[b"a"]]
+    assert {type(each) for each in await asyncio.gather(*doomed, return_exceptions=True)} == {ValueError}
+    await batcher.close()
 
 
 async def test_close_waits_for_what_was_submitted(slow: Slow, batcher: Batcher) -> None:

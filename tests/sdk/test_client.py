@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import re
 import socket
+import sys
+import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
+from certificates import certificate
 from conftest import wait_until
 from hookline import Changed, Client, Datastore, SyncClient
 from hookline.calls import Calls
@@ -278,7 +283,16 @@ def test_the_api_key_is_not_shown() -> None:
     client = Client("http://user:pass@127.0.0.1:8080/", api_key="hush-hush")
     assert repr(client) == "Client('http://127.0.0.1:8080')"
     assert client.headers["Authorization"] == "Bearer hush-hush"
-    for url in ("127.0.0.1:8080", "ftp://127.0.0.1", "http://", "http://[", "http://a:b"):
+    for url in (
+        "127.0.0.1:8080",
+        "ftp://127.0.0.1",
+        "http://",
+        "http://[",
+        "http://a:b",
+        "http://a/?b",
+        "http://a/#b",
+        "http://a\n",
+    ):
         with pytest.raises(Invalid, match="/url"):
             Client(url)
 
@@ -396,6 +410,126 @@ async def test_who_finds_no_connection_free_has_sent_nothing(silent: str) -> Non
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
+
+
+@pytest.mark.parametrize("key", ["SECRET\n", "SECRET key", "SECRET\u00e9", ""])
+def test_an_api_key_that_no_header_can_have(key: str) -> None:
+    for kind in (Client, SyncClient):
+        with pytest.raises(Invalid, match="/apiKey: expected visible characters") as refused:
+            kind("http://127.0.0.1:1", api_key=key)
+        assert "SECRET" not in repr(refused.value)
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": -1}, {"timeout": math.inf}, {"connections": 0}])
+def test_limits_that_are_none(options: dict[str, Any]) -> None:
+    with pytest.raises(Invalid, match=f"/{next(iter(options))}: expected"):
+        Client("http://127.0.0.1:1", **options)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/9 garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", b""])
+async def test_no_error_holds_the_api_key(answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with Client(url, api_key="SECRETKEY") as client:
+            with pytest.raises(OutcomeUnknown) as failed:
+                await client.create("jobs", "a")
+    chain: list[BaseException | None] = [failed.value]
+    while error := chain[-1]:
+        assert "SECRETKEY" not in f"{error} {error!r} {vars(error)}"
+        chain.append(error.__cause__ or error.__context__)
+
+
+async def test_to_close_ends_what_waits_and_what_would_be_sent_again(silent: str) -> None:
+    client = Client(silent, timeout=5, connections=1)
+    waiting = [asyncio.create_task(client.get("jobs", "a")), asyncio.create_task(client.create("jobs", "b"))]
+    await asyncio.sleep(0.1)
+    await client.close()
+    async with asyncio.timeout(2):
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in ended] == [Unavailable, Unavailable]
+    assert client._session._session is None
+
+
+IN_TURN = """
+import asyncio, sys
+from hookline import Client
+
+async def use():
+    print(await client.count("jobs"))
+
+client = Client(sys.argv[1])
+asyncio.run(use())
+asyncio.run(use())
+"""
+
+
+async def test_one_client_in_one_loop_after_the_other(url: str) -> None:
+    """In a process of its own: what was left open there is complained of."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", IN_TURN, url, stdout=pipe, stderr=pipe)
+    told, complaints = await process.communicate()
+    assert told.count(b"Count(count=0") == 2, complaints
+    assert b"Unclosed" in complaints
+
+
+async def test_a_connection_that_ended_while_the_loop_was_held_up() -> None:
+    """What is sent over it would never come to an answer, and nobody would know whether it was taken."""
+    written: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            written.append(connection.recv(4096))
+            connection.sendall(b'HTTP/1.1 404 None\r\ncontent-length: 37\r\n\r\n{"code":"not_found","detail":"gone."}')
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(asyncio.to_thread(serve, listener))
+        async with Client(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+            for _ in range(2):
+                with pytest.raises(NotFound):
+                    await client.update("jobs", "a", metadata={"n": 1})
+                time.sleep(0.3)
+        await serving
+    assert len(written) == 2
+
+
+async def test_names_of_dots(client: Client, url: str) -> None:
+    with SyncClient(url) as blocking:
+        for name in (".", "..", "..."):
+            await client.create("jobs", name, content=name)
+            assert (await client.get("jobs", name)).content == name
+            assert (await asyncio.to_thread(blocking.get, "jobs", name)).content == name
+            await asyncio.to_thread(blocking.delete, "jobs", name)
+            await client.create(name, "x", content=name)
+            assert (await client.get(name, "x")).content == name
+
+
+@pytest.mark.parametrize("names", ["localhost", "another.test"])
+async def test_tls_by_what_the_system_trusts(names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 404 None\r\ncontent-length: 37\r\n\r\n{"code":"not_found","detail":"gone."}')
+        writer.close()
+
+    context = certificate(tmp_path, names)
+    error = NotFound if names == "localhost" else Unavailable
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+        async with Client(url) as client:
+            with pytest.raises(Unavailable, match=r"(?i)certificate"):
+                await client.create("jobs", "a")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert"))
+        async with Client(url) as client:
+            with pytest.raises(error):
+                await client.get("jobs", "a")
+        with SyncClient(url) as blocking, pytest.raises(error):
+            await asyncio.to_thread(blocking.get, "jobs", "a")
 
 
 async def test_a_closed_client_opens_anew(client: Client) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from certificates import certificate
 from hookline import Settings
 from hookline_server.egress import Egress
 from hookline_server.process import _egress
-from server.test_egress import CANARY, HEADERS, Names, answers, certificate, receiver
+from server.test_egress import CANARY, HEADERS, Names, answers, receiver
 
 
 @dataclass

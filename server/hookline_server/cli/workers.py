@@ -48,6 +48,7 @@ def worker(
 
     found = _load(target)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # of a handler's SyncClient: it tells every request
     with ending():
         work(found, with_parent=os.environ.pop(MEMBER, None) is not None)
 

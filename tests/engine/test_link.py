@@ -1,0 +1,123 @@
+"""Links: commands that are begun without a task, and the links and turns that they take."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio.connection import parse_url
+
+from conftest import wait_until
+from hookline import EmbeddedStore
+from hookline.link import LOST, Links, LostError
+
+MOST = 2
+
+
+@pytest.fixture
+async def links(store: EmbeddedStore) -> AsyncIterator[Links]:
+    """Of a store, and one of them made."""
+    links = Links({**parse_url(store.url), "protocol": 2}, MOST, 1.0)
+    links.give(await links.take("a"), "a")
+    yield links
+    links.close()
+
+
+def echo(links: Links, text: str, told: list[Any], lane: str = "a") -> bool:
+    return links.begin(lane, told.append, lambda: ("ECHO", text))
+
+
+async def test_answers_come_in_order_over_one_link(links: Links) -> None:
+    told: list[Any] = []
+    assert all(echo(links, str(number), told) for number in range(5))
+    await wait_until(lambda: len(told) == 5)
+    assert told == [b"0", b"1", b"2", b"3", b"4"]
+    assert echo(links, "again", told)
+
+
+async def test_no_link_is_idle_and_none_is_waited_for(links: Links) -> None:
+    told: list[Any] = []
+    assert echo(links, "a", told)
+    assert not echo(links, "b", told, lane="b")
+    taken = [await links.take(lane) for lane in ("b", "c")]
+    assert not echo(links, "d", told, lane="d")
+    links.give(taken[0], "b")
+    assert echo(links, "d", told, lane="d")
+    await wait_until(lambda: told == [b"a", b"d"])
+
+
+async def test_what_is_told_may_begin_the_next(links: Links) -> None:
+    told: list[Any] = []
+
+    def go_on(answer: Any) -> None:
+        told.append(answer)
+        if len(told) < 2000:
+            assert links.begin("a", go_on, lambda: ("ECHO", str(len(told))))
+
+    go_on(b"0")
+    await wait_until(lambda: len(told) == 2000)
+    assert told[-1] == b"1999"
+
+
+async def test_a_command_that_cannot_be_written_takes_no_link(links: Links) -> None:
+    told: list[Any] = []
+    for _ in range(2 * MOST):
+        with pytest.raises(TypeError):
+            links.begin("a", told.append, lambda: ("ECHO", object()))
+    taken = [await links.take() for _ in range(MOST)]
+    assert [await link.call("ECHO", "x") for link in taken] == [b"x"] * MOST
+    await asyncio.sleep(1.1)  # no timer is left that would end them
+    assert not any(link.closed for link in taken)
+    assert told == []
+
+
+async def test_a_link_that_is_lost_is_told(links: Links) -> None:
+    told: list[Any] = []
+    assert links.begin("a", told.append, lambda: ("QUIT",))
+    assert links.begin("a", told.append, lambda: ("ECHO", "x"))
+    await wait_until(lambda: len(told) == 2)
+    assert type(told[1]) is LostError
+    assert not echo(links, "x", told)
+    for _ in range(MOST):
+        await links.take()
+
+
+async def test_a_lane_that_found_nobody_begins_again(tmp_path: Path) -> None:
+    """Also while somebody keeps the error, and with it the frames of who asked."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    links = Links({"host": "127.0.0.1", "port": port, "protocol": 2}, MOST, 1.0)
+    with pytest.raises(LOST) as kept:
+        await links.take("a")
+    async with EmbeddedStore(tmp_path, extra_config=[f"port {port}", "bind 127.0.0.1"]):
+        links.give(await links.take("a"), "a")
+        assert kept.value
+        assert echo(links, "x", [])
+        links.close()
+
+
+async def test_an_answer_that_nobody_asked_for_is_given_to_nobody() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            if line.strip() in (b"SETINFO", b"ECHO"):
+                writer.write(b"+OK\r\n" + b"+stray\r\n" * (line.strip() == b"ECHO"))
+        writer.close()
+
+    told: list[Any] = []
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        links = Links({"host": host, "port": port, "protocol": 2}, MOST, 1.0)
+        links.give(await links.take("a"), "a")
+
+        def go_on(answer: Any) -> None:
+            told.append(answer)
+            links.begin("a", told.append, lambda: ("PING",))
+
+        assert links.begin("a", go_on, lambda: ("ECHO", "x"))
+        await wait_until(lambda: len(told) == 2)
+        links.close()
+    assert (told[0], type(told[1])) == (b"OK", LostError)
