@@ -202,13 +202,12 @@ class Batcher:
         """Give operations their outcomes, or the failure of their call."""
         call.unload()
         self._under_way.discard(call.ended)
-        # The next goes out before outcomes are given, else the store would wait for that.
-        if following := self._next_call(call.lane):
-            self._begin(following)
-        if isinstance(answer, Exception):
-            _fail(call.batch, answer)
+        self._begin_if_ready(call.lane)
+        if call.lane.starts:
+            # The next goes out before outcomes are given, else the store would wait for that.
+            asyncio.get_running_loop().call_soon(_give, call.batch, answer, context=Context())
         else:
-            _deliver(call.batch, answer)
+            _give(call.batch, answer)
         call.ended.set_result(None)
 
 
@@ -218,15 +217,11 @@ def _look_at(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-def _fail(batch: list[_Waiting], error: Exception) -> None:
-    for waiting in batch:
-        if not waiting.future.done():
-            waiting.future.set_exception(error)
-
-
-def _deliver(batch: list[_Waiting], answer: bytes) -> None:
-    """Give the operations of a call their outcomes."""
+def _give(batch: list[_Waiting], answer: bytes | Exception) -> None:
+    """Give the operations of a call their outcomes, or the failure that is all of theirs."""
     try:
+        if isinstance(answer, Exception):
+            raise answer
         outcomes = iter(unpack_answer(answer))
         for waiting in batch:
             given = list(islice(outcomes, len(waiting.group.operations)))
@@ -235,7 +230,9 @@ def _deliver(batch: list[_Waiting], answer: bytes) -> None:
             if not waiting.future.done():
                 waiting.future.set_result(given)
     except Exception as error:
-        _fail(batch, error)
+        for waiting in batch:
+            if not waiting.future.done():
+                waiting.future.set_exception(error)
 
 
 def drop(answer: asyncio.Future[list[Any]]) -> None:

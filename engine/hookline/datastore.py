@@ -16,7 +16,7 @@ from hookline.call import Call
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
 from hookline.claims import Claims
 from hookline.errors import Corrupt, IdempotencyKeyReused, Invalid, OutcomeUnknown, Refused, ReservedKey, Unavailable
-from hookline.group import AT_ONCE_MAX, HALF_MIN, OPERATIONS_MAX, Group, Placed, grouped, share
+from hookline.group import AT_ONCE_MAX, OPERATIONS_MAX, Group, Placed, grouped, share
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
 from hookline.link import Hold
@@ -114,7 +114,7 @@ class Datastore(Repeating):
         if self.marks:
             await self._begin_if(several=len(calls) > 1)
             calls = [self.marks.mark(call, ahead) for ahead, call in enumerate(calls)]
-        outcomes = await self._attempt(calls, share(len(calls), 2 * HALF_MIN))
+        outcomes = await self._attempt(calls, share(len(calls)))
         failures = [outcome.failure for outcome in outcomes if outcome.failure]
         if failures and len(failures) == len(calls):
             raise failures[0]

@@ -16,11 +16,8 @@ from hookline.row import Row
 
 OPERATIONS_MAX = GIVEN_MAX
 """Operations of one script call, a claim counted as the items that it may give: about 4 ms of the store."""
-HALF_MIN = 16
-"""Operations at least of each half that :func:`share` makes: with fewer, what a call costs by itself outweighs it.
-
-Twice as many where one request waits for both: nothing follows that would keep the store and this process at work.
-"""
+HALF_MIN = 32
+"""Operations at least of each half that :func:`share` makes: with fewer, what a call costs by itself outweighs it."""
 BYTES_MAX = 262_144
 """Bytes of one script call's operations; a larger operation goes alone."""
 
@@ -32,12 +29,12 @@ Placed = tuple[int, Call]
 """An operation, and its place in the request."""
 
 
-def share(operations: int, half_min: int = HALF_MIN) -> int:
+def share(operations: int) -> int:
     """How many one call takes of the operations that are there.
 
     Half of them, if that is enough: then the store works on one half while this process packs or reads the other.
     """
-    if 2 * half_min <= operations < 2 * OPERATIONS_MAX:
+    if 2 * HALF_MIN <= operations < 2 * OPERATIONS_MAX:
         return (operations + 1) // 2
     return OPERATIONS_MAX
 

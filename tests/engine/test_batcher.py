@@ -131,13 +131,13 @@ async def test_a_few_wait_for_the_call_ahead_though_it_is_smaller(slow: Slow, ba
 
 
 async def test_of_many_that_find_no_call_ahead_each_half_is_one(slow: Slow, batcher: Batcher) -> None:
-    waiting = [submit(batcher, "patch", 0, b"x") for _ in range(51)]
+    waiting = [submit(batcher, "patch", 0, b"x") for _ in range(71)]
     await slow.arrived(2)
-    assert slow.sizes() == [26, 25]
+    assert slow.sizes() == [36, 35]
     await slow.answer()
-    waiting += [submit(batcher, "patch", 0, b"x") for _ in range(26)]
+    waiting += [submit(batcher, "patch", 0, b"x") for _ in range(36)]
     await slow.arrived(3)
-    assert slow.sizes() == [26, 25, 26]
+    assert slow.sizes() == [36, 35, 36]
     await slow.answer()
     await slow.answer()
     await asyncio.gather(*waiting)
@@ -185,9 +185,9 @@ async def test_scripts_and_partitions_do_not_wait_for_each_other(slow: Slow, bat
 @pytest.mark.parametrize(
     ("operations", "sizes"),
     [
-        ([1] * (2 * HALF_MIN - 1), [31]),
+        ([1] * (2 * HALF_MIN - 1), [63]),
         ([1] * OPERATIONS_MAX, [50, 50]),
-        ([1] * 250, [100, 100, 25, 25]),
+        ([1] * 250, [100, 100, 50]),
         ([BYTES_MAX // 4] * 9, [4, 4, 1]),
         ([BYTES_MAX // 2, BYTES_MAX // 2 + 1, 1], [1, 2]),
         ([BYTES_MAX * 4, 1, 1], [1, 2]),
@@ -206,10 +206,10 @@ async def test_limits_of_one_call(slow: Slow, batcher: Batcher, operations: list
 @pytest.mark.parametrize(
     ("gives", "sizes"),
     [
-        ([1] * 250, [100, 100, 25, 25]),
+        ([1] * 250, [100, 100, 50]),
         ([60, 40, 1, 99, 100], [2, 2, 1]),
         ([0] * 90 + [10, 1] + [0], [51, 42]),
-        ([60, 0, 40, 0], [1, 1, 2]),
+        ([60, 0, 40, 0], [1, 3]),
         ([60, 0, 40, 0, 99], [2, 2, 1]),
     ],
 )
@@ -352,7 +352,7 @@ async def test_script_calls_of_the_store(datastore: Datastore, raw: aioredis.Red
     calls, _ = await fcalls(raw, lambda: datastore.exchange(done, "jobs", worker_id="w", limit=50))
     assert calls == 1
 
-    calls, _ = await fcalls(raw, lambda: asyncio.gather(*(datastore.delete("jobs", f"{n:03}") for n in range(60))))
+    calls, _ = await fcalls(raw, lambda: asyncio.gather(*(datastore.delete("jobs", f"{n:03}") for n in range(80))))
     assert calls == 2
     calls, _ = await fcalls(raw, lambda: datastore.get("jobs", "100"))
     assert calls == 1

@@ -85,7 +85,7 @@ def test_a_group_is_given_when_it_is_full() -> None:
 
 @pytest.mark.parametrize(
     ("operations", "one_call"),
-    [(1, 100), (31, 100), (32, 16), (33, 17), (100, 50), (199, 100), (200, 100), (5000, 100)],
+    [(1, 100), (63, 100), (64, 32), (65, 33), (100, 50), (199, 100), (200, 100), (5000, 100)],
 )
 def test_a_share_is_half_where_that_is_enough(operations: int, one_call: int) -> None:
     assert share(operations) == one_call
