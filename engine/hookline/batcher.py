@@ -219,9 +219,18 @@ def _look_at(task: asyncio.Task[Any]) -> None:
 
 def _give(batch: list[_Waiting], answer: bytes | Exception) -> None:
     """Give the operations of a call their outcomes, or the failure that is all of theirs."""
+    failure = answer if isinstance(answer, Exception) else _deliver(batch, answer)
+    if failure:
+        for waiting in batch:
+            if not waiting.future.done():
+                waiting.future.set_exception(failure)
+    # A failure holds the frames that it came through, and they the batch: not in a circle with the futures.
+    batch.clear()
+
+
+def _deliver(batch: list[_Waiting], answer: bytes) -> Exception | None:
+    """Give operations their outcomes -> what is wrong with the answer, if something is."""
     try:
-        if isinstance(answer, Exception):
-            raise answer
         outcomes = iter(unpack_answer(answer))
         for waiting in batch:
             given = list(islice(outcomes, len(waiting.group.operations)))
@@ -230,9 +239,8 @@ def _give(batch: list[_Waiting], answer: bytes | Exception) -> None:
             if not waiting.future.done():
                 waiting.future.set_result(given)
     except Exception as error:
-        for waiting in batch:
-            if not waiting.future.done():
-                waiting.future.set_exception(error)
+        return error
+    return None
 
 
 def drop(answer: asyncio.Future[list[Any]]) -> None:

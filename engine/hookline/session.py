@@ -50,20 +50,22 @@ class Session:
             HooklineError: what the server answered.
         """
         loop = asyncio.get_running_loop()
-        session = self._opened(loop)
+        session, closings, closed = self._opened(loop), self.closings, "the client was closed"
         if not request.harmless and loop.time() - self._used > _STALE:
             # Two turns of the loop: then a connection that the server has closed meanwhile is known to be.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
+        if self.closings > closings:
+            raise explain(closed, request, self._server.url, sent=False)
         task = asyncio.current_task()
         cancelling = task.cancelling() if task else 0
         failure: HooklineError
         try:
             return await self._ask(session, request)
         except asyncio.CancelledError:
-            if not session.closed or (task and task.cancelling() > cancelling):
+            if self.closings == closings or (task and task.cancelling() > cancelling):
                 raise
-            failure = explain("the client was closed", request, self._server.url, sent=False)
+            failure = explain(closed, request, self._server.url, sent=False)
         except (aiohttp.ClientError, _LostError, TimeoutError, OSError) as error:
             told = str(error) or type(error).__name__
             failure = explain(told, request, self._server.url, sent=not isinstance(error, _NOT_SENT))
@@ -112,4 +114,4 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
     except _NOT_SENT:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _LostError(str(error)) from error
+        raise _LostError(str(error) or type(error).__name__) from error

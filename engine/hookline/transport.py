@@ -37,7 +37,7 @@ class Http:
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
         self.url = _address(url)
-        if api_key is not None and not _VISIBLE.fullmatch(api_key):
+        if api_key and not _VISIBLE.fullmatch(api_key):
             raise Invalid.at("/apiKey", "expected visible characters of ASCII, and no line break or space around them")
         if not 0 < timeout < math.inf:
             raise Invalid.at("/timeout", "expected more than 0 seconds")
