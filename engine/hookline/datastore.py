@@ -16,7 +16,7 @@ from hookline.call import Call
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
 from hookline.claims import Claims
 from hookline.errors import Corrupt, IdempotencyKeyReused, Invalid, OutcomeUnknown, Refused, ReservedKey, Unavailable
-from hookline.group import AT_ONCE_MAX, OPERATIONS_MAX, Group, Placed, grouped, share
+from hookline.group import AT_ONCE_MAX, OPERATIONS_MAX, Group, Placed, grouped
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
 from hookline.link import Hold
@@ -114,7 +114,7 @@ class Datastore(Repeating):
         if self.marks:
             await self._begin_if(several=len(calls) > 1)
             calls = [self.marks.mark(call, ahead) for ahead, call in enumerate(calls)]
-        outcomes = await self._attempt(calls, share(len(calls)))
+        outcomes = await self._attempt(calls)
         failures = [outcome.failure for outcome in outcomes if outcome.failure]
         if failures and len(failures) == len(calls):
             raise failures[0]
@@ -129,14 +129,14 @@ class Datastore(Repeating):
                 self.marks.count(outcome, always=True)
         return outcomes
 
-    async def _attempt(self, calls: Sequence[Call], most: int = OPERATIONS_MAX) -> list[Any]:
-        """Operations, of one script at most so many a call -> the Outcome or Claimed of each, a failure included."""
-        in_parts = len(calls) > most or len({(call.key, call.sort_field) for call in calls}) < len(calls)
-        work = self._carry_out(calls, most)
+    async def _attempt(self, calls: Sequence[Call]) -> list[Any]:
+        """Operations -> the Outcome or Claimed of each, a failure included."""
+        in_parts = len(calls) > OPERATIONS_MAX or len({(call.key, call.sort_field) for call in calls}) < len(calls)
+        work = self._carry_out(calls)
         # A client that goes away must not leave a batch, nor an item, between two of its operations.
         return await (self._batcher.whole(work) if in_parts else work)
 
-    async def _carry_out(self, calls: Sequence[Call], most: int) -> list[Any]:
+    async def _carry_out(self, calls: Sequence[Call]) -> list[Any]:
         """All of them, at the same time where order allows; waited for in order, as a task for each would cost most."""
         outcomes: list[Outcome | Claimed | None] = [None] * len(calls)
         left: list[Placed] = list(enumerate(calls))
@@ -145,9 +145,9 @@ class Datastore(Repeating):
             sent: list[tuple[Group, asyncio.Future[list[Any]]]] = []
             later, again = left[AT_ONCE_MAX:], list[Placed]()
             try:
-                for group in grouped(left[:AT_ONCE_MAX], self._pack, later, most):
+                for group in grouped(left[:AT_ONCE_MAX], self._pack, later):
                     sent.append((group, self._batcher.submit(group)))
-                    if len(left) > most:
+                    if len(left) > OPERATIONS_MAX:
                         await asyncio.sleep(0)  # it leaves before the next is packed
                 for group, answer in sent:
                     for (place, call), outcome in zip(group.members, await group.told(answer, self._read), strict=True):

@@ -51,9 +51,11 @@ class Group:
         self.operations: list[bytes | Row] = []
         self.weight = self.size = 0
 
-    def takes(self, packed: bytes | Row, gives: int, most: int) -> bool:
-        """Whether one call, of so many at most, can have this operation too; ``gives`` is what a claim may give."""
-        return not self.operations or (self.weight + (gives or 1) <= most and self.size + len(packed) <= BYTES_MAX)
+    def takes(self, packed: bytes | Row, gives: int) -> bool:
+        """Whether one call can have this operation as well; ``gives`` is how many items a claim may give."""
+        return not self.operations or (
+            self.weight + (gives or 1) <= OPERATIONS_MAX and self.size + len(packed) <= BYTES_MAX
+        )
 
     def add(self, packed: bytes | Row, gives: int = 0) -> None:
         """One more."""
@@ -76,10 +78,8 @@ class Group:
         return outcomes
 
 
-def grouped(
-    placed: Sequence[Placed], pack: Callable[[Call], bytes | Row], later: list[Placed], most: int = OPERATIONS_MAX
-) -> Iterator[Group]:
-    """Groups that may go at the same time, of so many operations at most, each as soon as it is full.
+def grouped(placed: Sequence[Placed], pack: Callable[[Call], bytes | Row], later: list[Placed]) -> Iterator[Group]:
+    """Groups that may go at the same time, each as soon as it is full.
 
     ``later`` is given what waits for them, as an operation before it is on the same item.
     """
@@ -91,7 +91,7 @@ def grouped(
         group = filling.get(lane) or Group(*lane)
         if of_item.get(name, group) is group:
             packed, gives = pack(call), call.gives
-            if not group.takes(packed, gives, most):
+            if not group.takes(packed, gives):
                 yield filling.pop(lane)
                 group = Group(*lane)
         if of_item.get(name, group) is not group:

@@ -259,7 +259,7 @@ async def test_a_cancelled_caller_cancels_nothing(slow: Slow, batcher: Batcher, 
         assert await stays == [[b"stays"]]
 
 
-@pytest.mark.parametrize("size", [10, 70, 250])
+@pytest.mark.parametrize("size", [10, 250])
 async def test_a_cancelled_batch_is_carried_out(datastore: Datastore, size: int) -> None:
     creates = [datastore.calls.create("jobs", f"{n:03}") for n in range(size)]
     running = asyncio.create_task(datastore.run(creates))
@@ -341,9 +341,6 @@ async def test_script_calls_of_the_store(datastore: Datastore, raw: aioredis.Red
     calls, outcomes = await fcalls(raw, lambda: datastore.run(creates))
     assert calls == 3
     assert [outcome.item.sort_field for outcome in outcomes] == [f"{n:03}" for n in range(250)]
-    touches = [datastore.calls.update("jobs", f"{n:03}", metadata={"seen": True}) for n in range(100)]
-    assert (await fcalls(raw, lambda: datastore.run(touches)))[0] == 2
-    assert (await fcalls(raw, lambda: datastore.run(touches[:63])))[0] == 1
 
     calls, claimed = await fcalls(raw, lambda: datastore.claim("jobs", worker_id="w", limit=250))
     assert (calls, len(claimed.items)) == (3, 250)

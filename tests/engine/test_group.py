@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from hookline.call import Call
-from hookline.group import BYTES_MAX, OPERATIONS_MAX, Group, Placed, grouped, share
+from hookline.group import BYTES_MAX, Group, Placed, grouped, share
 
 
 def called(*words: str) -> list[tuple[int, Call]]:
@@ -25,12 +25,10 @@ def places(groups: Sequence[Group]) -> list[list[int]]:
     return [[place for place, _ in group.members] for group in groups]
 
 
-def grouping(
-    placed: Sequence[Placed], pack: Callable[[Call], bytes], most: int = OPERATIONS_MAX
-) -> tuple[list[list[int]], list[Placed]]:
+def grouping(placed: Sequence[Placed], pack: Callable[[Call], bytes]) -> tuple[list[list[int]], list[Placed]]:
     """The places of those that go together, and what waits."""
     later: list[Placed] = []
-    return places(list(grouped(placed, pack, later, most))), later
+    return places(list(grouped(placed, pack, later))), later
 
 
 def small(_: Call) -> bytes:
@@ -77,10 +75,10 @@ def test_a_group_is_given_when_it_is_full() -> None:
         packed.append(call.sort_field)
         return b"x"
 
-    groups = grouped(called("create/a", "create/b", "patch/c", "create/d", "create/e"), pack, [], 2)
-    assert places([next(groups)]) == [[0, 1]]
-    assert packed == ["a", "b", "c", "d"]
-    assert places(list(groups)) == [[2], [3, 4]]
+    groups = grouped(called("patch/a", *(f"create/{n}" for n in range(250))), pack, [])
+    assert places([next(groups)]) == [[*range(1, 101)]]
+    assert len(packed) == 102
+    assert places(list(groups)) == [[*range(101, 201)], [0], [*range(201, 251)]]
 
 
 @pytest.mark.parametrize(

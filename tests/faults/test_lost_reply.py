@@ -189,11 +189,11 @@ async def _rose(raw: aioredis.Redis, before: int) -> bool:
 async def test_a_batch_of_which_the_answer_is_lost(
     far: Datastore, datastore: Datastore, proxy: Proxy, raw: aioredis.Redis
 ) -> None:
-    calls = [far.calls.create("jobs", f"{n % 30:02}", content=n) for n in range(60)]
+    calls = [far.calls.create("jobs", f"{n % 40:02}", content=n) for n in range(80)]
     proxy.faults.append(LOSE_REPLY)
     outcomes = await far.run(calls)
-    assert [outcome.word for outcome in outcomes] == ["ok"] * 30 + ["exists"] * 30
-    assert [outcome.item and outcome.item.content for outcome in outcomes] == [*range(30), *range(30)]
+    assert [outcome.word for outcome in outcomes] == ["ok"] * 40 + ["exists"] * 40
+    assert [outcome.item and outcome.item.content for outcome in outcomes] == [*range(40), *range(40)]
     assert len(proxy.calls) == 2
 
 
