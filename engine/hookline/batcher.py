@@ -149,17 +149,11 @@ class Batcher:
         task.add_done_callback(self._under_way.discard)
         return task
 
-    def _next_call(self, lane: _Lane) -> _Call | None:
-        """The call that may begin now, if one may."""
-        if not lane.ready:
-            return None
-        call = lane.starts = _Call(lane)
-        self._under_way.add(call.ended)
-        return call
-
     def _begin_if_ready(self, lane: _Lane) -> None:
         """Begin a call soon, which takes what waits by then."""
-        if call := self._next_call(lane):
+        if lane.ready:
+            call = lane.starts = _Call(lane)
+            self._under_way.add(call.ended)
             # It works for all callers: what is noted of one's request is not the others'.
             asyncio.get_running_loop().call_soon(self._begin, call, context=Context())
 

@@ -1,0 +1,272 @@
+"""How clients talk to their server: what is sent once and what again, to whom, for how long, and what errors tell."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from certificates import certificate
+from hookline import Client, SyncClient
+from hookline.errors import HooklineError, Invalid, NotFound, OutcomeUnknown, Unavailable
+from hookline.flow import Request
+
+
+def test_the_api_key_is_not_shown() -> None:
+    client = Client("http://user:pass@127.0.0.1:8080/", api_key="hush-hush")
+    assert repr(client) == "Client('http://127.0.0.1:8080')"
+    assert client.headers["Authorization"] == "Bearer hush-hush"
+    for url in (
+        "127.0.0.1:8080",
+        "ftp://127.0.0.1",
+        "http://",
+        "http://[",
+        "http://a:b",
+        "http://a/?b",
+        "http://a/#b",
+        "http://a\n",
+    ):
+        with pytest.raises(Invalid, match="/url"):
+            Client(url)
+
+
+@pytest.fixture
+def silent() -> Any:
+    """An address where connections are taken and never answered, and how many have come."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(20)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+Act = Callable[[Client], Coroutine[Any, Any, Any]]
+
+
+@pytest.mark.parametrize(
+    ("act", "error"),
+    [
+        (lambda client: client.create("jobs", "a"), OutcomeUnknown),
+        (lambda client: client.get("jobs", "a"), Unavailable),
+        (lambda client: client.run([client.calls.create("jobs", "a")]), OutcomeUnknown),
+    ],
+)
+async def test_a_server_that_does_not_answer(silent: str, act: Act, error: type[Exception]) -> None:
+    async with Client(silent, timeout=0.1) as client:
+        with pytest.raises(error):
+            await act(client)
+
+
+async def test_what_may_be_sent_again_and_what_not() -> None:
+    """Reads are sent again until there is an answer, and writes only where they were not sent."""
+    seen: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        seen.append(head.split(b" ")[0])
+        if seen.count(b"GET") == 3:
+            writer.write(
+                b"HTTP/1.1 404 Not Found\r\ncontent-length: 40\r\n\r\n" + b'{"code":"not_found","detail":"none yet"}'
+            )
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, Client(url, timeout=5) as client:
+        with pytest.raises(OutcomeUnknown):
+            await client.create("jobs", "a")
+        assert seen == [b"POST"]
+        with pytest.raises(NotFound, match="none yet"):
+            await client.get("jobs", "a")
+        assert seen == [b"POST", b"GET", b"GET", b"GET"]
+    async with Client(url) as client:
+        with pytest.raises(Unavailable, match="no Hookline server answers"):
+            await client.create("jobs", "a")
+
+
+@pytest.mark.parametrize(
+    ("method", "act"),
+    [
+        (b"POST", lambda client: client.claim("jobs", worker_id="w")),
+        (b"PUT", lambda client: client.create("jobs", "a", match="*")),
+        (b"PATCH", lambda client: client.update("jobs", "a", metadata={"n": 1})),
+        (b"DELETE", lambda client: client.delete("jobs", "a")),
+    ],
+)
+async def test_a_write_is_sent_once_also_over_a_connection_that_was_used(method: bytes, act: Act) -> None:
+    seen: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            seen.append(head.split(b" ")[0])
+            if seen[-1] != b"GET":
+                break
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 21\r\n\r\n" + b'{"keys":[],"cursor":0}'[:21])
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=5) as client:
+        await client._send(Request("GET", "/v1/keys"))
+        with pytest.raises(OutcomeUnknown):
+            await act(client)
+    assert seen == [b"GET", method]
+
+
+async def test_a_redirect_is_not_followed_nor_a_proxy_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either would give another host the API key."""
+    elsewhere: list[object] = []
+    other = await asyncio.start_server(lambda *streams: elsewhere.append(streams), "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}"
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, address)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 307 Elsewhere\r\ncontent-length: 0\r\nlocation: %s/\r\n\r\n" % address.encode())
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, other, Client(url, api_key="hush") as client:
+        with pytest.raises(HooklineError):
+            await client.get("jobs", "a")
+        with SyncClient(url, api_key="hush") as blocking, pytest.raises(HooklineError):
+            await asyncio.to_thread(blocking.get, "jobs", "a")
+    assert elsewhere == []
+
+
+async def test_who_finds_no_connection_free_has_sent_nothing(silent: str) -> None:
+    async with Client(silent, timeout=0.2, connections=1) as client:
+        first = asyncio.create_task(client.claim("jobs", worker_id="w", wait=5))
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await client.create("jobs", "a")
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+
+@pytest.mark.parametrize("key", ["SECRET\n", "SECRET key", "SECRET\u00e9"])
+def test_an_api_key_that_no_header_can_have(key: str) -> None:
+    for kind in (Client, SyncClient):
+        with pytest.raises(Invalid, match="/apiKey: expected visible characters") as refused:
+            kind("http://127.0.0.1:1", api_key=key)
+        assert "SECRET" not in repr(refused.value)
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": -1}, {"timeout": math.inf}, {"connections": 0}])
+def test_limits_that_are_none(options: dict[str, Any]) -> None:
+    with pytest.raises(Invalid, match=f"/{next(iter(options))}: expected"):
+        Client("http://127.0.0.1:1", **options)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/9 garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", b""])
+async def test_no_error_holds_the_api_key(answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with Client(url, api_key="SECRETKEY") as client:
+            with pytest.raises(OutcomeUnknown) as failed:
+                await client.create("jobs", "a")
+    chain: list[BaseException | None] = [failed.value]
+    while error := chain[-1]:
+        assert "SECRETKEY" not in f"{error} {error!r} {vars(error)}"
+        chain.append(error.__cause__ or error.__context__)
+
+
+async def test_to_close_ends_what_waits_and_what_would_be_sent_again(silent: str) -> None:
+    client = Client(silent, timeout=5, connections=1)
+    waiting = [asyncio.create_task(client.get("jobs", "a")), asyncio.create_task(client.create("jobs", "b"))]
+    await asyncio.sleep(0.1)
+    waiting.append(asyncio.create_task(client.create("jobs", "c")))
+    await asyncio.sleep(0)
+    await client.close()
+    async with asyncio.timeout(2):
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in ended] == [Unavailable, Unavailable, Unavailable]
+    assert client._session._session is None
+
+
+IN_TURN = """
+import asyncio, sys
+from hookline import Client
+
+async def use():
+    print(await client.count("jobs"))
+
+client = Client(sys.argv[1])
+asyncio.run(use())
+asyncio.run(use())
+"""
+
+
+async def test_one_client_in_one_loop_after_the_other(url: str) -> None:
+    """In a process of its own: what was left open there is complained of."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", IN_TURN, url, stdout=pipe, stderr=pipe)
+    told, complaints = await process.communicate()
+    assert told.count(b"Count(count=0") == 2, complaints
+    assert b"Unclosed" in complaints
+
+
+async def test_a_connection_that_ended_while_the_loop_was_held_up() -> None:
+    """What is sent over it would never come to an answer, and nobody would know whether it was taken."""
+    written: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            written.append(connection.recv(4096))
+            connection.sendall(b'HTTP/1.1 404 None\r\ncontent-length: 37\r\n\r\n{"code":"not_found","detail":"gone."}')
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(asyncio.to_thread(serve, listener))
+        async with Client(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+            for _ in range(2):
+                with pytest.raises(NotFound):
+                    await client.update("jobs", "a", metadata={"n": 1})
+                time.sleep(0.3)
+        await serving
+    assert len(written) == 2
+
+
+@pytest.mark.parametrize("names", ["localhost", "another.test"])
+async def test_tls_by_what_the_system_trusts(names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 404 None\r\ncontent-length: 37\r\n\r\n{"code":"not_found","detail":"gone."}')
+        writer.close()
+
+    context = certificate(tmp_path, names)
+    error = NotFound if names == "localhost" else Unavailable
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+        async with Client(url) as client:
+            with pytest.raises(Unavailable, match=r"(?i)certificate"):
+                await client.create("jobs", "a")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert"))
+        async with Client(url) as client:
+            with pytest.raises(error):
+                await client.get("jobs", "a")
+        with SyncClient(url) as blocking, pytest.raises(error):
+            await asyncio.to_thread(blocking.get, "jobs", "a")
+
+
+async def test_a_closed_client_opens_anew(client: Client) -> None:
+    again = client.once("a")
+    await client.create("jobs", "a")
+    await client.close()
+    assert (await client.get("jobs", "a")).sort_field == "a"
+    await again.create("jobs", "b")
+    assert (await again.get("jobs", "b")).sort_field == "b"
