@@ -112,7 +112,12 @@ async def decoded(request: Request, decode: heavy.Decode, raw: bytes, then: Then
         made = then(decode(raw))
         return made.pack() if isinstance(made, Body) else made
 
-    return await heavy.read(work, raw, caller_of(request).id or peer_of(request.scope))
+    return await heavy.read(work, raw, _sender(request))
+
+
+def _sender(request: Request) -> str:
+    """Whose large bodies are one account: the API key's, or else the address's."""
+    return caller_of(request).id or peer_of(request.scope)
 
 
 async def keep_bytes(request: Request, most: int) -> bytes:
@@ -129,12 +134,16 @@ async def read_bytes(request: Request, most: int) -> bytes:
     """The whole body, of at most so many bytes once it is inflated, whatever Content-Length says of it.
 
     Raises:
-        Problem: it is larger, or not compressed as it says; or there are too many others.
+        Problem: it is larger, or not compressed as it says; or there are too many others; or it is to be large, and
+            the caller has just sent one that could not be read.
     """
     fields = request.scope[FIELDS]
     declared = fields.get(b"content-length", b"")
-    if declared.isdigit() and int(declared) > most:
-        raise too_large(most)
+    if declared.isdigit():
+        if int(declared) > most:
+            raise too_large(most)
+        if int(declared) >= heavy.HEAVY_FROM:
+            heavy.check_rest(_sender(request))
     if KEPT in request.scope:
         kept: bytes = request.scope[KEPT]
         if len(kept) > most:

@@ -532,6 +532,9 @@ async def test_who_sends_large_bodies_that_are_none_rests_from_large_ones(
     async with dialled(api.port, "127.0.0.7") as line:
         await line.send(request("POST", "/v1/items", good))
         assert (await line.answer()).status == 201
+    async with dialled(api.port) as line:  # and need not send it first
+        await line.send(request("POST", "/v1/items", Content_Length="200000"))
+        assert (await line.answer()).status == 429
     heavy._rests.clear()
     assert (await api("POST", "/v1/items", good)).status == 201
 
