@@ -53,7 +53,7 @@ class Call(msgspec.Struct, frozen=True):
         if parent := trace.PARENT.get():
             request["trace"] = parent
         if "new" in request:
-            return pack_row(request, request.pop("sort"), request.pop("new"))
+            return pack_row(request)
         if self.where and known.indexes:
             request["walks"] = [walk.request() for walk in declared(self.where, known.indexes)]
         return codec.pack_request(request)
@@ -64,42 +64,34 @@ class Call(msgspec.Struct, frozen=True):
         verb = self.request.get("verb")
         if verb == "claim" and word == "ok":
             return self._decode_claim(extra)
-        sort_field = extra[b"sort"].decode() if b"sort" in extra else self.sort_field
-        told: dict[str, Any] = {}
+        sort_field, replayed = self.sort_field, False
+        warnings: tuple[str, ...] = ()
         if extra:
-            told["warnings"] = tuple(WARNINGS[name.decode()] for name in extra.get(b"warnings", ()))
-            told["replayed"] = b"replayed" in extra
+            sort_field = extra[b"sort"].decode() if b"sort" in extra else sort_field
+            warnings = tuple(WARNINGS[name.decode()] for name in extra.get(b"warnings", ()))
+            replayed = b"replayed" in extra
         if not shown:
-            return Outcome(word, self.key, sort_field, **told)
+            return Outcome(word, self.key, sort_field, None, warnings, replayed=replayed)
         if verb is not None and word == "ok":
-            return Outcome(word, self.key, sort_field, **_decode_state(shown), **told)
+            return Outcome(word, self.key, sort_field, None, warnings, *_decode_state(shown), replayed=replayed)
         if word == "ok" and "new" in self.request and _ADDED.issuperset(shown):
             item = codec.decode_new(self.key, sort_field, self.request["new"], shown)
         else:
             fields = codec.decode_fields(shown, self._sent() if word == "ok" else None)
             item = codec.decode_item(self.key, sort_field, fields)
-        version = int(extra.get(b"version", item.version))
-        return Outcome(
-            word,
-            self.key,
-            sort_field,
-            item,
-            version=version,
-            status=item.status,
-            locked_until_ms=item.locked_until_ms,
-            **told,
-        )
+        version = int(extra[b"version"]) if b"version" in extra else item.version
+        state = version, item.status, item.locked_until_ms
+        return Outcome(word, self.key, sort_field, item, warnings, *state, replayed=replayed)
 
     def _sent(self) -> Fields:
         """The fields that were sent, as the store would give them back."""
-        new = self.request.get("new", ())
-        sent = self.request.get("set") or dict(zip(new[::2], new[1::2], strict=True))
+        sent = self.request.get("set") or self.request.get("new", {})
         return {name.encode(): value.encode() if type(value) is str else value for name, value in sent.items()}
 
     def _decode_claim(self, extra: Mapping[bytes, Any]) -> Claimed:
         given = extra.get(b"given", {})  # the same to all of them
         items = [
-            codec.decode_item(self.key, sort.decode(), {**codec.decode_fields(shown), **given})
+            codec.decode_item(self.key, sort.decode(), codec.decode_fields(shown) | given)
             for sort, shown in extra.get(b"items") or ()
         ]
         due, after = extra.get(b"next_ms"), extra.get(b"after")
@@ -120,10 +112,7 @@ class Call(msgspec.Struct, frozen=True):
         )
 
 
-def _decode_state(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    locked_until = fields.get(b"lu")
-    return {
-        "version": int(fields[b"v"]),
-        "status": fields[b"s"].decode() if b"s" in fields else None,
-        "locked_until_ms": int(locked_until) if locked_until else None,
-    }
+def _decode_state(fields: Mapping[bytes, bytes]) -> tuple[int, str | None, int | None]:
+    """Version, status, and until when it is locked, in ms."""
+    status, locked_until = fields.get(b"s"), fields.get(b"lu")
+    return int(fields[b"v"]), status.decode() if status else None, int(locked_until) if locked_until else None

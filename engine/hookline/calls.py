@@ -77,9 +77,12 @@ class Calls:
             ReservedKey: the key begins with ``hookline.``.
         """
         generated = sort_field is None
+        check_key(key)
         if sort_field is None:
-            sort_field = new_sort_field(check_key(key), partition, self.partitions)
-        self._writable(key, sort_field, reserved)
+            sort_field = new_sort_field(key, partition, self.partitions)
+        else:
+            check_sort_field(sort_field)
+        _refuse_reserved(key, reserved)
         change = self._change(key, sort_field, content, metadata, trigger_urls)
         if not upsert:
             if change.version not in (None, 1):
@@ -307,10 +310,8 @@ class Calls:
 
     def _results(self, metadata: object) -> Change:
         change = codec.encode_metadata(metadata)
-        if metadata is None:
-            return change
-        owned = [name for name in metadata if name in _SETTLE_OWNS] if isinstance(metadata, Mapping) else []
-        if owned:
+        if metadata and isinstance(metadata, Mapping) and not _SETTLE_OWNS.isdisjoint(metadata):
+            owned = [name for name in metadata if name in _SETTLE_OWNS]
             raise Invalid(*(Flaw(f"/metadata/{name}", "set by the engine when a claim ends") for name in owned))
         return change
 
@@ -418,12 +419,11 @@ def _is_plain(change: Change) -> bool:
 
 
 def _plain(change: Change, triggers: bool) -> dict[str, Any]:
-    """What that way takes: all fields of the item, one after the other, and its priority if it stands in line."""
+    """What that way takes: all fields of the item, and its priority if it stands in line."""
     values = change.values
-    request: dict[str, Any] = {"triggers": "on" if triggers else "off"}
+    request: dict[str, Any] = {"triggers": "on" if triggers else "off", "new": values}
     values.setdefault("c", _NULL)
     if "s" in values:
         values.setdefault("a", "0")
         request["line"] = values.get("p", "5")
-    request["new"] = [part for pair in values.items() for part in pair]
     return request

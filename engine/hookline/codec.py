@@ -99,7 +99,7 @@ def encode_metadata(metadata: object, pointer: str = "/metadata") -> Change:
     change = Change()
     if metadata is None:
         return change
-    if not isinstance(metadata, Mapping):
+    if not (type(metadata) is dict or isinstance(metadata, Mapping)):
         raise Invalid.at(pointer, "expected an object")
     if len(metadata) > METADATA_FIELDS_MAX:
         raise Invalid.at(pointer, f"expected at most {METADATA_FIELDS_MAX} fields")
@@ -295,7 +295,8 @@ def decode_fields(shown: Mapping[bytes, bytes | bool] | list[bytes], sent: Field
     Named, ``false`` marks what was sent and did not stay.
     """
     if isinstance(shown, list):
-        named = dict(zip(shown[::2], shown[1::2], strict=True))
+        parts = iter(shown)
+        named = dict(zip(parts, parts, strict=True))
         return {**sent, **named} if sent else named
     return {name: value for name, value in {**(sent or {}), **shown}.items() if type(value) is bytes}
 
@@ -319,15 +320,15 @@ def decode_item(key: str, sort_field: str, fields: Fields) -> Item:
     )
 
 
-def decode_new(key: str, sort_field: str, new: list[Any], added: Mapping[bytes, bytes]) -> Item:
+def decode_new(key: str, sort_field: str, new: Mapping[str, Any], added: Mapping[bytes, bytes]) -> Item:
     """The fields that were sent of a new item without triggers, and those that the store added -> the item."""
     content: Any = None
     metadata: dict[str, Any] = {}
-    for name, stored in zip(new[::2], new[1::2], strict=True):
+    for name, stored in new.items():
         if name == "c":
             content = unpack(stored)
-        elif name in NAMES:
-            metadata[NAMES[name]] = int(stored) if NAMES[name] in LIMITS else stored
+        elif shown := NAMES.get(name):
+            metadata[shown] = int(stored) if shown in LIMITS else stored
         else:
             metadata[name[2:]] = unpack(stored)
     version = metadata["version"] = int(added[b"v"])
@@ -339,8 +340,8 @@ def decode_metadata(fields: Mapping[bytes, bytes | bool]) -> dict[str, Any]:
     """The metadata that a hash's fields hold, its ``version`` included; null where the field is ``false``."""
     metadata: dict[str, Any] = {}
     for name, stored in fields.items():
-        if name in _READERS:
-            shown, read = _READERS[name]
+        if reader := _READERS.get(name):
+            shown, read = reader
             metadata[shown] = read(stored) if type(stored) is bytes else None
         elif name[:2] == b"m:":
             metadata[name[2:].decode()] = unpack(stored) if type(stored) is bytes else None

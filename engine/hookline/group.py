@@ -51,17 +51,14 @@ class Group:
         self.operations: list[bytes | Row] = []
         self.weight = self.size = 0
 
-    def takes(self, packed: bytes | Row, gives: int) -> bool:
-        """Whether one call can have this operation as well; ``gives`` is how many items a claim may give."""
-        return not self.operations or (
-            self.weight + (gives or 1) <= OPERATIONS_MAX and self.size + len(packed) <= BYTES_MAX
-        )
-
-    def add(self, packed: bytes | Row, gives: int = 0) -> None:
-        """One more."""
+    def add(self, packed: bytes | Row, gives: int = 0) -> bool:
+        """One more, unless that is too much for one call; ``gives`` is how many items a claim may give."""
+        weight, size = self.weight + (gives or 1), self.size + len(packed)
+        if self.operations and (weight > OPERATIONS_MAX or size > BYTES_MAX):
+            return False
         self.operations.append(packed)
-        self.weight += gives or 1
-        self.size += len(packed)
+        self.weight, self.size = weight, size
+        return True
 
     async def told(self, answer: Awaitable[list[Any]], read: Read) -> list[Outcome | Claimed | None]:
         """What became of each member, a failure included; None of what is to be planned again."""
@@ -89,16 +86,16 @@ def grouped(placed: Sequence[Placed], pack: Callable[[Call], bytes | Row], later
         call = member[1]
         name, lane = (call.key, call.sort_field), (call.script, call.partition)
         group = filling.get(lane) or Group(*lane)
-        if of_item.get(name, group) is group:
-            packed, gives = pack(call), call.gives
-            if not group.takes(packed, gives):
-                yield filling.pop(lane)
-                group = Group(*lane)
+        packed = pack(call) if of_item.get(name, group) is group else b""
+        if packed and not group.add(packed, call.gives):
+            yield filling.pop(lane)
+            group = Group(*lane)
+            if of_item.get(name, group) is group:
+                group.add(packed, call.gives)
         if of_item.get(name, group) is not group:
             of_item[name] = None  # what comes after this one waits too
             later.append(member)
             continue
         of_item[name] = filling[lane] = group
         group.members.append(member)
-        group.add(packed, gives)
     yield from filling.values()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -13,7 +13,7 @@ from hookline.codec import pack_request
 
 _LIST_OF_TWO = b"\x92"
 _FEW = 16
-"""Values from which on the head of a list has three bytes and not one (the msgpack format)."""
+"""Fields from which on the head of a map has three bytes and not one (the msgpack format)."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -28,11 +28,12 @@ class Row(msgspec.Struct, frozen=True):
         return len(self.values)
 
 
-def pack_row(shared: Mapping[str, Any], sort_field: str, fields: Sequence[Any]) -> Row:
-    """A create whose fields are given one after the other, each name before its value."""
-    width = len(fields) + 1
-    values = pack_request([sort_field, *fields])
-    return Row(pack_request({**shared, "width": width}), values[1 if width < _FEW else 3 :], width)
+def pack_row(request: dict[str, Any]) -> Row:
+    """A create of the short way, whose request this uses up: its values are the name and the value of each field."""
+    sort_field, fields = pack_request(request.pop("sort")), request.pop("new")
+    pairs = pack_request(fields)[1 if len(fields) < _FEW else 3 :]
+    width = request["width"] = 1 + 2 * len(fields)
+    return Row(pack_request(request), sort_field + pairs, width)
 
 
 def pack_operations(operations: Sequence[bytes | Row]) -> bytes:

@@ -351,7 +351,7 @@ class Worker:
                 self._done.append(held)
                 continue
             self._used += 1
-            held.task = asyncio.create_task(lane.run(held.job))
+            held.task = self._loop.create_task(lane.run(held.job))
             held.task.add_done_callback(partial(self._ended, held))
 
     def _ended(self, held: Held, task: asyncio.Task[Any]) -> None:
