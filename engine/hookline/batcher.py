@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Coroutine
 from contextvars import Context
 from functools import partial
-from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from hookline.codec import unpack_answer
 from hookline.connection import Connection
@@ -26,7 +27,7 @@ CALLS_MAX = 2
 T = TypeVar("T")
 
 
-class _Waiting(NamedTuple):
+class _Waiting(msgspec.Struct, frozen=True, eq=False):
     """Operations that wait for their turn."""
 
     group: Group
@@ -225,13 +226,13 @@ def _give(batch: list[_Waiting], answer: bytes | Exception) -> None:
 def _deliver(batch: list[_Waiting], answer: bytes) -> Exception | None:
     """Give operations their outcomes -> what is wrong with the answer, if something is."""
     try:
-        outcomes = iter(unpack_answer(answer))
+        outcomes, end = unpack_answer(answer), 0
         for waiting in batch:
-            given = list(islice(outcomes, len(waiting.group.operations)))
-            if len(given) < len(waiting.group.operations):
+            begin, end = end, end + len(waiting.group.operations)
+            if end > len(outcomes):
                 raise ValueError("the store gave fewer outcomes than there were operations")
             if not waiting.future.done():
-                waiting.future.set_result(given)
+                waiting.future.set_result(outcomes[begin:end])
     except Exception as error:
         return error
     return None
