@@ -18,7 +18,7 @@ import msgspec
 from hookline.codec import unpack_answer
 from hookline.connection import Connection
 from hookline.errors import OutcomeUnknown
-from hookline.group import BYTES_MAX, HALF_MIN, OPERATIONS_MAX, Group, share
+from hookline.group import BYTES_MAX, HALF_MIN, OPERATIONS_MAX, Group, Result, share
 from hookline.row import Row
 from hookline.trace import LINKS, PARENT
 
@@ -31,7 +31,7 @@ class _Waiting(msgspec.Struct, frozen=True, eq=False):
     """Operations that wait for their turn."""
 
     group: Group
-    future: asyncio.Future[list[Any]]
+    future: asyncio.Future[list[Result]]
     parent: str
 
 
@@ -114,17 +114,16 @@ class Batcher:
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._under_way: set[asyncio.Future[Any]] = set()
 
-    def submit(self, group: Group) -> asyncio.Future[list[Any]]:
-        """Queue operations that go in one call -> the future of their outcomes.
+    def submit(self, group: Group) -> asyncio.Future[list[Result]]:
+        """Queue operations that go in one call -> the future of what became of each, as the group reads it.
 
-        Each outcome is ``[word, fields | false, extra | false]``.
         The future fails as :meth:`hookline.connection.Connection.write` does.
         """
         script, partition = group.script, group.partition
         lane = self._lanes.get((script, partition))
         if lane is None:
             lane = self._lanes[script, partition] = _Lane(script, partition)
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
         lane.add(_Waiting(group, future, PARENT.get()))
         self._begin_if_ready(lane)
         return future
@@ -232,13 +231,21 @@ def _deliver(batch: list[_Waiting], answer: bytes) -> Exception | None:
             if end > len(outcomes):
                 raise ValueError("the store gave fewer outcomes than there were operations")
             if not waiting.future.done():
-                waiting.future.set_result(outcomes[begin:end])
+                _read(waiting, outcomes[begin:end])
     except Exception as error:
         return error
     return None
 
 
-def drop(answer: asyncio.Future[list[Any]]) -> None:
+def _read(waiting: _Waiting, answers: list[Any]) -> None:
+    """One after the other, all that came together: where each caller reads its own, that takes up to twice as long."""
+    try:
+        waiting.future.set_result(waiting.group.read(answers))
+    except Exception as error:  # it is not the others' affair
+        waiting.future.set_exception(error)
+
+
+def drop(answer: asyncio.Future[list[Result]]) -> None:
     """Nobody waits for an answer any more, also where it is an error."""
     if not answer.cancel() and not answer.cancelled():
         answer.exception()

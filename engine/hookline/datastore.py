@@ -16,7 +16,7 @@ from hookline.call import Call
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
 from hookline.claims import Claims
 from hookline.errors import Corrupt, IdempotencyKeyReused, Invalid, OutcomeUnknown, Refused, ReservedKey, Unavailable
-from hookline.group import AT_ONCE_MAX, OPERATIONS_MAX, Group, Placed, grouped
+from hookline.group import AT_ONCE_MAX, OPERATIONS_MAX, Group, Placed, Result, grouped
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
 from hookline.link import Hold
@@ -95,7 +95,7 @@ class Datastore(Repeating):
         request = {"key": key, "sort": sort_field, "recall": True}
         call = Call("patch_drain", self.calls.partition(key, sort_field), key, sort_field, request)
         outcome = _settled(await self._perform(self.marks.mark(call)))
-        if outcome.word == IdempotencyKeyReused.code:
+        if outcome.failure or outcome.word == IdempotencyKeyReused.code:
             raise outcome.error()
         if not outcome.ok:
             return None
@@ -142,15 +142,15 @@ class Datastore(Repeating):
         left: list[Placed] = list(enumerate(calls))
         failed = False
         while left:
-            sent: list[tuple[Group, asyncio.Future[list[Any]]]] = []
+            sent: list[tuple[Group, asyncio.Future[list[Result]]]] = []
             later, again = left[AT_ONCE_MAX:], list[Placed]()
             try:
-                for group in grouped(left[:AT_ONCE_MAX], self._pack, later):
+                for group in grouped(left[:AT_ONCE_MAX], self._pack, self._read, later):
                     sent.append((group, self._batcher.submit(group)))
                     if len(left) > OPERATIONS_MAX:
                         await asyncio.sleep(0)  # it leaves before the next is packed
                 for group, answer in sent:
-                    for (place, call), outcome in zip(group.members, await group.told(answer, self._read), strict=True):
+                    for (place, call), outcome in zip(group.members, await group.told(answer), strict=True):
                         outcomes[place] = outcome
                         if outcome is None:
                             again.append((place, call))
@@ -177,10 +177,9 @@ class Datastore(Repeating):
     async def _perform(self, call: Call) -> Outcome | Claimed:
         """One operation -> what became of it; planned again when the key's settings have changed meanwhile."""
         while True:
-            alone = Group(call.script, call.partition)
-            alone.add(self._pack(call), call.gives)
-            (answer,) = await self._batcher.submit(alone)
-            result = self._read(call, answer)
+            alone = Group(call.script, call.partition, self._read)
+            alone.add((0, call), self._pack(call), call.gives)
+            (result,) = await self._batcher.submit(alone)
             if result is not None:
                 return result
 

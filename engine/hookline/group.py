@@ -24,7 +24,9 @@ BYTES_MAX = 262_144
 AT_ONCE_MAX = 10_000
 """Operations that are looked at together. What waits for others is looked at again when those have their answers."""
 
-Read = Callable[[Call, list[Any]], Outcome | Claimed | None]
+Result = Outcome | Claimed | None
+"""What became of an operation; None of what is to be planned again."""
+Read = Callable[[Call, list[Any]], Result]
 Placed = tuple[int, Call]
 """An operation, and its place in the request."""
 
@@ -42,40 +44,48 @@ def share(operations: int) -> int:
 class Group:
     """Operations of one script and partition that go in one call. ``weight`` is how many operations they count as."""
 
-    __slots__ = ("members", "operations", "partition", "script", "size", "weight")
+    __slots__ = ("_read", "members", "operations", "partition", "script", "size", "weight")
 
-    def __init__(self, script: str, partition: int) -> None:
+    def __init__(self, script: str, partition: int, read: Read) -> None:
+        """None yet; ``read`` makes of an operation's answer what became of it."""
         self.script = script
         self.partition = partition
+        self._read = read
         self.members: list[Placed] = []
         self.operations: list[bytes | Row] = []
         self.weight = self.size = 0
 
-    def add(self, packed: bytes | Row, gives: int = 0) -> bool:
+    def add(self, member: Placed, packed: bytes | Row, gives: int = 0) -> bool:
         """One more, unless that is too much for one call; ``gives`` is how many items a claim may give."""
         weight, size = self.weight + (gives or 1), self.size + len(packed)
         if self.operations and (weight > OPERATIONS_MAX or size > BYTES_MAX):
             return False
+        self.members.append(member)
         self.operations.append(packed)
         self.weight, self.size = weight, size
         return True
 
-    async def told(self, answer: Awaitable[list[Any]], read: Read) -> list[Outcome | Claimed | None]:
-        """What became of each member, a failure included; None of what is to be planned again."""
+    def read(self, answers: list[Any]) -> list[Result]:
+        """What became of each member by its answer, one that cannot be read included."""
+        results: list[Result] = []
+        for (_, call), answer in zip(self.members, answers, strict=True):
+            try:
+                results.append(self._read(call, answer))
+            except HooklineError as error:
+                results.append(call.failed(error))
+        return results
+
+    async def told(self, submitted: Awaitable[list[Result]]) -> list[Result]:
+        """What became of each member, the failure of the whole call included."""
         try:
-            given = await answer
+            return await submitted
         except HooklineError as error:
             return [call.failed(error) for _, call in self.members]
-        outcomes: list[Outcome | Claimed | None] = []
-        for (_, call), each in zip(self.members, given, strict=True):
-            try:
-                outcomes.append(read(call, each))
-            except HooklineError as error:
-                outcomes.append(call.failed(error))
-        return outcomes
 
 
-def grouped(placed: Sequence[Placed], pack: Callable[[Call], bytes | Row], later: list[Placed]) -> Iterator[Group]:
+def grouped(
+    placed: Sequence[Placed], pack: Callable[[Call], bytes | Row], read: Read, later: list[Placed]
+) -> Iterator[Group]:
     """Groups that may go at the same time, each as soon as it is full.
 
     ``later`` is given what waits for them, as an operation before it is on the same item.
@@ -85,17 +95,18 @@ def grouped(placed: Sequence[Placed], pack: Callable[[Call], bytes | Row], later
     for member in placed:
         call = member[1]
         name, lane = (call.key, call.sort_field), (call.script, call.partition)
-        group = filling.get(lane) or Group(*lane)
-        packed = pack(call) if of_item.get(name, group) is group else b""
-        if packed and not group.add(packed, call.gives):
-            yield filling.pop(lane)
-            group = Group(*lane)
-            if of_item.get(name, group) is group:
-                group.add(packed, call.gives)
-        if of_item.get(name, group) is not group:
+        group = filling.get(lane) or Group(*lane, read)
+        added = False
+        if of_item.get(name, group) is group:
+            packed = pack(call)
+            added = group.add(member, packed, call.gives)
+            if not added:
+                yield filling.pop(lane)
+                group = Group(*lane, read)
+                added = name not in of_item and group.add(member, packed, call.gives)
+        if added:
+            of_item[name] = filling[lane] = group
+        else:
             of_item[name] = None  # what comes after this one waits too
             later.append(member)
-            continue
-        of_item[name] = filling[lane] = group
-        group.members.append(member)
     yield from filling.values()

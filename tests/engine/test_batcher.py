@@ -12,6 +12,7 @@ import redis.asyncio as aioredis
 from conftest import wait_until
 from hookline import Datastore
 from hookline.batcher import Batcher
+from hookline.call import Call
 from hookline.codec import pack_request
 from hookline.connection import Connection
 from hookline.errors import OutcomeUnknown, Unavailable
@@ -59,6 +60,10 @@ class Slow:
         return [len(operations) for _, _, operations in self.calls]
 
 
+def same(_: Call, answer: Any) -> Any:
+    return answer
+
+
 def failed(answer: asyncio.Future[bytes]) -> bool:
     return answer.cancelled() or answer.exception() is not None
 
@@ -81,9 +86,9 @@ def submit(
     batcher: Batcher, script: str, partition: int, operation: bytes, gives: int = 0
 ) -> asyncio.Future[list[list[bytes]]]:
     """Queue an operation by itself."""
-    group = Group(script, partition)
-    group.add(operation, gives)
-    return batcher.submit(group)
+    group = Group(script, partition, same)
+    group.add((0, Call(script, partition, "jobs", "a", {})), operation, gives)
+    return cast("asyncio.Future[list[list[bytes]]]", batcher.submit(group))
 
 
 async def test_coalesces_while_a_call_is_in_flight(slow: Slow, batcher: Batcher) -> None:

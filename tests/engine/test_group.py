@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from hookline.call import Call
 from hookline.group import BYTES_MAX, Group, Placed, grouped, share
+from hookline.outcome import Outcome
 
 
 def called(*words: str) -> list[tuple[int, Call]]:
@@ -28,7 +30,11 @@ def places(groups: Sequence[Group]) -> list[list[int]]:
 def grouping(placed: Sequence[Placed], pack: Callable[[Call], bytes]) -> tuple[list[list[int]], list[Placed]]:
     """The places of those that go together, and what waits."""
     later: list[Placed] = []
-    return places(list(grouped(placed, pack, later))), later
+    return places(list(grouped(placed, pack, read, later))), later
+
+
+def read(call: Call, answer: list[Any]) -> Outcome:
+    return Outcome(answer[0].decode(), call.key, call.sort_field)
 
 
 def small(_: Call) -> bytes:
@@ -75,7 +81,7 @@ def test_a_group_is_given_when_it_is_full() -> None:
         packed.append(call.sort_field)
         return b"x"
 
-    groups = grouped(called("patch/a", *(f"create/{n}" for n in range(250))), pack, [])
+    groups = grouped(called("patch/a", *(f"create/{n}" for n in range(250))), pack, read, [])
     assert places([next(groups)]) == [[*range(1, 101)]]
     assert len(packed) == 102
     assert places(list(groups)) == [[*range(101, 201)], [0], [*range(201, 251)]]
