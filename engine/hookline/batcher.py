@@ -20,7 +20,7 @@ from hookline.connection import Connection
 from hookline.errors import OutcomeUnknown
 from hookline.group import BYTES_MAX, HALF_MIN, OPERATIONS_MAX, Group, Result, share
 from hookline.row import Row
-from hookline.trace import LINKS, PARENT
+from hookline.trace import LINKS
 
 CALLS_MAX = 2
 """Calls of one script on one partition that are under way: the store works on one while the other comes or goes."""
@@ -32,7 +32,6 @@ class _Waiting(msgspec.Struct, frozen=True, eq=False):
 
     group: Group
     future: asyncio.Future[list[Result]]
-    parent: str
 
 
 class _Lane:
@@ -69,13 +68,22 @@ class _Lane:
         most = OPERATIONS_MAX if self.sent else share(self.operations)
         while self.waiting:
             group = self.waiting[0].group
+            try:
+                group.pack()
+            except Exception as error:  # it is not the others' affair
+                _fail(self._next(), error)
+                continue
             weight += group.weight
             size += group.size
             if batch and (weight > most or size > BYTES_MAX):
                 break
-            batch.append(self.waiting.popleft())
-            self.operations -= group.weight
+            batch.append(self._next())
         return batch
+
+    def _next(self) -> _Waiting:
+        waiting = self.waiting.popleft()
+        self.operations -= waiting.group.weight
+        return waiting
 
 
 class _Call:
@@ -124,7 +132,7 @@ class Batcher:
         if lane is None:
             lane = self._lanes[script, partition] = _Lane(script, partition)
         future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
-        lane.add(_Waiting(group, future, PARENT.get()))
+        lane.add(_Waiting(group, future))
         self._begin_if_ready(lane)
         return future
 
@@ -162,6 +170,8 @@ class Batcher:
         call.load()
         self._begin_if_ready(call.lane)
         try:
+            if not call.batch:
+                raise ValueError("nothing of it could be packed")
             sent = self._connection.begin(
                 call.lane.script, call.lane.partition, call.operations, partial(self._told, call)
             )
@@ -183,7 +193,7 @@ class Batcher:
         self._spawn(self._finished(call, work), Context())
 
     async def _finished(self, call: _Call, work: Coroutine[Any, Any, bytes]) -> None:
-        LINKS.set([waiting.parent for waiting in call.batch if waiting.parent])
+        LINKS.set([waiting.group.parent for waiting in call.batch if waiting.group.parent])
         answer: bytes | Exception = OutcomeUnknown("the call was broken off; read the item to see its state")
         try:
             answer = await work
@@ -216,8 +226,7 @@ def _give(batch: list[_Waiting], answer: bytes | Exception) -> None:
     failure = answer if isinstance(answer, Exception) else _deliver(batch, answer)
     if failure:
         for waiting in batch:
-            if not waiting.future.done():
-                waiting.future.set_exception(failure)
+            _fail(waiting, failure)
     # A failure holds the frames that it came through, and they the batch: not in a circle with the futures.
     batch.clear()
 
@@ -241,7 +250,12 @@ def _read(waiting: _Waiting, answers: list[Any]) -> None:
     """One after the other, all that came together: where each caller reads its own, that takes up to twice as long."""
     try:
         waiting.future.set_result(waiting.group.read(answers))
-    except Exception as error:  # it is not the others' affair
+    except Exception as error:  # as above
+        _fail(waiting, error)
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    if not waiting.future.done():
         waiting.future.set_exception(error)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from hookline import codec, trace
+from hookline import codec
 from hookline.codec import Fields
 from hookline.errors import HooklineError
 from hookline.keysettings import Known
@@ -47,10 +47,13 @@ class Call(msgspec.Struct, frozen=True):
         """What became of it where the store has given no answer."""
         return Outcome(error.code, self.key, self.sort_field, failure=error)
 
-    def pack(self, known: Known) -> bytes | Row:
-        """The request as the script reads it, for a partition whose settings of the key are as known."""
+    def pack(self, known: Known, parent: str = "") -> bytes | Row:
+        """The request as the script reads it, for a partition whose settings of the key are as known.
+
+        ``parent`` is the trace context that what it writes goes on with.
+        """
         request = {**self.request, "generation": known.generation}
-        if parent := trace.PARENT.get():
+        if parent:
             request["trace"] = parent
         if "new" in request:
             return pack_row(request)

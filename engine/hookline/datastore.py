@@ -29,6 +29,7 @@ from hookline.rule import Orchestration, Schedule
 from hookline.secret import SecretBox
 from hookline.settings import Settings
 from hookline.tally import note
+from hookline.trace import PARENT
 from hookline.wake import Wakes
 from hookline.where import compile_where
 
@@ -171,20 +172,20 @@ class Datastore(Repeating):
     async def _perform_held(self, call: Call, hold: Hold) -> Outcome | Claimed | None:
         """One claim, once its hold lets it through -> what became of it; None where it has to be made the usual way."""
         none = structs.replace(call, request={**call.request, "limit": 0})
-        answer = await self.connection.held(hold, call.script, self._pack(call), self._pack(none))
+        packed = (self._pack(each, PARENT.get()) for each in (call, none))
+        answer = await self.connection.held(hold, call.script, *packed)
         return self._read(call, answer[0]) if answer else None
 
     async def _perform(self, call: Call) -> Outcome | Claimed:
         """One operation -> what became of it; planned again when the key's settings have changed meanwhile."""
         while True:
-            alone = Group(call.script, call.partition, self._read)
-            alone.add((0, call), self._pack(call), call.gives)
+            alone = Group(call.script, call.partition, self._pack, self._read).hold(call)
             (result,) = await self._batcher.submit(alone)
             if result is not None:
                 return result
 
-    def _pack(self, call: Call) -> bytes | Row:
-        return call.pack(self._known.get((call.key, call.partition), _NOTHING_KNOWN))
+    def _pack(self, call: Call, parent: str) -> bytes | Row:
+        return call.pack(self._known.get((call.key, call.partition), _NOTHING_KNOWN), parent)
 
     def _read(self, call: Call, answer: list[Any]) -> Outcome | Claimed | None:
         """What became of an operation; None where the key has other settings than was known: they are known now."""

@@ -6,13 +6,14 @@ Operations on one item run in order, whatever becomes of single calls: they go i
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 from hookline.call import Call
 from hookline.calls import GIVEN_MAX
 from hookline.errors import HooklineError
 from hookline.outcome import Claimed, Outcome
 from hookline.row import Row
+from hookline.trace import PARENT
 
 OPERATIONS_MAX = GIVEN_MAX
 """Operations of one script call, a claim counted as the items that it may give: about 4 ms of the store."""
@@ -27,6 +28,8 @@ AT_ONCE_MAX = 10_000
 Result = Outcome | Claimed | None
 """What became of an operation; None of what is to be planned again."""
 Read = Callable[[Call, list[Any]], Result]
+Pack = Callable[[Call, str], bytes | Row]
+"""A call, and the trace context that it belongs to -> what is sent."""
 Placed = tuple[int, Call]
 """An operation, and its place in the request."""
 
@@ -44,26 +47,42 @@ def share(operations: int) -> int:
 class Group:
     """Operations of one script and partition that go in one call. ``weight`` is how many operations they count as."""
 
-    __slots__ = ("_read", "members", "operations", "partition", "script", "size", "weight")
+    __slots__ = ("_pack", "_read", "members", "operations", "parent", "partition", "script", "size", "weight")
 
-    def __init__(self, script: str, partition: int, read: Read) -> None:
+    def __init__(self, script: str, partition: int, pack: Pack, read: Read) -> None:
         """None yet; ``read`` makes of an operation's answer what became of it."""
         self.script = script
         self.partition = partition
+        self.parent = PARENT.get()
+        self._pack = pack
         self._read = read
         self.members: list[Placed] = []
         self.operations: list[bytes | Row] = []
         self.weight = self.size = 0
 
-    def add(self, member: Placed, packed: bytes | Row, gives: int = 0) -> bool:
-        """One more, unless that is too much for one call; ``gives`` is how many items a claim may give."""
-        weight, size = self.weight + (gives or 1), self.size + len(packed)
+    def add(self, member: Placed) -> bool:
+        """One more, packed, unless that is too much for one call."""
+        call = member[1]
+        packed = self._pack(call, self.parent)
+        weight, size = self.weight + (call.gives or 1), self.size + len(packed)
         if self.operations and (weight > OPERATIONS_MAX or size > BYTES_MAX):
             return False
         self.members.append(member)
         self.operations.append(packed)
         self.weight, self.size = weight, size
         return True
+
+    def hold(self, call: Call) -> Self:
+        """Just this one, to be packed by :meth:`pack`."""
+        self.members.append((0, call))
+        self.weight = call.gives or 1
+        return self
+
+    def pack(self) -> None:
+        """Pack what is not."""
+        if not self.operations:
+            self.operations = [self._pack(call, self.parent) for _, call in self.members]
+            self.size = sum(map(len, self.operations))
 
     def read(self, answers: list[Any]) -> list[Result]:
         """What became of each member by its answer, one that cannot be read included."""
@@ -83,9 +102,7 @@ class Group:
             return [call.failed(error) for _, call in self.members]
 
 
-def grouped(
-    placed: Sequence[Placed], pack: Callable[[Call], bytes | Row], read: Read, later: list[Placed]
-) -> Iterator[Group]:
+def grouped(placed: Sequence[Placed], pack: Pack, read: Read, later: list[Placed]) -> Iterator[Group]:
     """Groups that may go at the same time, each as soon as it is full.
 
     ``later`` is given what waits for them, as an operation before it is on the same item.
@@ -95,15 +112,12 @@ def grouped(
     for member in placed:
         call = member[1]
         name, lane = (call.key, call.sort_field), (call.script, call.partition)
-        group = filling.get(lane) or Group(*lane, read)
-        added = False
-        if of_item.get(name, group) is group:
-            packed = pack(call)
-            added = group.add(member, packed, call.gives)
-            if not added:
-                yield filling.pop(lane)
-                group = Group(*lane, read)
-                added = name not in of_item and group.add(member, packed, call.gives)
+        group = filling.get(lane) or Group(*lane, pack, read)
+        added = of_item.get(name, group) is group and group.add(member)
+        if not added and name not in of_item:
+            yield filling.pop(lane)
+            group = Group(*lane, pack, read)
+            added = group.add(member)
         if added:
             of_item[name] = filling[lane] = group
         else:

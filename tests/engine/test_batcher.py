@@ -60,6 +60,11 @@ class Slow:
         return [len(operations) for _, _, operations in self.calls]
 
 
+def packed(call: Call, parent: str) -> bytes:
+    operation: bytes = call.request["packed"]
+    return operation
+
+
 def same(_: Call, answer: Any) -> Any:
     return answer
 
@@ -86,8 +91,8 @@ def submit(
     batcher: Batcher, script: str, partition: int, operation: bytes, gives: int = 0
 ) -> asyncio.Future[list[list[bytes]]]:
     """Queue an operation by itself."""
-    group = Group(script, partition, same)
-    group.add((0, Call(script, partition, "jobs", "a", {})), operation, gives)
+    group = Group(script, partition, packed, same)
+    group.hold(Call(script, partition, "jobs", "a", {"packed": operation, "limit": gives}))
     return cast("asyncio.Future[list[list[bytes]]]", batcher.submit(group))
 
 
@@ -240,6 +245,32 @@ async def test_an_error_reaches_every_caller_of_its_call(slow: Slow, batcher: Ba
     await slow.arrived(2)
     await slow.answer()
     assert await spared == [[b"b"]]
+
+
+async def test_what_cannot_be_packed_fails_alone(slow: Slow, batcher: Batcher) -> None:
+    def odd() -> Group:
+        return Group("patch", 0, packed, same).hold(Call("patch", 0, "jobs", "a", {}))
+
+    with pytest.raises(KeyError, match="packed"):
+        await batcher.submit(odd())
+    doomed, spared = batcher.submit(odd()), submit(batcher, "patch", 0, b"x")
+    with pytest.raises(KeyError, match="packed"):
+        await doomed
+    await slow.answer()
+    assert await spared == [[b"x"]]
+    await batcher.close()
+
+
+async def test_what_cannot_be_read_fails_alone(slow: Slow, batcher: Batcher) -> None:
+    def unreadable(call: Call, answer: Any) -> Any:
+        raise KeyError(call.sort_field)
+
+    call = Call("patch", 0, "jobs", "a", {"packed": b"odd"})
+    doomed, spared = batcher.submit(Group("patch", 0, packed, unreadable).hold(call)), submit(batcher, "patch", 0, b"x")
+    assert await slow.answer() == [b"odd", b"x"]
+    with pytest.raises(KeyError, match="a"):
+        await doomed
+    assert await spared == [[b"x"]]
 
 
 @pytest.mark.parametrize("ends", ["before it is sent", "in flight"])

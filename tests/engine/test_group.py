@@ -27,7 +27,7 @@ def places(groups: Sequence[Group]) -> list[list[int]]:
     return [[place for place, _ in group.members] for group in groups]
 
 
-def grouping(placed: Sequence[Placed], pack: Callable[[Call], bytes]) -> tuple[list[list[int]], list[Placed]]:
+def grouping(placed: Sequence[Placed], pack: Callable[[Call, str], bytes]) -> tuple[list[list[int]], list[Placed]]:
     """The places of those that go together, and what waits."""
     later: list[Placed] = []
     return places(list(grouped(placed, pack, read, later))), later
@@ -37,7 +37,7 @@ def read(call: Call, answer: list[Any]) -> Outcome:
     return Outcome(answer[0].decode(), call.key, call.sort_field)
 
 
-def small(_: Call) -> bytes:
+def small(_: Call, parent: str) -> bytes:
     return b"x"
 
 
@@ -71,13 +71,13 @@ def test_an_item_again_in_another_call_waits() -> None:
 def test_large_operations_go_alone() -> None:
     sizes = [1, BYTES_MAX - 1, 1, BYTES_MAX * 2, 1]
     words = (f"create/{n}" for n in range(5))
-    assert grouping(called(*words), lambda call: bytes(sizes[int(call.sort_field)])) == ([[0, 1], [2], [3], [4]], [])
+    assert grouping(called(*words), lambda call, _: bytes(sizes[int(call.sort_field)])) == ([[0, 1], [2], [3], [4]], [])
 
 
 def test_a_group_is_given_when_it_is_full() -> None:
     packed: list[str] = []
 
-    def pack(call: Call) -> bytes:
+    def pack(call: Call, parent: str) -> bytes:
         packed.append(call.sort_field)
         return b"x"
 
