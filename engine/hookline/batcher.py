@@ -18,7 +18,7 @@ import msgspec
 from hookline.codec import unpack_answer
 from hookline.connection import Connection
 from hookline.errors import OutcomeUnknown
-from hookline.group import BYTES_MAX, HALF_MIN, OPERATIONS_MAX, Group, Result, share
+from hookline.group import BYTES_MAX, HALF_MIN, OPERATIONS_MAX, Alone, Group, Result, share
 from hookline.row import Row
 from hookline.trace import LINKS
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 class _Waiting(msgspec.Struct, frozen=True, eq=False):
     """Operations that wait for their turn."""
 
-    group: Group
+    group: Group | Alone
     future: asyncio.Future[list[Result]]
 
 
@@ -122,7 +122,7 @@ class Batcher:
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._under_way: set[asyncio.Future[Any]] = set()
 
-    def submit(self, group: Group) -> asyncio.Future[list[Result]]:
+    def submit(self, group: Group | Alone) -> asyncio.Future[list[Result]]:
         """Queue operations that go in one call -> the future of what became of each, as the group reads it.
 
         The future fails as :meth:`hookline.connection.Connection.write` does.

@@ -16,7 +16,7 @@ from hookline.call import Call
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
 from hookline.claims import Claims
 from hookline.errors import Corrupt, IdempotencyKeyReused, Invalid, OutcomeUnknown, Refused, ReservedKey, Unavailable
-from hookline.group import AT_ONCE_MAX, OPERATIONS_MAX, Group, Placed, Result, grouped
+from hookline.group import AT_ONCE_MAX, OPERATIONS_MAX, Alone, Group, Placed, Result, grouped
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
 from hookline.link import Hold
@@ -179,8 +179,7 @@ class Datastore(Repeating):
     async def _perform(self, call: Call) -> Outcome | Claimed:
         """One operation -> what became of it; planned again when the key's settings have changed meanwhile."""
         while True:
-            alone = Group(call.script, call.partition, self._pack, self._read).hold(call)
-            (result,) = await self._batcher.submit(alone)
+            (result,) = await self._batcher.submit(Alone(call, self._pack, self._read))
             if result is not None:
                 return result
 

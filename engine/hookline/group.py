@@ -6,7 +6,7 @@ Operations on one item run in order, whatever becomes of single calls: they go i
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 from hookline.call import Call
 from hookline.calls import GIVEN_MAX
@@ -72,27 +72,12 @@ class Group:
         self.weight, self.size = weight, size
         return True
 
-    def hold(self, call: Call) -> Self:
-        """Just this one, to be packed by :meth:`pack`."""
-        self.members.append((0, call))
-        self.weight = call.gives or 1
-        return self
-
     def pack(self) -> None:
-        """Pack what is not."""
-        if not self.operations:
-            self.operations = [self._pack(call, self.parent) for _, call in self.members]
-            self.size = sum(map(len, self.operations))
+        """They are packed: how large they are decides which go together."""
 
-    def read(self, answers: list[Any]) -> list[Result]:
+    def read(self, answers: Sequence[Any]) -> list[Result]:
         """What became of each member by its answer, one that cannot be read included."""
-        results: list[Result] = []
-        for (_, call), answer in zip(self.members, answers, strict=True):
-            try:
-                results.append(self._read(call, answer))
-            except HooklineError as error:
-                results.append(call.failed(error))
-        return results
+        return [_read(self._read, call, answer) for (_, call), answer in zip(self.members, answers, strict=True)]
 
     async def told(self, submitted: Awaitable[list[Result]]) -> list[Result]:
         """What became of each member, the failure of the whole call included."""
@@ -100,6 +85,42 @@ class Group:
             return await submitted
         except HooklineError as error:
             return [call.failed(error) for _, call in self.members]
+
+
+class Alone:
+    """A group of one operation, which is packed as it leaves."""
+
+    __slots__ = ("_call", "_pack", "_read", "operations", "parent", "partition", "script", "size", "weight")
+
+    def __init__(self, call: Call, pack: Pack, read: Read) -> None:
+        """As of a :class:`Group`."""
+        self.script = call.script
+        self.partition = call.partition
+        self.parent = PARENT.get()
+        self._call = call
+        self._pack = pack
+        self._read = read
+        self.operations: Sequence[bytes | Row] = ()
+        self.weight = call.gives or 1
+        self.size = 0
+
+    def pack(self) -> None:
+        """Pack it, now that it leaves."""
+        if not self.operations:
+            packed = self._pack(self._call, self.parent)
+            self.operations = (packed,)
+            self.size = len(packed)
+
+    def read(self, answers: Sequence[Any]) -> list[Result]:
+        """What became of it."""
+        return [_read(self._read, self._call, answers[0])]
+
+
+def _read(read: Read, call: Call, answer: list[Any]) -> Result:
+    try:
+        return read(call, answer)
+    except HooklineError as error:
+        return call.failed(error)
 
 
 def grouped(placed: Sequence[Placed], pack: Pack, read: Read, later: list[Placed]) -> Iterator[Group]:

@@ -16,7 +16,7 @@ from hookline.call import Call
 from hookline.codec import pack_request
 from hookline.connection import Connection
 from hookline.errors import OutcomeUnknown, Unavailable
-from hookline.group import BYTES_MAX, HALF_MIN, OPERATIONS_MAX, Group
+from hookline.group import BYTES_MAX, HALF_MIN, OPERATIONS_MAX, Alone
 
 
 class Slow:
@@ -91,9 +91,8 @@ def submit(
     batcher: Batcher, script: str, partition: int, operation: bytes, gives: int = 0
 ) -> asyncio.Future[list[list[bytes]]]:
     """Queue an operation by itself."""
-    group = Group(script, partition, packed, same)
-    group.hold(Call(script, partition, "jobs", "a", {"packed": operation, "limit": gives}))
-    return cast("asyncio.Future[list[list[bytes]]]", batcher.submit(group))
+    alone = Alone(Call(script, partition, "jobs", "a", {"packed": operation, "limit": gives}), packed, same)
+    return cast("asyncio.Future[list[list[bytes]]]", batcher.submit(alone))
 
 
 async def test_coalesces_while_a_call_is_in_flight(slow: Slow, batcher: Batcher) -> None:
@@ -248,8 +247,8 @@ async def test_an_error_reaches_every_caller_of_its_call(slow: Slow, batcher: Ba
 
 
 async def test_what_cannot_be_packed_fails_alone(slow: Slow, batcher: Batcher) -> None:
-    def odd() -> Group:
-        return Group("patch", 0, packed, same).hold(Call("patch", 0, "jobs", "a", {}))
+    def odd() -> Alone:
+        return Alone(Call("patch", 0, "jobs", "a", {}), packed, same)
 
     with pytest.raises(KeyError, match="packed"):
         await batcher.submit(odd())
@@ -266,7 +265,7 @@ async def test_what_cannot_be_read_fails_alone(slow: Slow, batcher: Batcher) -> 
         raise KeyError(call.sort_field)
 
     call = Call("patch", 0, "jobs", "a", {"packed": b"odd"})
-    doomed, spared = batcher.submit(Group("patch", 0, packed, unreadable).hold(call)), submit(batcher, "patch", 0, b"x")
+    doomed, spared = batcher.submit(Alone(call, packed, unreadable)), submit(batcher, "patch", 0, b"x")
     assert await slow.answer() == [b"odd", b"x"]
     with pytest.raises(KeyError, match="a"):
         await doomed
