@@ -101,10 +101,10 @@ class _Call:
     def load(self) -> None:
         """Take what waits."""
         lane = self.lane
+        lane.starts = None
         self.batch = lane.next_batch()
         self.operations = [operation for waiting in self.batch for operation in waiting.group.operations]
         self.weight = sum(waiting.group.weight for waiting in self.batch)
-        lane.starts = None
         lane.calls += 1
         lane.sent += self.weight
 
@@ -252,6 +252,7 @@ def _read(waiting: _Waiting, answers: list[Any]) -> None:
         waiting.future.set_result(waiting.group.read(answers))
     except Exception as error:  # as above
         _fail(waiting, error)
+        del waiting  # the error holds this frame
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

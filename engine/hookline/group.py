@@ -47,24 +47,21 @@ def share(operations: int) -> int:
 class Group:
     """Operations of one script and partition that go in one call. ``weight`` is how many operations they count as."""
 
-    __slots__ = ("_pack", "_read", "members", "operations", "parent", "partition", "script", "size", "weight")
+    __slots__ = ("_read", "members", "operations", "parent", "partition", "script", "size", "weight")
 
-    def __init__(self, script: str, partition: int, pack: Pack, read: Read) -> None:
+    def __init__(self, script: str, partition: int, read: Read) -> None:
         """None yet; ``read`` makes of an operation's answer what became of it."""
         self.script = script
         self.partition = partition
         self.parent = PARENT.get()
-        self._pack = pack
         self._read = read
         self.members: list[Placed] = []
         self.operations: list[bytes | Row] = []
         self.weight = self.size = 0
 
-    def add(self, member: Placed) -> bool:
-        """One more, packed, unless that is too much for one call."""
-        call = member[1]
-        packed = self._pack(call, self.parent)
-        weight, size = self.weight + (call.gives or 1), self.size + len(packed)
+    def add(self, member: Placed, packed: bytes | Row) -> bool:
+        """One more, unless that is too much for one call."""
+        weight, size = self.weight + (member[1].gives or 1), self.size + len(packed)
         if self.operations and (weight > OPERATIONS_MAX or size > BYTES_MAX):
             return False
         self.members.append(member)
@@ -133,12 +130,14 @@ def grouped(placed: Sequence[Placed], pack: Pack, read: Read, later: list[Placed
     for member in placed:
         call = member[1]
         name, lane = (call.key, call.sort_field), (call.script, call.partition)
-        group = filling.get(lane) or Group(*lane, pack, read)
-        added = of_item.get(name, group) is group and group.add(member)
-        if not added and name not in of_item:
-            yield filling.pop(lane)
-            group = Group(*lane, pack, read)
-            added = group.add(member)
+        group, added = filling.get(lane) or Group(*lane, read), False
+        if of_item.get(name, group) is group:
+            packed = pack(call, group.parent)
+            added = group.add(member, packed)
+            if not added and name not in of_item:
+                yield filling.pop(lane)
+                group = Group(*lane, read)
+                added = group.add(member, packed)
         if added:
             of_item[name] = filling[lane] = group
         else:

@@ -105,6 +105,9 @@ def _asked(call: Call) -> bytes:
     asked = {name: value for name, value in call.request.items() if name not in _RANDOM}
     if call.generated:
         del asked["sort"]
+    if "new" in asked:
+        # As it has been digested since the first release that kept answers.
+        asked["new"] = [part for pair in asked["new"].items() for part in pair]
     if "t" in asked.get("set", {}):
         # Sealed anew each time.
         urls = [[url, events] for url, _, events, *_ in codec.unpack_answer(asked["set"]["t"])]

@@ -91,6 +91,10 @@ async def read_value(request: Request, accept: tuple[str, ...] = JSON, then: The
     plain = request.scope[FIELDS].get(b"content-type") == _PLAIN
     if not plain:
         check_media_type(request, accept)
+    declared = request.scope[FIELDS].get(b"content-length", b"")
+    large = declared.isdigit() and int(declared) >= heavy.HEAVY_FROM
+    if large and KEPT not in request.scope:
+        heavy.check_rest(_sender(request))  # so that it is not sent for nothing
     raw = await read_bytes(request, request.app.state.datastore.settings.body_max)
     if plain and len(raw) < heavy.HEAVY_FROM:
         return then(strictjson.decode(raw))
@@ -134,16 +138,12 @@ async def read_bytes(request: Request, most: int) -> bytes:
     """The whole body, of at most so many bytes once it is inflated, whatever Content-Length says of it.
 
     Raises:
-        Problem: it is larger, or not compressed as it says; or there are too many others; or it is to be large, and
-            the caller has just sent one that could not be read.
+        Problem: it is larger, or not compressed as it says; or there are too many others.
     """
     fields = request.scope[FIELDS]
     declared = fields.get(b"content-length", b"")
-    if declared.isdigit():
-        if int(declared) > most:
-            raise too_large(most)
-        if int(declared) >= heavy.HEAVY_FROM:
-            heavy.check_rest(_sender(request))
+    if declared.isdigit() and int(declared) > most:
+        raise too_large(most)
     if KEPT in request.scope:
         kept: bytes = request.scope[KEPT]
         if len(kept) > most:
