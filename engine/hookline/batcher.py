@@ -247,10 +247,10 @@ def _deliver(batch: list[_Waiting], answer: bytes) -> Exception | None:
 
 
 def _read(waiting: _Waiting, answers: list[Any]) -> None:
-    """One after the other, all that came together: where each caller reads its own, that takes up to twice as long."""
+    """All that came together is read in one go: it takes less than where each caller reads its own between others."""
     try:
         waiting.future.set_result(waiting.group.read(answers))
-    except Exception as error:  # as above
+    except Exception as error:  # it is not the others' affair
         _fail(waiting, error)
         del waiting  # the error holds this frame
 

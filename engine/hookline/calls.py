@@ -421,9 +421,10 @@ def _is_plain(change: Change) -> bool:
 def _plain(change: Change, triggers: bool) -> dict[str, Any]:
     """What that way takes: all fields of the item, and its priority if it stands in line."""
     values = change.values
-    request: dict[str, Any] = {"triggers": "on" if triggers else "off", "new": values}
+    request: dict[str, Any] = {"triggers": "on" if triggers else "off"}
     values.setdefault("c", _NULL)
     if "s" in values:
         values.setdefault("a", "0")
         request["line"] = values.get("p", "5")
+    request["new"] = values
     return request

@@ -106,7 +106,7 @@ def _asked(call: Call) -> bytes:
     if call.generated:
         del asked["sort"]
     if "new" in asked:
-        # As it has been digested since the first release that kept answers.
+        # A repeat may come to another release than the first: what is digested keeps its form.
         asked["new"] = [part for pair in asked["new"].items() for part in pair]
     if "t" in asked.get("set", {}):
         # Sealed anew each time.

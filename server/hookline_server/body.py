@@ -91,11 +91,11 @@ async def read_value(request: Request, accept: tuple[str, ...] = JSON, then: The
     plain = request.scope[FIELDS].get(b"content-type") == _PLAIN
     if not plain:
         check_media_type(request, accept)
+    most = request.app.state.datastore.settings.body_max
     declared = request.scope[FIELDS].get(b"content-length", b"")
-    large = declared.isdigit() and int(declared) >= heavy.HEAVY_FROM
-    if large and KEPT not in request.scope:
+    if declared.isdigit() and heavy.HEAVY_FROM <= int(declared) <= most and KEPT not in request.scope:
         heavy.check_rest(_sender(request))  # so that it is not sent for nothing
-    raw = await read_bytes(request, request.app.state.datastore.settings.body_max)
+    raw = await read_bytes(request, most)
     if plain and len(raw) < heavy.HEAVY_FROM:
         return then(strictjson.decode(raw))
     decode = (strictjson if plain or media_type(request) not in MSGPACKS else strictmsgpack).decode

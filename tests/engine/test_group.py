@@ -74,6 +74,17 @@ def test_large_operations_go_alone() -> None:
     assert grouping(called(*words), lambda call, _: bytes(sizes[int(call.sort_field)])) == ([[0, 1], [2], [3], [4]], [])
 
 
+def test_each_operation_is_packed_once() -> None:
+    taken: list[str] = []
+
+    def pack(call: Call, parent: str) -> bytes:
+        taken.append(call.sort_field)
+        return bytes(BYTES_MAX // 2 + 1)
+
+    assert len(list(grouped(called(*(f"create/{n}" for n in range(5))), pack, read, []))) == 5
+    assert taken == ["0", "1", "2", "3", "4"]
+
+
 def test_a_group_is_given_when_it_is_full() -> None:
     packed: list[str] = []
 

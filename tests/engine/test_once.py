@@ -9,6 +9,8 @@ import redis.asyncio as aioredis
 
 from conftest import wait_until
 from hookline import Datastore
+from hookline.codec import unpack_answer
+from hookline.once import _asked
 from jobs import WAITING
 
 
@@ -30,3 +32,15 @@ async def test_a_claim_that_was_given_up(raw: aioredis.Redis, datastore: Datasto
     (item,) = again.items
     (outcome,) = await datastore.settle([datastore.calls.complete("jobs", "a", item.token or "")])
     assert outcome.ok
+
+
+def test_what_is_digested_keeps_its_form(datastore: Datastore) -> None:
+    """A repeat that comes to another release than the first would be refused otherwise."""
+    call = datastore.calls.create("jobs", "a", content=1, metadata=WAITING | {"priority": 7, "x": 2})
+    assert list(unpack_answer(_asked(call)).items()) == [
+        (b"triggers", b"on"),
+        (b"line", b"7"),
+        (b"new", [b"s", b"not_started", b"p", b"7", b"m:x", b"\x02", b"c", b"\x01", b"a", b"0"]),
+        (b"key", b"jobs"),
+        (b"sort", b"a"),
+    ]
