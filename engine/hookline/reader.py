@@ -54,7 +54,7 @@ class Reader:
             await self.close()
             raise
         self.calls = Calls(self.settings.namespace, self.connection.partitions, self.secrets)
-        self.upkeep = Upkeep(self.connection, self.calls.partitions)
+        self.upkeep = Upkeep(self.connection, self.calls.partitions, self.settings.outbox_max)
         self._queries = Queries(self.connection, self.calls.partitions, {})
 
     async def close(self) -> None:

@@ -34,11 +34,13 @@ class Upkeep:
     """Sweeps the partitions of a namespace.
 
     What is due is promoted, what has expired too often buried, what need not be kept removed; and indexes are built.
+    A burial is an event, and waits while an outbox has ``outbox_max`` of them.
     """
 
-    def __init__(self, connection: Connection, partitions: int) -> None:
+    def __init__(self, connection: Connection, partitions: int, outbox_max: int) -> None:
         self._connection = connection
         self._partitions = partitions
+        self._outbox_max = outbox_max
         self._places: dict[int, dict[bytes, list[bytes]]] = {}
 
     async def sweep(self) -> list[str]:
@@ -59,7 +61,8 @@ class Upkeep:
     async def _sweep(self, partition: int) -> list[str]:
         corrupt: list[str] = []
         for _ in range(_ROUNDS):
-            request = {"work": WORK, "places": self._places.get(partition, {})}
+            places = self._places.get(partition, {})
+            request = {"work": WORK, "places": places, "outbox_max": self._outbox_max}
             answer = await self._connection.read("sweep", partition, request)
             if answer.get(b"unreadable"):
                 raise Corrupt

@@ -3,14 +3,14 @@
 -- come.
 -- keys: partition
 -- args: now_ms:int request:msgpack
--- use: clock settings index declared item lock due wake
+-- use: clock settings index declared item lock outbox due wake
 
-local KEYS_MAX, PROMOTION, BURIAL, REMOVAL, CORRUPT_FOR_MS = 100, 10, 10, 10, 60000
+local KEYS_MAX, PROMOTION, REMOVAL, CORRUPT_FOR_MS = 100, 10, 10, 60000
 
 local name, work, answer
 
 -- From the score on, or from the place where the caller's last sweep ended. Returns the place where this one ends
--- early, or nil.
+-- early, or nil; and whether that is for want of room in the outbox.
 local function bury(key, from)
   local started, place = index.name(key, 'started'), request.places[key]
   local rank
@@ -27,7 +27,11 @@ local function bury(key, from)
       elseif work <= 0 then
         return place
       end
-      work = work - (due.bury_exhausted(key, page[i]) and BURIAL or 1)
+      local taken, stuck = due.bury_exhausted(key, page[i])
+      work = work - taken
+      if stuck then
+        return place, true
+      end
       place = { page[i + 1], page[i] }
     end
     if #page < 200 then
@@ -76,18 +80,19 @@ local function sweep(key, from)
     table.insert(answer.corrupt, key)
     return redis.call('ZADD', name, clock.ms + CORRUPT_FOR_MS, key)
   end
-  local place = bury(key, from)
-  if place then
-    answer.places[key] = place
+  local place, stuck = bury(key, from)
+  answer.places[key] = place
+  if place and not stuck then
     return redis.call('ZADD', name, place[1], key)
   end
   local next_ms = first_of(promote(key), purge(key))
   answer.more = answer.more or (next_ms and next_ms <= clock.ms) or false
+  next_ms = first_of(next_ms, stuck and tonumber(place[1]))
   return next_ms and redis.call('ZADD', name, next_ms, key) or redis.call('ZREM', name, key)
 end
 
 return function()
-  name, work = partition .. ':due', request.work
+  name, work, outbox.events_max = partition .. ':due', request.work, request.outbox_max
   answer = { more = false, corrupt = {}, places = {}, builds = index.probe('HLEN', partition .. ':builds') or 0 }
   local keys = redis.pcall('ZRANGEBYSCORE', name, '-inf', clock.text(clock.ms), 'WITHSCORES', 'LIMIT', 0, KEYS_MAX)
   if keys.err then
@@ -102,8 +107,12 @@ return function()
     answer.more = answer.more or work <= 0
   end
   item.flush()
+  local fired = outbox.flush()
   lock.flush()
   wake.flush(index.ready)
   wake.changed(item.changed)
+  if fired then
+    wake.say('outbox')
+  end
   return cmsgpack.pack(answer)
 end

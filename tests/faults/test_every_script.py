@@ -145,7 +145,7 @@ class Bench:
             case "stats":
                 return {"prefix": "", "cursor": "0"}
             case "sweep":
-                return {"work": 1000, "places": {}}
+                return {"work": 1000, "places": {}, "outbox_max": 1000}
             case "relay_take":
                 return TAKES
             case "relay_done":

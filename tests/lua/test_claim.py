@@ -401,6 +401,21 @@ async def test_triggers_of_other_events(scripts: Scripts) -> None:
     assert await scripts.events() == []
 
 
+async def test_a_burial_fires_what_stands_on_the_key(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, a={**EXPIRED, "max_attempts": 1}, b={**EXPIRED, "max_attempts": 1}, c=EXPIRED)
+    await datastore.configure(KEY, trigger_urls=calling("status:failed"))
+    scripts.clock.advance(10)
+    scripts.outbox_max = 1
+    claim = scripts.calls.claim(KEY, worker_id="w", limit=9, triggers="off")
+    (claimed,) = await scripts.run(claim, generation=1)
+    assert ([item.sort_field for item in claimed.items], claimed.buried) == (["c"], 1)
+    assert (await scripts.fields("b"))["s"] == "started", "there is no room for its event"
+    scripts.outbox_max = 9
+    assert (await scripts.run(claim, generation=1))[0].buried == 1
+    events = await scripts.events()
+    assert [(event["sort"], event["urls"], event["token"]) for event in events] == [("a", [URL], ""), ("b", [URL], "")]
+
+
 async def test_outbox_full(scripts: Scripts) -> None:
     await scripts.create("a", metadata=WAITING)
     await scripts.create("b", metadata=EXPIRED, trigger_urls={URL: "secret"})

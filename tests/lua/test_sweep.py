@@ -11,7 +11,7 @@ import redis.asyncio as aioredis
 from conftest import NOW_MS
 from hookline import Datastore
 from hookline.errors import Corrupt
-from scripts import KEY, TAG, URL, Scripts, at, line, ms, snapshot, unchanged
+from scripts import KEY, TAG, URL, Scripts, at, calling, line, ms, snapshot, unchanged
 
 WAITING = {"status": "not_started"}
 EXPIRED = {"status": "started", "worker_id": "w", "locked_until": at(5)}
@@ -28,13 +28,27 @@ async def put(scripts: Scripts, key: str = KEY, /, **items: dict[str, Any]) -> N
         assert set(await scripts.words(*calls)) == {"ok"}
 
 
-async def step(datastore: Datastore, work: int = 1000, places: dict[bytes, Any] | None = None) -> Any:
+async def step(
+    datastore: Datastore, work: int = 1000, places: dict[bytes, Any] | None = None, outbox_max: int = 1000
+) -> Any:
     """One step of a sweep."""
-    return await datastore.connection.read("sweep", 0, {"work": work, "places": places or {}})
+    request = {"work": work, "places": places or {}, "outbox_max": outbox_max}
+    return await datastore.connection.read("sweep", 0, request)
 
 
 async def size(scripts: Scripts, name: str) -> int:
     return int(await scripts.raw.zcard(f"{TAG}:{name}"))
+
+
+async def stored(scripts: Scripts, name: str) -> dict[str, bytes]:
+    """All fields of an item as the store has them."""
+    fields: Any = await scripts.raw.hgetall(f"{TAG}:i:{KEY}:{name}")
+    return {field.decode(): value for field, value in fields.items()}
+
+
+async def status(scripts: Scripts, name: str) -> str:
+    found: str = (await scripts.fields(name))["s"]
+    return found
 
 
 async def test_raw_keys(scripts: Scripts, datastore: Datastore) -> None:
@@ -133,6 +147,53 @@ async def test_burial_takes_several_steps(scripts: Scripts, datastore: Datastore
     await datastore.sweep()
     assert await size(scripts, "s:jobs:failed") == 250
     assert (await scripts.fields("z"))["s"] == "not_started"
+
+
+# A burial is an event
+
+
+async def test_a_burial_fires_what_stands_on_the_key(scripts: Scripts, datastore: Datastore) -> None:
+    held = scripts.calls.create(KEY, "a", content="text", metadata={**SPENT, "n": 1}, trigger_urls={URL + "/own": ""})
+    await scripts.one(held)
+    await put(scripts, due=DUE, expired=EXPIRED)
+    await datastore.configure(KEY, trigger_urls=calling("status:failed"))
+    scripts.clock.advance(10)
+    async with datastore.wakes.listening("outbox") as woken:
+        await datastore.sweep()
+        await asyncio.wait_for(woken.wait(), 10)
+    (event,) = await scripts.events()
+    assert (event["event"], event["sort"], event["urls"], event["token"]) == ("updated", "a", [URL], "")
+    assert event["after"] == await stored(scripts, "a")
+    assert event["before"] == {"s": b"started", "lu": ms(5).encode(), "le": False, "cr": False}
+
+
+async def test_a_burial_waits_for_room_in_the_outbox(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, a=SPENT, b=SPENT, c=SPENT, due=DUE)
+    await datastore.configure(KEY, trigger_urls=calling("status:failed"))
+    scripts.clock.advance(10)
+    answer = await step(datastore, outbox_max=1)
+    assert not answer[b"more"]
+    assert [await status(scripts, name) for name in ("a", "b", "c", "due")] == [
+        *("failed", "started", "started", "not_started")
+    ]
+    async with unchanged(scripts.raw):
+        answer = await step(datastore, places=dict(answer[b"places"]), outbox_max=1)
+    await step(datastore, places=dict(answer[b"places"]))
+    assert [event["sort"] for event in await scripts.events()] == ["a", "b", "c"]
+    assert await scripts.counts() == {"expired_locks": "3"}
+    assert "due" not in await snapshot(scripts.raw)
+
+
+async def test_burials_of_large_items_take_several_steps(scripts: Scripts, datastore: Datastore) -> None:
+    text = "x" * 1_000_000
+    for n in range(6):
+        await scripts.create(f"n{n}", content=text, metadata=SPENT)
+    await datastore.configure(KEY, trigger_urls=calling("status:failed"))
+    scripts.clock.advance(10)
+    assert (await step(datastore))[b"more"]
+    assert len(await scripts.events()) == 4
+    await datastore.sweep()
+    assert len(await scripts.events()) == 6
 
 
 async def test_many_locks_that_end_at_once_and_nobody_claims(scripts: Scripts, datastore: Datastore) -> None:

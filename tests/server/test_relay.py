@@ -98,6 +98,18 @@ async def test_a_keys_triggers_are_called_for_its_items(
     assert len(receiver.posts) == 6
 
 
+async def test_the_job_of_a_worker_that_died_too_often_is_told(datastore: Datastore, receiver: Receiver) -> None:
+    await datastore.configure("jobs", trigger_urls=[{"url": receiver.url, "events": ["status:failed"]}])
+    lost = {"status": "started", "worker_id": "w", "locked_until": "2024-03-15T10:10:00Z", "max_attempts": 1}
+    await datastore.create("jobs", "a", content={"n": 1}, metadata=lost)
+    async with relaying(datastore):
+        await datastore.sweep()
+        (post,) = await receiver.wait_for(1)
+    assert (post.data["event"], post.data["newDataset"]["content"]) == ("updated", {"n": 1})
+    changed = {"status": "failed", "last_error": "lock expired", "locked_until": None, "crashed_attempts": 1}
+    assert post.data["dataChanged"]["metadata"] == changed
+
+
 async def test_an_url_of_both_is_called_once(datastore: Datastore, receiver: Receiver) -> None:
     await datastore.configure("jobs", trigger_urls=[{"url": receiver.url, "events": ["updated"]}])
     async with relaying(datastore):

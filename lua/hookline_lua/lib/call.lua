@@ -6,7 +6,7 @@
 local call = {}
 
 function call.reset()
-  call.told, call.marked = false, false
+  call.marked = false
 end
 
 -- Creates that are alike come as rows, `{ shared, flat }`: what is the same of all, and of each its sortField and its
@@ -100,7 +100,6 @@ end
 
 -- End an operation: check its indexes, note its event, or undo it.
 function call.commit(record, operation, event, token)
-  call.told = true
   local refusal = (not item.close(record) and outcome.corrupt) or outbox.add(record, event, operation, token)
   if refusal then
     item.undo(record)
@@ -286,7 +285,7 @@ function call.run(handle, short)
   end
   local outcomes = run_all(handle, short)
   item.flush()
-  local fired = call.told and outbox.flush()
+  local fired = outbox.flush()
   lock.flush()
   if call.marked then
     once.flush()

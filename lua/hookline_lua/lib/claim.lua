@@ -47,8 +47,6 @@ function claim.reset()
   end
 end
 
-local BURIAL = 10
-
 -- Bring the sets up to what this call has changed; who was taken is no longer in line then.
 function claim.flush()
   item.flush()
@@ -134,9 +132,9 @@ local function visit(status, sort, operation, state)
     state.work = state.work - 1
     state.lost = (state.lost or 0) + 1
   elseif status == 'started' and lock.exhausted(record) then
-    state.work = state.work - BURIAL
-    due.bury(record)
-    state.buried = (state.buried or 0) + 1
+    local buried, work = due.bury(record)
+    state.work = state.work - work
+    state.buried = (state.buried or 0) + (buried and 1 or 0)
   else
     give(record, operation, state)
   end

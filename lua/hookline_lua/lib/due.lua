@@ -1,6 +1,6 @@
 -- What becomes due, by time alone: scheduled items join the line, exhausted locks are buried, what need not be kept is
--- removed. No events.
--- use: clock settings index declared item lock
+-- removed. Only a burial is an event.
+-- use: clock settings index declared item lock outbox
 
 local due = {}
 
@@ -26,24 +26,44 @@ function due.promote(key, most)
   return #found / 2, found[#found]
 end
 
--- An item whose lock has expired stays as it is, for whoever claims next, unless that would be once too often: then it
--- is buried. Returns whether.
-function due.bury_exhausted(key, sort)
-  local record = item.peek(key, sort, CHANGED)
-  local ends = record.fields.s == 'started' and not lock.live(record.fields) and lock.exhausted(record)
-  if ends then
-    due.bury(record)
-  end
-  return ends
-end
+-- What a burial takes, in work: an entry is about 3 us, and so is what is read and told of each 4 KiB.
+local BURIAL, PART = 10, 4096
 
--- Keep it as a dead letter. No event either.
+-- As the end of any other claim, it fires what stands on the key.
+local FIRES = { triggers = 'key' }
+
+-- Keep it as a dead letter; where there is no room for the event it stays as it is, until there is. Returns whether it is
+-- buried, and the work that this took.
 function due.bury(record)
   item.open(record)
   lock.bury(record)
-  if item.close(record) then
+  local buried = item.close(record)
+  if buried and outbox.add(record, 'updated', FIRES) then
+    item.undo(record)
+    buried = false
+  end
+  if buried then
     lock.count(record.key, 'expired_locks')
   end
+  local bytes = 0
+  for _, value in pairs(record.fields) do
+    bytes = bytes + #value
+  end
+  return buried, BURIAL + bytes / PART
+end
+
+-- An item whose lock has expired stays as it is, for whoever claims next, unless that would be once too often: then it
+-- is buried. Returns the work that this took, and whether it should be buried and could not.
+function due.bury_exhausted(key, sort)
+  local record = item.peek(key, sort, CHANGED)
+  if record.fields.s ~= 'started' or lock.live(record.fields) or not lock.exhausted(record) then
+    return 1, false
+  end
+  if settings.of(key).t then
+    item.load(key, sort) -- the event tells all of it
+  end
+  local buried, work = due.bury(record)
+  return work, not buried
 end
 
 local function first_score(key, status, above)
