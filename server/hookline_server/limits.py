@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
@@ -17,6 +18,8 @@ REFUSAL = "hookline.refusal"
 """Where a request's scope has the problem for which nothing is done for it."""
 _LOOK = 0.5
 """Seconds between two looks at the connections, at most."""
+_STEP = 0.002
+"""Seconds for which a look holds up all else: many slow clients are at the end of their time together."""
 ALWAYS = frozenset({b"/livez", b"/readyz"})
 """Paths that are served however much there is to do: who asks would take a refusal for a broken process."""
 
@@ -41,7 +44,7 @@ class Limits:
         self.refused: Counter[str] = Counter()
         self._connections: set[Watched] = set()
         self._addresses: Counter[str] = Counter()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         shortest = min(settings.head_timeout, settings.stall_timeout, settings.keep_alive)
         self._pause = min(_LOOK, shortest / 4)
 
@@ -50,7 +53,7 @@ class Limits:
         settings = self.settings
         self._connections.add(connection)
         if self._timer is None:
-            self._look_again(asyncio.get_running_loop())
+            self._look_again()
         if connection.address is not None:
             self._addresses[connection.address] += 1
             if self._addresses[connection.address] > settings.clients_per_address:
@@ -72,19 +75,35 @@ class Limits:
         self.refused["overloaded"] += 1
         return Problem("overloaded", "as many requests are under way as the server takes; nothing was done for this")
 
-    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look_again(self) -> None:
         # One timer for all: a timer of its own for each costs every request more than this costs with thousands.
-        self._timer = loop.call_later(self._pause, self._look, loop) if self._connections else None
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._pause, self._look_at_all) if self._connections else None
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        now, most = loop.time(), self.settings.unread_max
-        unread = {connection: connection.look(now) for connection in tuple(self._connections)}
+    def _look_at_all(self) -> None:
+        self._look_on(list(self._connections), {})
+
+    def _look_on(self, left: list[Watched], unread: dict[Watched, int]) -> None:
+        """Look at as many of those left as there is time for, and at the rest after what else there is to do."""
+        loop, began = asyncio.get_running_loop(), time.perf_counter()
+        while left and time.perf_counter() - began < _STEP:
+            connection = left.pop()
+            if connection in self._connections:
+                unread[connection] = connection.look(loop.time())
+        if left:
+            self._timer = loop.call_soon(self._look_on, left, unread)
+            return
+        self._abort_largest(unread)
+        self._look_again()
+
+    def _abort_largest(self, unread: dict[Watched, int]) -> None:
+        """End connections until what is unread of all others is no more than it may be."""
         total = sum(unread.values())
-        while total > most:
+        while total > self.settings.unread_max:
             largest = max(unread, key=unread.__getitem__)
             total -= unread.pop(largest)
-            largest.abort()
-        self._look_again(loop)
+            if largest in self._connections:
+                largest.abort()
 
 
 class Pace:
