@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import redis.asyncio as aioredis
+from msgspec import structs
 
 from composed import call, composed
 from conftest import NOW_MS
@@ -84,6 +85,22 @@ async def test_the_same_call_twice_has_one_effect_and_equal_answers(
         assert [(item.sort_field, item.token) for item in claimed.items] == [("waits", await scripts.token("waits"))]
     if script == "patch_drain":
         assert outcomes[0].item.token == await scripts.token("waits")
+
+
+async def test_outcomes_that_are_alike_are_told_again_beside_others(scripts: Scripts) -> None:
+    """They are packed once for all of them: an exchange mostly has many completions, and its claim behind them."""
+    names = [f"n{place}" for place in range(3)]
+    await scripts.run(*(scripts.calls.create(KEY, name, metadata=WAITING) for name in [*names, "next"]))
+    held = (await scripts.claim(limit=3)).items
+    ends = [scripts.calls.complete(KEY, item.sort_field, item.token or "") for item in held]
+    claim = structs.replace(scripts.calls.claim(KEY, worker_id="v"), script="settle")
+    stale = scripts.calls.complete(KEY, "n0", "1.ab")
+    *told, refused, claimed = await scripts.twice(*ends, stale, claim)
+    assert [(end.word, end.sort_field, end.version, end.status) for end in told] == [
+        ("ok", name, 3, "completed") for name in names
+    ]
+    assert (refused.word, refused.item.version) == ("stale_token", 3)
+    assert [(item.sort_field, item.token) for item in claimed.items] == [("next", await scripts.token("next"))]
 
 
 async def test_outcomes_are_kept_for_a_while(scripts: Scripts, raw: aioredis.Redis) -> None:

@@ -129,10 +129,17 @@ end
 
 local function unpacked(kept)
   local outcomes = cmsgpack.unpack(kept)
-  for place = 1, outcomes.count or 0 do
-    outcomes[place] = cmsgpack.unpack(kept).each
+  if not outcomes.count then
+    return outcomes
   end
-  return outcomes
+  local all = {}
+  for place = 1, outcomes.count do
+    all[place] = cmsgpack.unpack(kept).each
+  end
+  for _, other in ipairs(outcomes.rest) do
+    all[#all + 1] = other
+  end
+  return all
 end
 
 -- A lost answer is asked for again under the same call id: the words were kept, the items are read anew.
@@ -157,7 +164,6 @@ local function replay(kept)
       answer[3].sorts = nil
     end
   end
-  outcomes.count, outcomes.each = nil, nil
   return cmsgpack.pack(outcomes)
 end
 
@@ -181,33 +187,43 @@ local function lightened(operation, answer)
   return nil
 end
 
-local function all_the_same(outcomes)
-  local first = outcomes[1]
-  for place = 2, #outcomes do
-    if outcomes[place] ~= first then
-      return false
+-- The outcomes behind so many, as they are kept for a replay; and whether one of them differs from what it was.
+local function lightened_behind(outcomes, same)
+  local kept, differs = { unpack(outcomes, same + 1) }, false
+  if #kept > 0 then
+    local all = operations()
+    for place, answer in ipairs(kept) do
+      local light = lightened(all[same + place], answer)
+      kept[place], differs = light or answer, differs or light
     end
   end
-  return true
+  return kept, differs
+end
+
+-- How many are one and the same from the first on: those of the short ways, of which nothing can be left out.
+local function alike(outcomes)
+  local first, same = outcomes[1], 1
+  while outcomes[same + 1] == first do
+    same = same + 1
+  end
+  return same
 end
 
 -- The outcomes packed for the answer, and as they are kept for a replay.
 local function packed(outcomes)
-  local count = #outcomes
-  if count > 1 and all_the_same(outcomes) then
-    -- Those of the short ways, of which nothing can be left out.
-    local head = '\220' .. string.char(math.floor(count / 256), count % 256)
-    return head .. string.rep(cmsgpack.pack(outcomes[1]), count), cmsgpack.pack({ each = outcomes[1], count = count })
+  local count, same = #outcomes, alike(outcomes)
+  if same == 1 then
+    local answer = cmsgpack.pack(outcomes)
+    local kept, differs = lightened_behind(outcomes, 0)
+    return answer, differs and cmsgpack.pack(kept) or answer
   end
-  local answer, kept = cmsgpack.pack(outcomes), nil
-  for place, operation in ipairs(operations()) do
-    local light = lightened(operation, outcomes[place])
-    if light then
-      kept = kept or { unpack(outcomes) }
-      kept[place] = light
-    end
+  local head = '\220' .. string.char(math.floor(count / 256), count % 256)
+  local answer = head .. string.rep(cmsgpack.pack(outcomes[1]), same)
+  if same < count then
+    answer = answer .. cmsgpack.pack(unpack(outcomes, same + 1))
   end
-  return answer, kept and cmsgpack.pack(kept) or answer
+  local kept = { each = outcomes[1], count = same, rest = lightened_behind(outcomes, same) }
+  return answer, cmsgpack.pack(kept)
 end
 
 -- The outcome of an operation that was planned by other settings than its key has, or of a key whose settings are of a
