@@ -213,8 +213,9 @@ class Queries:
             for partition, extra in await self._round(query, plan, "query", asked):
                 ends[partition] = _end(extra)
                 entries += [_entry(query.key, partition, *row) for row in extra[b"items"]]
-            entries.sort(key=lambda entry: _place(entry.score, entry.member), reverse=plan.walk.descending)
-            left = min(left, _reach(entries, ends, descending=plan.walk.descending))
+            if len(ends) > 1:  # those of one are in order
+                entries.sort(key=lambda entry: _place(entry.score, entry.member), reverse=plan.walk.descending)
+                left = min(left, _reach(entries, ends, descending=plan.walk.descending))
             for entry in entries[:left]:
                 items.append(entry.item)
                 plan.positions[entry.partition] = [entry.score, entry.member]
