@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -13,6 +14,8 @@ from hookline.errors import Corrupt
 
 if TYPE_CHECKING:  # what only reads the values that are defined here, a client, needs no store
     from hookline.connection import Connection
+
+log = logging.getLogger(__name__)
 
 WORK = 1000
 """Work of one step, in items that are looked at: about 3 ms of the store."""
@@ -34,7 +37,7 @@ class Upkeep:
     """Sweeps the partitions of a namespace.
 
     What is due is promoted, what has expired too often buried, what need not be kept removed; and indexes are built.
-    A burial is an event, and waits while an outbox has ``outbox_max`` of them.
+    A burial is an event, and is put off while an outbox has ``outbox_max`` of them.
     """
 
     def __init__(self, connection: Connection, partitions: int, outbox_max: int) -> None:
@@ -60,18 +63,22 @@ class Upkeep:
 
     async def _sweep(self, partition: int) -> list[str]:
         corrupt: list[str] = []
+        put_off = 0
         for _ in range(_ROUNDS):
             places = self._places.get(partition, {})
             request = {"work": WORK, "places": places, "outbox_max": self._outbox_max}
             answer = await self._connection.read("sweep", partition, request)
             if answer.get(b"unreadable"):
                 raise Corrupt
-            corrupt += [key.decode() for key in answer[b"corrupt"]]
+            corrupt += [key.decode() for key in dict.fromkeys(answer[b"corrupt"])]
+            put_off += answer[b"put_off"]
             self._places[partition] = dict(answer[b"places"])  # an empty table comes as a list
             if answer[b"builds"]:
                 await self._step(partition, None, _BUILD_WORK)
             if not (answer[b"more"] or answer[b"builds"]):
                 break
+        if put_off:
+            log.warning("%d jobs whose last lock has expired stay started for now: the outbox has no room", put_off)
         return corrupt
 
     async def next_ms(self) -> float:

@@ -3,14 +3,27 @@
 -- come.
 -- keys: partition
 -- args: now_ms:int request:msgpack
--- use: clock settings index declared item lock outbox due wake
+-- use: outcome clock settings index declared item lock outbox due wake
 
 local KEYS_MAX, PROMOTION, REMOVAL, CORRUPT_FOR_MS = 100, 10, 10, 60000
 
 local name, work, answer
 
+local function bury_exhausted(key, sort)
+  local refusal, taken, bytes = due.bury_exhausted(key, sort)
+  work = work - taken
+  if bytes > 0 and clock.late(16) then
+    work = 0 -- it takes longer than that says
+  end
+  if refusal == outcome.corrupt then
+    answer.corrupt[#answer.corrupt + 1] = key
+  elseif refusal then
+    answer.put_off = answer.put_off + 1
+  end
+end
+
 -- From the score on, or from the place where the caller's last sweep ended. Returns the place where this one ends
--- early, or nil; and whether that is for want of room in the outbox.
+-- early, or nil.
 local function bury(key, from)
   local started, place = index.name(key, 'started'), request.places[key]
   local rank
@@ -27,11 +40,7 @@ local function bury(key, from)
       elseif work <= 0 then
         return place
       end
-      local taken, stuck = due.bury_exhausted(key, page[i])
-      work = work - taken
-      if stuck then
-        return place, true
-      end
+      bury_exhausted(key, page[i])
       place = { page[i + 1], page[i] }
     end
     if #page < 200 then
@@ -80,20 +89,19 @@ local function sweep(key, from)
     table.insert(answer.corrupt, key)
     return redis.call('ZADD', name, clock.ms + CORRUPT_FOR_MS, key)
   end
-  local place, stuck = bury(key, from)
-  answer.places[key] = place
-  if place and not stuck then
+  local place = bury(key, from)
+  if place then
+    answer.places[key] = place
     return redis.call('ZADD', name, place[1], key)
   end
   local next_ms = first_of(promote(key), purge(key))
   answer.more = answer.more or (next_ms and next_ms <= clock.ms) or false
-  next_ms = first_of(next_ms, stuck and tonumber(place[1]))
   return next_ms and redis.call('ZADD', name, next_ms, key) or redis.call('ZREM', name, key)
 end
 
 return function()
   name, work, outbox.events_max = partition .. ':due', request.work, request.outbox_max
-  answer = { more = false, corrupt = {}, places = {}, builds = index.probe('HLEN', partition .. ':builds') or 0 }
+  answer = { more = false, corrupt = {}, places = {}, put_off = 0, builds = index.probe('HLEN', partition .. ':builds') or 0 }
   local keys = redis.pcall('ZRANGEBYSCORE', name, '-inf', clock.text(clock.ms), 'WITHSCORES', 'LIMIT', 0, KEYS_MAX)
   if keys.err then
     return cmsgpack.pack({ unreadable = true })

@@ -98,12 +98,14 @@ class Limits:
 
     def _abort_largest(self, unread: dict[Watched, int]) -> None:
         """End connections until what is unread of all others is no more than it may be."""
-        total = sum(unread.values())
-        while total > self.settings.unread_max:
-            largest = max(unread, key=unread.__getitem__)
-            total -= unread.pop(largest)
-            if largest in self._connections:
-                largest.abort()
+        # Some have gone since they were looked at.
+        left = {connection: size for connection, size in unread.items() if size and connection in self._connections}
+        total = sum(left.values())
+        for largest in sorted(left, key=left.__getitem__, reverse=True):
+            if total <= self.settings.unread_max:
+                break
+            total -= left[largest]
+            largest.abort()
 
 
 class Pace:

@@ -13,8 +13,9 @@ from composed import call, composed
 from conftest import NOW_MS
 from hookline import Datastore
 from hookline.call import Call
-from hookline.codec import unpack_answer
+from hookline.codec import pack_request, unpack_answer
 from hookline.outcome import Claimed
+from hookline_lua import load
 from scripts import KEEP_MS, KEY, TAG, Scripts, at, calling, snapshot, unchanged
 
 WAITING = {"status": "not_started"}
@@ -85,6 +86,13 @@ async def test_the_same_call_twice_has_one_effect_and_equal_answers(
         assert [(item.sort_field, item.token) for item in claimed.items] == [("waits", await scripts.token("waits"))]
     if script == "patch_drain":
         assert outcomes[0].item.token == await scripts.token("waits")
+
+
+@pytest.mark.parametrize("script", WRITES)
+async def test_a_call_without_operations(scripts: Scripts, script: str) -> None:
+    arguments = [TAG, str(NOW_MS), "none", b"\x93" + pack_request(KEEP_MS) + pack_request(1000) + pack_request([])]
+    for _ in range(2):
+        assert unpack_answer(await scripts.raw.fcall(load(script).function, 1, *arguments)) in ([], {})
 
 
 async def test_outcomes_that_are_alike_are_told_again_beside_others(scripts: Scripts) -> None:

@@ -411,9 +411,28 @@ async def test_a_burial_fires_what_stands_on_the_key(scripts: Scripts, datastore
     assert ([item.sort_field for item in claimed.items], claimed.buried) == (["c"], 1)
     assert (await scripts.fields("b"))["s"] == "started", "there is no room for its event"
     scripts.outbox_max = 9
+    (claimed,) = await scripts.run(claim, generation=1)
+    assert (claimed.buried, claimed.examined) == (0, 0), "it was put off"
+    scripts.clock.advance(60)
     assert (await scripts.run(claim, generation=1))[0].buried == 1
     events = await scripts.events()
     assert [(event["sort"], event["urls"], event["token"]) for event in events] == [("a", [URL], ""), ("b", [URL], "")]
+
+
+async def test_burials_of_large_items_by_many_claims(scripts: Scripts, datastore: Datastore) -> None:
+    """What they tell counts as what is given does, for all claims of a call."""
+    text = "x" * 1_000_000
+    for n in range(8):
+        await scripts.create(f"n{n}", content=text, metadata={**EXPIRED, "max_attempts": 1})
+    await put(scripts, z=WAITING)
+    await datastore.configure(KEY, trigger_urls=calling("status:failed"))
+    scripts.clock.advance(10)
+    claims = [scripts.calls.claim(KEY, worker_id="w") for _ in range(20)]
+    claimed = await scripts.run(*claims, generation=1)
+    assert sum(each.buried for each in claimed) == len(await scripts.events()) == 5
+    assert all(each.more for each in claimed)
+    claimed = await scripts.run(*claims, generation=1)
+    assert (sum(each.buried for each in claimed), [len(each.items) for each in claimed if each.items]) == (3, [1])
 
 
 async def test_outbox_full(scripts: Scripts) -> None:

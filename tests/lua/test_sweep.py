@@ -11,6 +11,7 @@ import redis.asyncio as aioredis
 from conftest import NOW_MS
 from hookline import Datastore
 from hookline.errors import Corrupt
+from hookline.upkeep import Upkeep
 from scripts import KEY, TAG, URL, Scripts, at, calling, line, ms, snapshot, unchanged
 
 WAITING = {"status": "not_started"}
@@ -167,21 +168,52 @@ async def test_a_burial_fires_what_stands_on_the_key(scripts: Scripts, datastore
     assert event["before"] == {"s": b"started", "lu": ms(5).encode(), "le": False, "cr": False}
 
 
-async def test_a_burial_waits_for_room_in_the_outbox(scripts: Scripts, datastore: Datastore) -> None:
+async def test_a_burial_is_put_off_while_the_outbox_is_full(scripts: Scripts, datastore: Datastore) -> None:
     await put(scripts, a=SPENT, b=SPENT, c=SPENT, due=DUE)
     await datastore.configure(KEY, trigger_urls=calling("status:failed"))
     scripts.clock.advance(10)
     answer = await step(datastore, outbox_max=1)
-    assert not answer[b"more"]
+    assert (bool(answer[b"more"]), answer[b"put_off"], dict(answer[b"places"])) == (False, 2, {})
     assert [await status(scripts, name) for name in ("a", "b", "c", "due")] == [
         *("failed", "started", "started", "not_started")
     ]
+    after = await snapshot(scripts.raw)
+    assert (after["due"], after["s:jobs:started"]) == ({KEY: NOW_MS + 70_000}, dict.fromkeys("bc", NOW_MS + 70_000))
+    assert {name: after["i:jobs:b"].get(name) for name in ("v", "lu", "cr")} == {"v": "1", "lu": ms(70), "cr": None}
     async with unchanged(scripts.raw):
-        answer = await step(datastore, places=dict(answer[b"places"]), outbox_max=1)
-    await step(datastore, places=dict(answer[b"places"]))
+        await step(datastore, outbox_max=1)
+    scripts.clock.advance(60)
+    await datastore.sweep()
     assert [event["sort"] for event in await scripts.events()] == ["a", "b", "c"]
     assert await scripts.counts() == {"expired_locks": "3"}
     assert "due" not in await snapshot(scripts.raw)
+
+
+async def test_a_full_outbox_holds_up_no_other_key(scripts: Scripts, datastore: Datastore) -> None:
+    """Nor what its own key's triggers do not listen to."""
+    for n in range(120):
+        await put(scripts, f"key-{n:03}", a={**SPENT, "locked_until": at(1)})
+        await datastore.configure(f"key-{n:03}", trigger_urls=calling("status:failed"))
+    await put(scripts, "behind", a=DUE)
+    await put(scripts, a=SPENT)
+    await datastore.configure(KEY, trigger_urls=calling("created", "status:completed"))
+    scripts.clock.advance(10)
+    datastore.upkeep = Upkeep(datastore.connection, 1, outbox_max=0)
+    await datastore.sweep()
+    after = await snapshot(scripts.raw)
+    assert (after["i:behind:a"]["s"], after["i:jobs:a"]["s"]) == ("not_started", "failed")
+    assert {after[f"i:key-{n:03}:a"]["lu"] for n in range(120)} == {ms(70)}
+
+
+async def test_a_burial_whose_event_cannot_be_written_is_told(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, a=SPENT)
+    await put(scripts, "other", a=SPENT)
+    await datastore.configure(KEY, trigger_urls=calling("status:failed"))
+    await scripts.spoil("outbox")
+    scripts.clock.advance(10)
+    assert await datastore.sweep() == [KEY]
+    after = await snapshot(scripts.raw)
+    assert (after["i:jobs:a"]["s"], after["i:other:a"]["s"]) == ("started", "failed")
 
 
 async def test_burials_of_large_items_take_several_steps(scripts: Scripts, datastore: Datastore) -> None:
@@ -191,7 +223,7 @@ async def test_burials_of_large_items_take_several_steps(scripts: Scripts, datas
     await datastore.configure(KEY, trigger_urls=calling("status:failed"))
     scripts.clock.advance(10)
     assert (await step(datastore))[b"more"]
-    assert len(await scripts.events()) == 4
+    assert len(await scripts.events()) == 1
     await datastore.sweep()
     assert len(await scripts.events()) == 6
 

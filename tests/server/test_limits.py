@@ -6,6 +6,8 @@ import asyncio
 import time
 from dataclasses import dataclass, field, replace
 
+import pytest
+
 from hookline import Settings
 from hookline_server.limits import Limits
 
@@ -69,6 +71,19 @@ async def test_who_has_gone_meanwhile_is_not_looked_at() -> None:
         limits.leave(connection)
     await seen_by_all(seen, gone[:1])
     assert set(seen).isdisjoint(gone[1:])
+
+
+async def test_who_has_gone_since_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits, seen = Limits(replace(Settings(), unread_max=1000)), list[object]()
+    monkeypatch.setattr("hookline_server.limits._STEP", 0.0001)
+    connections = entered(limits, seen, [600, 600, *[0] * 20])
+    while not set(seen) & set(connections[:2]):
+        await asyncio.sleep(0)
+    gone, stays = connections[:2] if connections[0] in seen else connections[1::-1]
+    limits.leave(gone)
+    await seen_by_all(seen, [stays, *connections[2:]])
+    await asyncio.sleep(0.01)
+    assert not stays.aborted
 
 
 async def test_the_largest_end_where_too_much_is_unread_by_all() -> None:

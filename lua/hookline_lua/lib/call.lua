@@ -134,7 +134,7 @@ local function unpacked(kept)
   end
   local all = {}
   for place = 1, outcomes.count do
-    all[place] = cmsgpack.unpack(kept).each
+    all[place] = cmsgpack.unpack(outcomes.each)
   end
   for _, other in ipairs(outcomes.rest) do
     all[#all + 1] = other
@@ -203,7 +203,7 @@ end
 -- How many are one and the same from the first on: those of the short ways, of which nothing can be left out.
 local function alike(outcomes)
   local first, same = outcomes[1], 1
-  while outcomes[same + 1] == first do
+  while first and outcomes[same + 1] == first do
     same = same + 1
   end
   return same
@@ -217,12 +217,12 @@ local function packed(outcomes)
     local kept, differs = lightened_behind(outcomes, 0)
     return answer, differs and cmsgpack.pack(kept) or answer
   end
-  local head = '\220' .. string.char(math.floor(count / 256), count % 256)
-  local answer = head .. string.rep(cmsgpack.pack(outcomes[1]), same)
+  local head, each = '\220' .. string.char(math.floor(count / 256), count % 256), cmsgpack.pack(outcomes[1])
+  local answer = head .. string.rep(each, same)
   if same < count then
     answer = answer .. cmsgpack.pack(unpack(outcomes, same + 1))
   end
-  local kept = { each = outcomes[1], count = same, rest = lightened_behind(outcomes, same) }
+  local kept = { each = each, count = same, rest = lightened_behind(outcomes, same) }
   return answer, cmsgpack.pack(kept)
 end
 

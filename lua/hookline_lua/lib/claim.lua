@@ -109,6 +109,16 @@ local function give_plain(operation, name, sort, state)
   return shown
 end
 
+local function bury(record, state)
+  local refusal, work, bytes = due.bury(record)
+  state.work = state.work - work
+  if not refusal then
+    state.buried = (state.buried or 0) + 1
+  end
+  -- However many claims there are: what is told takes the store longer than what is given.
+  claim.bytes = bytes > 0 and clock.late(16, GIVING_SECONDS) and 0 or claim.bytes - bytes
+end
+
 -- One entry of a set: given, buried, or passed over.
 local function visit(status, sort, operation, state)
   local name = operation.key .. ':' .. sort
@@ -132,9 +142,7 @@ local function visit(status, sort, operation, state)
     state.work = state.work - 1
     state.lost = (state.lost or 0) + 1
   elseif status == 'started' and lock.exhausted(record) then
-    local buried, work = due.bury(record)
-    state.work = state.work - work
-    state.buried = (state.buried or 0) + (buried and 1 or 0)
+    bury(record, state)
   else
     give(record, operation, state)
   end

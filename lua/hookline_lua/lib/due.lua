@@ -1,6 +1,6 @@
 -- What becomes due, by time alone: scheduled items join the line, exhausted locks are buried, what need not be kept is
 -- removed. Only a burial is an event.
--- use: clock settings index declared item lock outbox
+-- use: outcome clock settings index declared item lock triggers outbox
 
 local due = {}
 
@@ -26,44 +26,77 @@ function due.promote(key, most)
   return #found / 2, found[#found]
 end
 
--- What a burial takes, in work: an entry is about 3 us, and so is what is read and told of each 4 KiB.
-local BURIAL, PART = 10, 4096
+-- As the end of any other claim, a burial fires what stands on the key.
+local EVENT, STATUS, FIRES = 'updated', 'status:failed', { triggers = 'key' }
 
--- As the end of any other claim, it fires what stands on the key.
-local FIRES = { triggers = 'key' }
+-- What a burial takes, in work: an entry is about 3 us, and so is each KiB that is told.
+local BURIAL, FIRING, PART = 10, 30, 1024
 
--- Keep it as a dead letter; where there is no room for the event it stays as it is, until there is. Returns whether it is
--- buried, and the work that this took.
-function due.bury(record)
+-- For so long a burial is put off that finds no room for its event.
+local PUT_OFF_MS = 60000
+
+function due.reset()
+  due.heard = {}
+end
+
+-- Whether a trigger of the key listens to burials.
+local function is_heard(key)
+  if due.heard[key] == nil then
+    due.heard[key] = triggers.listen(settings.of(key).t, EVENT, STATUS)
+  end
+  return due.heard[key]
+end
+
+-- Its lock goes on for a while, so that nobody looks at it again and again meanwhile.
+local function put_off(record)
   item.open(record)
-  lock.bury(record)
-  local buried = item.close(record)
-  if buried and outbox.add(record, 'updated', FIRES) then
-    item.undo(record)
-    buried = false
-  end
-  if buried then
-    lock.count(record.key, 'expired_locks')
-  end
+  item.set(record, 'lu', clock.text(clock.ms + PUT_OFF_MS))
+  item.close(record)
+end
+
+local function size_of(record)
   local bytes = 0
   for _, value in pairs(record.fields) do
     bytes = bytes + #value
   end
-  return buried, BURIAL + bytes / PART
+  return bytes
+end
+
+-- Keep it as a dead letter, and tell of it; or put that off -> the refusal for which, or nil; the work that it took, and the
+-- bytes that were told.
+function due.bury(record)
+  local heard = is_heard(record.key)
+  local refusal = heard and outbox.refusal()
+  if refusal then
+    put_off(record)
+    return refusal, BURIAL, 0
+  elseif heard and record.partial then
+    item.load(record.key, record.sort) -- the event tells all of it
+  end
+  item.open(record)
+  lock.bury(record)
+  if not item.close(record) then
+    return outcome.corrupt, BURIAL, 0
+  end
+  refusal = heard and outbox.add(record, EVENT, FIRES)
+  if refusal then
+    item.undo(record)
+    put_off(record)
+    return refusal, FIRING, 0
+  end
+  lock.count(record.key, 'expired_locks')
+  local bytes = heard and size_of(record) or 0
+  return nil, heard and FIRING + bytes / PART or BURIAL, bytes
 end
 
 -- An item whose lock has expired stays as it is, for whoever claims next, unless that would be once too often: then it
--- is buried. Returns the work that this took, and whether it should be buried and could not.
+-- is buried. Returns as that; what is not buried takes one of work.
 function due.bury_exhausted(key, sort)
   local record = item.peek(key, sort, CHANGED)
   if record.fields.s ~= 'started' or lock.live(record.fields) or not lock.exhausted(record) then
-    return 1, false
+    return nil, 1, 0
   end
-  if settings.of(key).t then
-    item.load(key, sort) -- the event tells all of it
-  end
-  local buried, work = due.bury(record)
-  return work, not buried
+  return due.bury(record)
 end
 
 local function first_score(key, status, above)

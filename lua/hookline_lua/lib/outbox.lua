@@ -7,6 +7,19 @@ function outbox.reset()
   outbox.events, outbox.size, outbox.name, outbox.events_max = {}, nil, partition .. ':outbox', request[2]
 end
 
+-- Why there can be no further event, as the word of a refusal; or nil.
+function outbox.refusal()
+  if outbox.size == nil then
+    outbox.size = index.probe('XLEN', outbox.name) or false
+  end
+  if not outbox.size then
+    return outcome.corrupt
+  elseif outbox.size + #outbox.events >= outbox.events_max then
+    return outcome.outbox_full
+  end
+  return nil
+end
+
 -- What a receiver is not told of: it changes with every change, or is nobody's business.
 local UNTOLD = { v = true, ua = true, ca = true, tk = true, at = true }
 
@@ -62,13 +75,9 @@ function outbox.add(record, event, operation, token)
   if not told then
     return nil
   end
-  if outbox.size == nil then
-    outbox.size = index.probe('XLEN', outbox.name) or false
-  end
-  if not outbox.size then
-    return outcome.corrupt
-  elseif outbox.size + #outbox.events >= outbox.events_max then
-    return outcome.outbox_full
+  local refusal = outbox.refusal()
+  if refusal then
+    return refusal
   end
   local lines = {}
   for place, url in ipairs(ordered) do

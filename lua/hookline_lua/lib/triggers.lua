@@ -62,6 +62,16 @@ local function wants(events, event, status)
   return false
 end
 
+-- Whether one of them listens to an event, or to a status, of some item at least.
+function triggers.listen(packed, event, status)
+  for _, trigger in ipairs(packed and cmsgpack.unpack(packed) or {}) do
+    if wants(trigger[3], event, status) then
+      return true
+    end
+  end
+  return false
+end
+
 local function gather(wanted, ordered, packed, change, of_key)
   for _, trigger in ipairs(packed and cmsgpack.unpack(packed) or {}) do
     local url, options = trigger[1], options_of(trigger)
