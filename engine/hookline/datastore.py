@@ -472,6 +472,6 @@ def _check_limit(limit: int) -> int:
 
 
 def _settled(outcome: Outcome | Claimed) -> Outcome:
-    if isinstance(outcome, Claimed):
-        raise TypeError("a claim has items, not an outcome")
-    return outcome
+    if isinstance(outcome, Outcome):
+        return outcome
+    raise TypeError("a claim has items, not an outcome")

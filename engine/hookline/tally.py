@@ -31,10 +31,12 @@ def note(call: Call, result: Outcome | Claimed) -> None:
     if result.replayed or call.key.startswith(RESERVED_PREFIX):
         return
     name = call.request.get("verb") or call.script
-    if isinstance(result, Claimed):
+    # The common one first: of a struct's kind, isinstance takes three times as long to say no.
+    if isinstance(result, Outcome):
+        if result.word == "ok":
+            _ROWS[_change(call, result) if name == "patch_drain" else name][0] += 1
+    else:
         _ROWS[name][0] += len(result.items)
-    elif result.word == "ok":
-        _ROWS[_change(call, result) if name == "patch_drain" else name][0] += 1
 
 
 def _change(call: Call, outcome: Outcome) -> str:
