@@ -285,7 +285,7 @@ async def test_a_lane_with_much_to_do_does_not_keep_its_link(
     proxy: Proxy, settings: Settings, connections: int
 ) -> None:
     """Its calls follow each other over one link, which others get in between where there are too few."""
-    fewest = replace(settings, connections=connections, partitions=3, call_timeout=0.5)
+    fewest = replace(settings, connections=connections, partitions=3, call_timeout=3.0)
     async with datastore_at(proxy.url, fewest) as datastore:
         writes = asyncio.create_task(datastore.run([datastore.calls.create("jobs", f"{n}") for n in range(9000)]))
         reads = 0
