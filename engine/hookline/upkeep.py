@@ -70,7 +70,7 @@ class Upkeep:
             answer = await self._connection.read("sweep", partition, request)
             if answer.get(b"unreadable"):
                 raise Corrupt
-            corrupt += [key.decode() for key in dict.fromkeys(answer[b"corrupt"])]
+            corrupt += [key.decode() for key in answer[b"corrupt"]]
             put_off += answer[b"put_off"]
             self._places[partition] = dict(answer[b"places"])  # an empty table comes as a list
             if answer[b"builds"]:
@@ -79,7 +79,7 @@ class Upkeep:
                 break
         if put_off:
             log.warning("%d jobs whose last lock has expired stay started for now: the outbox has no room", put_off)
-        return corrupt
+        return list(dict.fromkeys(corrupt))
 
     async def next_ms(self) -> float:
         """When servers have something to do next, in ms since 1970: 0 is now, infinity is never.

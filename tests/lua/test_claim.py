@@ -408,11 +408,11 @@ async def test_a_burial_fires_what_stands_on_the_key(scripts: Scripts, datastore
     scripts.outbox_max = 1
     claim = scripts.calls.claim(KEY, worker_id="w", limit=9, triggers="off")
     (claimed,) = await scripts.run(claim, generation=1)
-    assert ([item.sort_field for item in claimed.items], claimed.buried) == (["c"], 1)
+    assert ([item.sort_field for item in claimed.items], claimed.buried, claimed.next_ms) == (["c"], 1, NOW_MS + 70_000)
     assert (await scripts.fields("b"))["s"] == "started", "there is no room for its event"
     scripts.outbox_max = 9
     (claimed,) = await scripts.run(claim, generation=1)
-    assert (claimed.buried, claimed.examined) == (0, 0), "it was put off"
+    assert (claimed.buried, claimed.examined, claimed.next_ms) == (0, 0, NOW_MS + 70_000), "it was put off"
     scripts.clock.advance(60)
     assert (await scripts.run(claim, generation=1))[0].buried == 1
     events = await scripts.events()

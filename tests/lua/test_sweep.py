@@ -170,6 +170,7 @@ async def test_a_burial_fires_what_stands_on_the_key(scripts: Scripts, datastore
 
 async def test_a_burial_is_put_off_while_the_outbox_is_full(scripts: Scripts, datastore: Datastore) -> None:
     await put(scripts, a=SPENT, b=SPENT, c=SPENT, due=DUE)
+    token = await scripts.token("b")
     await datastore.configure(KEY, trigger_urls=calling("status:failed"))
     scripts.clock.advance(10)
     answer = await step(datastore, outbox_max=1)
@@ -180,13 +181,27 @@ async def test_a_burial_is_put_off_while_the_outbox_is_full(scripts: Scripts, da
     after = await snapshot(scripts.raw)
     assert (after["due"], after["s:jobs:started"]) == ({KEY: NOW_MS + 70_000}, dict.fromkeys("bc", NOW_MS + 70_000))
     assert {name: after["i:jobs:b"].get(name) for name in ("v", "lu", "cr")} == {"v": "1", "lu": ms(70), "cr": None}
+    assert await scripts.words(scripts.calls.complete(KEY, "b", token), generation=1) == ["stale_token"]
     async with unchanged(scripts.raw):
         await step(datastore, outbox_max=1)
     scripts.clock.advance(60)
     await datastore.sweep()
     assert [event["sort"] for event in await scripts.events()] == ["a", "b", "c"]
-    assert await scripts.counts() == {"expired_locks": "3"}
+    assert await scripts.counts() == {"expired_locks": "3", "lost_locks": "1"}
     assert "due" not in await snapshot(scripts.raw)
+
+
+async def test_what_is_put_off_takes_no_slot(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, a={**WAITING, "max_attempts": 1}, b=WAITING)
+    await datastore.configure(KEY, trigger_urls=calling("status:failed"))
+    bound: dict[str, Any] = {"worker_id": "w", "max_in_flight": 1, "lock_for": 5}
+    assert [item.sort_field for item in (await datastore.claim(KEY, **bound)).items] == ["a"]
+    datastore.upkeep = Upkeep(datastore.connection, 1, outbox_max=0)
+    scripts.clock.advance(10)
+    await datastore.sweep()
+    assert (await status(scripts, "a"), [item.sort_field for item in (await datastore.claim(KEY, **bound)).items]) == (
+        *("started", ["b"]),
+    )
 
 
 async def test_a_full_outbox_holds_up_no_other_key(scripts: Scripts, datastore: Datastore) -> None:
@@ -206,7 +221,7 @@ async def test_a_full_outbox_holds_up_no_other_key(scripts: Scripts, datastore: 
 
 
 async def test_a_burial_whose_event_cannot_be_written_is_told(scripts: Scripts, datastore: Datastore) -> None:
-    await put(scripts, a=SPENT)
+    await put(scripts, a=SPENT, b=SPENT)
     await put(scripts, "other", a=SPENT)
     await datastore.configure(KEY, trigger_urls=calling("status:failed"))
     await scripts.spoil("outbox")

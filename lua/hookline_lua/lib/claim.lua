@@ -112,7 +112,9 @@ end
 local function bury(record, state)
   local refusal, work, bytes = due.bury(record)
   state.work = state.work - work
-  if not refusal then
+  if refusal then
+    state.until_ms = math.min(state.until_ms, tonumber(record.fields.lu))
+  else
     state.buried = (state.buried or 0) + 1
   end
   -- However many claims there are: what is told takes the store longer than what is given.

@@ -47,9 +47,12 @@ local function is_heard(key)
   return due.heard[key]
 end
 
--- Its lock goes on for a while, so that nobody looks at it again and again meanwhile.
+-- Its lock goes on for a while, so that nobody looks at it again and again meanwhile; under a token that nobody was given, as
+-- its worker's slot is free.
 local function put_off(record)
+  local nonce = string.sub(redis.sha1hex(record.fields.tk or ''), 1, 16)
   item.open(record)
+  item.set(record, 'tk', record.fields.v .. '.' .. lock.mark(nonce))
   item.set(record, 'lu', clock.text(clock.ms + PUT_OFF_MS))
   item.close(record)
 end
