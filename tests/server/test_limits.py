@@ -55,7 +55,6 @@ async def test_a_look_at_many_leaves_room_for_all_else() -> None:
     await seen_by_all(seen, connections)
     looks = [place for place, each in enumerate(seen) if isinstance(each, Connection)]
     assert len(looks) == MANY
-    assert "else" in seen[looks[0] : looks[-1]]
     pauses = sum(each == "else" for each in seen[looks[0] : looks[-1]])
     assert pauses >= MANY // 8
 
@@ -81,8 +80,8 @@ async def test_who_has_gone_since_counts_no_more(monkeypatch: pytest.MonkeyPatch
         await asyncio.sleep(0)
     gone, stays = connections[:2] if connections[0] in seen else connections[1::-1]
     limits.leave(gone)
+    stays.unread = 700  # the larger of both
     await seen_by_all(seen, [stays, *connections[2:]])
-    await asyncio.sleep(0.01)
     assert not stays.aborted
 
 
