@@ -6,18 +6,19 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
 from hookline.clock import format_time
-from hookline.errors import Unavailable
+from hookline.errors import HooklineError, Unavailable
 from hookline_server.progress import tell
 from hookline_server.signature import verify
 
 Take = Callable[[web.Request], Awaitable[web.Response]]
+Find = Callable[[], Awaitable[Sequence[bytes]]]
 
 
 @dataclass
@@ -71,27 +72,37 @@ async def receiving(port: int = 0, take: Take | None = None) -> AsyncIterator[Re
 async def listen(
     port: int,
     say: Callable[[str], None],
+    find: Find,
     *,
-    secrets: Sequence[bytes] = (),
     status: int = 204,
     wait: float | None = 0.0,
     as_json: bool = False,
 ) -> None:
-    """Say what arrives and whether it is signed by one of these secrets, until cancelled.
+    """Say what arrives and whether it is signed by one of the secrets that ``find`` gives, until cancelled.
 
-    Each is answered with ``status`` after ``wait`` seconds; None is never. ``as_json`` says each as one
-    document a line.
+    It is asked again by what no secret signed: a server may begin, or rotate its secret, while this listens. Each is
+    answered with ``status`` after ``wait`` seconds; None is never. ``as_json`` says each as one document a line.
 
     Raises:
         Unavailable: the port is taken.
+        HooklineError: whatever ``find`` raises at first.
     """
+    secrets, finding = await find(), asyncio.Lock()
+
+    async def check(headers: Mapping[str, str], raw: bytes) -> str:
+        nonlocal secrets
+        async with finding:
+            if not verify(secrets, headers, raw, time.time()):
+                with contextlib.suppress(HooklineError):
+                    secrets = await find()
+        if not secrets:
+            return "not checked"
+        return "good" if verify(secrets, headers, raw, time.time()) else "BAD"
 
     async def answer(request: web.Request) -> web.Response:
         raw = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
-        signed = "not checked"
-        if secrets:
-            signed = "good" if verify(secrets, headers, raw, time.time()) else "BAD"
+        signed = await check(headers, raw)
         webhook_id = headers.get("webhook-id", "-")
         try:
             body, is_json = json.loads(raw), True

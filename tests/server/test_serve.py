@@ -22,7 +22,7 @@ from conftest import wait_until
 from hookline import EmbeddedStore
 from hookline.secret import load_key
 from hookline_server.process import is_loopback
-from hookline_server.signature import sign
+from hookline_server.signature import read_secret, sign
 from process import free_port, hookline, serving
 from receiver import receiving
 
@@ -271,6 +271,26 @@ async def test_listen_verifies_signatures_and_answers_as_it_is_told(tmp_path: Pa
         done, _ = await asyncio.wait([posting], timeout=0.3)
         assert not done
         posting.cancel()
+
+
+async def test_listen_learns_the_secret_of_a_server_that_begins_or_rotates_it_later(tmp_path: Path) -> None:
+    at = ("--data", str(tmp_path / "data"))
+    async with listening("listen", "--json", *at, cwd=tmp_path) as (url, said), aiohttp.ClientSession() as session:
+
+        async def heard(secret: bytes) -> str:
+            now = int(time.time())
+            headers = {"webhook-id": "w", "webhook-timestamp": f"{now}"}
+            headers["webhook-signature"] = sign(secret, "w", now, b"{}")
+            async with session.post(url, data=b"{}", headers=headers) as response:
+                assert response.status == 204
+            return str(json.loads(await said.readline())["signature"])
+
+        assert await heard(bytes(32)) == "not checked"
+        async with serving(tmp_path / "data"):
+            for verb in (("signing-secret",), ("rotate-signing-secret", "--grace", "0s")):
+                code, secret = await hookline(*verb, *at)
+                assert code == 0, secret
+                assert [await heard(bytes(32)), await heard(read_secret(secret.strip()))] == ["BAD", "good"]
 
 
 async def test_the_refused_command_is_named(tmp_path: Path) -> None:

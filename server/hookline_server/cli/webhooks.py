@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
@@ -30,7 +31,7 @@ def listen(
 ) -> None:
     """Show the webhooks that arrive on this machine, and whether they are signed, until Ctrl-C.
 
-    Without --secret, that of the server in --data is taken, if there is one.
+    Without --secret, that of the server in --data is taken, once there is one.
 
     Examples:
       hookline listen
@@ -43,12 +44,15 @@ def listen(
     from hookline_server.signature import read_secret
 
     seconds = None if wait == "never" else checked(lambda: parse_duration(wait) / 1000)
-    secrets = [checked(partial(read_secret, text)) for text in secret or ()]
-    if not secrets:
-        found = settings(data=data)
-        if found.secret_key is not None or (found.data / SECRET_FILE).exists():
-            secrets = run(signing.secrets(found, found.namespace))
-    run(receiver.listen(port, typer.echo, secrets=secrets, status=status, wait=seconds, as_json=as_json))
+    given = [checked(partial(read_secret, text)) for text in secret or ()]
+    found = settings(data=data)
+
+    async def find() -> Sequence[bytes]:
+        if given or (found.secret_key is None and not (found.data / SECRET_FILE).exists()):
+            return given
+        return await signing.secrets(found, found.namespace)
+
+    run(receiver.listen(port, typer.echo, find, status=status, wait=seconds, as_json=as_json))
 
 
 @app.command("signing-secret", rich_help_panel=PANEL)
