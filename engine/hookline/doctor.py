@@ -7,6 +7,7 @@ is told of, never changed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,14 @@ STEP = 50
 """Names that one script call looks at, at most."""
 WORK = 600
 """Work of one script call, about 3 us each."""
+UNDER_WAY = 0.2
+"""Seconds after which settings that differ are looked at again: the first partition has a change before the others."""
 _ROOTS = (b"r", b"r:hookline", b"due", b"builds", b"outbox")
 _NO_ITEMS, _ITEMS = "[^io]*", "i:*"
 """Patterns of names: all but items and the outcomes of calls (and the outbox, which is among the roots); items."""
+_SETTINGS = b"cfg:"
 _STRAY = b"belongs into another partition"
+_APART = "has not the same settings in all partitions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,9 @@ async def examine(connection: Connection, partitions: int, *, repair: bool = Fal
         for partition in range(partitions):
             async for progress in walk(partition):
                 yield progress
+        if walk == examination.keys:
+            async for progress in examination.settings():
+                yield progress
 
 
 class _Examination:
@@ -92,6 +100,7 @@ class _Examination:
         self._repair = repair
         self._ask = connection.change if repair else connection.read
         self._sets: list[list[tuple[bytes, bytes, bytes]]] = [[] for _ in range(partitions)]
+        self._configured: set[str] = set()
         self._told: set[tuple[int, str, str]] = set()
         self._examined = self._total = self._flaws = self._repaired = 0
 
@@ -102,12 +111,40 @@ class _Examination:
         async for page in names(self._connection, partition, like=_NO_ITEMS):
             page = [name for name in page if name not in _ROOTS]
             self._sets[partition] += filter(None, map(_set_of, page))
+            named = (name.removeprefix(_SETTINGS) for name in page if name.startswith(_SETTINGS))
+            self._configured |= {name.decode() for name in named if name.isascii()}
             async for progress in self._inspect("keys", partition, page):
                 yield progress
         for verb, name in (("registry", "r"), ("registry", "r:hookline"), ("builds", "builds")):
             async for page in names(self._connection, partition, set=name):
                 async for progress in self._inspect(verb, partition, page, set=name):
                     yield progress
+
+    async def settings(self) -> AsyncIterator[Progress]:
+        """Whether each key has the same settings in all partitions."""
+        for key in sorted(self._configured) if self._partitions > 1 else ():
+            found = await self._settings_of(key)
+            if not _differ(found):
+                continue
+            await asyncio.sleep(UNDER_WAY)
+            if await self._settings_of(key) == found:
+                if self._repair:
+                    await self._spread(key, found)
+                repaired = self._repair and not _differ(await self._settings_of(key))
+                yield self._note([Finding(key, "", _APART, repaired)], 0)
+
+    async def _settings_of(self, key: str) -> list[dict[bytes, bytes]]:
+        """The settings of a key in each partition; none where one of them is of a wrong type, which is told of."""
+        ask, nothing = self._connection.read, {"key": key, "set": {}, "unset": []}
+        answers = await asyncio.gather(*(ask("configure", each, nothing) for each in range(self._partitions)))
+        return [dict(fields) for word, fields in answers] if all(word == b"ok" for word, _ in answers) else []
+
+    async def _spread(self, key: str, found: list[dict[bytes, bytes]]) -> None:
+        """Write the newest settings to all partitions, as a generation that none of them has."""
+        newest = max(found, key=_generation)  # the first partition's, where several are
+        whole = newest | {b"generation": b"%d" % (_generation(newest) + 1)}
+        for partition in range(self._partitions):
+            await self._connection.change("configure", partition, {"key": key, "whole": whole})
 
     async def entries(self, partition: int) -> AsyncIterator[Progress]:
         """Whether each entry of each index belongs there."""
@@ -157,6 +194,15 @@ class _Examination:
             self._told |= set() if finding.sort_field else {mark}
             return True
         return False
+
+
+def _differ(settings: list[dict[bytes, bytes]]) -> bool:
+    return any(each != settings[0] for each in settings)
+
+
+def _generation(settings: dict[bytes, bytes]) -> int:
+    text = settings.get(b"generation", b"")
+    return int(text) if text.isdigit() else 0
 
 
 def _set_of(name: bytes) -> tuple[bytes, bytes, bytes] | None:

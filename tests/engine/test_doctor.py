@@ -367,3 +367,55 @@ async def test_partitions(parted: Settings, raw: aioredis.Redis, store: Embedded
             "other/waits: is in the set of status not_started, and is not there",
         }
         assert [str(finding) for finding in await find(datastore)] == ["other/waits: belongs into another partition"]
+
+
+@pytest.mark.parametrize(
+    ("partition", "spoiled", "held"),
+    [
+        (1, None, 3),
+        (2, {"generation": "1", "max_attempts": "7"}, 3),
+        (2, {"generation": "2", "max_attempts": "7"}, 3),
+        (3, {"generation": "9", "max_attempts": "7"}, 7),
+        (0, {"generation": "1", "max_attempts": "7"}, 3),
+        (0, {"generation": "?", "max_attempts": "7"}, 3),
+        (0, None, 3),
+    ],
+)
+async def test_settings_are_made_the_same_in_all_partitions(
+    store: EmbeddedStore, raw: aioredis.Redis, partition: int, spoiled: dict[Any, Any] | None, held: int
+) -> None:
+    async with Datastore(store.url, replace(Settings(), partitions=4), SecretBox(bytes(32))) as datastore:
+        for tries in (2, 3):
+            await datastore.configure("jobs", max_attempts=tries)
+        await datastore.create("jobs", "a")
+        names = [f"{partition_tag('default', each, 4)}:cfg:jobs" for each in range(4)]
+        assert await find(datastore, repair=True) == []
+        await raw.delete(names[partition])
+        if spoiled:
+            await raw.hset(names[partition], mapping=spoiled)
+        flaw = Finding("jobs", "", "has not the same settings in all partitions", False)
+        assert await find(datastore) == [flaw]
+        assert await find(datastore, repair=True) == [replace(flaw, repaired=True)]
+        first, *others = [await raw.hgetall(name) for name in names]
+        assert first[b"max_attempts"] == b"%d" % held
+        assert others == [first] * 3
+        assert (await datastore.configure("jobs", lock_for="1m")).max_attempts == held
+        assert await find(datastore) == []
+
+
+async def test_settings_that_change_meanwhile_are_no_flaw(
+    store: EmbeddedStore, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Datastore(store.url, replace(Settings(), partitions=4), SecretBox(bytes(32))) as datastore:
+        await datastore.configure("jobs", max_attempts=2)
+        name = f"{partition_tag('default', 3, 4)}:cfg:jobs"
+        behind: dict[Any, Any] = await raw.hgetall(name)
+        await datastore.configure("jobs", max_attempts=3)
+        await raw.delete(name)
+        await raw.hset(name, mapping=behind)
+        monkeypatch.setattr("hookline.doctor.UNDER_WAY", 1.0)
+        examination = asyncio.create_task(find(datastore))
+        await asyncio.sleep(0.3)
+        assert not examination.done()
+        await datastore.key_settings("jobs")
+        assert await examination == []
