@@ -19,7 +19,7 @@ import pytest_asyncio
 import redis.asyncio as aioredis
 from msgspec import structs
 
-from conftest import Clock
+from conftest import NOW_MS, Clock
 from faults.verbs import VERBS, Bench, Verb, prepare
 from hookline import Claimed, Datastore, EmbeddedStore, Item, Outcome, SecretBox, Settings
 from hookline.codec import unpack_answer
@@ -64,6 +64,7 @@ class Stage:
     async def play(self, verb: Verb, fault: bytes = b"", place: int = 0) -> Played:
         """Run a verb; the fault befalls the command at this place. Undisturbed, what was before is noted."""
         await self.raw.flushall()
+        self.clock.ms = NOW_MS  # a datastore that opens writes it down
         self.proxy.store_lost = False
         if verb.partitions == 1 and not verb.leaves:
             return await self.play_on(self.datastore, verb, fault, place)
