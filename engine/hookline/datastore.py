@@ -10,12 +10,12 @@ from typing import Any, Self
 
 from msgspec import structs
 
-from hookline import codec, keys, registry, rulebook
+from hookline import agreement, codec, keys, registry, rulebook
 from hookline.batcher import Batcher, drop
 from hookline.call import Call
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
 from hookline.claims import Claims
-from hookline.errors import Corrupt, IdempotencyKeyReused, Invalid, OutcomeUnknown, Refused, ReservedKey, Unavailable
+from hookline.errors import IdempotencyKeyReused, Invalid, OutcomeUnknown, Refused, ReservedKey, Unavailable
 from hookline.group import AT_ONCE_MAX, OPERATIONS_MAX, Alone, Group, Placed, Result, grouped
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
@@ -420,16 +420,7 @@ class Datastore(Repeating):
         self, key: str, values: Mapping[str, str | bytes], gone: Sequence[str] = ()
     ) -> dict[bytes, bytes]:
         """:meth:`configure` in the form in which settings are stored -> all of them; it raises the same but Invalid."""
-        whole = await self._configure(0, {"key": key, "set": values, "unset": gone})
-        # The first partition counts the generations: where two race, the later of them stays everywhere.
-        rest = range(1, self.calls.partitions)
-        try:
-            await asyncio.gather(*(self._configure(partition, {"key": key, "whole": whole}) for partition in rest))
-        except Unavailable as error:
-            if not (values or gone):
-                raise
-            raise OutcomeUnknown("the change has not reached all partitions: ask for the key's settings") from error
-        return whole
+        return await agreement.change(self.connection, self.calls.partitions, key, values, gone)
 
     async def key_settings(self, key: str) -> KeySettings:
         """The settings of a key; where a change has not reached all partitions, it does so now.
@@ -457,12 +448,6 @@ class Datastore(Repeating):
             Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
         """
         await self.configure(key, paused=None)
-
-    async def _configure(self, partition: int, request: dict[str, Any]) -> dict[bytes, bytes]:
-        word, fields = await self.connection.change("configure", partition, request)
-        if word != b"ok":
-            raise Corrupt
-        return dict(fields)  # an empty table comes as a list
 
 
 def _check_limit(limit: int) -> int:

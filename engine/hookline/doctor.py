@@ -12,7 +12,9 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from hookline import agreement
 from hookline.connection import Connection
+from hookline.errors import Corrupt
 from hookline.keys import partition_of
 
 STEP = 50
@@ -129,22 +131,16 @@ class _Examination:
             await asyncio.sleep(UNDER_WAY)
             if await self._settings_of(key) == found:
                 if self._repair:
-                    await self._spread(key, found)
+                    await agreement.change(self._connection, self._partitions, key, {}, ())
                 repaired = self._repair and not _differ(await self._settings_of(key))
                 yield self._note([Finding(key, "", _APART, repaired)], 0)
 
-    async def _settings_of(self, key: str) -> list[dict[bytes, bytes]]:
+    async def _settings_of(self, key: str) -> list[agreement.Stored]:
         """The settings of a key in each partition; none where one of them is of a wrong type, which is told of."""
-        ask, nothing = self._connection.read, {"key": key, "set": {}, "unset": []}
-        answers = await asyncio.gather(*(ask("configure", each, nothing) for each in range(self._partitions)))
-        return [dict(fields) for word, fields in answers] if all(word == b"ok" for word, _ in answers) else []
-
-    async def _spread(self, key: str, found: list[dict[bytes, bytes]]) -> None:
-        """Write the newest settings to all partitions, as a generation that none of them has."""
-        newest = max(found, key=_generation)  # the first partition's, where several are
-        whole = newest | {b"generation": b"%d" % (_generation(newest) + 1)}
-        for partition in range(self._partitions):
-            await self._connection.change("configure", partition, {"key": key, "whole": whole})
+        try:
+            return await agreement.held(self._connection, self._partitions, key)
+        except Corrupt:
+            return []
 
     async def entries(self, partition: int) -> AsyncIterator[Progress]:
         """Whether each entry of each index belongs there."""
@@ -196,13 +192,8 @@ class _Examination:
         return False
 
 
-def _differ(settings: list[dict[bytes, bytes]]) -> bool:
+def _differ(settings: list[agreement.Stored]) -> bool:
     return any(each != settings[0] for each in settings)
-
-
-def _generation(settings: dict[bytes, bytes]) -> int:
-    text = settings.get(b"generation", b"")
-    return int(text) if text.isdigit() else 0
 
 
 def _set_of(name: bytes) -> tuple[bytes, bytes, bytes] | None:

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Write the settings of a key: `set` and `unset` (names, or beginnings of names followed by `*`) in the partition that
--- counts their generation, and the whole of what came of it in the others, unless they have it already. A repeat does
--- no harm.
+-- counts their generation, and the whole of what came of it in the others, unless they have that or a later one, or, with
+-- `over`, another than this generation. Answers with what holds then. A repeat does no harm.
 -- keys: partition
 -- args: now_ms:int request:msgpack
 -- use: outcome settings index triggers wake
@@ -114,9 +114,10 @@ return function()
     if not request.whole then
       wanted.generation = string.format('%.0f', generation + 1)
     end
-    if (tonumber(wanted.generation) or 0) > generation then
-      write(wanted)
+    if (tonumber(wanted.generation) or 0) <= generation or generation ~= (request.over or generation) then
+      return cmsgpack.pack({ outcome.ok, current })
     end
+    write(wanted)
   end
   return cmsgpack.pack({ outcome.ok, wanted })
 end

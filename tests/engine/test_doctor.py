@@ -374,7 +374,7 @@ async def test_partitions(parted: Settings, raw: aioredis.Redis, store: Embedded
     [
         (1, None, 3),
         (2, {"generation": "1", "max_attempts": "7"}, 3),
-        (2, {"generation": "2", "max_attempts": "7"}, 3),
+        (2, {"generation": "2", "max_attempts": "7"}, 7),
         (3, {"generation": "9", "max_attempts": "7"}, 7),
         (0, {"generation": "1", "max_attempts": "7"}, 3),
         (0, {"generation": "?", "max_attempts": "7"}, 3),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio as aioredis
 
 from hookline import Datastore, SecretBox, Settings
 from hookline.codec import encode_triggers
 from hookline.errors import Invalid
+from hookline.keys import partition_tag
 from hookline.keysettings import decode_settings, encode_backoff, encode_settings
 
 WAITING = {"status": "not_started"}
@@ -154,3 +157,43 @@ async def test_every_flaw_is_named_and_nothing_changed(
 )
 def test_backoff(backoff: Any, text: str) -> None:
     assert encode_backoff(backoff, "/backoff") == text
+
+
+async def test_a_change_reaches_partitions_that_are_ahead(datastore: Datastore, raw: aioredis.Redis) -> None:
+    for tries in (2, 3):
+        await datastore.configure("jobs", max_attempts=tries)
+    names = [f"{partition_tag('default', each, PARTITIONS)}:cfg:jobs" for each in range(PARTITIONS)]
+    lost: dict[Any, Any] = await raw.hgetall(names[0])
+    for since in (1, 2):
+        await datastore.configure("jobs", max_attempts=7, record_deliveries=True)
+        if since == 2:
+            await datastore.configure("jobs", record_deliveries=None)
+        await raw.delete(names[0])
+        await raw.hset(names[0], mapping=lost)
+        changed = await datastore.configure("jobs", lock_for="1m")
+        assert (changed.max_attempts, changed.lock_ms, changed.record_deliveries) == (7, 60_000, since == 1)
+        first, *others = [await raw.hgetall(name) for name in names]
+        assert others == [first] * 3
+        await datastore.configure("jobs", lock_for="2m")
+    await raw.delete(names[0])
+    assert (await datastore.key_settings("jobs")).max_attempts == 7
+    assert await raw.hgetall(names[0]) == await raw.hgetall(names[3])
+
+
+async def test_changes_at_once_beside_a_partition_that_is_ahead_are_all_kept(
+    datastore: Datastore, raw: aioredis.Redis
+) -> None:
+    names = [f"{partition_tag('default', each, PARTITIONS)}:cfg:jobs" for each in range(PARTITIONS)]
+    changes: list[dict[str, Any]] = [
+        {"max_attempts": 4}, {"lock_for": "4s"}, {"paused": True}, {"record_deliveries": True}, {"backoff": "4s"},
+    ]  # fmt: skip
+    for ahead in range(1, 12):
+        await datastore.configure("jobs", max_length=400, **{name: None for each in changes for name in each})
+        await raw.hset(names[0], "generation", 100 * ahead)
+        await raw.hset(names[3], mapping={"generation": 100 * ahead + ahead, "length_max": 200})
+        await asyncio.gather(*(datastore.configure("jobs", **change) for change in changes))
+        found = await datastore.key_settings("jobs")
+        assert (found.max_attempts, found.lock_ms, found.paused, found.record_deliveries) == (4, 4000, True, True)
+        first, *others = [await raw.hgetall(name) for name in names]
+        assert others == [first] * 3
+        await raw.delete(*names)

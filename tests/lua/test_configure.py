@@ -48,9 +48,13 @@ async def test_the_whole_replaces_what_is_older(scripts: Scripts, datastore: Dat
     assert await stored(scripts) == {"max_attempts": "3", "generation": "4"}
     for generation in ("3", "4"):
         async with unchanged(scripts.raw):
-            await change(datastore, whole={"max_attempts": "9", "generation": generation})
+            held = await change(datastore, whole={"max_attempts": "9", "generation": generation})
+        assert held == (b"ok", {b"max_attempts": b"3", b"generation": b"4"})
     async with unchanged(scripts.raw):
         await change(datastore, whole={})
+        await change(datastore, whole={"max_attempts": "9", "generation": "6"}, over=3)
+    await change(datastore, whole={"max_attempts": "9", "generation": "6"}, over=4)
+    assert await stored(scripts) == {"max_attempts": "9", "generation": "6"}
 
 
 async def test_resuming_wakes_who_waits(scripts: Scripts, datastore: Datastore) -> None:
