@@ -291,6 +291,10 @@ async def test_listen_learns_the_secret_of_a_server_that_begins_or_rotates_it_la
                 code, secret = await hookline(*verb, *at)
                 assert code == 0, secret
                 assert [await heard(bytes(32)), await heard(read_secret(secret.strip()))] == ["BAD", "good"]
+        left = {each: each.stat().st_mtime_ns for each in (tmp_path / "data").iterdir()}
+        assert [await heard(bytes(32)), await heard(read_secret(secret.strip()))] == ["BAD", "good"]
+        # No store was started to look for another.
+        assert {each: each.stat().st_mtime_ns for each in (tmp_path / "data").iterdir()} == left
 
 
 async def test_the_refused_command_is_named(tmp_path: Path) -> None:

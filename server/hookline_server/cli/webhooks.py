@@ -31,7 +31,7 @@ def listen(
 ) -> None:
     """Show the webhooks that arrive on this machine, and whether they are signed, until Ctrl-C.
 
-    Without --secret, that of the server in --data is taken, once there is one.
+    Without --secret, that of the server in --data is taken, once it runs.
 
     Examples:
       hookline listen
@@ -39,16 +39,20 @@ def listen(
       hookline listen --port 9001 --wait never --secret whsec_...
     """
     from hookline.clock import parse_duration
+    from hookline.embedded import running
     from hookline.secret import SECRET_FILE
     from hookline_server import receiver, signing
     from hookline_server.signature import read_secret
 
     seconds = None if wait == "never" else checked(lambda: parse_duration(wait) / 1000)
     given = [checked(partial(read_secret, text)) for text in secret or ()]
-    found = settings(data=data)
+    found = None if given else settings(data=data)
 
     async def find() -> Sequence[bytes]:
-        if given or (found.secret_key is None and not (found.data / SECRET_FILE).exists()):
+        # A store that does not run is not started for what arrives: its server may be about to.
+        if found is None or not (found.store_url or running(found.data)):
+            return given
+        if found.secret_key is None and not (found.data / SECRET_FILE).exists():
             return given
         return await signing.secrets(found, found.namespace)
 
