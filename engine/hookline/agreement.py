@@ -1,7 +1,7 @@
 """The settings of a key in all partitions: the first has each change before the others, and counts their generations.
 
-Where a node failed before it had told its replica, the first can have lost a change that others have. Then theirs go
-to the first, as the first generation of a new term, and what is to change goes on top.
+Where a node failed before it had told its replica, the first can have lost changes that others have. So a change takes
+the newest along, and the first partition goes on from that if it has none as new.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from hookline.errors import Corrupt, OutcomeUnknown, Unavailable
 
 Stored = dict[bytes, bytes]
 """Settings as they are stored, their generation among them."""
-TERM = 1_000_000
-"""Generations of a term: from one to the next, a change can be lost that had reached the first partition alone."""
 _NO_CHANGE: dict[str, Any] = {"set": {}, "unset": ()}
 
 
@@ -39,32 +37,23 @@ async def change(
         Corrupt, Unavailable
         OutcomeUnknown: no answer; or the change has not reached all partitions.
     """
-    whole = await _configure(connection, 0, key, set=values, unset=gone)
+    found = await held(connection, partitions, key) if partitions > 1 else [{}]
+    # Looked at before the first is written, so that without a failure it is never behind them.
+    newest = max(found, key=lambda each: (_generation(each), each != found[0]))
+    ahead = {"ahead": newest} if _generation(newest) else {}
+    whole = await _configure(connection, 0, key, set=values, unset=gone, **ahead)
+    rest = (_configure(connection, each, key, whole=whole) for each in range(1, partitions))
+    unknown = OutcomeUnknown("the change has not reached all partitions: ask for the key's settings")
     try:
-        ahead = await _spread(connection, partitions, key, whole)
-        if ahead and await _advance(connection, key, ahead) // TERM > _generation(whole) // TERM:
-            whole = await _configure(connection, 0, key, set=values, unset=gone)
-            await _spread(connection, partitions, key, whole)
+        others = await asyncio.gather(*rest)
     except Unavailable as error:
         if not (values or gone):
             raise
-        raise OutcomeUnknown("the change has not reached all partitions: ask for the key's settings") from error
+        raise unknown from error
+    # Of one generation there are two where a node failed in between, and this change may be the one that was lost.
+    if any(each != whole and _generation(each) == _generation(whole) for each in others):
+        raise unknown
     return whole
-
-
-async def _spread(connection: Connection, partitions: int, key: str, whole: Stored) -> Stored | None:
-    """Write what the first partition has to the others -> the newest of what one has that is no older, but another."""
-    rest = await asyncio.gather(*(_configure(connection, each, key, whole=whole) for each in range(1, partitions)))
-    return max((each for each in rest if each != whole), key=_generation, default=None)
-
-
-async def _advance(connection: Connection, key: str, ahead: Stored) -> int:
-    """Give the first partition what it lost, unless it has that or a later change -> its generation then."""
-    first = _decode(await connection.read("configure", 0, {"key": key, **_NO_CHANGE}))
-    if first != ahead and _generation(first) <= _generation(ahead):
-        whole = ahead | {b"generation": b"%d" % ((_generation(ahead) // TERM + 1) * TERM)}
-        first = await _configure(connection, 0, key, whole=whole, over=_generation(first))
-    return _generation(first)
 
 
 async def _configure(connection: Connection, partition: int, key: str, **change: Any) -> Stored:
@@ -81,4 +70,4 @@ def _decode(answer: list[Any]) -> Stored:
 
 def _generation(settings: Stored) -> int:
     text = settings.get(b"generation", b"")
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdigit() and len(text) < 16 else 0

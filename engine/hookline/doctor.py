@@ -8,13 +8,15 @@ is told of, never changed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from hookline import agreement
 from hookline.connection import Connection
-from hookline.errors import Corrupt
+from hookline.errors import Corrupt, Invalid
+from hookline.item import check_key
 from hookline.keys import partition_of
 
 STEP = 50
@@ -114,7 +116,7 @@ class _Examination:
             page = [name for name in page if name not in _ROOTS]
             self._sets[partition] += filter(None, map(_set_of, page))
             named = (name.removeprefix(_SETTINGS) for name in page if name.startswith(_SETTINGS))
-            self._configured |= {name.decode() for name in named if name.isascii()}
+            self._configured |= set(filter(_is_key, (name.decode(errors="replace") for name in named)))
             async for progress in self._inspect("keys", partition, page):
                 yield progress
         for verb, name in (("registry", "r"), ("registry", "r:hookline"), ("builds", "builds")):
@@ -131,7 +133,8 @@ class _Examination:
             await asyncio.sleep(UNDER_WAY)
             if await self._settings_of(key) == found:
                 if self._repair:
-                    await agreement.change(self._connection, self._partitions, key, {}, ())
+                    with contextlib.suppress(Corrupt):  # it has become of a wrong type since
+                        await agreement.change(self._connection, self._partitions, key, {}, ())
                 repaired = self._repair and not _differ(await self._settings_of(key))
                 yield self._note([Finding(key, "", _APART, repaired)], 0)
 
@@ -189,6 +192,13 @@ class _Examination:
         if finding.sort_field or mark not in self._told:
             self._told |= set() if finding.sort_field else {mark}
             return True
+        return False
+
+
+def _is_key(name: str) -> bool:
+    try:
+        return bool(check_key(name))
+    except Invalid:
         return False
 
 

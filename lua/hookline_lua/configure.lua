@@ -1,39 +1,47 @@
 #!lua flags=allow-oom
 -- Write the settings of a key: `set` and `unset` (names, or beginnings of names followed by `*`) in the partition that
--- counts their generation, and the whole of what came of it in the others, unless they have that or a later one, or, with
--- `over`, another than this generation. Answers with what holds then. A repeat does no harm.
+-- counts their generation, and the whole of what came of it in the others, unless they have that or a later one. With
+-- `ahead`, the newest that other partitions have, the change is made on top of that if it is not known here: then it is
+-- the first generation of a new term. Answers with what holds then. A repeat does no harm.
 -- keys: partition
 -- args: now_ms:int request:msgpack
 -- use: outcome settings index triggers wake
 
+local TERM = 1000000
+
 local key, name, builds, current
 
-local function unset(wanted, field)
+local function generation_of(fields)
+  local text = fields.generation or ''
+  return #text < 16 and string.find(text, '^%d+$') and tonumber(text) or 0
+end
+
+local function unset(wanted, base, field)
   if string.sub(field, -1) ~= '*' then
     wanted[field] = nil
     return
   end
   local start = string.sub(field, 1, -2)
-  for each in pairs(current) do
+  for each in pairs(base) do
     if string.sub(each, 1, #start) == start then
       wanted[each] = nil
     end
   end
 end
 
-local function merge()
+local function merge(base)
   if request.whole then
     return request.whole
   end
   local wanted = {}
-  for field, value in pairs(current) do
+  for field, value in pairs(base) do
     wanted[field] = value
   end
   for _, field in ipairs(request.unset) do
-    unset(wanted, field)
+    unset(wanted, base, field)
   end
   for field, value in pairs(request.set) do
-    wanted[field] = field == 't' and triggers.merge(value, current.t) or value
+    wanted[field] = field == 't' and triggers.merge(value, base.t) or value
   end
   return wanted
 end
@@ -102,19 +110,32 @@ end
 
 local function ignore() end
 
+local function differ(one, other)
+  return each_change(one, other, ignore) or each_change(other, one, ignore)
+end
+
+-- Whether what another partition has is not known here.
+local function is_lost(ahead, generation)
+  local theirs = generation_of(ahead)
+  return theirs > generation or (theirs == generation and differ(ahead, current))
+end
+
 return function()
   key, name, builds = request.key, partition .. ':cfg:' .. request.key, partition .. ':builds'
   current = settings.of(key)
   if not (current and index.probe('HLEN', builds) and index.probe('ZCARD', index.name(key, ''))) then
     return cmsgpack.pack({ outcome.corrupt, {} })
   end
-  local wanted = merge()
-  if each_change(wanted, current, ignore) or each_change(current, wanted, ignore) then
-    local generation = tonumber(current.generation) or 0
-    if not request.whole then
+  local generation, ahead = generation_of(current), request.ahead
+  local base = ahead and is_lost(ahead, generation) and ahead or current
+  local wanted = merge(base)
+  if differ(wanted, current) then
+    if base ~= current then
+      wanted.generation = string.format('%.0f', (math.floor(generation_of(base) / TERM) + 1) * TERM)
+    elseif not request.whole then
       wanted.generation = string.format('%.0f', generation + 1)
     end
-    if (tonumber(wanted.generation) or 0) <= generation or generation ~= (request.over or generation) then
+    if generation_of(wanted) <= generation then
       return cmsgpack.pack({ outcome.ok, current })
     end
     write(wanted)

@@ -85,16 +85,25 @@ async def listen(
 
     Raises:
         Unavailable: the port is taken.
-        HooklineError: whatever ``find`` raises at first.
+        HooklineError: whatever ``find`` raises at first, but Unavailable.
     """
-    secrets, finding = await find(), asyncio.Lock()
+    secrets: Sequence[bytes] = ()
+    with contextlib.suppress(Unavailable):  # its server may be about to begin
+        secrets = await find()
+    asked, asking = time.monotonic(), asyncio.Lock()
 
     async def check(headers: Mapping[str, str], raw: bytes) -> str:
-        nonlocal secrets
-        async with finding:
-            if not verify(secrets, headers, raw, time.time()):
-                with contextlib.suppress(HooklineError):
+        nonlocal secrets, asked
+        arrived = time.monotonic()
+        if verify(secrets, headers, raw, time.time()):
+            return "good"
+        async with asking:
+            if asked <= arrived:
+                asked = time.monotonic()
+                try:
                     secrets = await find() or secrets
+                except (HooklineError, OSError):
+                    return "not checked"
         if not secrets:
             return "not checked"
         return "good" if verify(secrets, headers, raw, time.time()) else "BAD"

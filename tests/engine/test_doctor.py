@@ -403,6 +403,15 @@ async def test_settings_are_made_the_same_in_all_partitions(
         assert await find(datastore) == []
 
 
+async def test_settings_of_what_can_be_no_key_are_left_alone(store: EmbeddedStore, raw: aioredis.Redis) -> None:
+    async with Datastore(store.url, replace(Settings(), partitions=4), SecretBox(bytes(32))) as datastore:
+        for name in ("", "a key", "a:b"):
+            await raw.hset(f"{partition_tag('default', 1, 4)}:cfg:{name}", "generation", 2)
+        before = await stored(raw)
+        await find(datastore, repair=True)
+        assert await stored(raw) == before
+
+
 async def test_settings_that_change_meanwhile_are_no_flaw(
     store: EmbeddedStore, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -180,20 +182,43 @@ async def test_a_change_reaches_partitions_that_are_ahead(datastore: Datastore, 
     assert await raw.hgetall(names[0]) == await raw.hgetall(names[3])
 
 
-async def test_changes_at_once_beside_a_partition_that_is_ahead_are_all_kept(
-    datastore: Datastore, raw: aioredis.Redis
+async def test_changes_at_once_after_the_first_partition_lost_some_are_all_kept(
+    datastore: Datastore, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"{partition_tag('default', each, PARTITIONS)}:cfg:jobs" for each in range(PARTITIONS)]
     changes: list[dict[str, Any]] = [
-        {"max_attempts": 4}, {"lock_for": "4s"}, {"paused": True}, {"record_deliveries": True}, {"backoff": "4s"},
-    ]  # fmt: skip
-    for ahead in range(1, 12):
-        await datastore.configure("jobs", max_length=400, **{name: None for each in changes for name in each})
-        await raw.hset(names[0], "generation", 100 * ahead)
-        await raw.hset(names[3], mapping={"generation": 100 * ahead + ahead, "length_max": 200})
-        await asyncio.gather(*(datastore.configure("jobs", **change) for change in changes))
-        found = await datastore.key_settings("jobs")
-        assert (found.max_attempts, found.lock_ms, found.paused, found.record_deliveries) == (4, 4000, True, True)
+        {"lock_for": "4s"},
+        {"paused": True},
+        {"backoff": "4s"},
+        {"record_deliveries": True},
+    ]
+    chance = random.Random(5)
+
+    def late(ask: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def asked(*args: Any) -> Any:
+            await asyncio.sleep(chance.random() * 0.004)
+            answer = await ask(*args)
+            await asyncio.sleep(chance.random() * 0.004)
+            return answer
+
+        return asked
+
+    async def configure(change: Mapping[str, Any]) -> None:
+        await asyncio.sleep(chance.random() * 0.03)
+        await datastore.configure("jobs", **change)
+
+    for name in ("read", "change"):
+        monkeypatch.setattr(datastore.connection, name, late(getattr(datastore.connection, name)))
+    for lost in (*range(1, 9), *range(1, 9)):
+        await raw.delete(*names)
+        await datastore.configure("jobs", max_attempts=3)
+        left: dict[Any, Any] = await raw.hgetall(names[0])
+        for each in range(lost):
+            await datastore.configure("jobs", max_length=400 + PARTITIONS * each)
+        await raw.delete(names[0])
+        await raw.hset(names[0], mapping=left)
+        await asyncio.gather(*map(configure, changes))
         first, *others = [await raw.hgetall(name) for name in names]
         assert others == [first] * 3
-        await raw.delete(*names)
+        assert {b"max_attempts", b"lock_ms", b"paused", b"backoff", b"record_deliveries"} < set(first)
+        assert first[b"length_max"] == b"%d" % (99 + lost)

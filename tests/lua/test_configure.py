@@ -52,9 +52,19 @@ async def test_the_whole_replaces_what_is_older(scripts: Scripts, datastore: Dat
         assert held == (b"ok", {b"max_attempts": b"3", b"generation": b"4"})
     async with unchanged(scripts.raw):
         await change(datastore, whole={})
-        await change(datastore, whole={"max_attempts": "9", "generation": "6"}, over=3)
-    await change(datastore, whole={"max_attempts": "9", "generation": "6"}, over=4)
-    assert await stored(scripts) == {"max_attempts": "9", "generation": "6"}
+
+
+async def test_a_change_goes_on_from_what_was_lost(scripts: Scripts, datastore: Datastore) -> None:
+    await change(datastore, set={"lock_ms": "5000", "paused": "1"})
+    known = {"lock_ms": "5000", "paused": "1", "generation": "1"}
+    await change(datastore, ahead=known)
+    assert await stored(scripts) == known
+    await change(datastore, set={"max_attempts": "3"}, unset=["paused"], ahead={"length_max": "9", "generation": "7"})
+    assert await stored(scripts) == {"length_max": "9", "max_attempts": "3", "generation": "1000000"}
+    held = await change(datastore, set={"max_attempts": "4"}, ahead={"generation": "999999"})
+    assert held == (b"ok", {b"length_max": b"9", b"max_attempts": b"4", b"generation": b"1000001"})
+    await change(datastore, unset=["len*"], ahead={"length_max": "8", "generation": "1000001"})
+    assert await stored(scripts) == {"generation": "2000000"}
 
 
 async def test_resuming_wakes_who_waits(scripts: Scripts, datastore: Datastore) -> None:
