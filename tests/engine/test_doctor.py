@@ -13,7 +13,7 @@ import pytest_asyncio
 import redis.asyncio as aioredis
 
 from conftest import NOW_MS, Clock
-from hookline import Datastore, EmbeddedStore, SecretBox, Settings
+from hookline import Datastore, EmbeddedStore, SecretBox, Settings, agreement
 from hookline.clock import format_time
 from hookline.doctor import Finding, examine
 from hookline.errors import HooklineError
@@ -422,9 +422,18 @@ async def test_settings_that_change_meanwhile_are_no_flaw(
         await datastore.configure("jobs", max_attempts=3)
         await raw.delete(name)
         await raw.hset(name, mapping=behind)
+        looked = asyncio.Event()
+
+        async def look(*args: Any) -> list[agreement.Stored]:
+            found = await held(*args)
+            looked.set()
+            return found
+
+        held = agreement.held
+        monkeypatch.setattr("hookline.agreement.held", look)
         monkeypatch.setattr("hookline.doctor.UNDER_WAY", 1.0)
         examination = asyncio.create_task(find(datastore))
-        await asyncio.sleep(0.3)
+        await looked.wait()
         assert not examination.done()
         await datastore.key_settings("jobs")
         assert await examination == []

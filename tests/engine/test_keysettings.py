@@ -15,7 +15,7 @@ import redis.asyncio as aioredis
 
 from hookline import Datastore, SecretBox, Settings
 from hookline.codec import encode_triggers
-from hookline.errors import Invalid
+from hookline.errors import Invalid, OutcomeUnknown
 from hookline.keys import partition_tag
 from hookline.keysettings import decode_settings, encode_backoff, encode_settings
 
@@ -222,3 +222,28 @@ async def test_changes_at_once_after_the_first_partition_lost_some_are_all_kept(
         assert others == [first] * 3
         assert {b"max_attempts", b"lock_ms", b"paused", b"backoff", b"record_deliveries"} < set(first)
         assert first[b"length_max"] == b"%d" % (99 + lost)
+
+
+async def test_a_change_that_is_lost_before_it_has_spread_is_not_acknowledged(
+    datastore: Datastore, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its partition fails over to a replica that has not heard of it, and then another change comes."""
+    await datastore.configure("jobs", max_attempts=3)
+    name = f"{partition_tag('default', 0, PARTITIONS)}:cfg:jobs"
+    left: dict[Any, Any] = await raw.hgetall(name)
+    written, change = asyncio.Event(), datastore.connection.change
+
+    async def fail_over(*args: Any) -> Any:
+        answer = await change(*args)
+        if not written.is_set():
+            written.set()
+            await raw.delete(name)
+            await raw.hset(name, mapping=left)
+            await datastore.configure("jobs", max_attempts=4)
+        return answer
+
+    monkeypatch.setattr(datastore.connection, "change", fail_over)
+    with pytest.raises(OutcomeUnknown, match="ask for the key's settings"):
+        await datastore.configure("jobs", lock_for="4s")
+    found = await datastore.key_settings("jobs")
+    assert (found.max_attempts, found.lock_ms) == (4, 600_000)

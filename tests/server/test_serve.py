@@ -20,8 +20,10 @@ import redis.asyncio as aioredis
 
 from conftest import wait_until
 from hookline import EmbeddedStore
+from hookline.errors import Unavailable
 from hookline.secret import load_key
 from hookline_server.process import is_loopback
+from hookline_server.receiver import listen
 from hookline_server.signature import read_secret, sign
 from process import free_port, hookline, serving
 from receiver import receiving
@@ -295,6 +297,37 @@ async def test_listen_learns_the_secret_of_a_server_that_begins_or_rotates_it_la
         assert [await heard(bytes(32)), await heard(read_secret(secret.strip()))] == ["BAD", "good"]
         # No store was started to look for another.
         assert {each: each.stat().st_mtime_ns for each in (tmp_path / "data").iterdir()} == left
+
+
+async def test_listen_holds_up_nothing_that_is_signed_well_and_calls_bad_only_what_it_could_check() -> None:
+    said: list[str] = []
+    asked, away = asyncio.Event(), asyncio.Event()
+    port = free_port()
+
+    async def find() -> list[bytes]:
+        if said:
+            asked.set()
+            await away.wait()
+            raise Unavailable("away")
+        return [bytes(32)]
+
+    async def post(session: aiohttp.ClientSession, secret: bytes) -> None:
+        headers = {"webhook-id": "w", "webhook-timestamp": f"{int(time.time())}"}
+        headers["webhook-signature"] = sign(secret, "w", int(headers["webhook-timestamp"]), b"1")
+        async with session.post(f"http://127.0.0.1:{port}/", data=b"1", headers=headers) as response:
+            assert response.status == 204
+
+    waiting = asyncio.create_task(listen(port, said.append, find))
+    await wait_until(lambda: said)
+    async with aiohttp.ClientSession() as session:
+        bad = asyncio.create_task(post(session, bytes([1]) * 32))
+        await asked.wait()
+        await post(session, bytes(32))
+        assert not bad.done()
+        away.set()
+        await bad
+    assert [line.rpartition("  ")[2] for line in said[1::2]] == ["signature good", "signature not checked"]
+    waiting.cancel()
 
 
 async def test_the_refused_command_is_named(tmp_path: Path) -> None:
