@@ -322,7 +322,7 @@ async def test_listen_holds_up_nothing_that_is_signed_well_and_calls_bad_only_wh
     async with aiohttp.ClientSession() as session:
         bad = asyncio.create_task(post(session, bytes([1]) * 32))
         await asked.wait()
-        await post(session, bytes(32))
+        await asyncio.wait_for(post(session, bytes(32)), 10)
         assert not bad.done()
         away.set()
         await bad
