@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import threading
 from pathlib import Path
 
 from hookline import Client, Datastore, Job, SecretBox, Settings, Worker
@@ -17,9 +19,35 @@ worker = Worker(source, "jobs", concurrency=1, lock_for="1s", grace=3)
 
 @worker.handles()
 async def run(job: Job) -> str:
-    """Note the run, as one write that no other gets into."""
-    line = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(line, f"{job.sort_field} {job.version}\n".encode())
-    os.close(line)
+    note(f"{job.sort_field} {job.version}")
     await asyncio.sleep(job.metadata.get("seconds", 0.02))
     return job.sort_field
+
+
+stubborn = Worker(source, "jobs", lock_for="1s", grace=1)
+
+
+@stubborn.handles()
+async def stay(job: Job) -> None:
+    """Do not let itself be cancelled."""
+    note(job.sort_field)
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
+
+
+apart = Worker(source, "jobs", lock_for="1s", grace=1)
+
+
+@apart.handles(process=True)
+def hang(_: Job) -> None:
+    """Tell in which process it runs."""
+    note(str(os.getpid()))
+    threading.Event().wait(600)
+
+
+def note(text: str) -> None:
+    """Note a run, as one write that no other gets into."""
+    line = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(line, f"{text}\n".encode())
+    os.close(line)

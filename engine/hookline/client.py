@@ -20,7 +20,7 @@ from hookline.registry import Presence
 from hookline.rule import Orchestration, Schedule
 from hookline.session import Session
 from hookline.sortfield import new_sort_field
-from hookline.transport import Http, may_try_again, pause
+from hookline.transport import WAITS_MAX, Http, may_try_again, pause
 from hookline.upkeep import Build
 
 T = TypeVar("T")
@@ -33,12 +33,13 @@ class Client(Http):
         url: address of the server.
         api_key: sent as ``Authorization: Bearer``; never shown.
         timeout: seconds for an answer, beyond those that a request waits by itself.
-        connections: at most so many at a time.
+        connections: at most so many at a time; those that wait for something have :data:`WAITS_MAX` of their own.
     """
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
         super().__init__(url, api_key=api_key, timeout=timeout, connections=connections)
-        self._session = Session(self)
+        self._session = Session(self, connections)
+        self._waits = Session(self, max(connections, WAITS_MAX))
 
     async def open(self) -> None:
         """Nothing has to be opened: the first request connects. It is here as a datastore has it."""
@@ -46,6 +47,7 @@ class Client(Http):
     async def close(self) -> None:
         """Close every connection; another request opens new ones."""
         await self._session.close()
+        await self._waits.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,17 +71,18 @@ class Client(Http):
             return value
 
     async def _send(self, request: Request) -> Answer:
-        request, tries, closings = self._mark(request), 0, self._session.closings
+        session = self._waits if request.patience else self._session
+        request, tries, closings = self._mark(request), 0, session.closings
         while True:
             tries += 1
             try:
-                return await self._session.send(request)
+                return await session.send(request)
             except HooklineError as error:
                 failure = error
             again = may_try_again(request, failure, tries)
             if again:
                 await asyncio.sleep(pause(tries))
-            if not again or self._session.closings > closings:
+            if not again or session.closings > closings:
                 raise failure
 
     # Writing

@@ -12,6 +12,8 @@ from itertools import groupby
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+import msgspec
+
 from hookline import answers
 from hookline.calls import CLAIM_MAX, UNSET
 from hookline.errors import HooklineError, NotFound, OutcomeUnknown, Unavailable
@@ -28,6 +30,8 @@ WAIT_MAX = 20.0
 """Seconds that one request waits; a longer wait is several."""
 BYTES_MAX = 524_288
 """Bytes of the operations of one request, about: a server takes 1 MiB by default."""
+_WORDS = 64
+"""Bytes at most of the words around one operation."""
 _DOTS = {".": "%2E", "..": "%2E%2E"}
 T = TypeVar("T")
 
@@ -127,7 +131,7 @@ def run(operations: Sequence[Operation]) -> Flow[list[Outcome]]:
                 failure = error
                 found = [answers.refused(each.key, each.sort_field, error) for each in part]
             except HooklineError as error:
-                if not single:
+                if not single and sent == 1:
                     raise
                 found = [answers.refused(each.key, each.sort_field, error) for each in part]
             outcomes += found
@@ -150,24 +154,13 @@ def _parts(operations: Sequence[Operation]) -> list[list[Operation]]:
     parts: list[list[Operation]] = []
     size = 0
     for operation in operations:
-        more = _weigh(operation.body)
+        more = len(msgspec.json.encode((operation.key, operation.sort_field, operation.body))) + _WORDS
         if not parts or len(parts[-1]) == CLAIM_MAX or size + more > BYTES_MAX:
             parts.append([])
             size = 0
         parts[-1].append(operation)
         size += more
     return parts
-
-
-def _weigh(value: Any) -> int:
-    """About how many bytes a value takes in JSON."""
-    if isinstance(value, str):
-        return len(value) + 8
-    if isinstance(value, Mapping):
-        return 8 + sum(len(name) + _weigh(member) for name, member in value.items())
-    if isinstance(value, list):
-        return 8 + sum(map(_weigh, value))
-    return 16
 
 
 def _batch(operations: Sequence[Operation]) -> Flow[list[Outcome]]:

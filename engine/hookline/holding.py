@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +14,10 @@ from hookline.codec import TEXT_MAX
 from hookline.errors import HooklineError, Invalid
 from hookline.item import Item
 from hookline.job import Cancel, Duration, Job, Release, Retry, TimedOut
-from hookline.runner import Run
+from hookline.runner import Run, describe
 
 LOST, RELEASED = "lost", "released"
 """Why a handler was given up: the claim is somebody else's, or nobody's; or the worker stops and gives the job back."""
-_NOTHING = object()
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Held:
         self.fate = ""
         self.sent = False
         self._tell = tell
-        self._progress: Any = _NOTHING
+        self._progress: tuple[Any] | None = None
 
     @property
     def running(self) -> bool:
@@ -67,29 +68,37 @@ class Held:
         """What the handler came to -> the call that says so."""
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         try:
-            if error is None:
-                self.call = calls.complete(*self._name, metadata=self._results(task.result()))
-            elif isinstance(error, Retry):
-                self.call = calls.fail(*self._name, error=as_text(error.reason), retry_after=error.after)
-            elif isinstance(error, Release):
-                self.call = calls.release(*self._name, delay=error.delay or None)
-            elif isinstance(error, Cancel):
-                key, sort_field, token = self._name
-                gone = {"status": "cancelled", "last_error": as_text(error.reason)}
-                self.call, self.updates = calls.update(key, sort_field, metadata=gone, token=token), True
-            elif self.fate == RELEASED and isinstance(error, asyncio.CancelledError):
-                self.call = calls.release(*self._name)
-            else:
-                # The traceback is for the log alone: it may show what is nobody's business.
-                log.warning("%s failed", self.job, exc_info=None if isinstance(error, TimedOut) else error)
-                self.call = calls.fail(*self._name, error=as_text(describe(error)))
-        except Invalid as invalid:
-            self.refuse(calls, invalid)
+            self._judge(calls, task, error)
+        except Exception as refused:  # whatever a handler gives, the job must come to an end
+            self.refuse(calls, refused)
 
-    def refuse(self, calls: Any, invalid: HooklineError) -> None:
+    def _judge(self, calls: Any, task: asyncio.Task[Any], error: BaseException | None) -> None:
+        progress = self._told_last()
+        if error is None:
+            result = task.result()
+            results = progress if result is None else {"result": result} | progress
+            self.call = calls.complete(*self._name, metadata=results or None)
+        elif isinstance(error, Retry):
+            reason = as_text(error.reason)
+            self.call = calls.fail(*self._name, error=reason, retry_after=error.after, metadata=progress or None)
+        elif isinstance(error, Release):
+            self.call = calls.release(*self._name, delay=error.delay or None)
+        elif isinstance(error, Cancel):
+            key, sort_field, token = self._name
+            gone = {"status": "cancelled", "last_error": as_text(error.reason)} | progress
+            self.call, self.updates = calls.update(key, sort_field, metadata=gone, token=token), True
+        elif self.fate == RELEASED and isinstance(error, asyncio.CancelledError):
+            self.call = calls.release(*self._name)
+        else:
+            # The traceback is for the log alone: it may show what is nobody's business.
+            log.warning("%s failed", self.job, exc_info=None if isinstance(error, TimedOut) else error)
+            self.call = calls.fail(*self._name, error=as_text(error), metadata=progress or None)
+
+    def refuse(self, calls: Any, refused: Exception) -> None:
         """What the handler gave can't be kept, which is a failure like others."""
-        log.warning("%s failed: what its handler gave cannot be kept: %s", self.job, invalid)
-        self.call, self.updates = calls.fail(*self._name, error=as_text(f"cannot be kept: {invalid}")), False
+        log.warning("%s failed: what its handler gave cannot be kept: %s", self.job, describe(refused))
+        reason = str(refused) if isinstance(refused, HooklineError) else describe(refused)
+        self.call, self.updates = calls.fail(*self._name, error=as_text(f"cannot be kept: {reason}")), False
 
     def abandon(self, calls: Any) -> None:
         """Give the job back although its handler goes on."""
@@ -112,30 +121,30 @@ class Held:
         self.job._locked_until_ms = until_ms
 
     def _report(self, value: Any) -> None:
-        self._progress = value
+        # As it is now: who goes on with the same object tells of it again.
+        with contextlib.suppress(Exception):  # what cannot be copied cannot be kept, as will be told
+            value = copy.deepcopy(value)
+        self._progress = (value,)
         self._tell(self)
 
     def tell(self, calls: Any) -> tuple[Any, Any]:
         """The call that says how far the job is, and what it says; the call is None if that can't be kept."""
-        value = self._progress
+        told = self._progress
         key, sort_field, token = self._name
         try:
-            return calls.update(key, sort_field, metadata={"progress": value}, token=token), value
+            return calls.update(key, sort_field, metadata=self._told_last(), token=token), told
         except Invalid as invalid:
             log.warning("%s: its progress cannot be kept: %s", self.job, invalid)
-            self.told(value)
-            return None, value
+            self.told(told)
+            return None, told
 
-    def told(self, value: Any) -> None:
+    def told(self, told: object) -> None:
         """What the store has by now, the end need not say once more."""
-        if self._progress is value:
-            self._progress = _NOTHING
+        if self._progress is told:
+            self._progress = None
 
-    def _results(self, result: Any) -> dict[str, Any] | None:
-        results = {} if result is None else {"result": result}
-        if self._progress is not _NOTHING:
-            results["progress"] = self._progress
-        return results or None
+    def _told_last(self) -> dict[str, Any]:
+        return {"progress": self._progress[0]} if self._progress else {}
 
 
 def timed(run: Run, seconds: float) -> Run:
@@ -154,11 +163,7 @@ def timed(run: Run, seconds: float) -> Run:
     return run_timed
 
 
-def describe(error: BaseException) -> str:
-    """An error as the last error of its job."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def as_text(text: str) -> str:
-    """As much of it as the store keeps."""
+def as_text(reason: object) -> str:
+    """A reason, which may be an error, as text: as much of it as the store keeps."""
+    text = describe(reason) if isinstance(reason, BaseException) else str(reason or "")
     return text.encode(errors="replace").decode().replace("\0", "")[:TEXT_MAX] or "failed"

@@ -16,10 +16,10 @@ Duration = float | str
 class Retry(Exception):
     """Raised by a handler: this attempt failed; try again ``after`` so long, or by the key's backoff.
 
-    The attempt counts. ``reason`` becomes ``last_error``.
+    The attempt counts. ``reason``, text or an error, becomes ``last_error``.
     """
 
-    def __init__(self, reason: str = "retry", *, after: Duration | None = None) -> None:
+    def __init__(self, reason: str | BaseException = "retry", *, after: Duration | None = None) -> None:
         super().__init__(reason, after)
         self.reason = reason
         self.after = after
@@ -28,7 +28,7 @@ class Retry(Exception):
         return _retry, (type(self), self.reason, self.after)
 
 
-def _retry(kind: type[Retry], reason: str, after: Duration | None) -> Retry:
+def _retry(kind: type[Retry], reason: str | BaseException, after: Duration | None) -> Retry:
     return kind(reason, after=after)
 
 
@@ -43,7 +43,7 @@ class Release(Exception):
 class Cancel(Exception):
     """Raised by a handler: the job is not to be done at all. It becomes ``cancelled``, ``reason`` its last error."""
 
-    def __init__(self, reason: str = "cancelled by its handler") -> None:
+    def __init__(self, reason: str | BaseException = "cancelled by its handler") -> None:
         super().__init__(reason)
         self.reason = reason
 

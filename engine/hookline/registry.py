@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hookline.clock import CURRENT_TIMESTAMP, format_time
-from hookline.errors import Invalid, NotFound
+from hookline.errors import HooklineError, Invalid, NotFound
 from hookline.item import Item, check_key, check_sort_field
 
 Datastore = Any
 """An open :class:`hookline.Datastore`, which stands above this and offers these functions as its verbs."""
+Source = Any
+"""The same, or a :class:`hookline.Client`."""
 WORKERS = "hookline.workers"
 EVERY = 5.0
 """Seconds between a worker's heartbeats."""
@@ -21,6 +27,8 @@ FORGOTTEN_AFTER = 3600.0
 FORGET_MAX = 100
 LIVE_MAX = 1000
 QUIET, STOP = "quiet", "stop"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,28 @@ async def leave(datastore: Datastore, key: str, worker_id: str) -> None:
         Invalid, Unavailable, OutcomeUnknown
     """
     await datastore.run([datastore.calls.delete(WORKERS, _name(key, worker_id), triggers=False, reserved=True)])
+
+
+async def be_seen(source: Source, presence: Callable[[], Presence], obey: Mapping[str, Callable[[], None]]) -> None:
+    """Tell of a worker every few seconds, and do what it is asked. Where that fails the work goes on all the same."""
+    known = False
+    try:
+        while True:
+            try:
+                if not known:  # what one of the same name before it was asked is not this one's affair
+                    await source.leave(presence())
+                    known = True
+                signal = await source.heartbeat(presence())
+            except HooklineError as error:
+                log.debug("no heartbeat: %s", error)
+            else:
+                if signal in obey:
+                    obey[signal]()
+            await asyncio.sleep(EVERY * random.uniform(0.8, 1))  # noqa: S311 - spreads load
+    finally:
+        with contextlib.suppress(HooklineError, TimeoutError):
+            async with asyncio.timeout(1):
+                await source.leave(presence())
 
 
 async def workers(datastore: Datastore) -> list[Presence]:

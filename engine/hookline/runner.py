@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import multiprocessing
+import os
 import pickle
 import queue
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Coroutine
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -22,12 +25,46 @@ Run = Callable[[Job], Coroutine[Any, Any, Any]]
 """A job -> what its handler returned; raises what that raised."""
 
 
+class _RemoteTraceback(Exception):
+    """Where an error came from in another process, as text: a traceback cannot be sent."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+def describe(error: BaseException) -> str:
+    """An error as the last error of its job."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:
+        return name
+    return f"{name}: {text}" if text else name
+
+
+def contained(run: Run) -> Run:
+    """The same, but that a SystemExit is an error of the job: it must not end the worker, with the jobs of others."""
+
+    async def run_contained(job: Job) -> Any:
+        try:
+            return await run(job)
+        except SystemExit as end:
+            raise RuntimeError(f"SystemExit: {end.code}") from end
+
+    return run_contained
+
+
 class Threads:
     """Runs plain functions in daemon threads: one that never returns must not keep the process from ending."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
+
+    async def handle(self, function: Callable[[Job], Any], job: Job) -> Any:
+        """What a handler returns; that of a wrapped async function is awaited on the loop."""
+        value = await self.run(function, job)
+        return await value if inspect.isawaitable(value) else value
 
     async def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """What the function returns. Cancelled, the thread goes on, and what it returns is dropped."""
@@ -77,7 +114,7 @@ class Processes:
         Raises:
             RuntimeError: the process ended, or what the function raised cannot be sent from one to another.
         """
-        process, line = self._idle.pop() if self._idle else await self._threads.run(_start)
+        process, line = self._kept() or await self._threads.run(_start)
         try:
             await self._threads.run(line.send, (function, job._item))
             while True:
@@ -94,8 +131,17 @@ class Processes:
             raise
         self._idle.append((process, line))
         if word == "raised":
-            raise value
+            error, where = value
+            raise error from _RemoteTraceback(where)
         return value
+
+    def _kept(self) -> tuple[BaseProcess, Connection] | None:
+        while self._idle:
+            process, line = self._idle.pop()
+            if process.is_alive():
+                return process, line
+            line.close()
+        return None
 
     def close(self) -> None:
         """End the processes that run nothing."""
@@ -118,6 +164,7 @@ def _serve(line: Connection) -> None:
     """Run what comes, until the worker goes away; only it decides when this ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
             packed = line.recv_bytes()
@@ -125,13 +172,26 @@ def _serve(line: Connection) -> None:
             return
         try:
             function, item = pickle.loads(packed)  # noqa: S301 - from the worker whose child this is
-            answer = ("returned", _call(function, item, line))
-        except Exception as error:  # also where the function cannot be imported here
-            answer = ("raised", error)
-        try:
-            line.send(answer)
-        except Exception:  # it does not pickle
-            line.send(("raised", RuntimeError(f"{type(answer[1]).__name__}: {answer[1]}")))
+            value = pickle.dumps(("returned", _call(function, item, line)))
+        except (Exception, SystemExit) as error:  # also where the function cannot be imported here
+            value = pickle.dumps(("raised", (_movable(error), traceback.format_exc())))
+        line.send_bytes(value)
+
+
+def _end_with_parent() -> None:
+    """A worker that is killed takes its jobs along: others claim them once their locks have ended."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+    os._exit(1)
+
+
+def _movable(error: BaseException) -> Exception:
+    """An error as it can be sent from one process to another: some are made of more than they show."""
+    with contextlib.suppress(Exception):
+        if isinstance(error, Exception) and isinstance(pickle.loads(pickle.dumps(error)), type(error)):  # noqa: S301
+            return error
+    return RuntimeError(describe(error))
 
 
 def _call(function: Callable[[Job], Any], item: Item, line: Connection) -> Any:

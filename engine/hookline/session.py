@@ -24,10 +24,11 @@ class _LostError(Exception):
 
 
 class Session:
-    """Made by the first request that is sent, and by the next after it was closed."""
+    """At most so many connections, made by the first request that is sent, and by the next after it was closed."""
 
-    def __init__(self, server: Http) -> None:
+    def __init__(self, server: Http, most: int) -> None:
         self._server = server
+        self._most = most
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._used = 0.0
@@ -85,7 +86,7 @@ class Session:
             allow_redirects=False,
         ) as response:
             content = await response.read()
-        return read(response.status, content)
+        return read(request, self._server.url, response.status, content)
 
     def _opened(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
         if self._session and self._loop and self._loop.is_closed():
@@ -96,7 +97,7 @@ class Session:
             # No proxies and passwords out of the environment, and no cookies: the API key goes to this server alone.
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    limit=self._server.connections, keepalive_timeout=KEEP_ALIVE, ssl=trusted(self._server.url)
+                    limit=self._most, keepalive_timeout=KEEP_ALIVE, ssl=trusted(self._server.url)
                 ),
                 headers=self._server.headers,
                 skip_auto_headers=("Content-Type",),

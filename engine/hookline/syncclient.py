@@ -20,7 +20,7 @@ from hookline.registry import Presence
 from hookline.rule import Orchestration, Schedule
 from hookline.sortfield import new_sort_field
 from hookline.syncsession import SyncSession
-from hookline.transport import Http, may_try_again, pause
+from hookline.transport import WAITS_MAX, Http, may_try_again, pause
 from hookline.upkeep import Build
 
 T = TypeVar("T")
@@ -34,11 +34,13 @@ class SyncClient(Http):
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
         super().__init__(url, api_key=api_key, timeout=timeout, connections=connections)
-        self._session = SyncSession(self)
+        self._session = SyncSession(self, connections)
+        self._waits = SyncSession(self, max(connections, WAITS_MAX))
 
     def close(self) -> None:
         """Close every connection."""
         self._session.close()
+        self._waits.close()
 
     def __enter__(self) -> Self:
         return self
@@ -62,11 +64,12 @@ class SyncClient(Http):
             return value
 
     def _send(self, request: Request) -> Answer:
+        session = self._waits if request.patience else self._session
         request, tries = self._mark(request), 0
         while True:
             tries += 1
             try:
-                return self._session.send(request)
+                return session.send(request)
             except HooklineError as error:
                 if not may_try_again(request, error, tries):
                     raise

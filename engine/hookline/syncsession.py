@@ -17,11 +17,10 @@ _NOT_SENT = (
 
 
 class SyncSession:
-    """Threads may share one."""
+    """At most so many connections. Threads may share one."""
 
-    def __init__(self, server: Http) -> None:
+    def __init__(self, server: Http, most: int) -> None:
         self._server = server
-        most = server.connections
         # No proxies and passwords out of the environment: the API key goes to this server alone.
         self._http = httpx.Client(
             base_url=server.url,
@@ -41,8 +40,7 @@ class SyncSession:
         Raises:
             Unavailable, OutcomeUnknown, HooklineError
         """
-        status, content = self.ask(request)
-        return read(status, content)
+        return read(request, self._server.url, *self.ask(request))
 
     def ask(self, request: Request) -> tuple[int, bytes]:
         """Send a request once -> the status and body of its answer, whatever they are.
@@ -53,6 +51,8 @@ class SyncSession:
         body, headers = write(request)
         patience = self._server.timeout + request.patience
         timeout = httpx.Timeout(patience, connect=self._server.timeout, pool=patience)
+        if self._http.is_closed:
+            raise explain("the client was closed", request, self._server.url, sent=False)
         try:
             response = self._http.request(request.method, request.path, content=body, headers=headers, timeout=timeout)
         except (httpx.HTTPError, httpx.InvalidURL) as error:

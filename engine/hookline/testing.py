@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hookline.client import Client
 from hookline.datastore import Datastore
@@ -57,8 +58,13 @@ async def run_jobs(worker: Worker, source: Datastore | Client | None = None) -> 
         AssertionError: there is no end to them.
         Refused: what a handler came to was not taken, since it ended the claim itself.
     """
-    source = source or worker.source  # type: ignore[assignment]  # what a worker has is one of the two
-    assert source is not None  # noqa: S101 - for the checker of types
+    try:
+        return await _run_all(worker, source or worker.source)
+    finally:
+        worker.processes.close()
+
+
+async def _run_all(worker: Worker, source: Any) -> list[Item]:
     ended: list[Item] = []
     while len(ended) < RUNS_MAX:
         for lane in worker.lanes:

@@ -26,6 +26,12 @@ TRIES = 4
 """Times that a request is sent, at most, where a repeat does no harm or where it was not sent at all."""
 KEEP_ALIVE = 4.0
 """Seconds for which an idle connection is kept: servers close theirs after 5, and a request must not meet that."""
+INTERNAL = "internal"
+"""The code of what went wrong inside the server."""
+_UNCLEAR = frozenset({408, 500, 502, 504})
+"""What a server, or a proxy before it, answers although the request may have been carried out."""
+WAITS_MAX = 100
+"""Connections for requests that wait by themselves, beside those for all others, which they must not hold up."""
 _VISIBLE = re.compile(r"[!-~]+", re.ASCII)
 _KEY = re.compile(r"[!#-+\--\[\]-~]{1,200}", re.ASCII)
 
@@ -33,7 +39,8 @@ _KEY = re.compile(r"[!#-+\--\[\]-~]{1,200}", re.ASCII)
 class Http:
     """Where the server is, and how requests to it are written. The API key is never shown."""
 
-    _marks: Iterator[str] | None = None
+    _marks: Iterator[int] | None = None
+    _idempotency_key = ""
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
         self.url = _address(url)
@@ -70,14 +77,15 @@ class Http:
                 "expected 1 to 200 visible characters of ASCII, but no quotation marks, commas and backslashes",
             )
         view = copy.copy(self)
-        view._marks = (f"{idempotency_key}.{number}" for number in count(1))
+        view._idempotency_key, view._marks = idempotency_key, count(1)  # which threads may share
         return view
 
     def _mark(self, request: Request) -> Request:
         """The request under the next idempotency key, if it is a write of a client that has one."""
         if self._marks is None or request.harmless:
             return request
-        return replace(request, headers={**request.headers, "Idempotency-Key": next(self._marks)})
+        mark = f"{self._idempotency_key}.{next(self._marks)}"
+        return replace(request, headers={**request.headers, "Idempotency-Key": mark})
 
 
 def _address(url: str) -> str:
@@ -108,24 +116,29 @@ def write(request: Request) -> tuple[bytes | None, dict[str, str]]:
     return msgspec.json.encode(request.body), {"Content-Type": "application/json", **request.headers}
 
 
-def read(status: int, body: bytes) -> Answer:
-    """The answer, or the error that it is raised."""
+def read(request: Request, url: str, status: int, body: bytes) -> Answer:
+    """The answer, or the error that it is raised; what Hookline does not say leaves open what became of the request."""
     if status in (204, 304):
         return Answer(status, None)
     try:
         data = msgspec.json.decode(body)
     except msgspec.DecodeError:
-        data = {}
+        data = None
+    problem = data if isinstance(data, Mapping) else {}
     if 200 <= status < 300:
-        return Answer(status, data)
-    raise answers.read_error(data if isinstance(data, Mapping) else {}, status)
+        if isinstance(data, Mapping):
+            return Answer(status, data)
+        raise explain(f"an answer of status {status} that is not Hookline's", request, url, sent=True)
+    if status in _UNCLEAR and problem.get("code", INTERNAL) == INTERNAL:
+        raise explain(f"status {status}: {problem.get('detail', 'no reason given')}", request, url, sent=True)
+    raise answers.read_error(problem, status)
 
 
 def explain(reason: str, request: Request, url: str, *, sent: bool) -> HooklineError:
     """What a failure of the transport says of the request; ``sent``: it may have been taken."""
     if request.harmless or not sent:
         return Unavailable(f"no Hookline server answers at {url}: {reason}")
-    return OutcomeUnknown(f"{url} was sent the request and gave no answer: {reason}")
+    return OutcomeUnknown(f"{url} was sent the request and did not tell what became of it: {reason}")
 
 
 def may_try_again(request: Request, error: HooklineError, tries: int) -> bool:

@@ -38,8 +38,22 @@ def work(worker: Worker, *, with_parent: bool = False) -> None:
     collect_rarely()
     if with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_work(worker))
+    end = _ending_after(worker.grace + OVERTIME)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            try:
+                runner.run(_work(worker))
+            finally:
+                end.start()  # the runner waits for handlers that do not let themselves be cancelled
+    finally:
+        end.cancel()
+
+
+def _ending_after(seconds: float) -> threading.Timer:
+    """What ends this process, so long after it was started."""
+    timer = threading.Timer(seconds, os._exit, (STUCK,))
+    timer.daemon = True
+    return timer
 
 
 def _end_with_parent() -> None:
@@ -77,9 +91,7 @@ class _Signals:
     def _hear(self, _signum: int, _frame: FrameType | None) -> None:
         self._heard += 1
         if self._heard == 1:
-            end = threading.Timer(self._worker.grace + OVERTIME, os._exit, (STUCK,))
-            end.daemon = True
-            end.start()
+            _ending_after(self._worker.grace + OVERTIME).start()
             self._loop.call_soon_threadsafe(self._worker.stop)
         else:
             self._loop.call_soon_threadsafe(self._running.cancel)

@@ -7,7 +7,6 @@ store works while handlers run. Where nothing is to be claimed, a claim waits in
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
 import os
@@ -35,7 +34,7 @@ from hookline.holding import LOST, RELEASED, Held, Lane, timed
 from hookline.job import Duration, Job
 from hookline.outcome import Claimed, Outcome
 from hookline.registry import QUIET, STOP, Presence
-from hookline.runner import Processes, Threads
+from hookline.runner import Processes, Threads, contained
 from hookline.source import Source
 
 EXCHANGE_MAX = 50
@@ -88,7 +87,7 @@ class Worker:
         self._most = max(1, min(EXCHANGE_MAX, -(-concurrency // EXCHANGES_MAX)))
         self.lanes: deque[Lane] = deque()
         self._threads = Threads()
-        self._processes = Processes(self._threads)
+        self.processes = Processes(self._threads)
         self._held: dict[str, Held] = {}
         self._done: deque[Held] = deque()
         self._exchanges: set[asyncio.Task[None]] = set()
@@ -112,11 +111,12 @@ class Worker:
         """
 
         def register(function: Handler) -> Handler:
-            run = partial(self._processes.run if process else self._threads.run, function)
+            run = partial(self.processes.run if process else self._threads.handle, function)
             chosen: Any = function if inspect.iscoroutinefunction(function) and not process else run
             if timeout is not None:
                 chosen = timed(chosen, parse_duration(timeout) / 1000)
-            self.lanes.append(Lane(function.__name__, None if where is None else dict(where), chosen))
+            name = getattr(function, "__name__", type(function).__name__)
+            self.lanes.append(Lane(name, None if where is None else dict(where), contained(chosen)))
             return function
 
         return register
@@ -155,6 +155,8 @@ class Worker:
             raise Invalid.at("/handlers", "expected at least one function with @worker.handles()")
         self._loop = asyncio.get_running_loop()
         beside = [asyncio.create_task(work()) for work in (self._renew, self._tell_progress, self._be_seen)]
+        for task in beside:
+            task.add_done_callback(self._ended_beside)
         try:
             while not self._stopping:
                 self._turn()
@@ -169,9 +171,14 @@ class Worker:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
-            self._processes.close()
+            self.processes.close()
         if self._fatal:
             raise self._fatal
+
+    def _ended_beside(self, task: asyncio.Task[None]) -> None:
+        """Without what prolongs its locks a worker must not go on: others would run the same jobs."""
+        if not task.cancelled() and (error := task.exception()):
+            self._end(error)
 
     # One turn: start what there is room for
 
@@ -272,10 +279,10 @@ class Worker:
             lane.idle = not claimed.items
             self.lanes.remove(lane)
             self.lanes.append(lane)
-        except Invalid as error:
-            self._end(error)
         except HooklineError as error:
-            self._meet(error, lane)
+            self._end(error) if isinstance(error, Invalid) else self._meet(error, lane)
+        except Exception as error:
+            self._end(error)
         finally:
             self._used -= limit
             lane.waiting = None
@@ -420,20 +427,7 @@ class Worker:
         return Presence(self.key, self.worker_id, *told)
 
     async def _be_seen(self) -> None:
-        """Be listed among the workers, and do what is asked of us. Where that fails the work goes on all the same."""
-        try:
-            while True:
-                try:
-                    signal = await self.source.heartbeat(self._presence())
-                except HooklineError as error:
-                    log.debug("no heartbeat: %s", error)
-                else:
-                    {QUIET: self.quiet, STOP: self.stop}.get(signal or "", _go_on)()
-                await asyncio.sleep(registry.EVERY * random.uniform(0.8, 1))  # noqa: S311
-        finally:
-            with contextlib.suppress(HooklineError, TimeoutError):
-                async with asyncio.timeout(1):
-                    await self.source.leave(self._presence())
+        await registry.be_seen(self.source, self._presence, {QUIET: self.quiet, STOP: self.stop})
 
     # The end
 
@@ -469,7 +463,3 @@ class Worker:
                 return False
             self._wake.clear()
         return True
-
-
-def _go_on() -> None:
-    """Nothing is asked."""

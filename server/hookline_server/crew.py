@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -118,12 +119,11 @@ def snapshot(root: Path) -> dict[str, int]:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, int]]:
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir():
-            if entry.name not in SKIPPED and not entry.name.startswith(".") and not entry.is_symlink():
-                yield from _files(entry)
-        elif entry.suffix == ".py":
-            try:
-                yield str(entry), entry.stat().st_mtime_ns
-            except FileNotFoundError:
-                continue
+    with contextlib.suppress(OSError):  # of what is gone again, or is not ours to read, there is nothing to see
+        for entry in sorted(folder.iterdir()):
+            if entry.is_dir():
+                if entry.name not in SKIPPED and not entry.name.startswith(".") and not entry.is_symlink():
+                    yield from _files(entry)
+            elif entry.suffix == ".py":
+                with contextlib.suppress(OSError):
+                    yield str(entry), entry.stat().st_mtime_ns

@@ -110,7 +110,7 @@ class Monitor:
     def __init__(self, url: str, api_key: str | None = None) -> None:
         server = transport.Http(url, api_key=api_key, timeout=PATIENCE)
         self.url = server.url
-        self._session = SyncSession(server)
+        self._session = SyncSession(server, server.connections)
 
     def __enter__(self) -> Self:
         return self
@@ -133,9 +133,10 @@ class Monitor:
         return vitals
 
     def _get(self, path: str) -> bytes:
-        status, content = self._session.ask(Request("GET", path, harmless=True))
+        request = Request("GET", path, harmless=True)
+        status, content = self._session.ask(request)
         if status != HTTPStatus.OK:
-            transport.read(status, content)
+            transport.read(request, self.url, status, content)
         return content
 
 

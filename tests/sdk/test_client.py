@@ -140,6 +140,17 @@ async def test_many(client: Client) -> None:
     assert claimed_next.items == []
     large = [calls.create("docs", f"{n}", content="x" * 300_000) for n in range(5)]
     assert all(outcome.ok for outcome in await client.run(large))
+    wide = [calls.create("wide", f"{n}", content="\u4e2d\x01"[n % 2] * 5000) for n in range(110)]
+    assert all(outcome.ok for outcome in await client.run(wide))
+
+
+async def test_what_a_later_request_is_refused_for_leaves_the_outcomes_of_those_before(client: Client) -> None:
+    calls = client.calls
+    first = [calls.create("jobs", f"{n}", content="x" * 400_000) for n in range(2)]
+    outcomes = await client.run([*first, calls.create("jobs", "large", content="x" * 2_000_000)])
+    assert [outcome.word for outcome in outcomes] == ["ok", "ok", "invalid"]
+    with pytest.raises(Invalid, match="at most"):
+        raise outcomes[-1].error()
 
 
 async def test_an_exchange_is_one_of_the_datastore(client: Client, datastore: Datastore) -> None:

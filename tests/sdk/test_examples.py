@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +71,38 @@ async def test_jobs_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AssertionError, match="give itself back"):
             await run_jobs(worker)
         assert (await datastore.get("jobs", "a")).updated_at == "2027-01-15T08:00:00Z"
+
+
+IN_A_PROCESS = """
+import asyncio
+from handlers import pid
+from hookline import Worker
+from hookline.testing import open_datastore, run_jobs
+
+worker = Worker(None, "jobs")
+worker.handles(process=True)(pid)
+
+async def test() -> None:
+    async with open_datastore() as datastore:
+        await datastore.create("jobs", "a", metadata={"status": "not_started"})
+        (item,) = await run_jobs(worker, datastore)
+        print(item.status)
+
+if __name__ == "__main__":
+    asyncio.run(test())
+"""
+
+
+async def test_a_test_of_a_handler_in_a_process_comes_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "test.py").write_text(IN_A_PROCESS)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(tmp_path / "test.py")),
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    assert (said, process.returncode) == (b"completed\n", 0)

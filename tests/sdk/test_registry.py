@@ -62,6 +62,26 @@ async def test_signals(source: Datastore | Client, datastore: Datastore, client:
     assert (await datastore.get("jobs", "a")).status == "not_started"
 
 
+async def test_a_signal_is_for_one_worker_not_for_the_next_of_its_name(
+    source: Datastore | Client, datastore: Datastore
+) -> None:
+    presence = SOMEBODY
+    await datastore.heartbeat(presence)
+    await datastore.signal_worker(presence, "quiet")
+    worker = Worker(source, "jobs", worker_id=presence.worker_id)
+    worker.handles()(nothing)
+    running = asyncio.create_task(worker.run())
+    await wait_until(lambda: _told_by(datastore, os.getpid()))
+    await datastore.create("jobs", "a", metadata=WAITING)
+    assert await datastore.wait_for("jobs", "a", timeout=20)
+    worker.stop()
+    await running
+
+
+async def _told_by(datastore: Datastore, pid: int) -> bool:
+    return [(each.pid, each.signal) for each in await datastore.workers()] == [(pid, None)]
+
+
 @pytest.mark.parametrize("over", ["store", "http"])
 async def test_what_can_not_be(over: str, datastore: Datastore, client: Client) -> None:
     source = datastore if over == "store" else client

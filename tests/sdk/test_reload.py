@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from conftest import wait_until
 from hookline import Datastore, EmbeddedStore
+from hookline_server.crew import snapshot
 from jobs import WAITING
 
 CODE = """
@@ -90,3 +93,20 @@ async def test_a_worker_starts_anew_when_its_code_changes(
 
 async def _started(datastore: Datastore) -> bool:
     return (await datastore.get("jobs", "long")).status == "started"
+
+
+def test_a_folder_that_is_gone_or_closed_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As folders go while another commit is checked out, and data that belongs to somebody else."""
+    (tmp_path / "a.py").touch()
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "z.py").touch()
+    list_folder = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder.name == "closed":
+            raise PermissionError
+        return list_folder(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert sorted(snapshot(tmp_path)) == [str(tmp_path / name) for name in ("a.py", "z.py")]
+    assert snapshot(tmp_path / "gone") == {}

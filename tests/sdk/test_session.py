@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from certificates import certificate
 from hookline import Client, SyncClient
 from hookline.errors import HooklineError, Invalid, NotFound, OutcomeUnknown, Unavailable
 from hookline.flow import Request
+from hookline.session import Session
+from hookline.transport import TRIES
 
 
 def test_the_api_key_is_not_shown() -> None:
@@ -107,7 +112,7 @@ async def test_a_write_is_sent_once_also_over_a_connection_that_was_used(method:
             seen.append(head.split(b" ")[0])
             if seen[-1] != b"GET":
                 break
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 21\r\n\r\n" + b'{"keys":[],"cursor":0}'[:21])
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 22\r\n\r\n" + b'{"keys":[],"cursor":0}')
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
@@ -142,14 +147,73 @@ async def test_a_redirect_is_not_followed_nor_a_proxy_asked(monkeypatch: pytest.
 
 
 async def test_who_finds_no_connection_free_has_sent_nothing(silent: str) -> None:
-    async with Client(silent, timeout=0.2, connections=1) as client:
-        first = asyncio.create_task(client.claim("jobs", worker_id="w", wait=5))
-        await asyncio.sleep(0)
-        with pytest.raises(Unavailable):
-            await client.create("jobs", "a")
-        first.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await first
+    session = Session(Client(silent, timeout=0.2), 1)
+    first = asyncio.create_task(session.send(Request("POST", "/v1/items", patience=5)))
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await session.send(Request("POST", "/v1/items"))
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await session.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, "<html>We are back soon</html>"),
+        (200, "[]"),
+        (201, ""),
+        (408, ""),
+        (500, "oops"),
+        (500, '{"code":"internal","detail":"the log says more"}'),
+        (502, "<html>Bad gateway</html>"),
+        (504, ""),
+    ],
+)
+async def test_an_answer_that_does_not_tell_what_became_of_the_request(status: int, body: str) -> None:
+    """As of a proxy between: a write may have been done, a read is asked for again."""
+    seen: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                seen.append(head.split(b" ")[0])
+                await reader.readexactly(int((re.findall(rb"(?i)content-length: (\d+)", head) or [b"0"])[0]))
+                writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with Client(url) as client:
+            with pytest.raises(OutcomeUnknown, match=f"status {status}"):
+                await client.create("jobs", "a")
+            assert seen == [b"POST"]
+            with pytest.raises(Unavailable, match=f"status {status}"):
+                await client.get("jobs", "a")
+            assert seen[1:] == [b"GET"] * TRIES
+        with SyncClient(url) as blocking, pytest.raises(OutcomeUnknown, match=f"status {status}"):
+            await asyncio.to_thread(blocking.create, "jobs", "a")
+
+
+def test_threads_share_the_numbers_of_an_idempotency_key() -> None:
+    client, found = SyncClient("http://127.0.0.1:1").once("k"), list[str]()
+    write, switch = Request("POST", "/v1/items"), sys.getswitchinterval()
+
+    def mark() -> None:
+        for _ in range(5000):
+            found.append(client._mark(write).headers["Idempotency-Key"])
+
+    threads = [threading.Thread(target=mark) for _ in range(4)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switch)
+    assert sorted(found) == sorted(f"k.{number}" for number in range(1, 20_001))
 
 
 @pytest.mark.parametrize("key", ["SECRET\n", "SECRET key", "SECRET\u00e9"])
@@ -261,6 +325,13 @@ async def test_tls_by_what_the_system_trusts(names: str, tmp_path: Path, monkeyp
                 await client.get("jobs", "a")
         with SyncClient(url) as blocking, pytest.raises(error):
             await asyncio.to_thread(blocking.get, "jobs", "a")
+
+
+def test_a_closed_client_without_a_loop_says_so() -> None:
+    client = SyncClient("http://127.0.0.1:1")
+    client.close()
+    with pytest.raises(Unavailable, match="the client was closed"):
+        client.create("jobs", "a")
 
 
 async def test_a_closed_client_opens_anew(client: Client) -> None:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from functools import wraps as wraps_by
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from conftest import wait_until
-from handlers import hang, kill_itself, pid, raise_here
-from hookline import Cancel, Datastore, Item, Job, Release, Retry, Worker
+from handlers import hang, kill_itself, leave, pid, raise_here, raise_told
+from hookline import Cancel, Client, Datastore, Item, Job, Release, Retry, Worker
 from hookline.errors import Invalid, ReservedKey
 from hookline.holding import as_text
 from hookline.source import Source
+from hookline.worker import WAIT
 from jobs import WAITING, fill, statuses
 
 
@@ -100,6 +105,8 @@ async def test_processes(datastore: Datastore) -> None:
         (kill_itself, None, "RuntimeError: the handler's process ended with exit code -9"),
         (hang, 2, "TimedOut: took longer than 2 s"),
         (raise_here, None, "not yet"),
+        (raise_told, None, "RuntimeError: Told: 7: the disk is full"),
+        (leave, None, "RuntimeError: SystemExit: 3"),
     ],
 )
 async def test_processes_that_fail(
@@ -107,6 +114,28 @@ async def test_processes_that_fail(
 ) -> None:
     item = await outcome_of(datastore, datastore, handler, process=True, timeout=timeout)
     assert (item.status, item.metadata["last_error"]) == ("failed", error)
+
+
+async def test_a_process_that_died_while_idle_costs_no_attempt(datastore: Datastore) -> None:
+    worker = Worker(datastore, "jobs")
+    worker.handles(process=True)(pid)
+    async with working(worker):
+        await datastore.create("jobs", "a", metadata={**WAITING, "max_attempts": 1})
+        child = (await ended(datastore)).metadata["result"]["pid"]
+        await wait_until(lambda: worker.in_flight == 0)
+        os.kill(child, signal.SIGKILL)
+        await wait_until(lambda: Path(f"/proc/{child}/stat").read_text().rsplit(")")[1].split()[0] == "Z")
+        await datastore.create("jobs", "b", metadata={**WAITING, "max_attempts": 1})
+        item = await ended(datastore, "b")
+    assert item.status == "completed"
+    assert item.metadata["result"]["pid"] != child
+
+
+async def test_the_log_shows_where_another_process_failed(
+    datastore: Datastore, caplog: pytest.LogCaptureFixture
+) -> None:
+    await outcome_of(datastore, datastore, raise_told, process=True)
+    assert 'raise Told("7", "the disk is full")' in caplog.text
 
 
 async def raise_value_error(_: Job) -> None:
@@ -137,9 +166,49 @@ async def own_timeout(_: Job) -> None:
     raise TimeoutError("its own")
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+async def raise_unspeakable(_: Job) -> None:
+    raise Unspeakable
+
+
+async def retry_by_an_error(_: Job) -> None:
+    raise Retry(ValueError("no paper"))
+
+
+async def retry_by_nothing(_: Job) -> None:
+    raise Retry(None)  # type: ignore[arg-type]  # it is what the test is about
+
+
+async def cancel_by_an_error(_: Job) -> None:
+    raise Cancel(ValueError("no paper"))
+
+
+async def release_for_an_odd_time(_: Job) -> None:
+    raise Release(object())  # type: ignore[arg-type]  # it is what the test is about
+
+
+async def exit_on_the_loop(_: Job) -> None:
+    sys.exit("enough")
+
+
+def exit_in_a_thread(_: Job) -> None:
+    sys.exit(0)
+
+
 @pytest.mark.parametrize(
     ("handler", "status", "error"),
     [
+        (raise_unspeakable, "failed", "Unspeakable"),
+        (retry_by_an_error, "failed", "ValueError: no paper"),
+        (retry_by_nothing, "failed", "failed"),
+        (cancel_by_an_error, "cancelled", "ValueError: no paper"),
+        (release_for_an_odd_time, "failed", "cannot be kept: /delay: expected seconds as a number"),
+        (exit_on_the_loop, "failed", "RuntimeError: SystemExit: enough"),
+        (exit_in_a_thread, "failed", "RuntimeError: SystemExit: 0"),
         (raise_value_error, "failed", "ValueError: no such report"),
         (raise_cancel, "cancelled", "a duplicate"),
         (return_no_json, "failed", "cannot be kept: /metadata/result/it: expected a JSON value, not object"),
@@ -153,7 +222,32 @@ async def test_failures(
     datastore: Datastore, source: Source, handler: Callable[[Job], Any], status: str, error: str
 ) -> None:
     item = await outcome_of(datastore, source, handler, timeout=1)
-    assert (item.status, item.metadata["last_error"]) == (status, error)
+    assert (item.status, item.metadata["last_error"][: len(error)]) == (status, error)
+
+
+async def returns(job: Job) -> str:
+    return job.sort_field
+
+
+def wraps(function: Callable[[Job], Any]) -> Callable[[Job], Any]:
+    """As a decorator may that knows nothing of async."""
+
+    @wraps_by(function)
+    def wrapper(job: Job) -> Any:
+        return function(job)
+
+    return wrapper
+
+
+class Called:
+    async def __call__(self, job: Job) -> str:
+        return job.sort_field
+
+
+@pytest.mark.parametrize("handler", [wraps(returns), partial(returns), Called()], ids=["wrapped", "partial", "object"])
+async def test_handlers_of_all_kinds(datastore: Datastore, source: Source, handler: Callable[[Job], Any]) -> None:
+    item = await outcome_of(datastore, source, handler)
+    assert (item.status, item.metadata["result"]) == ("completed", "a")
 
 
 def test_an_error_is_told_as_text_that_can_be_kept() -> None:
@@ -201,6 +295,69 @@ async def test_progress_is_told_while_the_handler_runs(datastore: Datastore, sou
         go_on.set()
         item = await ended(datastore)
     assert item.metadata["progress"] == {"done": 2, "of": 3}
+
+
+async def test_the_last_progress_counts(datastore: Datastore, source: Source) -> None:
+    """Also of an object that goes on changing, and of a handler that does not come to its end."""
+    worker = Worker(source, "jobs")
+    seen: list[Any] = []
+
+    @worker.handles()
+    async def handler(job: Job) -> None:
+        seen.append(job.metadata.get("progress"))
+        state = {"done": 0}
+        for done in (1, 2, 3):
+            state["done"] = done
+            job.progress(state)
+            await asyncio.sleep(0.15)
+        job.progress({"done": 4})
+        if job.attempt == 1:
+            raise Retry(after=0)
+        if job.attempt == 2:
+            raise ValueError
+        raise Cancel
+
+    await datastore.create("jobs", "a", metadata={**WAITING, "max_attempts": 3})
+    await datastore.configure("jobs", backoff="1ms")
+    async with working(worker):
+        item = await ended(datastore)
+    assert seen == [None, {"done": 4}, {"done": 4}]
+    assert (item.status, item.metadata["progress"]) == ("cancelled", {"done": 4})
+
+
+async def test_without_what_prolongs_its_locks_a_worker_ends(
+    datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody has thought of must not leave it running jobs that others run as well."""
+    worker = Worker(datastore, "jobs", lock_for="600ms", grace=1)
+    worker.handles()(sleep)
+
+    async def broken(_: object) -> NoReturn:
+        raise KeyError("extend")
+
+    monkeypatch.setattr(datastore, "settle", broken)
+    await datastore.create("jobs", "a", metadata=WAITING)
+    with pytest.raises(KeyError, match="extend"):
+        await asyncio.wait_for(worker.run(), 30)
+
+
+async def test_more_handlers_than_connections(datastore: Datastore, url: str) -> None:
+    """Claims that wait hold nothing up: neither those of other handlers, nor what ends jobs."""
+    async with Client(url, connections=2) as client:
+        worker = Worker(client, "jobs", concurrency=40)
+        for number in range(30):
+
+            @worker.handles(where={"n": number})
+            async def handler(job: Job) -> int:
+                return int(job.metadata["n"])
+
+        async with working(worker):
+            await wait_until(lambda: all(lane.waiting for lane in worker.lanes))
+            for number in range(30):
+                await datastore.create("jobs", f"{number}", metadata={**WAITING, "n": number})
+            async with asyncio.timeout(WAIT / 2):  # before the claims that wait come back by themselves
+                results = [(await ended(datastore, f"{number}")).metadata["result"] for number in range(30)]
+    assert results == [*range(30)]
 
 
 async def test_locks_are_prolonged(datastore: Datastore, source: Source) -> None:

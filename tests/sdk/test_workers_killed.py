@@ -16,6 +16,7 @@ import pytest
 
 from conftest import wait_until
 from hookline import Datastore, EmbeddedStore, Item
+from hookline.work import STUCK
 from jobs import WAITING, statuses
 from process import hookline
 
@@ -32,18 +33,20 @@ def environ(source: str, ledger: Path) -> dict[str, str]:
     }
 
 
-async def start(source: str, ledger: Path, *args: str) -> asyncio.subprocess.Process:
+async def start(source: str, ledger: Path, *args: str, worker: str = "worker") -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hookline_server", "worker", "crewed:worker", *args),
+        *(sys.executable, "-m", "hookline_server", "worker", f"crewed:{worker}", *args),
         env=environ(source, ledger),
         stderr=asyncio.subprocess.DEVNULL,
     )
 
 
 @contextlib.asynccontextmanager
-async def started(source: str, ledger: Path, *args: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def started(
+    source: str, ledger: Path, *args: str, worker: str = "worker"
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A worker that is killed in the end, if it still runs."""
-    process = await start(source, ledger, *args)
+    process = await start(source, ledger, *args, worker=worker)
     try:
         yield process
     finally:
@@ -150,6 +153,31 @@ async def test_a_crew_that_is_killed_takes_its_members_along(
         crew.kill()
         await wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in members), seconds=60)
     assert (await statuses(datastore))["not_started"] == 2
+
+
+async def test_a_handler_that_stays_does_not_keep_a_worker_that_was_told_to_stop(
+    datastore: Datastore, store: EmbeddedStore, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger"
+    await datastore.create("jobs", "a", metadata=WAITING)
+    async with started(store.url, ledger, worker="stubborn") as process:
+        await wait_until(lambda: runs(ledger), seconds=60)
+        (presence,) = await wait_until(datastore.workers)
+        await datastore.signal_worker(presence, "stop")
+        assert await asyncio.wait_for(process.wait(), 30) == STUCK
+    assert (await datastore.get("jobs", "a")).status == "not_started"
+
+
+async def test_a_worker_that_is_killed_takes_the_processes_of_its_handlers_along(
+    datastore: Datastore, store: EmbeddedStore, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger"
+    await datastore.create("jobs", "a", metadata=WAITING)
+    async with started(store.url, ledger, worker="apart") as process:
+        await wait_until(lambda: runs(ledger), seconds=60)
+        (child,) = runs(ledger)
+        process.kill()
+        await wait_until(lambda: not Path(f"/proc/{child}").exists(), seconds=20)
 
 
 async def _members(pid: int) -> list[int]:
