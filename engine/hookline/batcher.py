@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar
@@ -145,6 +145,17 @@ class Batcher:
         task = self._spawn(work)
         task.add_done_callback(_look_at)
         return task
+
+    def enter(self) -> Callable[[], None]:
+        """Be waited for by :meth:`close` -> what says that it need not any more."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._under_way.add(future)
+
+        def leave() -> None:
+            self._under_way.discard(future)
+            future.set_result(None)
+
+        return leave
 
     async def close(self) -> None:
         """Wait until everything submitted has its outcome."""

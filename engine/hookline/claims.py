@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 from hookline import codec
 from hookline.batcher import Batcher
@@ -33,8 +33,6 @@ _STEP_LEAST = 50
 Perform = Callable[[Call], Awaitable[Outcome | Claimed]]
 PerformHeld = Callable[[Call, Hold], Awaitable[Outcome | Claimed | None]]
 """Makes a claim that is held back -> None where it has to be made the usual way."""
-
-Taken = TypeVar("Taken", Claimed, Claimed | None)
 
 
 class Claims:
@@ -102,11 +100,18 @@ class Claims:
 
     async def _take_held(self, place: Place, hold: Hold, call: Call) -> Claimed | None:
         """Let the store hold a claim back -> what it took; None where it is better to look."""
-        place.hold = hold
+        place.hold, leave = hold, self._batcher.enter()
         try:
-            claimed = await self._whole(call.key, self._ask_held(call, hold), keep=False, hold=hold)
+            # In no task of its own: each turn of the loop that it takes, a job that has just been made waits.
+            claimed = await self._ask_held(call, hold)
+        except asyncio.CancelledError:
+            hold.end()
+            # Whether it took something is asked for.
+            await self._give_back_whole(call.key, self._batcher.begin(self._ask_held(call, hold)), keep=False)
+            raise
         finally:
             place.hold = None
+            leave()
         if claimed and not claimed.items and (claimed.more or hold.refused):
             return None  # it has not seen all, or stands for one that may not have run
         return claimed
@@ -120,9 +125,7 @@ class Claims:
             raise outcome.error()
         return outcome
 
-    async def _whole(
-        self, key: str, work: Coroutine[Any, Any, Taken], *, keep: bool, hold: Hold | None = None
-    ) -> Taken:
+    async def _whole(self, key: str, work: Coroutine[Any, Any, Claimed], *, keep: bool) -> Claimed:
         """Take items; whoever goes away meanwhile gets nothing, so what was taken for it is given back.
 
         But for a request that may come again: what was taken is kept for its repeat.
@@ -131,13 +134,14 @@ class Claims:
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
-            if hold:
-                hold.end()
-            # To its end, also where who waits for it is cancelled once more.
-            await asyncio.shield(self._batcher.begin(self._give_back(key, taking, keep=keep)))
+            await self._give_back_whole(key, taking, keep=keep)
             raise
 
-    async def _give_back(self, key: str, taking: asyncio.Task[Taken], *, keep: bool) -> None:
+    async def _give_back_whole(self, key: str, taking: asyncio.Task[Claimed | None], *, keep: bool) -> None:
+        """Give back to its end, also where who waits for it is cancelled once more."""
+        await asyncio.shield(self._batcher.begin(self._give_back(key, taking, keep=keep)))
+
+    async def _give_back(self, key: str, taking: asyncio.Task[Claimed | None], *, keep: bool) -> None:
         with contextlib.suppress(HooklineError):
             taken = await taking
             for item in taken.items if taken and not keep else ():

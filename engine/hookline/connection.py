@@ -255,30 +255,31 @@ class Connection:
 
     def hold(self, key: str, seconds: float, ready: Callable[[], object]) -> Hold | None:
         """Hold a claim back until something of a key is ready; None while no link is free: ``ready`` tells of one."""
-        name = keys.bell(self._tags[0], key)
-        return self.nodes.hold(self._slots[0], ready, seconds, "BZPOPMIN", name, f"{seconds:.3f}")
+        name, call_id = keys.bell(self._tags[0], key), secrets.token_hex(12)
+        return self.nodes.hold(self._slots[0], ready, seconds, call_id, "BZPOPMIN", name, f"{seconds:.3f}")
 
     async def held(self, hold: Hold, script: str, operation: bytes | Row, none: bytes | Row) -> list[Any] | None:
         """Run a claim once its hold lets it through -> its outcome; None where it was refused and has not run.
 
         A lost answer is asked for under the same id by ``none``, the same claim but of no items: so nothing more is
-        given than was given already.
+        given than was given already. Who broke it off makes the same call once more, to learn what became of it.
 
         Raises:
             Unavailable, StoreFull, OutcomeUnknown: as :meth:`send` does.
         """
-        _OPERATIONS.observe(1, script)
-        call_id = secrets.token_hex(12)
         keep = hold.seconds + LATE + _HELD_PATIENCE + 3 * self._settings.call_timeout
         try:
-            answer = await hold.call(*self._command_of(script), *self._arguments(0, call_id, [operation], keep))
+            if hold.sent:
+                raise LostError("it was broken off")
+            _OPERATIONS.observe(1, script)
+            answer = await hold.call(*self._command_of(script), *self._arguments(0, hold.call_id, [operation], keep))
         except LostError as error:
             hold.refused = not hold.ended
             if not hold.sent:
                 return None
             if hold.refused:
                 _FAILURES.add(script, error.code)
-            args = self._arguments(0, call_id, [none], keep)
+            args = self._arguments(0, hold.call_id, [none], keep)
             answer = await self._resolved(script, 0, args, sent=True, patience=_HELD_PATIENCE)
         if isinstance(answer, Exception):
             hold.refused = True

@@ -54,14 +54,15 @@ class Waits(Protocol):
 class Hold:
     """Holds a command back: a blocking one goes right before it, so that the store itself lets it through.
 
-    It has a link of its own until :meth:`call` or :meth:`drop`. ``sent``: the command has left; ``refused``: it was not
-    held back as it should have been.
+    It has a link of its own until :meth:`call` or :meth:`drop`. ``call_id`` names the command, for who asks what became
+    of it; ``sent``: it has left; ``refused``: it was not held back as it should have been.
     """
 
-    def __init__(self, holders: Holders, link: Link, seconds: float, *args: Any) -> None:
+    def __init__(self, holders: Holders, link: Link, seconds: float, call_id: str, *args: Any) -> None:
         """Keep the blocking command ``args``, which ends by itself after ``seconds``."""
         self.args = args
         self.seconds = seconds
+        self.call_id = call_id
         self.sent = self.refused = self.ended = False
         self._holders: Holders | None = holders
         self._link = link
@@ -353,12 +354,12 @@ class Holders:
         self._asked: list[Callable[[], object]] = []
         self._closed = False
 
-    def hold(self, ready: Callable[[], object], seconds: float, *args: Any) -> Hold | None:
+    def hold(self, ready: Callable[[], object], seconds: float, call_id: str, *args: Any) -> Hold | None:
         """Hold a command back by the blocking one ``args``; None while no link is free: ``ready`` tells of one."""
         while self._idle:
             link = self._idle.pop()
             if not link.closed:
-                return Hold(self, link, seconds, *args)
+                return Hold(self, link, seconds, call_id, *args)
             self._links.discard(link)
         if len(self._links) < self._most and not self._closed:
             self._asked.append(ready)
