@@ -285,6 +285,28 @@ async def test_who_waits_is_let_go_as_the_datastore_closes(
     assert not await held(store)
 
 
+async def test_a_datastore_closes_once_it_is_known_what_its_claims_took(
+    store: Backend, settings: Settings, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datastore = Datastore(store.url, settings, SecretBox(bytes(32)))
+    await datastore.open()
+    waiting = await waits(datastore, store)
+    ask, asked, go_on = datastore.connection._resolved, asyncio.Event(), asyncio.Event()
+
+    async def ask_late(*args: Any, **options: Any) -> Any:
+        asked.set()
+        await go_on.wait()
+        return await ask(*args, **options)
+
+    monkeypatch.setattr(datastore.connection, "_resolved", ask_late)
+    closing = asyncio.create_task(datastore.close())
+    await asyncio.wait_for(asked.wait(), 5)
+    assert await asyncio.wait({closing}, timeout=0.3) == (set(), {closing})
+    go_on.set()
+    await asyncio.wait_for(closing, 5)
+    assert (await asyncio.wait_for(waiting, 5)).items == []
+
+
 async def test_no_one_waits_for_a_link_that_is_being_made(
     store: Backend, settings: Settings, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
