@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import resource
+import shlex
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -78,16 +79,14 @@ class Process:
             egress = _egress(settings, self.listener, self.store_url)
             stack.push_async_callback(egress.close)
             namespaces = await stack.enter_async_context(Namespaces(datastore, partial(self._work, egress)))
-            work = [*self._work(egress, datastore), namespaces.run(), give_back()]
-            if self.peers:
-                work.append(self.peers.run())
-            server = None
+            gate = server = None
             if self.listener:
                 gate = await _gate(settings, Keyring(datastore.connection, secrets), namespaces, say)
                 stack.push_async_callback(gate.close)
-                work.append(gate.run())
                 server = self._server(datastore, gate, egress, namespaces, stop, started)
             tune(settings)
+            work = [*self._work(egress, datastore), namespaces.run(), give_back()]
+            work += [part.run() for part in (self.peers, gate) if part]
             serving = [server.serve(sockets=[self.listener])] if server and self.listener else []
             async with beside(stop, *work, *serving) as tasks:
                 if not server:
@@ -159,11 +158,19 @@ async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces, sa
     if unguarded and not (settings.insecure or is_loopback(settings.host)):
         raise HooklineError(
             f"{settings.host} can be reached from other machines, and there is no API key: make one with"
-            " 'hookline keys create', or start with --insecure to let anybody do anything"
+            f" 'hookline keys create{_place(settings)}', or start with --insecure to let anybody do anything"
         )
     if unguarded and not is_loopback(settings.host):
         say("No API key has been made: anybody who can reach this server may do anything")
     return Gate(keyring, namespaces.open, home=settings.namespace, unguarded=unguarded)
+
+
+def _place(settings: Settings) -> str:
+    """The options that lead another command to the same store and secret. A password in a URL is not shown."""
+    url, data = settings.store_url, settings.data
+    store = [] if url is None else ["--store", "URL" if "@" in url else shlex.quote(url)]
+    where = [] if data == Settings().data else ["--data", shlex.quote(str(data))]
+    return "".join(f" {word}" for word in (*store, *where))
 
 
 def tune(settings: Settings) -> None:

@@ -62,8 +62,11 @@ async def test_beyond_loopback_a_server_wants_an_api_key_first(tmp_path: Path) -
     data = str(tmp_path / "data")
     code, said = await hookline("serve", "--host", "0.0.0.0", "--port", "0", "--data", data)
     assert code == 1
-    assert "there is no API key: make one with 'hookline keys create'" in said
+    assert f"there is no API key: make one with 'hookline keys create --data {data}'" in said
+    assert "never awaited" not in said
     # It can be made before there is a server, where that will have its data.
+    code, said = await hookline("keys", "create", "--data", data, "--scope", "all")
+    assert (code, "hookline: --scope: expected one of" in said) == (2, True), said
     code, api_key = await hookline("keys", "create", "--data", data)
     assert code == 0
     async with serving(Path(data), "--host", "127.0.0.1") as server:
