@@ -284,7 +284,7 @@ def _plain(kinds: str) -> str:
 
 
 def read_wait(value: object) -> float:
-    """How long a claim waits, in seconds, at most :data:`WAIT_MAX`.
+    """How long a claim or a reader waits, in seconds; more is cut to :data:`WAIT_MAX`.
 
     Raises:
         Invalid: not a duration.

@@ -54,7 +54,10 @@ class Table(Router):
                 return
         matching = [route for route in near if route.path_regex.match(path)]
         if not matching:
-            raise Problem("unknown_path", "no route has this path; items are at /v1/items/{key}/{sortField}")
+            raise Problem(
+                "unknown_path",
+                "no route has this path; items are at /v1/items/{key}/{sortField}, all else in /docs and /openapi.json",
+            )
         scope["endpoint"] = matching[0].endpoint
         allowed = ", ".join(sorted({"OPTIONS"}.union(*(route.methods or () for route in matching))))
         if method != "OPTIONS":

@@ -19,8 +19,6 @@ _SHOWN = ("verb", "items", "item", "rounds", "keys", "rules", "rule", "next", "r
 """What of a result is shown in a way of its own."""
 _RULE = ("name", "key", "every", "cron", "timeZone", "enabled", "nextRun")
 """Columns of rules."""
-_ROWS = ("next", "runs")
-"""What is a table as it stands: the times at which a rule is due next, and its last runs."""
 
 
 class Table:
@@ -102,9 +100,10 @@ def _result(result: dict[str, Any]) -> list[str]:
     elif result.get("item") is not None:
         lines += _pairs(result["item"])
     elif "item" in result:
-        lines[0] += ": no item"
-    for name in _ROWS:
-        lines += _table(result.get(name, ()))
+        # A wait that ends has none to show, though the item is there.
+        lines[0] += ": not ended yet, or not as 'until' says" if result["verb"] == "wait" else ": no item"
+    lines += _table(result.get("next", ()))
+    lines += _table([of_run(run) for run in result.get("runs", ())])
     return lines + _pairs({name: value for name, value in rest.items() if value is not None})
 
 
@@ -125,6 +124,11 @@ def _row(item: dict[str, Any]) -> dict[str, Any]:
 def of_rule(rule: dict[str, Any]) -> dict[str, Any]:
     """What of an orchestration or a schedule is shown as a row."""
     return {name: rule[name] for name in _RULE if rule[name] is not None}
+
+
+def of_run(run: dict[str, Any]) -> dict[str, Any]:
+    """A run of a rule as a row; one by hand has no tick."""
+    return {**run, "tick": run["tick"] or ""}
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -396,7 +396,7 @@ ROWS = [
         "%2F",
         {"workerId": "w"},
     ),
-    Row("root", "GET", "/", 404, "unknown_path", None, "no route"),
+    Row("root", "GET", "/", 404, "unknown_path", None, "/openapi.json"),
     Row("slash at the end", "GET", "/livez/", 404, "unknown_path", None, "no route"),
     Row("unknown method", "DELETE", "/v1/items", 405, "method_not_allowed", None, "POST"),
     Row("method of a claim", "GET", CLAIM, 405, "method_not_allowed", None, "POST"),

@@ -265,7 +265,7 @@ async def test_a_loop_and_what_is_empty_as_text(api: Api, datastore: Datastore) 
     )
     assert answer.body.decode().partition("\n\n")[2] == (
         "for each job: 1 round\n  count\n  count  1\n\nquery: 0 items\n\n"
-        "show keys: 1 key\nkey   items\n----  -----\njobs  1\n\nwait: no item\n"
+        "show keys: 1 key\nkey   items\n----  -----\njobs  1\n\nwait: not ended yet, or not as 'until' says\n"
     )
 
 

@@ -174,10 +174,12 @@ async def test_a_get_waits_for_the_next_change(api: Api, datastore: Datastore) -
     assert answer.data["version"] == 3
 
 
-async def test_a_get_that_waited_in_vain(api: Api) -> None:
+async def test_a_get_that_waited_in_vain(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     await create(api)
     assert (await api("GET", f"{ITEM}?wait=20ms", headers={"If-None-Match": '"1.0"'})).status == 304
     assert (await api("GET", f"{ITEM}?wait=0")).status == 200
+    monkeypatch.setattr("hookline_server.body.WAIT_MAX", 0.02)
+    assert (await api("GET", f"{ITEM}?wait=1h")).status == 200, "it is cut"
     assert (await api("GET", "/v1/items/jobs/none?wait=20")).status == 404
     for wait in ("soon", "-1", "", "inf"):
         answer = await api("GET", f"{ITEM}?wait={wait}")

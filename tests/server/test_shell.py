@@ -140,6 +140,13 @@ async def test_the_history_is_kept_without_secrets(server: Process, tmp_path: Pa
         assert await asyncio.wait_for(second.process.wait(), 20) == 0
 
 
+async def test_help_of_what_is_no_verb_names_the_nearest(shell: Terminal) -> None:
+    assert "there is no verb 'cancle': did you mean 'cancel'?" in await enter(shell, "help cancle\n", "lists them")
+    assert "key: text (required)" in await enter(shell, "help change settings\n", "triggerUrls: json")
+    assert "change settings of:" in await enter(shell, "help\n", LOOP)
+    await enter(shell, "help for\n", LOOP)
+
+
 async def test_ctrl_c_stops_waiting_and_not_the_shell(shell: Terminal) -> None:
     shell.type("claim items where key: nothing-here and wait: 25\n")
     await shell.sees("wait: 25")
@@ -152,7 +159,7 @@ async def test_ctrl_c_stops_waiting_and_not_the_shell(shell: Terminal) -> None:
 async def test_without_a_server_the_shell_says_so_and_goes_on(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     async with terminal("shell", "--url", url, XDG_STATE_HOME=str(tmp_path)) as shell:
-        assert "no Hookline server answers" in await shell.sees("hookline>")
+        assert "start one with 'hookline serve', or name its --url" in await shell.sees("hookline>")
         await enter(shell, "show keys\n", "no Hookline server answers")
 
 

@@ -80,7 +80,7 @@ async def get(request: Request) -> Response:
     """Read an item.
 
     With ``wait`` the answer comes when its ETag changes: from that in ``If-None-Match``, else from what it is now. In
-    vain it is what it would have been at once.
+    vain, and after 25 s at the latest, it is what it would have been at once.
     """
     wait = head.read_query(request, "wait").get("wait")
     found = await datastore_of(request).get(*head.read_identity(request))

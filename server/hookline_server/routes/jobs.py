@@ -121,7 +121,7 @@ async def claim(request: Request) -> Response:
     """Claim jobs.
 
     Those whose lock has expired, then those in line: by ``priority``, then by how long they have waited. With ``wait``
-    (at most 25 s) the answer comes with the first item.
+    the answer comes with the first item, or after 25 s at the latest.
     """
     head.read_query(request)
     given = (await body.read_json(request, Claim)).given()

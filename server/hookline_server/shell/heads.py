@@ -7,28 +7,28 @@ import re
 from hookline_server.command.verbs import VERBS, WORDS
 
 HEADS: dict[str, tuple[str, ...]] = {
-    "create": ("create item with:",),
+    "create": ("create item with:", "create item with triggers off:"),
     "update": ("update item with:", "update item with triggers off:"),
     "query": ("query items where:",),
     "count": ("count items where:",),
     "get": ("get item with", "get items with"),
-    "delete": ("delete item with",),
+    "delete": ("delete item with", "delete item with triggers off"),
     "delete items": ("delete items where:", "delete items with triggers off where:"),
     "claim": ("claim items where:",),
     "complete": ("complete item with:",),
     "fail": ("fail item with:",),
     "release": ("release item with:",),
     "extend": ("extend item with:",),
-    "cancel": ("cancel item with",),
+    "cancel": ("cancel item with", "cancel item with triggers off"),
     "cancel items": ("cancel items where:",),
-    "redrive": ("redrive item with",),
+    "redrive": ("redrive item with", "redrive item with triggers off"),
     "redrive items": ("redrive items where:",),
     "wait": ("wait for item with",),
     "pause": ("pause",),
     "resume": ("resume",),
     "show keys": ("show keys",),
     "show settings": ("show settings of",),
-    "change settings": ("change settings with:",),
+    "change settings": ("change settings of:",),
     **{f"create {noun}": (f"create {noun} with:",) for noun in ("orchestration", "schedule")},
     **{
         f"{word} {noun}": (f"{word} {noun} with",)

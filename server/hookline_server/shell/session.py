@@ -19,12 +19,14 @@ from hookline.errors import HooklineError, Unavailable
 from hookline_server import remote
 from hookline_server.command import Command, CommandSyntaxError, Statement, parse
 from hookline_server.command.names import Names
+from hookline_server.command.source import did_you_mean
 from hookline_server.command.verbs import VERBS
 from hookline_server.shell.colours import STYLE, CommandLexer
 from hookline_server.shell.completion import CommandCompleter
 from hookline_server.shell.heads import HEADS, LOOP
 from hookline_server.shell.history import open_history
 from hookline_server.shell.reading import is_whole
+from hookline_server.table import plain
 
 PROMPT, CONTINUED = "hookline> ", "        | "
 
@@ -67,7 +69,7 @@ class Shell:
         try:
             self._note_keys(await self._interruptible("show keys", {}))
         except Unavailable as error:
-            self._say(str(error), "error")
+            self._say(f"{error}: start one with 'hookline serve', or name its --url", "error")
         while True:
             self._interrupted = False
             try:
@@ -163,14 +165,18 @@ class Shell:
             self._keys = [row["key"] for row in answer.results[0]["keys"]]
 
     def _help(self, verb: str) -> None:
-        shown = {name: heads for name, heads in HEADS.items() if name == verb or name.split()[0] == verb}
-        if not shown:
+        heads_of = {**HEADS, "for each": (LOOP,)}
+        shown = {name: heads for name, heads in heads_of.items() if name == verb or name.split()[0] == verb}
+        if verb and not shown:
+            near = did_you_mean(verb, {*heads_of, *(name.split()[0] for name in heads_of)})
+            self._say(f"there is no verb '{plain(verb)}'{near and f': {near}'}; 'help' lists them", "error")
+        elif not shown:
             every = (*(head for heads in HEADS.values() for head in heads), LOOP)
             self._say("\n".join([HELP, *(f"  {head}" for head in every)]))
         for name, heads in shown.items():
             fields = (
                 f"  {field}: {kind}{' (required)' if field in VERBS[name].required else ''}"
-                for field, kind in VERBS[name].fields.items()
+                for field, kind in (VERBS[name].fields.items() if name in VERBS else ())
             )
             self._say("\n".join([*heads, *fields]))
 
