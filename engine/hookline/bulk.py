@@ -67,7 +67,7 @@ def cancel(
     cursor: str | None = None,
     reserved: bool = False,
 ) -> AsyncGenerator[Progress, None]:
-    """Cancel the items of a key that match: by default those that wait. Who holds one learns of it by its next extend.
+    """Cancel the items of a key that match: by default those ``not_started``. Who holds one learns of it as it extends.
 
     Raises:
         Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown

@@ -157,7 +157,7 @@ class Client(Http):
     # All that match
 
     async def cancel(self, key: str, *, where: object = None) -> Changed:
-        """Cancel the items that match: those that wait, unless ``where`` names another status.
+        """Cancel the items that match: those with status ``not_started``, unless ``where`` names another.
 
         Raises:
             Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown: what was done before stays.

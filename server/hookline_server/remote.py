@@ -87,7 +87,7 @@ async def ask(server: Server, method: str, path: str, body: Any = None) -> Any:
     sent = b"" if body is None else json.dumps(body).encode()
     status, answer = await _send(server, method, path, sent, "application/json")
     if status >= _REFUSED:
-        raise HooklineError(_explain(answer)) from read_error(answer)
+        raise read_error(answer, status)
     return answer
 
 
@@ -107,9 +107,7 @@ async def _send(server: Server, method: str, path: str, body: bytes, content_typ
         ):
             return response.status, await response.json(content_type=None)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-        raise Unavailable(
-            f"no Hookline server answers at {server.url}: start one with 'hookline serve', or name its --url"
-        ) from error
+        raise Unavailable(f"no Hookline server answers at {server.url}") from error
 
 
 def _explain(problem: dict[str, Any]) -> str:

@@ -119,8 +119,10 @@ async def test_cancel_and_redrive_one_and_all(url: str, datastore: Datastore) ->
     await fill(datastore, 5)
     await datastore.update("jobs", "0004", metadata={"status": "failed"})
     assert (await said_json(url, "jobs", "cancel", "jobs", "0000"))["done"] == 1
-    code, _ = await within("jobs", "cancel", "jobs", "0004", "--url", url)
-    assert code == 1
+    code, said = await within("jobs", "cancel", "jobs", "0004", "--url", url)
+    assert (code, said.splitlines()[0]) == (1, "hookline: the item has ended already: it is failed")
+    code, said = await within("jobs", "redrive", "jobs", "0003", "--url", url)
+    assert (code, said.splitlines()[0]) == (1, "hookline: only an item with status failed is redriven")
     assert await said_json(url, "jobs", "cancel", "jobs", "--where", '{"n": {"lt": 3}}') == {"done": 2, "passedOver": 0}
     assert (await said_json(url, "jobs", "redrive", "jobs", "0004"))["done"] == 1
     await datastore.update("jobs", "0003", metadata={"status": "failed"})
@@ -131,6 +133,43 @@ async def test_cancel_and_redrive_one_and_all(url: str, datastore: Datastore) ->
         "done": 3,
         "passedOver": 0,
     }
+
+
+async def test_one_item_is_cancelled_by_the_rule_of_the_text(url: str, api: Api, datastore: Datastore) -> None:
+    """With a status of the user's own, with none, scheduled; and names that a text would read as its own."""
+    await datastore.create("docs", "mine", metadata={"status": "mine"})
+    await datastore.create("docs", '[item] and "key": x', metadata={})
+    await datastore.create("docs", "due", metadata={"status": "not_started", "scheduled_at": "+1h"})
+    for name in ("mine", '[item] and "key": x', "due"):
+        for _ in range(2):  # what is repeated under the same key is no second cancel, which would be refused
+            args = ("jobs", "cancel", "docs", name, "--idempotency-key", f"k{name[0]}".strip("["))
+            assert (await said_json(url, *args))["done"] == 1
+        assert (await datastore.get("docs", name)).status == "cancelled"
+        assert (await api.command(f"cancel item with:\nkey: docs\nsortField: {json.dumps(name)}\n")).status >= 400
+
+
+async def test_cancel_of_all_leaves_the_scheduled_ones(url: str, datastore: Datastore) -> None:
+    await fill(datastore, 1)
+    await datastore.create("jobs", "due", metadata={"status": "not_started", "scheduled_at": "+1h"})
+    code, said = await within("jobs", "cancel", "jobs", "--url", url)
+    assert (code, "'{}' is all with status not_started" in said) == (2, True)
+    assert (await said_json(url, "jobs", "cancel", "jobs", "--where", "{}"))["done"] == 1
+    assert (await datastore.get("jobs", "due")).status == "scheduled"
+    both = '{"status": {"in": ["scheduled", "not_started"]}}'
+    assert (await said_json(url, "jobs", "cancel", "jobs", "--where", both))["done"] == 1
+
+
+async def test_rules_say_what_they_did_not_do(url: str) -> None:
+    rule = ("orchestrations", "create", "nightly", "--key", "jobs", "--every", "1h", "--url", url)
+    assert (await within(*rule))[0] == 0
+    assert await within("orchestrations", "run", "nightly", "--url", url) == (0, "nothing was claimed\n")
+    assert await within("orchestrations", "run", "nightly", "--url", url, "--json") == (0, "")
+    code, said = await within("orchestrations", "runs", "nightly", "--url", url)
+    assert (code, "hand" in said, "null" in said) == (0, True, False)
+    assert (await said_json(url, "orchestrations", "runs", "nightly", "--limit", "1"))["tick"] is None
+    assert await within("orchestrations", "delete", "nightly", "--url", url) == (0, "deleted nightly\n")
+    assert await within("items", "query", "jobs", "--url", url) == (0, "none\n")
+    assert await within("items", "query", "jobs", "--url", url, "--json") == (0, "")
 
 
 async def test_a_command_that_is_repeated_writes_once(url: str, datastore: Datastore) -> None:
@@ -157,8 +196,8 @@ async def test_a_command_that_is_repeated_writes_once(url: str, datastore: Datas
         ("items update docs there --version 7", 1, ["not the current one", "next: 'hookline items get'"]),
         ("jobs complete docs there 1.0", 1, ["has ended", "next: claim it again"]),
         ("items create hookline.x a", 1, ["their own routes"]),
-        ("items create a/b c", 2, ["hookline: key: expected 1 to 128 characters"]),
-        ("items query docs --order x", 2, ["order"]),
+        ("items create a/b c", 2, ["hookline: KEY: expected 1 to 128 characters"]),
+        ("items query docs --order x", 2, ["hookline: --order: expected"]),
         ("items query docs --where {", 2, ["--where: expected JSON, or @FILE", "line 1 column 2"]),
         ('items query docs --where {"a":1,"a":2}', 2, ["each name once in an object: a"]),
         ("items create docs --content NaN", 2, ["--content: expected JSON, which has no NaN"]),
@@ -167,8 +206,15 @@ async def test_a_command_that_is_repeated_writes_once(url: str, datastore: Datas
         ("items delete docs there --where {}", 2, ["either a SORT_FIELD, or --where"]),
         ("jobs cancel docs", 2, ["either a SORT_FIELD, or --where"]),
         ("jobs claim docs --wait soon", 2, ["--wait: expected"]),
-        ("items create docs --idempotency-key ä", 2, ["idempotencyKey: expected"]),
-        ("items get docs a --url ftp://127.0.0.1", 2, ["url: expected an address"]),
+        ("items create docs --idempotency-key ä", 2, ["hookline: --idempotency-key: expected"]),
+        ("items get docs a --url ftp://127.0.0.1", 2, ["hookline: --url: expected an address"]),
+        ('items create docs a --no-triggers --metadata {"status":3}', 2, ["hookline: --metadata /status: expected"]),
+        ("jobs claim jobs --lock-for soon", 2, ["hookline: --lock-for: expected"]),
+        ("jobs cancel a/b c", 2, ["hookline: KEY: expected 1 to 128 characters"]),
+        ("orchestrations create a --key b --every 1m --limit 0", 2, ["hookline: --limit: expected"]),
+        ("orchestrations create a+b --key b --every 1m", 2, ["hookline: NAME: expected"]),
+        ("orchestrations create a --key b/c --every 1m", 2, ["hookline: --key: expected"]),
+        ("orchestrations show none", 4, ["no orchestration", "next: 'hookline orchestrations list'"]),
     ],
 )
 async def test_what_is_refused_says_so_by_its_exit_code(
@@ -200,11 +246,19 @@ async def test_a_server_that_is_away_or_gives_no_answer() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        for args in ("items get docs a", "items create docs a", "jobs pause docs"):
+        asked = ("items get docs a", "items create docs a", "jobs pause docs", "schedules list", "top --once")
+        for args in (*asked, "orchestrate --key docs --once"):
             code, said = await within(*args.split(), "--url", url)
             assert (code, "Traceback" in said) == (3, False)
             assert f"no Hookline server answers at {url}" in said
             assert "next: try again; 'hookline serve' starts a server" in said
+
+
+@pytest.mark.parametrize("args", ["items query docs", "orchestrations list", "top --once"])
+async def test_an_address_with_a_path_is_told_to_be_without(url: str, args: str) -> None:
+    code, said = await within(*args.split(), "--url", f"{url}/v1")
+    assert (code, said.count("next: --url is the address of the server alone")) == (1, 1), said
+    assert "Traceback" not in said
 
 
 async def test_a_write_without_an_answer_names_the_key_to_repeat_it_with() -> None:

@@ -92,6 +92,7 @@ async def test_doctor_where_nothing_answers(tmp_path: Path) -> None:
     code, _, err = await hookline("doctor", "--store", f"unix://{tmp_path}/none")
     assert code == 3
     assert err.startswith("hookline: the store gave no answer")
+    assert err.splitlines()[-1] == "  next: start the store, or name another by --store or HOOKLINE_STORE_URL"
 
 
 async def test_out_of_one_store_and_into_another(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hookline.errors import HooklineError, NotFound, OutcomeUnknown, Unavailable
+from hookline.errors import HooklineError, NotFound, OutcomeUnknown
 from hookline.sortfield import new_sort_field
 from hookline_server.cli.ending import ending
 
@@ -42,8 +42,6 @@ def asking(url: str, api_key: str | None, mark: str | None = None) -> Iterator[S
             return f"the same command with --idempotency-key {mark} does it if it was not done, and not twice"
         if isinstance(error, NotFound):
             return "'hookline items query KEY' shows what is there"
-        if isinstance(error, Unavailable):
-            return f"try again; 'hookline serve' starts a server, --url names another than {url}"
         return ""
 
     with ending(hint), SyncClient(url, api_key=api_key) as client:

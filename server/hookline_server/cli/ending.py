@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import typer
+from typer.main import get_current_context  # type: ignore[attr-defined]  # whose click is its own
 
 from hookline import errors
 from hookline.errors import HooklineError, Invalid
@@ -40,6 +43,7 @@ _ENDS: tuple[tuple[type[HooklineError], int, str], ...] = (
     (errors.Exists, FAILED, "--upsert replaces it"),
     (errors.VersionConflict, FAILED, "'hookline items get' shows the version that it has now"),
     (errors.PreconditionFailed, FAILED, "'hookline items get' shows it as it is now"),
+    (errors.NotClaimable, FAILED, "'hookline items get' shows it as it is now"),
     (errors.Locked, FAILED, "wait for the end of its lock, or show the claim's --token"),
     (errors.StaleToken, FAILED, "claim it again: 'hookline jobs claim'"),
     (
@@ -66,7 +70,7 @@ def ending(hint: Callable[[HooklineError], str] = lambda _: "") -> Iterator[None
         code, step = _end_of(error)
         for sentence in _sentences(error):
             fail(sentence)
-        if step := hint(error) or step:
+        if step := _astray(error) or hint(error) or step or _away(error):
             typer.echo(f"  next: {step}", err=True)
         raise typer.Exit(code) from None
     except KeyboardInterrupt:
@@ -101,7 +105,51 @@ def fail(sentence: str) -> None:
 def _sentences(error: HooklineError) -> list[str]:
     if not isinstance(error, Invalid):
         return [str(error)]
-    return [f"{flaw.pointer.removeprefix('/')}: {flaw.detail}".removeprefix(": ") for flaw in error.flaws]
+    return [f"{_place(flaw.pointer)}: {flaw.detail}".removeprefix(": ") for flaw in error.flaws]
+
+
+def _place(pointer: str) -> str:
+    """What a JSON pointer names, as the user gave it: an option or argument, and where in its JSON that was.
+
+    ``/lockFor`` is ``--lock-for``, ``/where/size`` is ``--where /size``; what no option has stays as it is.
+    """
+    context = get_current_context(silent=True)
+    # Of one operation that went as a list of one, the place in that list tells nothing.
+    first, slash, rest = re.sub(r"^/[a-z]+/0(?=/)", "", pointer).removeprefix("/").partition("/")
+    name = re.sub("[A-Z]", lambda capital: f"-{capital[0].lower()}", first)
+    for parameter in context.command.params if context and first else ():
+        if f"--{name}" in parameter.opts:
+            return f"{parameter.opts[0]}{slash and ' /'}{rest}"
+        if f"--{name.removesuffix('s')}" in parameter.opts:  # given once for each member of a list
+            return str(parameter.opts[0])
+        if parameter.param_type_name == "argument" and parameter.name == name.replace("-", "_"):
+            return str(parameter.name.upper())
+    return pointer.removeprefix("/")
+
+
+def _given(name: str) -> Any:
+    """What the command was given as an option; None where it has no such."""
+    context = get_current_context(silent=True)
+    return context.params.get(name) if context else None
+
+
+def _astray(error: HooklineError) -> str:
+    """The next step where nothing was found at an address that has a path, as one behind a proxy may have."""
+    url = _given("url")
+    if url and urlsplit(url).path.strip("/") and type(error.__cause__ or error) in (HooklineError, errors.NotFound):
+        return "--url is the address of the server alone, without /v1; a path is only what a proxy has before that"
+    return ""
+
+
+def _away(error: HooklineError) -> str:
+    """The next step where nobody answers: the server that is asked, or a store."""
+    if not isinstance(error, errors.Unavailable):
+        return ""
+    if url := _given("url"):
+        return f"try again; 'hookline serve' starts a server, --url names another than {url}"
+    if str(error).startswith("the store"):
+        return "start the store, or name another by --store or HOOKLINE_STORE_URL"
+    return ""
 
 
 def _end_of(error: HooklineError) -> tuple[int, str]:

@@ -110,7 +110,7 @@ def query(
       hookline items query jobs --json > jobs.ndjson
       hookline items query jobs --where '{"size": {"gt": 3}}' --count
     """
-    from hookline_server.cli.output import say_items, say_one
+    from hookline_server.cli.output import say_items, say_none, say_one
 
     filters = read_optional(where, "--where")
     with asking(url, api_key) as client:
@@ -121,8 +121,8 @@ def query(
                 found = client.count(key, where=filters, cursor=found.cursor)
                 number += found.count
             say_one({"count": number}, as_json=as_json)
-        else:
-            say_items(_pages(client, key, filters, order, limit), as_json=as_json)
+        elif not say_items(_pages(client, key, filters, order, limit), as_json=as_json):
+            say_none(as_json=as_json)
 
 
 @items.command()

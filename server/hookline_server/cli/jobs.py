@@ -162,14 +162,16 @@ def cancel(
     api_key: ApiKey = None,
     as_json: Json = False,
 ) -> None:
-    """Cancel a job that waits or is held, or all that match --where, and say how many.
+    """Cancel an item that has not ended, or all that match --where, and say how many.
 
-    With --where those that wait, unless it names another status. Who holds a job
-    learns of it when it extends its claim.
+    --where takes those with status not_started alone, unless it names another one:
+    scheduled ones are not among '{}'. Who holds a job learns of it when it extends
+    its claim.
 
     Examples:
       hookline jobs cancel jobs job-001
       hookline jobs cancel jobs --where '{"type": "report"}'
+      hookline jobs cancel jobs --where '{"status": {"in": ["scheduled", "not_started"]}}'
     """
     _change("cancel", key, sort_field, where, (url, api_key, idempotency_key), as_json=as_json)
 
@@ -184,7 +186,9 @@ def redrive(
     api_key: ApiKey = None,
     as_json: Json = False,
 ) -> None:
-    """Put a dead letter back in line, or all that match --where, and say how many.
+    """Put an item with status failed back in line, or all that match --where, and say how many.
+
+    --where takes those with status failed alone.
 
     Examples:
       hookline jobs redrive jobs job-001
@@ -237,18 +241,18 @@ def _settle(verb: str, claim: tuple[str, str, str], given: dict[str, Any], asked
         say_one(shown, as_json=as_json)
 
 
-_STATES = {
-    "cancel": ("cancelled", {"status": {"in": ["scheduled", "not_started", "started"]}}),
-    "redrive": ("not_started", {"status": "failed"}),
+_ALL = {
+    "cancel": """'{}' is all with status not_started, '{"status": "scheduled"}' all with another""",
+    "redrive": "'{}' is all with status failed",
 }
-"""Verb -> the status that one item gets, and what must hold before."""
+"""Verb -> what --where takes."""
 
 
 def _change(verb: str, key: str, sort_field: str | None, where: str | None, asked: Asked, *, as_json: bool) -> None:
     from hookline_server.cli.output import say_one
 
     if (sort_field is None) == (where is None):
-        fail("expected either a SORT_FIELD, or --where; '{}' is all of them")
+        fail(f"expected either a SORT_FIELD, or --where; {_ALL[verb]}")
         raise typer.Exit(MISUSED)
     url, api_key, mark = asked
     filters = read_optional(where, "--where")
@@ -258,8 +262,9 @@ def _change(verb: str, key: str, sort_field: str | None, where: str | None, aske
             changed = getattr(client, verb)(key, where=filters)
             done, passed_over = changed.done, changed.passed_over
         else:
-            status, before = _STATES[verb]
-            client.update(key, sort_field, metadata={"status": status}, only_if=before)
+            # The command says when it is refused, and why. As names its values are no text that is read.
+            text = f"{verb} item with key: [key] and sortField: [sortField]"
+            client.command(text, {"key": key, "sortField": sort_field})
         say_one({"done": done, "passedOver": passed_over}, as_json=as_json)
 
 

@@ -32,12 +32,18 @@ def say_items(pages: Iterable[Sequence[dict[str, Any]]], *, as_json: bool) -> in
     return said
 
 
+def say_none(what: str = "none", *, as_json: bool) -> None:
+    """Say to people, on standard error, why there is nothing on standard output."""
+    if not as_json:
+        typer.echo(what, err=True)
+
+
 def say_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     """Say objects of one kind: each as a line of JSON, or as a row of a table; on standard error if there are none."""
     if as_json:
         say_documents(rows)
     elif not rows:
-        typer.echo("none", err=True)
+        say_none(as_json=as_json)
     else:
         for line in Table().add(rows):
             typer.echo(line)

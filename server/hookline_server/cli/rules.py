@@ -39,7 +39,7 @@ class Rules:
             return running.run(remote.ask(remote.Server(*server), method, f"/v1/{self.kind}{rest}", body))
 
     def _hint(self, error: HooklineError) -> str:
-        return f"'hookline {self.kind} list' shows what is there" if isinstance(error.__cause__, NotFound) else ""
+        return f"'hookline {self.kind} list' shows what is there" if isinstance(error, NotFound) else ""
 
     def put(self, server: tuple[str, str | None], name: str, as_json: bool, **fields: Any) -> None:
         """Store a rule of the fields that are given, and show it."""
@@ -147,13 +147,15 @@ def _add(group: typer.Typer, rules: Rules) -> None:
         rules.ask((url, api_key), "DELETE", _path(name))
         if as_json:
             _say_one({"name": name}, as_json)
+        _say_none(f"deleted {name}", as_json)
 
     def run_now(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
         from hookline_server.cli.output import say_items
 
         answer = rules.ask((url, api_key), "POST", f"{_path(name)}/run")
         if "items" in answer:
-            say_items([answer["items"]], as_json=as_json)
+            if not say_items([answer["items"]], as_json=as_json):
+                _say_none("nothing was claimed", as_json)
         else:
             _say_one(answer, as_json)
 
@@ -179,7 +181,10 @@ def _add(group: typer.Typer, rules: Rules) -> None:
         api_key: ApiKey = None,
         as_json: Json = False,
     ) -> None:
-        _say_rows(rules.ask((url, api_key), "GET", f"{_path(name)}/runs?limit={limit}")["items"], as_json)
+        from hookline_server.table import of_run
+
+        found = rules.ask((url, api_key), "GET", f"{_path(name)}/runs?limit={limit}")["items"]
+        _say_rows(found if as_json else [of_run(run) for run in found], as_json)
 
     command(show_all, "list", f"Show all {rules.kind}.", "")
     command(show, "show", f"Show one {noun}, with its next and its last run.", " nightly")
@@ -205,6 +210,12 @@ def _say_one(value: dict[str, Any], as_json: bool) -> None:
     from hookline_server.cli.output import say_one
 
     say_one(value, as_json=as_json)
+
+
+def _say_none(what: str, as_json: bool) -> None:
+    from hookline_server.cli.output import say_none
+
+    say_none(what, as_json=as_json)
 
 
 def _say_rows(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -54,8 +54,8 @@ _DONE = {200: Reply("How far it is.", shapes.Progress)}
 async def cancel(request: Request) -> Response:
     """Cancel the items that match.
 
-    Those that wait, unless ``where`` names another status. With a ``cursor`` in the answer, send the same again with
-    it.
+    Those with status ``not_started``, unless ``where`` names another: scheduled ones only then. With a ``cursor`` in
+    the answer, send the same again with it.
     """
     head.read_query(request)
     given = (await body.read_json(request, Selected)).given()
@@ -73,7 +73,7 @@ async def cancel(request: Request) -> Response:
 async def redrive(request: Request) -> Response:
     """Put the dead letters that match back in line.
 
-    With a ``cursor`` in the answer, send the same again with it.
+    Those with status ``failed``. With a ``cursor`` in the answer, send the same again with it.
     """
     head.read_query(request)
     given = (await body.read_json(request, Selected)).given()
