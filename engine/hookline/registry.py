@@ -158,6 +158,8 @@ async def signal_worker(datastore: Datastore, key: str, worker_id: str, signal: 
     change = {"signal": signal}
     update = datastore.calls.update(WORKERS, _name(key, worker_id), metadata=change, triggers=False, reserved=True)
     (outcome,) = await datastore.run([update])
+    if outcome.word == NotFound.code:
+        raise NotFound("no worker of this key and workerId has been heard of")
     if not outcome.ok:
         raise outcome.error()
 

@@ -10,6 +10,8 @@ from rich.cells import cell_len, set_cell_size
 
 CELL_MAX = 40
 """Widest cell of a table, in columns of a terminal."""
+_WHOLE = ("sortField", "token", "id", "workerId")
+"""Columns of which all is needed, for the next command."""
 COLUMNS_MAX = 12
 """Columns of a table; ``--output json`` has all."""
 _LEADING = ("status", "priority", "worker_id", "attempts", "locked_until", "scheduled_at")
@@ -37,8 +39,7 @@ class Table:
         if first:
             self._names = _columns(rows)
             self._widths = [cell_len(_cell(name, CELL_MAX)) for name in self._names]
-        # What a token is good for needs all of it.
-        bounds = [CELL_MAX if name not in ("sortField", "token") else 200 for name in self._names]
+        bounds = [CELL_MAX if name not in _WHOLE else 200 for name in self._names]
         shown = [
             [_cell(row.get(name, ""), bound) for name, bound in zip(self._names, bounds, strict=True)] for row in rows
         ]
@@ -51,10 +52,6 @@ class Table:
             for row in shown
         ]
         return [line.rstrip() for line in lines]
-
-    def add_items(self, items: Sequence[dict[str, Any]]) -> list[str]:
-        """The lines of some items."""
-        return self.add([_row(item) for item in items])
 
 
 def pairs(fields: dict[str, Any]) -> str:
@@ -88,7 +85,7 @@ def _result(result: dict[str, Any]) -> list[str]:
         return lines
     if "items" in result:
         lines[0] += f": {_count(len(result['items']), 'item')}"
-        lines += _table([_row(item) for item in result["items"] if item is not None])
+        lines += _table([of_item(item) for item in result["items"] if item is not None])
     elif "keys" in result:
         lines[0] += f": {_count(len(result['keys']), 'key')}"
         lines += _table([{"key": row["key"], "items": row["items"], **row["statuses"]} for row in result["keys"]])
@@ -111,7 +108,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _row(item: dict[str, Any]) -> dict[str, Any]:
+def of_item(item: dict[str, Any]) -> dict[str, Any]:
+    """An item as a row."""
     metadata = item["metadata"]
     leading = {name: metadata[name] for name in _LEADING if name in metadata}
     others = {name: value for name, value in metadata.items() if name not in (*_LEADING, *_HIDDEN)}

@@ -9,7 +9,22 @@ from typing import Annotated
 
 import typer
 
-from hookline_server.cli import bench, items, jobs, keys, maintenance, rules, server, texts, top, webhooks, workers
+from hookline_server.cli import (
+    bench,
+    deliveries,
+    endpoints,
+    items,
+    jobs,
+    keys,
+    keysettings,
+    maintenance,
+    rules,
+    server,
+    texts,
+    top,
+    webhooks,
+    workers,
+)
 from hookline_server.cli.ending import CODES
 
 _CODES = "Exit codes: " + "; ".join(f"{code} {says}" for code, says in CODES.items()) + "."
@@ -21,7 +36,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (server, texts, items, jobs, rules, workers, webhooks, top, maintenance, keys, bench):
+_USED = (server, texts, items, jobs, rules, workers, webhooks)
+_OPERATED = (top, deliveries, endpoints, keysettings, maintenance, keys, bench)
+for group in (*_USED, *_OPERATED):
     app.add_typer(group.app)
 
 

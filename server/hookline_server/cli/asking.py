@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
-from hookline.errors import HooklineError, NotFound, OutcomeUnknown
+from hookline.errors import HooklineError, NotFound, OutcomeUnknown, PreconditionFailed
 from hookline.sortfield import new_sort_field
 from hookline_server.cli.ending import ending
 
 if TYPE_CHECKING:
     from hookline import SyncClient
 
+PAGE = 250
+"""Items of one request of a list."""
 Mark = Annotated[
     str | None,
     typer.Option(
@@ -24,6 +27,8 @@ Mark = Annotated[
     ),
 ]
 Key = Annotated[str, typer.Argument(help="The key, such as jobs.")]
+Asked = tuple[str, str | None]
+"""URL and API key of the server that a command asks."""
 SortField = Annotated[str, typer.Argument(help="The item's sortField, its name within the key.")]
 
 
@@ -46,3 +51,37 @@ def asking(url: str, api_key: str | None, mark: str | None = None) -> Iterator[S
 
     with ending(hint), SyncClient(url, api_key=api_key) as client:
         yield client.once(mark) if mark else client
+
+
+def ask(
+    server: Asked, method: str, *parts: str, seen: str, body: Any = None, query: Mapping[str, Any] | None = None
+) -> Any:
+    """What a server answers at the path of these parts; a refusal ends the process.
+
+    ``seen`` is the command that shows what is there. What is None in ``query`` is left out.
+    """
+    from hookline.flow import path
+    from hookline_server import remote
+    from hookline_server.loop import runner
+
+    def hint(error: HooklineError) -> str:
+        return f"'{seen}' shows what is there" if isinstance(error, NotFound | PreconditionFailed) else ""
+
+    given = {name: value for name, value in (query or {}).items() if value is not None}
+    target = path(*parts) + (f"?{urlencode(given)}" if given else "")
+    with ending(hint), runner() as running:
+        return running.run(remote.ask(remote.Server(*server), method, target, body))
+
+
+def pages(
+    server: Asked, *parts: str, seen: str, limit: int | None = None, query: Mapping[str, Any] | None = None
+) -> Iterator[list[dict[str, Any]]]:
+    """The items of a list, as they are read, at most ``limit`` of them."""
+    left, cursor = limit, None
+    while left is None or left > 0:
+        asked = {**(query or {}), "limit": PAGE if left is None else min(PAGE, left), "cursor": cursor}
+        page = ask(server, "GET", *parts, seen=seen, query=asked)
+        yield page["items"]
+        left, cursor = None if left is None else left - len(page["items"]), page["cursor"]
+        if cursor is None:
+            return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hookline_server.cli.asking import Key, Mark, SortField, asking, new_mark
+from hookline_server.cli.asking import PAGE, Key, Mark, SortField, asking, new_mark
 from hookline_server.cli.ending import MISUSED, fail
 from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
 from hookline_server.cli.value import EXPECTED, read_optional
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from hookline import SyncClient
 
 PANEL = "Use a server"
-PAGE = 250
-"""Items of one request of a query."""
 app = typer.Typer()
 items = typer.Typer(no_args_is_help=True)
 app.add_typer(items, name="items", help="Items of a server: create, get, query, update, delete.", rich_help_panel=PANEL)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hookline.clock import format_time
-from hookline_server.cli.asking import Key, Mark, SortField, asking, new_mark
+from hookline_server.cli.asking import Asked, Key, Mark, SortField, asking, new_mark
 from hookline_server.cli.ending import MISSING, MISUSED, checked, fail
 from hookline_server.cli.items import Metadata, Where
 from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
@@ -218,11 +218,11 @@ def resume(key: Key, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Js
     _set_paused(key, (url, api_key), paused=False, as_json=as_json)
 
 
-Asked = tuple[str, str | None, str | None]
+Marked = tuple[str, str | None, str | None]
 """URL, API key and idempotency key of a command."""
 
 
-def _settle(verb: str, claim: tuple[str, str, str], given: dict[str, Any], asked: Asked, *, as_json: bool) -> None:
+def _settle(verb: str, claim: tuple[str, str, str], given: dict[str, Any], asked: Marked, *, as_json: bool) -> None:
     from hookline_server.cli.output import say_one
 
     url, api_key, mark = asked
@@ -248,7 +248,7 @@ _ALL = {
 """Verb -> what --where takes."""
 
 
-def _change(verb: str, key: str, sort_field: str | None, where: str | None, asked: Asked, *, as_json: bool) -> None:
+def _change(verb: str, key: str, sort_field: str | None, where: str | None, asked: Marked, *, as_json: bool) -> None:
     from hookline_server.cli.output import say_one
 
     if (sort_field is None) == (where is None):
@@ -268,7 +268,7 @@ def _change(verb: str, key: str, sort_field: str | None, where: str | None, aske
         say_one({"done": done, "passedOver": passed_over}, as_json=as_json)
 
 
-def _set_paused(key: str, asked: tuple[str, str | None], *, paused: bool, as_json: bool) -> None:
+def _set_paused(key: str, asked: Asked, *, paused: bool, as_json: bool) -> None:
     from hookline_server.cli.output import say_one
 
     with asking(*asked) as client:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import typer
 
-from hookline_server.table import Table, harmless, pairs
+from hookline_server.table import Table, harmless, of_item, pairs
 
 
 def say_documents(values: Iterable[Any]) -> None:
@@ -22,12 +22,17 @@ def say_one(value: dict[str, Any], *, as_json: bool) -> None:
     typer.echo(_document(value) if as_json else pairs(value))
 
 
-def say_items(pages: Iterable[Sequence[dict[str, Any]]], *, as_json: bool) -> int:
-    """Say items as they come, page by page: each as a line of JSON, or as a row of a table -> how many."""
+def say_items(
+    pages: Iterable[Sequence[dict[str, Any]]],
+    *,
+    as_json: bool,
+    row: Callable[[dict[str, Any]], dict[str, Any]] = of_item,
+) -> int:
+    """Say items, or others by their ``row``, page by page: each as a line of JSON, or in a table -> how many."""
     table, said = Table(), 0
     for page in pages:
         if page:
-            typer.echo("\n".join(map(_document, page) if as_json else table.add_items(page)))
+            typer.echo("\n".join(map(_document, page) if as_json else table.add([row(each) for each in page])))
             said += len(page)
     return said
 
@@ -36,6 +41,11 @@ def say_none(what: str = "none", *, as_json: bool) -> None:
     """Say to people, on standard error, why there is nothing on standard output."""
     if not as_json:
         typer.echo(what, err=True)
+
+
+def columns(document: dict[str, Any], *names: str) -> dict[str, Any]:
+    """These of a document as a row; what is null stays empty."""
+    return {name: "" if document[name] is None else document[name] for name in names}
 
 
 def say_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:

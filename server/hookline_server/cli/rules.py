@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 import typer
 
-from hookline.errors import HooklineError, NotFound
-from hookline_server.cli.ending import ending
+from hookline_server.cli.asking import Asked, ask
 from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
 from hookline_server.cli.value import EXPECTED, read_optional
 
@@ -30,21 +28,14 @@ class Rules:
 
     kind: str
 
-    def ask(self, server: tuple[str, str | None], method: str, rest: str = "", body: Any = None) -> Any:
+    def ask(self, server: Asked, method: str, *parts: str, **options: Any) -> Any:
         """What the server answers; a refusal ends the process."""
-        from hookline_server import remote
-        from hookline_server.loop import runner
+        return ask(server, method, self.kind, *parts, seen=f"hookline {self.kind} list", **options)
 
-        with ending(self._hint), runner() as running:
-            return running.run(remote.ask(remote.Server(*server), method, f"/v1/{self.kind}{rest}", body))
-
-    def _hint(self, error: HooklineError) -> str:
-        return f"'hookline {self.kind} list' shows what is there" if isinstance(error, NotFound) else ""
-
-    def put(self, server: tuple[str, str | None], name: str, as_json: bool, **fields: Any) -> None:
+    def put(self, server: Asked, name: str, as_json: bool, **fields: Any) -> None:
         """Store a rule of the fields that are given, and show it."""
         given = {field: value for field, value in fields.items() if value is not None}
-        _say_one(self.ask(server, "PUT", _path(name), given), as_json)
+        _say_one(self.ask(server, "PUT", name, body=given), as_json)
 
 
 ORCHESTRATIONS, SCHEDULES = Rules("orchestrations"), Rules("schedules")
@@ -141,10 +132,10 @@ def _add(group: typer.Typer, rules: Rules) -> None:
         _say_rows(found if as_json else [of_rule(rule) for rule in found], as_json)
 
     def show(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
-        _say_one(rules.ask((url, api_key), "GET", _path(name)), as_json)
+        _say_one(rules.ask((url, api_key), "GET", name), as_json)
 
     def delete(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
-        rules.ask((url, api_key), "DELETE", _path(name))
+        rules.ask((url, api_key), "DELETE", name)
         if as_json:
             _say_one({"name": name}, as_json)
         _say_none(f"deleted {name}", as_json)
@@ -152,7 +143,7 @@ def _add(group: typer.Typer, rules: Rules) -> None:
     def run_now(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
         from hookline_server.cli.output import say_items
 
-        answer = rules.ask((url, api_key), "POST", f"{_path(name)}/run")
+        answer = rules.ask((url, api_key), "POST", name, "run")
         if "items" in answer:
             if not say_items([answer["items"]], as_json=as_json):
                 _say_none("nothing was claimed", as_json)
@@ -160,10 +151,10 @@ def _add(group: typer.Typer, rules: Rules) -> None:
             _say_one(answer, as_json)
 
     def enable(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
-        _say_one(rules.ask((url, api_key), "POST", f"{_path(name)}/enable"), as_json)
+        _say_one(rules.ask((url, api_key), "POST", name, "enable"), as_json)
 
     def disable(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
-        _say_one(rules.ask((url, api_key), "POST", f"{_path(name)}/disable"), as_json)
+        _say_one(rules.ask((url, api_key), "POST", name, "disable"), as_json)
 
     def upcoming(
         name: Name,
@@ -172,7 +163,7 @@ def _add(group: typer.Typer, rules: Rules) -> None:
         api_key: ApiKey = None,
         as_json: Json = False,
     ) -> None:
-        _say_rows(rules.ask((url, api_key), "GET", f"{_path(name)}/next?count={count}")["ticks"], as_json)
+        _say_rows(rules.ask((url, api_key), "GET", name, "next", query={"count": count})["ticks"], as_json)
 
     def runs(
         name: Name,
@@ -183,7 +174,7 @@ def _add(group: typer.Typer, rules: Rules) -> None:
     ) -> None:
         from hookline_server.table import of_run
 
-        found = rules.ask((url, api_key), "GET", f"{_path(name)}/runs?limit={limit}")["items"]
+        found = rules.ask((url, api_key), "GET", name, "runs", query={"limit": limit})["items"]
         _say_rows(found if as_json else [of_run(run) for run in found], as_json)
 
     command(show_all, "list", f"Show all {rules.kind}.", "")
@@ -200,10 +191,6 @@ def _add(group: typer.Typer, rules: Rules) -> None:
 
 _add(orchestrations, ORCHESTRATIONS)
 _add(schedules, SCHEDULES)
-
-
-def _path(name: str) -> str:
-    return f"/{quote(name, safe='')}"
 
 
 def _say_one(value: dict[str, Any], as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Commands for those who work on jobs: ``worker``."""
+"""Commands for those who work on jobs: ``worker``; and for who looks after them: ``workers list | quiet | stop``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hookline_server.cli.asking import Asked, Key, ask
 from hookline_server.cli.ending import MISUSED, ending, fail, run
+from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
 
 if TYPE_CHECKING:
     from hookline import Worker
 
 PANEL = "Work on jobs"
+SEEN = "hookline workers list"
 app = typer.Typer()
+workers = typer.Typer(no_args_is_help=True)
+app.add_typer(workers, name="workers", help="The workers that live: list, quiet, stop.", rich_help_panel="Operate")
+
+WorkerId = Annotated[str, typer.Argument(help="Its workerId, as list shows it.")]
 
 
 @app.command(rich_help_panel=PANEL)
@@ -51,6 +58,48 @@ def worker(
     logging.getLogger("httpx").setLevel(logging.WARNING)  # of a handler's SyncClient: it tells every request
     with ending():
         work(found, with_parent=os.environ.pop(MEMBER, None) is not None)
+
+
+@workers.command("list")
+def show_all(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
+    """Show the workers that were heard of in the last 20 seconds.
+
+    Examples:
+      hookline workers list
+      hookline workers list --json | jq .inFlight
+    """
+    from hookline_server.cli.output import columns, say_rows
+
+    names = ("key", "workerId", "host", "pid", "handlers", "concurrency", "inFlight", "seenAt", "signal")
+    found = ask((url, api_key), "GET", "workers", seen=SEEN)["workers"]
+    say_rows(found if as_json else [columns(each, *names) for each in found], as_json=as_json)
+
+
+@workers.command()
+def quiet(key: Key, worker_id: WorkerId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
+    """Ask a worker to claim no more, and to finish what it holds; it learns of it within seconds.
+
+    Example:
+      hookline workers quiet jobs web-1-4711-9f3a0c12
+    """
+    _signal((url, api_key), (key, worker_id), "quiet", as_json=as_json)
+
+
+@workers.command()
+def stop(key: Key, worker_id: WorkerId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
+    """Ask a worker to stop, as SIGTERM does; it learns of it within seconds.
+
+    Example:
+      hookline workers stop jobs web-1-4711-9f3a0c12
+    """
+    _signal((url, api_key), (key, worker_id), "stop", as_json=as_json)
+
+
+def _signal(server: Asked, worker: tuple[str, str], signal: str, *, as_json: bool) -> None:
+    from hookline_server.cli.output import say_one
+
+    ask(server, "POST", "workers", *worker, seen=SEEN, body={"signal": signal})
+    say_one({"key": worker[0], "workerId": worker[1], "signal": signal}, as_json=as_json)
 
 
 def _load(target: str) -> Worker:
