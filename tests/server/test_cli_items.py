@@ -210,6 +210,8 @@ async def test_a_command_that_is_repeated_writes_once(url: str, datastore: Datas
         ("items get docs a --url ftp://127.0.0.1", 2, ["hookline: --url: expected an address"]),
         ('items create docs a --no-triggers --metadata {"status":3}', 2, ["hookline: --metadata /status: expected"]),
         ("jobs claim jobs --lock-for soon", 2, ["hookline: --lock-for: expected"]),
+        ("jobs fail docs a t --retry-after soon", 2, ["hookline: --retry-after: expected"]),
+        ("items create docs a --no-triggers --metadata 3", 2, ["hookline: --metadata: expected"]),
         ("jobs cancel a/b c", 2, ["hookline: KEY: expected 1 to 128 characters"]),
         ("orchestrations create a --key b --every 1m --limit 0", 2, ["hookline: --limit: expected"]),
         ("orchestrations create a+b --key b --every 1m", 2, ["hookline: NAME: expected"]),

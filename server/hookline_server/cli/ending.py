@@ -114,8 +114,7 @@ def _place(pointer: str) -> str:
     ``/lockFor`` is ``--lock-for``, ``/where/size`` is ``--where /size``; what no option has stays as it is.
     """
     context = get_current_context(silent=True)
-    # Of one operation that went as a list of one, the place in that list tells nothing.
-    first, slash, rest = re.sub(r"^/[a-z]+/0(?=/)", "", pointer).removeprefix("/").partition("/")
+    first, slash, rest = pointer.removeprefix("/").partition("/")
     name = re.sub("[A-Z]", lambda capital: f"-{capital[0].lower()}", first)
     for parameter in context.command.params if context and first else ():
         if f"--{name}" in parameter.opts:
