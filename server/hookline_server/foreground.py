@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hookline.clock import format_time
-from hookline.errors import Unavailable
+from hookline.errors import OutcomeUnknown, Unavailable
 from hookline.recurrence import Recurrence
 from hookline_server import remote
 from hookline_server.table import harmless
@@ -44,7 +44,7 @@ class Foreground:
             await asyncio.sleep(max(0, due - _now_ms()) / 1000)
             try:
                 await self._claim()
-            except Unavailable as error:
+            except (Unavailable, OutcomeUnknown) as error:
                 self._tell({"at": format_time(_now_ms()), "key": self.key, "error": str(error)}, str(error))
             tick = self.recurrence.after(tick, max(tick, _now_ms()))
 

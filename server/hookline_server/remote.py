@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from hookline.answers import read_error
-from hookline.errors import HooklineError, Unavailable
+from hookline.errors import HooklineError, OutcomeUnknown, Unavailable
 from hookline_server import table
 from hookline_server.command.source import excerpt
 
@@ -43,6 +43,7 @@ async def send(server: Server, text: str, names: Mapping[str, Any]) -> Answer:
 
     Raises:
         Unavailable: there is no server.
+        OutcomeUnknown: it gave no answer.
     """
     body = json.dumps({"text": text, "names": dict(names)}).encode()
     status, answer = await _post(server, "/v1/command", body, "application/json")
@@ -55,6 +56,7 @@ async def run_text(server: Server, text: str, say: Say, output: str = "json") ->
     Raises:
         HooklineError: a command was refused; what came before it has been said.
         Unavailable: there is no server.
+        OutcomeUnknown: it gave no answer.
     """
     answer = await send(server, text, {})
     for result in answer.results:
@@ -83,6 +85,7 @@ async def ask(server: Server, method: str, path: str, body: Any = None) -> Any:
     Raises:
         HooklineError: it refused.
         Unavailable: there is no server.
+        OutcomeUnknown: it gave no answer.
     """
     sent = b"" if body is None else json.dumps(body).encode()
     status, answer = await _send(server, method, path, sent, "application/json")
@@ -107,7 +110,9 @@ async def _send(server: Server, method: str, path: str, body: bytes, content_typ
         ):
             return response.status, await response.json(content_type=None)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-        raise Unavailable(f"no Hookline server answers at {server.url}") from error
+        if method == "GET" or isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            raise Unavailable(f"no Hookline server answers at {server.url}") from error
+        raise OutcomeUnknown(f"{server.url} was sent the request and did not tell what became of it") from error
 
 
 def _explain(problem: dict[str, Any]) -> str:

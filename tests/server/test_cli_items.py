@@ -263,7 +263,7 @@ async def test_an_address_with_a_path_is_told_to_be_without(url: str, args: str)
     assert "Traceback" not in said
 
 
-async def test_a_write_without_an_answer_names_the_key_to_repeat_it_with() -> None:
+async def test_a_write_without_an_answer_names_the_key_to_repeat_it_with(tmp_path: Path) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
@@ -272,8 +272,16 @@ async def test_a_write_without_an_answer_names_the_key_to_repeat_it_with() -> No
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         code, said = await within("items", "create", "docs", "a", "--url", url, "--idempotency-key", "nightly")
-    assert code == 6
-    assert "next: the same command with --idempotency-key nightly does it if it was not done" in said
+        assert code == 6
+        assert "next: the same command with --idempotency-key nightly does it if it was not done" in said
+        for args in ("orchestrations run nightly", "deliveries redrive --all", "orchestrate --key docs --once"):
+            code, said = await within(*args.split(), "--url", url)
+            assert code == 6, said
+            assert "did not tell what became of it\n  next: look at what is there before you repeat it" in said
+        (tmp_path / "text").write_text("show keys")
+        code, said = await within("run", str(tmp_path / "text"), "--url", url)
+        assert code == 6, said
+        assert (await within("schedules", "list", "--url", url))[0] == 3
 
 
 PEAK = """

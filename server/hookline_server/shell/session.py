@@ -15,7 +15,7 @@ from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.shortcuts import print_formatted_text
 
-from hookline.errors import HooklineError, Unavailable
+from hookline.errors import HooklineError, OutcomeUnknown, Unavailable
 from hookline_server import remote
 from hookline_server.command import Command, CommandSyntaxError, Statement, parse
 from hookline_server.command.names import Names
@@ -68,7 +68,7 @@ class Shell:
         self._say(f"Hookline at {self._server.url}. 'help' lists the commands.", "notice")
         try:
             self._note_keys(await self._interruptible("show keys", {}))
-        except Unavailable as error:
+        except (Unavailable, OutcomeUnknown) as error:
             self._say(f"{error}: start one with 'hookline serve', or name its --url", "error")
         while True:
             self._interrupted = False
