@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -22,6 +22,8 @@ _CRON_FIELDS = 5
 _OF_THE_MACHINE = ("localtime", "posixrules")
 """Names of the database of time zones that are another zone from server to server."""
 _HOUR_MS = 3_600_000
+_COMPARED, _COMPARED_FROM = 100, datetime(2024, 1, 1)  # noqa: DTZ001 - cron counts without a zone
+"""So many ticks by cron are compared, the first ones of a leap year."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,13 @@ class Recurrence:
         if self.every:
             return list(islice(count(tick, self.every), most))
         return [tick, *islice(self._crons(tick), most - 1)]
+
+    def distance(self) -> int:
+        """The shortest time between two ticks, in ms; of cron as if clocks were never put forward or back."""
+        if self.every:
+            return self.every
+        found = islice(CronSim(self.cron, _COMPARED_FROM), _COMPARED)
+        return min(round((later - tick).total_seconds() * 1000) for tick, later in pairwise(found))
 
     def passed(self, tick: int, now: int, most: int) -> list[int]:
         """The ticks from this one until now; of more than so many the last."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -18,6 +19,8 @@ from hookline.where import compile_where
 Duration = str | int | float
 NAME, TICK, LOCAL_TICK = "{schedule.name}", "{schedule.tick}", "{schedule.localTick}"
 """What stands in the texts of a schedule for its name, and for the tick in UTC and by the clock of its time zone."""
+LATE_MS = 60_000
+"""A tick that is later than that, and than the rule's jitter, was missed."""
 _LOCK_MIN_MS = 1000
 
 
@@ -33,10 +36,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     jitter: Duration = 0
     enabled: bool = True
 
-    @property
-    def catch_up(self) -> str:
-        """What becomes of ticks that nobody was there for: ``skip``, ``one``, ``all``."""
-        return "one"
+    def made_up(self, passed: list[int], now: int) -> list[int]:  # noqa: ARG002 - of a kind that has ticks of their own
+        """Of the ticks that have passed, in order and at least one, those that are to be run: by default the last."""
+        return passed[-1:]
 
     @property
     def recurrence(self) -> Recurrence | None:
@@ -59,8 +61,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         except ValueError as error:
             raise Invalid.at("/jitter", str(error)) from None
         recurrence = self.recurrence
-        if recurrence and recurrence.every and jitter_ms > recurrence.every:
-            raise Invalid.at("/jitter", "expected no more than every")
+        if recurrence and jitter_ms and jitter_ms > recurrence.distance():
+            raise Invalid.at("/jitter", "expected no more than the shortest time between two runs")
 
     def timing(self) -> tuple[object, ...]:
         """What the ticks follow from."""
@@ -104,8 +106,8 @@ class Orchestration(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True,
 class Schedule(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """A rule: create this item at each tick.
 
-    ``catch_up`` says what becomes of ticks at which no server was there: ``skip`` creates nothing for them, ``one`` an
-    item for the last of them, ``all`` one for each, up to 1,000.
+    ``catch_up`` says what becomes of ticks that were missed by more than :data:`LATE_MS`: ``skip`` creates nothing for
+    them, ``one`` an item for the last of them, ``all`` one for each, up to 1,000.
     """
 
     key: str
@@ -120,6 +122,13 @@ class Schedule(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
         values = {NAME: name, TICK: format_time(tick), LOCAL_TICK: recurrence.local(tick)}
         template = {"sort_field": self.sort_field, "content": self.content, "metadata": self.metadata}
         return {"key": self.key} | {field: _filled(value, values) for field, value in template.items()}
+
+    def made_up(self, passed: list[int], now: int) -> list[int]:
+        """By ``catch_up``; of those that are not late every one, which is 62 at most: they are a second apart."""
+        if self.catch_up == "all":
+            return passed
+        late = bisect_left(passed, now - LATE_MS - self.jitter_ms)
+        return passed[max(0, late - 1) if self.catch_up == "one" else late :]
 
     def check(self) -> None:
         """Refuse what could not be run.

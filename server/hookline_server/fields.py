@@ -131,7 +131,7 @@ Backoff = Annotated[
 CatchUp = Annotated[
     Literal["skip", "one", "all"],
     Meta(
-        description="What becomes of ticks at which no server was there: nothing, one item for the last, or one each."
+        description="What becomes of ticks missed by more than a minute: nothing, one item for the last, or one each."
     ),
 ]
 Error = Annotated[str, Meta(description="Why it failed, kept as `last_error`.")]

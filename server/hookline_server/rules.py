@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from hookline import Datastore, Item
 from hookline.clock import format_time, parse_time
 from hookline.errors import HooklineError, OutboxFull, OutcomeUnknown, Unavailable
-from hookline.rule import Rule
+from hookline.rule import LATE_MS, Rule
 from hookline.rules import Rules, due
 from hookline_server.role import Surviving
 
@@ -29,8 +29,6 @@ RETRY = 5.0
 """Seconds after which a run that the store could not take is tried again."""
 TICKS_MAX = 1000
 """Ticks that one run makes up for."""
-LATE_MS = 60_000
-"""A tick that is later than that was missed."""
 _TOGETHER = 10
 """Rules that one claim takes."""
 _PASSING = (Unavailable, OutcomeUnknown, OutboxFull)
@@ -81,21 +79,23 @@ class Running(Rules[R, A]):
         recurrence = rule.recurrence
         if recurrence is None:
             return
-        passed = recurrence.passed(told["tick"], now, TICKS_MAX) or [told["tick"]]
-        tick, ticks = told["tick"], passed
-        if rule.catch_up != "all":
-            tick = tick if begun else passed[-1]
-            ticks = [tick]
-            late = not begun and now - parse_time(told["scheduled_at"]) > LATE_MS
-            # Which one is run since when must stay so, also for who goes on with it.
-            if (late or tick != told["tick"]) and not await self._update(
-                item, {"tick": tick, "scheduled_at": told["started_at"]}
-            ):
+        tick, until = told["tick"], told.get("until")
+        if begun and until is None and not self.repeatable:
+            until = tick
+        if until is None:
+            passed = recurrence.passed(tick, now, TICKS_MAX) or [tick]
+            ticks = rule.made_up(passed, now)
+            since, (tick, until) = now, (ticks[0], ticks[-1]) if ticks else (passed[-1], passed[-1] - 1)
+            late = now - parse_time(told["scheduled_at"]) > LATE_MS
+            # Which ones are run since when must stay so, also for who goes on with them.
+            started = {"tick": tick, "until": until, "scheduled_at": told["started_at"]}
+            if (late or ticks != [told["tick"]]) and not await self._update(item, started):
                 return
-        if rule.catch_up == "skip" and not begun and now - tick > LATE_MS + rule.jitter_ms:
-            ticks = []
+        else:
+            passed = ticks = recurrence.passed(tick, until, TICKS_MAX) if tick <= until else []
+            since = max(tick, until)
         run = {"tick": format_time(tick), "by": "tick", "startedAt": told["started_at"]}
-        if not begun and (skipped := len(passed) - len(ticks)):
+        if skipped := len(passed) - len(ticks):
             run["skipped"] = skipped
         try:
             if begun and not self.repeatable and now - parse_time(told["scheduled_at"]) > RECALLED * 1000:
@@ -105,14 +105,15 @@ class Running(Rules[R, A]):
                 run |= self.since(item.sort_field)
         except _PASSING as error:
             log.warning("%s %s: %s; it is tried again", self.noun, item.sort_field, error)
-            await self._update(item, {"status": "scheduled", "scheduled_at": f"+{round(RETRY * 1000)}ms"})
+            again = {"status": "scheduled", "scheduled_at": f"+{round(RETRY * 1000)}ms"}
+            await self._update(item, again | {"tick": tick, "until": until})
             return
         except HooklineError as error:
             log.warning("%s %s: %s", self.noun, item.sort_field, error)
             run["error"] = str(error)
         run = await self.record(item.sort_field, f"{tick:015d}", run)
-        following = recurrence.after(tick, ticks[-1] if begun and ticks else now)
-        told = {"attempts": 0, "last_run": run, "ran_by": self.server}
+        following = recurrence.after(tick, since)
+        told = {"attempts": 0, "until": None, "last_run": run, "ran_by": self.server}
         if await self._update(item, told | due(rule, following, now)) and self._ran:
             self._ran(item.sort_field, rule)
 

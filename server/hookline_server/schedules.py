@@ -17,8 +17,8 @@ from hookline_server.rules import Running
 class Schedule(rule.Schedule, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """A rule: create this item at each tick.
 
-    ``catch_up`` says what becomes of ticks at which no server was there: ``skip`` creates nothing for them, ``one`` an
-    item for the last of them, ``all`` one for each, up to 1,000.
+    ``catch_up`` says what becomes of ticks that were missed by more than a minute: ``skip`` creates nothing for them,
+    ``one`` an item for the last of them, ``all`` one for each, up to 1,000.
     """
 
     key: Key

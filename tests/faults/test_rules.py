@@ -34,6 +34,12 @@ async def schedule(datastore: Datastore) -> Schedules:
     return schedules
 
 
+async def partly_missed(datastore: Datastore) -> Schedules:
+    schedules = Schedules(datastore)
+    await schedules.put("it", Schedule(key="jobs", every="90s", metadata=WAITING))
+    return schedules
+
+
 async def orchestration(datastore: Datastore, max_in_flight: int | None = None) -> Orchestrations:
     for number in range(12):
         await datastore.create("jobs", f"{number:02d}", metadata=WAITING)
@@ -130,10 +136,37 @@ async def test_what_is_interrupted_for_too_long_is_abandoned_and_nothing_lost(
     assert (last.content["claimed"], last.content["expiredLocks"], "abandoned" in last.content) == (3, 3, False)
 
 
+@pytest.mark.parametrize(("catch_up", "made"), [("one", [0, 90]), ("skip", [90])])
+async def test_who_goes_on_with_a_run_goes_by_what_was_missed_when_it_began(
+    datastore: Datastore, store: EmbeddedStore, settings: Settings, clock: Clock, catch_up: Any, made: list[int]
+) -> None:
+    rules = Schedules(datastore)
+    await rules.put("it", Schedule(key="jobs", every="90s", catch_up=catch_up, metadata=WAITING))
+    clock.advance(149)
+    settings = replace(settings, call_timeout=0.5)
+    async with (
+        proxied(store.url) as proxy,
+        Datastore(proxy.url, settings, datastore.secrets, now_ms=clock) as dying,
+    ):
+        # Of the claim, the note of what is run, and the creates, these do not come any more.
+        assert await dies(Schedules(dying).run_due(), proxy, LOSE_STORE, 1)
+    assert await items(datastore) == 0
+    clock.advance(RUN_LOCK + 1)
+    for _ in range(2):
+        await rules.run_due()
+    ticks = [format_time(NOW_MS + tick * 1000) for tick in [*made, 180]]
+    assert [item.sort_field for item in (await datastore.query("jobs")).items] == [f"it-{tick}" for tick in ticks]
+
+
 @pytest.mark.parametrize("partitions", [1, 3])
 @pytest.mark.parametrize(
-    ("prepare", "late", "effects", "each"),
-    [(schedule, 3601, items, 2), (orchestration, 30, attempts, 3), (bounded, 30, attempts, 3)],
+    ("prepare", "late", "effects", "each", "coming"),
+    [
+        (schedule, 3601, items, 2, 7200),
+        (partly_missed, 110, items, 2, 180),
+        (orchestration, 30, attempts, 3, 3600),
+        (bounded, 30, attempts, 3, 3600),
+    ],
 )
 async def test_whatever_dies_a_tick_runs_once(
     datastore: Datastore,
@@ -144,9 +177,9 @@ async def test_whatever_dies_a_tick_runs_once(
     late: float,
     effects: Callable[[Datastore], Awaitable[int]],
     each: int,
+    coming: int,
     partitions: int,
 ) -> None:
-    coming = "2027-01-15T10:00:00Z" if late > 3600 else "2027-01-15T09:00:00Z"
     settings = replace(settings, partitions=partitions, call_timeout=0.5)
     for fault in (LOSE_CALL, LOSE_STORE):
         place, befell = 0, True
@@ -167,6 +200,6 @@ async def test_whatever_dies_a_tick_runs_once(
                 assert await effects(other) == each, (fault, place, proxy.commands)
                 (run,) = (await rules.runs("it")).items
                 assert run.metadata["status"] == "completed"
-                assert (await rules.next("it", 1))[0]["at"] == coming
+                assert (await rules.next("it", 1))[0]["at"] == format_time(NOW_MS + coming * 1000)
             place += 1
         assert place > 4

@@ -83,7 +83,8 @@ async def test_an_item_for_each_tick_with_its_places_filled(
 @pytest.mark.parametrize(
     ("catch_up", "late", "made", "skipped"),
     [
-        ("one", 250, [240], 4),
+        ("one", 59, [0], 0),
+        ("one", 250, [180, 240], 3),
         ("skip", 250, [240], 4),
         ("skip", 305, [300], 5),
         ("all", 250, [0, 60, 120, 180, 240], 0),
@@ -115,6 +116,35 @@ async def test_skipped_is_what_was_missed_by_more_than_a_minute(
     clock.advance(3540)
     await schedules.run_due()
     assert await names(datastore) == [f"hourly-{at(3600)}"]
+
+
+@pytest.mark.parametrize("catch_up", ["one", "skip", "all"])
+@pytest.mark.parametrize(("every", "jitter", "late"), [("1s", "0s", 6.5), ("2s", "2s", 9), ("50s", "50s", 109)])
+async def test_what_is_late_by_less_is_not_missed(
+    schedules: Schedules, datastore: Datastore, clock: Clock, catch_up: Any, every: str, jitter: str, late: float
+) -> None:
+    await schedules.put("often", Schedule(key="jobs", every=every, jitter=jitter, catch_up=catch_up))
+    clock.advance(late)
+    await schedules.run_due()
+    ticks = [at(tick) for tick in range(0, int(late) + 1, int(every[:-1]))]
+    assert await names(datastore) == [f"often-{tick}" for tick in ticks]
+    (run,) = await runs(schedules, "often")
+    assert (run["tick"], run["created"], "skipped" in run) == (at(0), len(ticks), False)
+
+
+async def test_what_the_store_cannot_take_is_not_missed_by_that(
+    schedules: Schedules, datastore: Datastore, clock: Clock, store: Any
+) -> None:
+    await schedules.put("often", Schedule(key="jobs", every="20s", trigger_urls=CALLED, catch_up="skip"))
+    clock.advance(30)
+    full = replace(datastore.settings, outbox_max=1)
+    await datastore.create("other", "a", trigger_urls=CALLED)
+    async with Datastore(store.url, full, datastore.secrets, now_ms=clock) as narrow:
+        for _ in range(20):
+            await Schedules(narrow).run_due()
+            clock.advance(rules.RETRY)
+    await schedules.run_due()
+    assert await names(datastore) == [f"often-{at(0)}", f"often-{at(20)}"]
 
 
 async def test_the_triggers_of_a_schedule_are_those_of_its_items(schedules: Schedules, datastore: Datastore) -> None:
@@ -290,6 +320,8 @@ async def test_what_the_store_cannot_take_now_is_tried_again(
         (Schedule(key="no good"), "/key"),
         (Schedule(key="jobs", every="1h", cron="* * * * *"), "/cron"),
         (Schedule(key="jobs", every="1m", jitter="2m"), "/jitter"),
+        (Schedule(key="jobs", cron="* * * * *", jitter="61s"), "/jitter"),
+        (Schedule(key="jobs", cron="0,10 3 1 1 *", jitter="11m"), "/jitter"),
         (Schedule(key="jobs", jitter="soon"), "/jitter"),
         (Schedule(key="jobs", sort_field="always the same"), "/sortField"),
         (Schedule(key="jobs", sort_field="x" * 500 + "{schedule.tick}"), "/sortField"),
@@ -304,6 +336,13 @@ async def test_a_schedule_that_could_create_nothing_is_refused(
     with pytest.raises(Invalid) as refused:
         await schedules.put("it", schedule)
     assert refused.value.flaws[0].pointer == pointer
+
+
+@pytest.mark.parametrize(("cron", "jitter"), [("* * * * *", "60s"), ("0,10 3 1 1 *", "10m"), ("0 0 29 2 *", "1d")])
+async def test_a_delay_may_be_as_long_as_the_time_between_two_runs(
+    schedules: Schedules, cron: str, jitter: str
+) -> None:
+    await schedules.put("it", Schedule(key="jobs", cron=cron, jitter=jitter, time_zone="Europe/Berlin"))
 
 
 async def test_no_schedule_creates_what_is_the_engines_own(schedules: Schedules) -> None:
