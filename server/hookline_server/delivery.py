@@ -105,10 +105,8 @@ class Deliveries:
             [calls.release(item.key, item.sort_field, item.token or "", delay=delay, triggers="off", reserved=True)]
         )
 
-    async def settle(
-        self, item: Item, attempt: Mapping[str, Any], answer: Answer, *, delay: float, final: bool
-    ) -> Outcome:
-        """Note what came of an attempt at a kept delivery.
+    async def settle(self, item: Item, attempt: Mapping[str, Any], answer: Answer, *, delay: float | None) -> Outcome:
+        """Note what came of an attempt at a kept delivery; the next one follows after ``delay`` seconds, or none.
 
         One that succeeded at its first attempt is gone, unless its key wants it recorded; else it leaves a record
         without its payload.
@@ -121,7 +119,7 @@ class Deliveries:
         told: dict[str, Any] = {"attempt_log": log}
         if answer.ok and len(log) == 1 and not item.content.get("record"):
             call = calls.delete(item.key, item.sort_field, token=token, triggers=False, reserved=True)
-        elif answer.ok or final:
+        elif delay is None:
             told |= {"status": "completed"} if answer.ok else {"status": "failed", "last_error": explain(answer)}
             record = {name: value for name, value in item.content.items() if name not in ("payload", "record")}
             rest: dict[str, Any] = {"content": record, "trigger_urls": None} if answer.ok else {}

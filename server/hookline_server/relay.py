@@ -223,15 +223,13 @@ class Relay:
                 await self._pass_on(delivery)
             return
         attempt = attempt_of(answer, begun_ms)
-        delay = delay_after(1, self._deliveries.schedule(delivery))
-        final = _is_final(answer) or delay is None
-        await self._deliveries.keep(
-            delivery, [attempt], delay=delay or 0.0, error=explain(answer), status="failed" if final else None
-        )
-        if final:
+        delay = self._delay(delivery, answer, 1)
+        status = "failed" if delay is None else None
+        await self._deliveries.keep(delivery, [attempt], delay=delay or 0.0, error=explain(answer), status=status)
+        if delay is None:
             await self._pass_on(delivery)
         else:
-            lane.look(time.time() + (delay or 0.0))
+            lane.look(time.time() + delay)
 
     # From the lanes
 
@@ -323,20 +321,28 @@ class Relay:
                 if delivery.target.options.ordered and await self._is_early(lane, item, delivery):
                     return
                 answer, begun_ms = await self._attempt(lane, delivery)
-                attempt, delay, final = attempt_of(answer, begun_ms), self._delay(item, delivery), _is_final(answer)
-                outcome = await self._deliveries.settle(item, attempt, answer, delay=delay or 0.0, final=final)
+                attempt, known = attempt_of(answer, begun_ms), item.metadata
+                delay = self._delay(delivery, answer, known["attempts"], known["max_attempts"])
+                outcome = await self._deliveries.settle(item, attempt, answer, delay=delay)
                 if not outcome.ok:
                     log.warning("delivery %s was settled by somebody else: %s", item.sort_field, outcome.word)
-                elif answer.ok or final or delay is None:
+                elif delay is None:
                     await self._pass_on(delivery)
                 else:
                     lane.look(time.time() + delay)
         finally:
             slot.release()
 
-    def _delay(self, item: Item, delivery: Delivery) -> float | None:
-        """How long to wait after an attempt at a kept delivery that fails; None where it was the last."""
-        return delay_after(item.metadata["attempts"], self._deliveries.schedule(delivery))
+    def _delay(self, delivery: Delivery, answer: Answer, attempts: int, most: int | None = None) -> float | None:
+        """Seconds until the next attempt, after so many; None where none follows.
+
+        One that is kept has as many as it had when it was written, whatever the server's schedule is by now.
+        """
+        schedule = self._deliveries.schedule(delivery)
+        refused = answer.status == GONE or answer.wish in (DISABLE, ABORT)
+        if answer.ok or refused or not schedule or attempts >= (most or len(schedule) + 1):
+            return None
+        return delay_after(attempts, schedule)
 
     async def _is_early(self, lane: Lane, item: Item, delivery: Delivery) -> bool:
         """Give back an ordered delivery that was claimed before its turn -> whether it was."""
@@ -386,7 +392,3 @@ class Relay:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _is_final(answer: Answer) -> bool:
-    return not answer.ok and (answer.status == GONE or answer.wish in (DISABLE, ABORT))

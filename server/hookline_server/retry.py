@@ -10,14 +10,12 @@ ASKED_MAX = 3600.0
 """Seconds that a receiver can hold its endpoint off by Retry-After, at most."""
 
 
-def delay_after(attempts: int, schedule: Sequence[float]) -> float | None:
-    """Seconds until the next attempt, after so many; None if that was the last.
+def delay_after(attempts: int, schedule: Sequence[float]) -> float:
+    """Seconds until the next attempt, after so many: by the schedule, or by its last entry beyond that.
 
     Jittered by 20 %, so that what failed together does not return together.
     """
-    if attempts > len(schedule):
-        return None
-    return schedule[max(0, attempts - 1)] * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
+    return schedule[min(attempts, len(schedule)) - 1] * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
 
 
 def read_retry_after(written: str | None, now: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,13 @@ import pytest_asyncio
 import redis.asyncio as aioredis
 
 from conftest import wait_until
-from hookline import Datastore, Item, Settings
+from hookline import Datastore, EmbeddedStore, Item, Settings
 from hookline.clock import parse_time
 from hookline_server import deliveries
+from hookline_server.delivery import read
 from hookline_server.endpoint import lane_of
 from hookline_server.event import endpoint_of
+from hookline_server.turns import Turns
 from receiver import Receiver, receiving
 from relays import create_job, relaying
 
@@ -117,6 +120,34 @@ async def test_a_dead_letter_gives_way_and_comes_late_when_it_is_redriven(
         await deliveries.redrive(datastore, deliveries.id_of(dead))
         await receiver.wait_for(6)
     assert arrived(receiver)[5] == 1
+
+
+async def test_one_that_waits_keeps_its_attempts_when_the_schedule_is_changed(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver, store: EmbeddedStore
+) -> None:
+    receiver.statuses = [500] * 3
+
+    @contextlib.asynccontextmanager
+    async def scheduled(*schedule: float) -> AsyncIterator[Datastore]:
+        settings = replace(datastore.settings, delivery_schedule=schedule)
+        async with Datastore(store.url, settings, datastore.secrets) as changed, relaying(changed):
+            for first in await kept(changed, receiver, attempts={"gt": 0}):
+                await Turns(changed).wake(read(first), first.sort_field)
+            yield changed
+
+    async def waits_long(attempts: int) -> None:
+        (first,) = await wait_until(lambda: kept(datastore, receiver, status="scheduled", attempts=attempts))
+        assert parse_time(first.metadata["scheduled_at"]) > await datastore.connection.now_ms() + 40_000
+
+    async with scheduled(60.0, 60.0) as changed:
+        await change(changed, receiver)
+        await waits_long(1)
+    async with scheduled(60.0):
+        await waits_long(2)
+    async with scheduled(*[60.0] * 9) as changed:
+        await receiver.wait_for(4)
+        await all_done(changed, raw)
+    assert arrived(receiver) == [1, 1, 1, 2]
 
 
 async def test_one_that_is_cancelled_gives_way(datastore: Datastore, raw: aioredis.Redis, receiver: Receiver) -> None:
