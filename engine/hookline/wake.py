@@ -79,6 +79,12 @@ class Wakes:
             self._task, self._ended = None, self._task
             self._subscribed.clear()
 
+    async def say(self, topic: str) -> None:
+        """Tell all processes of a topic that no script tells of. Best effort, as all messages are."""
+        tag = self._connection.tag(0)
+        with contextlib.suppress(Unavailable):
+            await self._connection.command_on(tag, "SPUBLISH", self._channel(tag), topic)
+
     def watch(self, prefix: str, hear: Callable[[str | None], None]) -> None:
         """Call ``hear`` with each topic that begins with a prefix, and with None where messages may have been lost.
 

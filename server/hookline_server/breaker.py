@@ -9,6 +9,7 @@ FAILURES = 8
 """Attempts that fail in a row until it opens."""
 FIRST_WAIT, LONGEST_WAIT = 5.0, 300.0
 """Seconds that it stays open: doubled each time that the probe fails."""
+_JITTER = 0.2
 
 
 @dataclass(slots=True)
@@ -27,7 +28,8 @@ class Breaker:
         """``closed``, ``open`` or ``half-open``."""
         if not self.opened:
             return "closed"
-        return "open" if now < self.until else "half-open"
+        # Open for longer than it can be, it is by a clock that was put back.
+        return "open" if 0 < self.until - now <= LONGEST_WAIT * (1 + _JITTER) else "half-open"
 
     def room(self, now: float, room: int) -> int:
         """How many of ``room`` attempts may begin."""
@@ -52,5 +54,5 @@ class Breaker:
             return False
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(self.opened, 10))
         self.opened, self.probing = self.opened + 1, False
-        self.until = now + wait * random.uniform(0.8, 1.2)  # noqa: S311 - spreads probes, guards nothing
+        self.until = now + wait * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - spreads probes, guards nothing
         return True

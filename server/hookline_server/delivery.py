@@ -11,6 +11,7 @@ from hookline.outcome import Outcome
 from hookline_server.egress import Answer
 from hookline_server.endpoint import Endpoints
 from hookline_server.event import Delivery, from_lane
+from hookline_server.lane import Lane
 
 ATTEMPTS_KEPT = 20
 """Attempts that a delivery tells of, the latest."""
@@ -23,10 +24,10 @@ class Deliveries:
     def __init__(self, datastore: Datastore) -> None:
         self._datastore = datastore
         self._endpoints = Endpoints(datastore)
-        self._prepared: set[str] = set()
 
     async def keep(
         self,
+        lane: Lane,
         delivery: Delivery,
         attempts: Sequence[Mapping[str, Any]] = (),
         *,
@@ -43,8 +44,8 @@ class Deliveries:
         Raises:
             Refused, Unavailable, OutcomeUnknown
         """
-        lane, sort_field = delivery.target.lane, delivery.webhook_id
-        await self._prepare(delivery)
+        key, sort_field = lane.key, delivery.webhook_id
+        await self._prepare(lane, delivery)
         values: dict[str, Any] = {
             "s": status or ("scheduled" if delay else "not_started"),
             "c": codec.pack(delivery.receipt() if status == "completed" else delivery.content()),
@@ -59,24 +60,23 @@ class Deliveries:
             values["sd"] = f"+{round(delay * 1000)}"
         if error:
             values["le"] = error
-        request = {"key": lane, "sort": sort_field, "set": values, "triggers": "off"}
-        partition = self._datastore.calls.partition(lane, sort_field)
-        (outcome,) = await self._datastore.run([Call("create_drain", partition, lane, sort_field, request)])
+        request = {"key": key, "sort": sort_field, "set": values, "triggers": "off"}
+        partition = self._datastore.calls.partition(key, sort_field)
+        (outcome,) = await self._datastore.run([Call("create_drain", partition, key, sort_field, request)])
         if not outcome.ok and outcome.word != "exists":
             raise outcome.error()
 
-    async def _prepare(self, delivery: Delivery) -> None:
+    async def _prepare(self, lane: Lane, delivery: Delivery) -> None:
         """Before the first delivery: list the endpoint, and let its lane know how long to keep what has ended."""
-        endpoint_id = delivery.target.endpoint_id
-        if endpoint_id in self._prepared:
+        if lane.prepared:
             return
         settings = self._datastore.settings
         kept = {"completed": settings.deliveries_keep_completed, "failed": settings.deliveries_keep_failed}
         kept["cancelled"] = kept["failed"]
         values = {f"keep:{status}": f"{round(seconds * 1000)} " for status, seconds in kept.items()}
         await self._datastore.change_settings(delivery.target.lane, values)
-        await self._endpoints.note(endpoint_id, delivery.target.url, {})
-        self._prepared.add(endpoint_id)
+        await self._endpoints.note(lane.endpoint.id, delivery.target.url, {})
+        lane.prepared = True
 
     def schedule(self, delivery: Delivery) -> Sequence[float]:
         """Seconds between the attempts of a delivery: its trigger's, or the server's."""

@@ -13,7 +13,11 @@ from hookline.errors import Invalid, NotFound
 ENDPOINTS = "hookline.endpoints"
 DELIVERIES = "hookline.deliveries."
 """Keys of the lanes: one per endpoint, with the deliveries that did not succeed at once."""
+CHANGED = "endpoint:"
+"""What the wake message begins with by which relays learn at once that an endpoint was configured."""
 ACTIVE, PAUSED, DISABLED = "active", "paused", "disabled"
+CLOSED = "closed"
+"""Of a breaker that lets everything pass."""
 CONCURRENCY_MAX, RATE_MAX, REASON_MAX = 1000, 100_000, 200
 
 
@@ -36,7 +40,7 @@ class Endpoint:
     rate: float | None = None
     failing_since: float | None = None
     retry_at: float = 0.0
-    breaker: str = "closed"
+    breaker: str = CLOSED
 
     @classmethod
     def read(cls, item: Item) -> Endpoint:
@@ -53,7 +57,7 @@ class Endpoint:
             rate=known.get("rate"),
             failing_since=parse_time(failing) / 1000 if failing else None,
             retry_at=parse_time(retry_at) / 1000 if retry_at else 0.0,
-            breaker=known.get("breaker", "closed"),
+            breaker=known.get("breaker", CLOSED),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -173,6 +177,7 @@ class Endpoints:
         outcome = await self._datastore.update(ENDPOINTS, endpoint_id, metadata=metadata, triggers=False, reserved=True)
         if outcome.item is None:
             raise TypeError("an accepted update shows its item")
+        await self._datastore.wakes.say(CHANGED + endpoint_id)
         return Endpoint.read(outcome.item)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hookline.clock import format_time
 from hookline_server.egress import DISABLE, Answer
-from hookline_server.endpoint import ACTIVE, DISABLED, Endpoint, Endpoints, moment
+from hookline_server.endpoint import ACTIVE, CLOSED, DISABLED, Endpoint, Endpoints, moment
 from hookline_server.event import Target
 from hookline_server.lane import Lane
 from hookline_server.retry import read_retry_after
@@ -28,11 +28,10 @@ class Health:
 
     def __init__(self, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
-        self._failing: set[str] = set()
 
     def is_well(self, lane: Lane) -> bool:
         """Whether nothing is known against an endpoint: then a success says nothing new."""
-        return not lane.breaker.failures and lane.endpoint.failing_since is None and lane.key not in self._failing
+        return not lane.breaker.failures and lane.endpoint.failing_since is None and not lane.failing
 
     async def note(self, lane: Lane, target: Target, answer: Answer) -> None:
         """Note what came of one attempt.
@@ -45,7 +44,7 @@ class Health:
         self._say(target, answer, lane)
         if answer.ok:
             if changed or lane.endpoint.failing_since is not None:
-                await self._store(lane, target, failing_since=None, retry_at=0.0, breaker="closed")
+                await self._store(lane, target, failing_since=None, retry_at=0.0, breaker=CLOSED)
             return
         if answer.status == GONE or answer.wish == DISABLE:
             await self._disable(lane, target, "the receiver asked for it: " + _word(answer))
@@ -77,23 +76,22 @@ class Health:
     async def _store(self, lane: Lane, target: Target, **changes: Any) -> None:
         """In the lane first: what is under way in it must see it before the store has answered."""
         known: Endpoint = replace(lane.endpoint, url=target.url, **changes)
-        lane.know(known, time.time())
+        lane.know(known)
         stored = {**changes}
         for name in ("retry_at", "failing_since"):
             if name in stored:
                 stored[name] = moment(stored[name] or None)
-        if stored.get("breaker") == "closed":
+        if stored.get("breaker") == CLOSED:
             stored["breaker"] = None
         await self._endpoints.note(known.id, target.url, stored)
 
     def _say(self, target: Target, answer: Answer, lane: Lane) -> None:
         """Say once that an endpoint fails, for somebody waits for what is kept; and once that it answers again."""
-        if not answer.ok and lane.key not in self._failing:
-            self._failing.add(lane.key)
+        if not answer.ok and not lane.failing:
             log.warning("webhooks to %s fail (%s): kept in %s, to be retried", target.origin, _word(answer), lane.key)
-        elif answer.ok and lane.key in self._failing:
-            self._failing.discard(lane.key)
+        elif answer.ok and lane.failing:
             log.info("webhooks to %s are taken again", target.origin)
+        lane.failing = not answer.ok
 
 
 def _word(answer: Answer) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Collection, Iterator
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 
 from hookline_server.alarm import Alarm
 from hookline_server.breaker import Breaker
-from hookline_server.endpoint import ACTIVE, DELIVERIES, Endpoint, Endpoints, lane_of
+from hookline_server.endpoint import ACTIVE, CHANGED, CLOSED, DELIVERIES, Endpoint, Endpoints, lane_of
+from hookline_server.retry import ASKED_MAX
 
 FRESH = 1.0
 """Seconds after which what is stored of an endpoint is read again, if it is used."""
@@ -18,14 +20,18 @@ SOON = 0.25
 """Seconds that an event waits for room in a lane that is likely to have some by then."""
 FORGET = 300.0
 """Seconds after which a lane that nothing happens in is forgotten."""
+_HELD_MAX = ASKED_MAX + 60.0
+"""Seconds that an endpoint can be held off, by the clocks of servers that are a little apart."""
 
 
 @dataclass(eq=False, slots=True)
 class Lane:
     """One endpoint's lane. Times are seconds since 1970, as they are shared by way of the store.
 
+    ``known_at`` and ``used_at``, which nobody else sees, are by the monotonic clock.
     ``look_at`` is when something may be due among the deliveries that are kept, None if nothing is known of;
-    ``draining`` is whether those are being attempted now: then new events leave them half of the lane.
+    ``draining`` is whether those are being attempted now: then new events leave them half of the lane. ``prepared`` is
+    whether the store is ready for what is kept, ``failing`` whether the log has said that the endpoint fails.
     """
 
     endpoint: Endpoint
@@ -34,7 +40,9 @@ class Lane:
     busy: int = 0
     look_at: float | None = None
     draining: bool = False
-    known_at: float = 0.0
+    prepared: bool = False
+    failing: bool = False
+    known_at: float = -math.inf
     used_at: float = 0.0
     freed: asyncio.Event = field(default_factory=asyncio.Event)
     queue: deque[asyncio.Future[bool]] = field(default_factory=deque)
@@ -49,11 +57,12 @@ class Lane:
         """The key of its deliveries."""
         return lane_of(self.endpoint.id)
 
-    def know(self, endpoint: Endpoint, now: float) -> None:
-        """Take over what is stored of the endpoint."""
-        if self.endpoint.status != ACTIVE and endpoint.status == ACTIVE:
+    def know(self, endpoint: Endpoint) -> None:
+        """Take over what is stored of the endpoint: where somebody has made it active again, it begins anew."""
+        stopped = self.endpoint.status != ACTIVE or self.endpoint.breaker != CLOSED
+        if stopped and endpoint.status == ACTIVE and endpoint.breaker == CLOSED:
             self.breaker = Breaker()
-        self.endpoint, self.known_at = endpoint, now
+        self.endpoint, self.known_at = endpoint, time.monotonic()
 
     def look(self, at: float) -> None:
         """Note that something may be due then."""
@@ -62,12 +71,16 @@ class Lane:
     def room(self, now: float, *, direct: bool = False) -> int:
         """How many attempts may begin now; ``direct`` ones come straight from the outbox."""
         endpoint = self.endpoint
-        if endpoint.status != ACTIVE or now < endpoint.retry_at:
+        if not self._is_open(now):
             return 0
         room = self._share(direct=direct) - self.busy
         if room > 0 and endpoint.rate is not None:
             room = min(room, self._allowed(now, endpoint.rate))
         return self.breaker.room(now, room) if room > 0 else 0
+
+    def _is_open(self, now: float) -> bool:
+        """Whether attempts are wanted. If it seems held off for longer than it can be, a clock was put back."""
+        return self.endpoint.status == ACTIVE and not 0 < self.endpoint.retry_at - now <= _HELD_MAX
 
     def _share(self, *, direct: bool) -> int:
         """How many attempts may be under way at once where one more of this kind is to begin."""
@@ -78,8 +91,7 @@ class Lane:
         """Whether one more that waits in the queue is likely to have room soon."""
         if not self.busy or self.endpoint.rate or self.breaker.opened:
             return False
-        is_open = self.endpoint.status == ACTIVE and now >= self.endpoint.retry_at
-        return is_open and (len(self.queue) + 1) * self.pace < SOON * self._share(direct=True)
+        return self._is_open(now) and (len(self.queue) + 1) * self.pace < SOON * self._share(direct=True)
 
     def give_up(self, turn: asyncio.Future[bool]) -> None:
         """One has waited for too long: others need not wait as well, until attempts end that say otherwise."""
@@ -122,7 +134,9 @@ class Lane:
         """When the lane may have room again, if it is not for attempts under way that it has none."""
         if self.endpoint.status != ACTIVE:
             return now + FRESH
-        until = max(now, self.endpoint.retry_at, self.breaker.until if self.breaker.opened else 0.0)
+        until = now if self._is_open(now) else self.endpoint.retry_at
+        if self.breaker.state(now) == "open":
+            until = max(until, self.breaker.until)
         if self.endpoint.rate is not None:
             until = max(until, now + (1 - self._allowance) / self.endpoint.rate)
         return until
@@ -157,13 +171,21 @@ class Lanes:
             self.get(topic.removeprefix(f"ready:{DELIVERIES}")).look(time.time())
         self.woken.set()
 
+    def hear_of_change(self, topic: str | None) -> None:
+        """A wake message: somebody has configured an endpoint."""
+        if topic is not None:
+            lane = self.get(topic.removeprefix(CHANGED))
+            lane.known_at = -math.inf
+            lane.look(time.time())
+            self.woken.set()
+
     def get(self, endpoint_id: str) -> Lane:
         """The lane of an endpoint."""
         lane = self._lanes.get(endpoint_id)
         if lane is None:
             lane = self._lanes[endpoint_id] = Lane(Endpoint(endpoint_id), self._concurrency)
         # Whoever asks for it goes on to use it: until then it must not be forgotten.
-        lane.used_at = time.time()
+        lane.used_at = time.monotonic()
         return lane
 
     async def enter(self, lane: Lane) -> bool:
@@ -199,18 +221,19 @@ class Lanes:
         Raises:
             Corrupt, Unavailable
         """
-        now = time.time()
+        now = time.monotonic()
         stale = [lane for lane in map(self.get, ids) if now - lane.known_at > FRESH]
         if stale:
             found = await self._endpoints.find([lane.endpoint.id for lane in stale])
             for lane in stale:
-                lane.know(found.get(lane.endpoint.id) or Endpoint(lane.endpoint.id), now)
+                if lane.known_at <= now:  # else an answer has said something newer meanwhile
+                    lane.know(found.get(lane.endpoint.id) or Endpoint(lane.endpoint.id))
 
     def due(self) -> list[Lane]:
         """Those to be looked at now; those that nothing happens in are forgotten."""
-        now = time.time()
+        now, clock = time.time(), time.monotonic()
         for lane in [lane for lane in self if not lane.busy and lane.look_at is None and not lane.draining]:
-            if now - lane.used_at > FORGET:
+            if clock - lane.used_at > FORGET:
                 del self._lanes[lane.endpoint.id]
         return [lane for lane in self if lane.look_at is not None and lane.look_at <= now and not lane.draining]
 

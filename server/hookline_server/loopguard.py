@@ -29,7 +29,7 @@ class LoopGuard:
         """Seconds that a call at ``now`` (in seconds) is to wait, and whether it is the first of its window to."""
         if not self._limit:
             return 0.0, False
-        if now - self._begun >= WINDOW:
+        if not 0 <= now - self._begun < WINDOW:  # also where the clock was put back
             self._begun = now
             self._rows = [array("L", bytes(_CELLS * array("L").itemsize)) for _ in range(2)]
         hashed = hash((delivery.source_key, delivery.source_sort_field, delivery.target.url))

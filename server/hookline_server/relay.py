@@ -18,7 +18,7 @@ from hookline.wake import pause
 from hookline_server import delivery as kept
 from hookline_server.delivery import Deliveries, attempt_of, explain
 from hookline_server.egress import ABORT, DISABLE, Answer, Egress
-from hookline_server.endpoint import DELIVERIES, Endpoints
+from hookline_server.endpoint import CHANGED, DELIVERIES, Endpoints
 from hookline_server.event import Delivery, from_outbox
 from hookline_server.health import Health
 from hookline_server.lane import Lane, Lanes
@@ -204,28 +204,28 @@ class Relay:
             if first:
                 name, origin = f"{delivery.source_key}/{delivery.source_sort_field}", delivery.target.origin
                 log.warning("item %s calls %s again and again, as in a loop: its webhooks are slowed", name, origin)
-            await self._deliveries.keep(delivery, delay=slowed, error="slowed: its item calls this URL in a loop")
+            await self._deliveries.keep(lane, delivery, delay=slowed, error="slowed: its item calls this URL in a loop")
             lane.look(now + slowed)
             return
         if delivery.target.options.ordered and (wait := await self._turns.wait(delivery)):
-            await self._deliveries.keep(delivery, delay=wait, error=OUT_OF_TURN)
+            await self._deliveries.keep(lane, delivery, delay=wait, error=OUT_OF_TURN)
             await self._held(lane, delivery, wait)
             return
         if not await self.lanes.enter(lane):
-            await self._deliveries.keep(delivery)
+            await self._deliveries.keep(lane, delivery)
             lane.look(lane.opens_at(time.time()))
             return
         answer, begun_ms = await self._attempt(lane, delivery)
         if answer.ok:
             if delivery.record:
-                await self._deliveries.keep(delivery, [attempt_of(answer, begun_ms)], status="completed")
+                await self._deliveries.keep(lane, delivery, [attempt_of(answer, begun_ms)], status="completed")
             if delivery.target.options.ordered:
                 await self._pass_on(delivery)
             return
         attempt = attempt_of(answer, begun_ms)
         delay = self._delay(delivery, answer, 1)
         status = "failed" if delay is None else None
-        await self._deliveries.keep(delivery, [attempt], delay=delay or 0.0, error=explain(answer), status=status)
+        await self._deliveries.keep(lane, delivery, [attempt], delay=delay or 0.0, error=explain(answer), status=status)
         if delay is None:
             await self._pass_on(delivery)
         else:
@@ -236,6 +236,7 @@ class Relay:
     async def _retry(self) -> None:
         scanned_at = -SCAN
         self._datastore.wakes.watch(f"ready:{DELIVERIES}", self.lanes.hear)
+        self._datastore.wakes.watch(CHANGED, self.lanes.hear_of_change)
         try:
             while True:
                 with Surviving(log, "a look for deliveries to retry"):
@@ -249,6 +250,7 @@ class Relay:
                 await pause(self.lanes.woken, self._settings.tick)
         finally:
             self._datastore.wakes.unwatch(self.lanes.hear)
+            self._datastore.wakes.unwatch(self.lanes.hear_of_change)
 
     def _look_into(self, lane: Lane) -> None:
         now = time.time()

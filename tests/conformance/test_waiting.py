@@ -29,6 +29,15 @@ async def test_a_waiting_claim_is_woken(datastore: Datastore, monkeypatch: pytes
     assert not datastore.wakes._listeners
 
 
+async def test_what_one_process_says_others_hear(datastore: Datastore) -> None:
+    async with datastore.wakes.listening("it", "other") as woken:
+        await wait_until(datastore.wakes._subscribed.is_set)
+        woken.clear()
+        await datastore.wakes.say("it")
+        async with asyncio.timeout(5):
+            await woken.wait()
+
+
 async def subscribers(store: Backend) -> dict[str, int]:
     """How many channels each client has that listens; clients by node and id."""
     return {

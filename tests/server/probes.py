@@ -12,7 +12,9 @@ from typing import Any
 from hookline import Datastore, registry
 from hookline.keyring import Keyring
 from hookline_server.delivery import Deliveries
+from hookline_server.endpoint import Endpoint
 from hookline_server.event import Delivery, Target, endpoint_of
+from hookline_server.lane import Lane
 from hookline_server.orchestrations import Orchestration, Orchestrations
 from hookline_server.schedules import Schedule, Schedules
 
@@ -217,7 +219,8 @@ async def fill(datastore: Datastore, key: str) -> tuple[str, str]:
     for number, status in ((1, None), (2, "failed")):
         payload = {"event": "updated", "occurredAt": "2027-01-01T00:00:00Z", "told": CANARY}
         delivery = Delivery(f"{CANARY}-0-{number}-0", key, "a", payload, Target(URL, b""), CANARY)
-        await Deliveries(datastore).keep(delivery, status=status)
+        lane = Lane(Endpoint(delivery.target.endpoint_id), 1)
+        await Deliveries(datastore).keep(lane, delivery, status=status)
     keyring = Keyring(datastore.connection, datastore.secrets)
     made, _ = await keyring.create(datastore.settings.namespace, name=CANARY)
     return held.token or "", made.id

@@ -7,7 +7,9 @@ import pytest
 from hookline_server import retry
 from hookline_server.breaker import FAILURES, FIRST_WAIT, LONGEST_WAIT, Breaker
 from hookline_server.endpoint import Endpoint
+from hookline_server.event import Delivery, Target
 from hookline_server.lane import Lane
+from hookline_server.loopguard import LoopGuard
 
 
 def opened(now: float = 0.0) -> Breaker:
@@ -93,6 +95,21 @@ def test_a_lane_without_leave_has_no_room(known: dict[str, object]) -> None:
     assert it.room(9.0) == it.room(9.0, direct=True) == 0
     assert it.opens_at(9.0) == 10.0
     assert bool(it.room(10.0)) == ("retry_at" in known)
+
+
+def test_what_is_held_off_by_a_clock_that_was_put_back_is_let_go() -> None:
+    assert opened(86_400.0).state(86_401.0) == "open"
+    assert opened(86_400.0).state(80_000.0) == "half-open"
+    held = lane(retry_at=86_400.0)
+    assert (held.room(86_400.0 - retry.ASKED_MAX), held.room(80_000.0)) == (0, 4)
+    assert held.opens_at(80_000.0) == 80_000.0
+
+
+def test_the_loop_guard_counts_anew_where_the_clock_was_put_back() -> None:
+    guard = LoopGuard(1)
+    call = Delivery("w-0-1-0", "jobs", "a", {}, Target("http://h/", b""), "")
+    waits = [guard.wait(call, now)[0] > 0 for now in (86_400.0, 86_401.0, 80_000.0, 80_001.0, 80_100.0)]
+    assert waits == [False, True, False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import redis.asyncio as aioredis
 from api import Api
 from conftest import wait_until
 from hookline import Datastore, Settings
-from hookline_server.endpoint import lane_of
+from hookline_server.endpoint import ENDPOINTS, Endpoints, lane_of, moment
 from hookline_server.event import endpoint_of
 from receiver import Receiver, receiving
 from relays import create_job, relaying, start
@@ -180,6 +181,52 @@ async def test_gone_disables_the_endpoint_and_keeps_what_follows(
         await api("PUT", path, {})
         await receiver.wait_for(2)
     assert receiver.posts[1].headers["webhook-id"] == waits["webhookId"]
+
+
+async def test_made_active_again_it_begins_anew_at_once(
+    api: Api, datastore: Datastore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its breaker had opened, or it had asked for an hour."""
+    monkeypatch.setattr("hookline_server.breaker.FIRST_WAIT", 200.0)
+    path = f"/v1/endpoints/{endpoint_of(receiver.url)}"
+    receiver.statuses = [500] * 8
+    async with relaying(datastore):
+        for number in range(8):
+            await create_job(datastore, receiver.url, f"{number}", retry=["1s"] * 20)
+            await start(datastore, f"{number}")
+
+        async def is_open() -> bool:
+            known = await api("GET", path)
+            return known.status == 200 and known.data["breaker"] == "open"
+
+        await wait_until(is_open)
+        receiver.statuses = []
+        tried = len(receiver.posts)
+        assert (await api("PUT", path, {"status": "active"})).data["breaker"] == "closed"
+        await receiver.wait_for(tried + 8)
+    later = moment(time.time() + 3600)
+    await Endpoints(datastore).note(endpoint_of(receiver.url), receiver.url, {"retry_at": later})
+    async with relaying(datastore):
+        await create_job(datastore, receiver.url, "held")
+        await start(datastore, "held")
+        await wait_until(lambda: listed(api, "&status=not_started"))
+        await api("PUT", path, {"status": "active"})
+        await receiver.wait_for(tried + 9)
+
+
+async def test_an_endpoint_is_known_anew_once_its_lane_was_forgotten(
+    api: Api, datastore: Datastore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline_server.lane.FORGET", 0.0)
+    async with relaying(datastore) as relay:
+        await fail(api, datastore, receiver, "a")
+        await wait_until(lambda: not list(relay.lanes))
+        await datastore.delete(ENDPOINTS, endpoint_of(receiver.url), triggers=False, reserved=True)
+        receiver.statuses = [500]
+        await create_job(datastore, receiver.url, "b")
+        await start(datastore, "b")
+        await receiver.wait_for(5)
+    assert [each["url"] for each in (await api("GET", "/v1/endpoints")).data["items"]] == [receiver.url]
 
 
 async def test_bad_settings_and_unknown_ids_are_told(api: Api, receiver: Receiver) -> None:

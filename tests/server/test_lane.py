@@ -56,9 +56,9 @@ async def test_who_comes_later_does_not_overtake(lanes: Lanes) -> None:
 @pytest.mark.parametrize(
     "hold",
     [
-        lambda lane: lane.know(replace(lane.endpoint, status=PAUSED), 0.0),
-        lambda lane: lane.know(replace(lane.endpoint, rate=1.0), 0.0),
-        lambda lane: lane.know(replace(lane.endpoint, retry_at=time.time() + 60), 0.0),
+        lambda lane: lane.know(replace(lane.endpoint, status=PAUSED)),
+        lambda lane: lane.know(replace(lane.endpoint, rate=1.0)),
+        lambda lane: lane.know(replace(lane.endpoint, retry_at=time.time() + 60)),
         lambda lane: [lane.breaker.note(time.time(), ok=False) for _ in range(8)],
         lambda lane: setattr(lane, "pace", 60.0),
     ],
@@ -73,7 +73,7 @@ async def test_nobody_waits_where_room_is_far_off(hold: Callable[[Lane], object]
 async def test_who_has_waited_in_vain_saves_others_the_wait(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes._patience, "_seconds", 0.02)
     lane = lanes.get("e")
-    lane.know(replace(lane.endpoint, concurrency=50), 0.0)
+    lane.know(replace(lane.endpoint, concurrency=50))
     for _ in range(50):
         assert await lanes.enter(lane)
     assert not await lanes.enter(lane)
@@ -83,6 +83,19 @@ async def test_who_has_waited_in_vain_saves_others_the_wait(lanes: Lanes, monkey
     assert await lanes.enter(lane)
     assert lane.busy == 1
     assert lane.is_quick(time.time())
+
+
+async def test_endpoints_are_read_again_where_the_clock_was_put_back(
+    lanes: Lanes, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline_server.lane.FRESH", 0.0)
+    ahead = time.time() + 3600
+    with monkeypatch.context() as patched:
+        patched.setattr("time.time", lambda: ahead)
+        await lanes.refresh(["e"])
+    await Endpoints(datastore).note("e", "http://h/", {"status": PAUSED})
+    await lanes.refresh(["e"])
+    assert lanes.get("e").endpoint.status == PAUSED
 
 
 async def test_who_is_cancelled_leaves_no_place_taken(lanes: Lanes) -> None:
