@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from hookline.item import RESERVED_PREFIX, Item, check_key
 
 STEP = 100
 """Items of one step."""
+Then = Callable[[Item], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +67,35 @@ def cancel(
     *,
     cursor: str | None = None,
     reserved: bool = False,
+    then: Then | None = None,
 ) -> AsyncGenerator[Progress, None]:
     """Cancel the items of a key that match: by default those ``not_started``. Who holds one learns of it as it extends.
+
+    ``then`` is told of each that was cancelled, as it was found.
 
     Raises:
         Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
     """
-    return _set_status(
-        datastore, key, {"status": "not_started", **(where or {})}, "cancelled", cursor, reserved=reserved
-    )
+    where = {"status": "not_started", **(where or {})}
+    return _set_status(datastore, key, where, "cancelled", cursor, reserved=reserved, then=then)
 
 
 def _set_status(
-    datastore: Datastore, key: str, where: dict[str, Any], status: str, cursor: str | None, *, reserved: bool
+    datastore: Datastore,
+    key: str,
+    where: dict[str, Any],
+    status: str,
+    cursor: str | None,
+    *,
+    reserved: bool,
+    then: Then | None = None,
 ) -> AsyncGenerator[Progress, None]:
     def call(item: Item) -> Call:
         return datastore.calls.update(
             key, item.sort_field, metadata={"status": status}, version=item.version, reserved=reserved
         )
 
-    return _change(datastore, key, where, call, cursor, reserved=reserved)
+    return _change(datastore, key, where, call, cursor, reserved=reserved, then=then)
 
 
 async def _change(
@@ -96,6 +106,7 @@ async def _change(
     cursor: str | None,
     *,
     reserved: bool = False,
+    then: Then | None = None,
 ) -> AsyncGenerator[Progress, None]:
     """Walk the items that match and change each at the version that was found, which it is once.
 
@@ -113,7 +124,11 @@ async def _change(
         for outcome in outcomes:
             if outcome.failure:
                 raise outcome.failure
-        made = sum(outcome.ok for outcome in outcomes)
+        changed = [item for item, outcome in zip(wanted, outcomes, strict=True) if outcome.ok]
+        if then:
+            for item in changed:
+                await then(item)
+        made = len(changed)
         done, passed_over, cursor = done + made, passed_over + len(page.items) - made, page.cursor
         yield Progress(done, passed_over, cursor and f"{begun}-{cursor}")
         if cursor is None:

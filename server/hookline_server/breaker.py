@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from hookline_server.retry import JITTER
+
 FAILURES = 8
 """Attempts that fail in a row until it opens."""
 FIRST_WAIT, LONGEST_WAIT = 5.0, 300.0
 """Seconds that it stays open: doubled each time that the probe fails."""
-_JITTER = 0.2
 
 
 @dataclass(slots=True)
@@ -29,7 +30,7 @@ class Breaker:
         if not self.opened:
             return "closed"
         # Open for longer than it can be, it is by a clock that was put back.
-        return "open" if 0 < self.until - now <= LONGEST_WAIT * (1 + _JITTER) else "half-open"
+        return "open" if 0 < self.until - now <= LONGEST_WAIT * (1 + JITTER) else "half-open"
 
     def room(self, now: float, room: int) -> int:
         """How many of ``room`` attempts may begin."""
@@ -54,5 +55,5 @@ class Breaker:
             return False
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(self.opened, 10))
         self.opened, self.probing = self.opened + 1, False
-        self.until = now + wait * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - spreads probes, guards nothing
+        self.until = now + wait * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads probes, guards nothing
         return True

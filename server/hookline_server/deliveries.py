@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncGenerator, Mapping
+from functools import partial
 from typing import Any
 
 from hookline import Datastore, Item, bulk
@@ -11,7 +13,10 @@ from hookline.bulk import Progress
 from hookline.errors import Invalid, NotFound, PreconditionFailed
 from hookline_server.delivery import WAITING, read
 from hookline_server.endpoint import DELIVERIES, lane_of
+from hookline_server.role import Surviving
 from hookline_server.turns import Turns
+
+log = logging.getLogger(__name__)
 
 _ID = re.compile(r"([0-9a-f]{20})\.([!-~]{1,200})", re.ASCII)
 _LANES_A_PAGE = 100
@@ -116,10 +121,16 @@ async def cancel(datastore: Datastore, delivery_id: str) -> Item:
         Corrupt, Unavailable, OutcomeUnknown
     """
     item = await _set_status(datastore, delivery_id, WAITING, "cancelled")
-    delivery = read(item)
-    if delivery.target.options.ordered:
-        await Turns(datastore).end(delivery)
+    await _pass_on(datastore, item)
     return item
+
+
+async def _pass_on(datastore: Datastore, item: Item) -> None:
+    """One was cancelled: where its trigger is ordered, it is the turn of the next. Best effort: it asks as well."""
+    with Surviving(log, f"the turn behind {item.sort_field}"):
+        delivery = read(item)
+        if delivery.target.options.ordered:
+            await Turns(datastore).end(delivery)
 
 
 async def _set_status(datastore: Datastore, delivery_id: str, before: tuple[str, ...], status: str) -> Item:
@@ -159,7 +170,8 @@ async def cancel_all(
         Invalid, Corrupt, Unavailable, OutcomeUnknown
     """
     wanted = {"status": {"in": list(WAITING)}, **where}
-    async for progress in _change_all(datastore, bulk.cancel, wanted, endpoint, cursor):
+    change = partial(bulk.cancel, then=partial(_pass_on, datastore.unmarked()))
+    async for progress in _change_all(datastore, change, wanted, endpoint, cursor):
         yield progress
 
 

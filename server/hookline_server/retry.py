@@ -10,12 +10,14 @@ ASKED_MAX = 3600.0
 """Seconds that a receiver can hold its endpoint off by Retry-After, at most."""
 
 
-def delay_after(attempts: int, schedule: Sequence[float]) -> float:
-    """Seconds until the next attempt, after so many: by the schedule, or by its last entry beyond that.
+JITTER = 0.2
+"""By this part waits are shorter or longer, at random, so that what failed together does not return together."""
 
-    Jittered by 20 %, so that what failed together does not return together.
-    """
-    return schedule[min(attempts, len(schedule)) - 1] * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
+
+def delay_after(attempts: int, schedule: Sequence[float]) -> float:
+    """Seconds until the next attempt, after so many: by the schedule, or by its last entry beyond that, jittered."""
+    wait = schedule[min(attempts, len(schedule)) - 1]
+    return wait * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads retries, guards nothing
 
 
 def read_retry_after(written: str | None, now: float) -> float:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from hookline import Datastore
 from hookline.clock import parse_time
 from hookline.errors import NotFound, PreconditionFailed
-from hookline_server.delivery import WAITING
+from hookline_server.delivery import WAITING, Deliveries
 from hookline_server.event import Delivery
+from hookline_server.retry import JITTER
 
 SHORTEST, LONGEST = 2.0, 300.0
 """Seconds until a delivery asks again whether it is its turn. Whoever ends the one before tells it sooner."""
+KEPT = 30 * 86_400.0
+"""Seconds that a list is kept after one of it has asked, beside the longest wait between two of its attempts.
+
+So it outlasts what waits there, but at an endpoint that is paused for longer; and one that nobody ends goes away.
+"""
 
 
 class Turns:
@@ -21,6 +27,7 @@ class Turns:
 
     def __init__(self, datastore: Datastore) -> None:
         self._datastore = datastore
+        self._deliveries = Deliveries(datastore)
 
     async def wait(self, delivery: Delivery) -> float:
         """Seconds that a delivery should wait before it asks again; 0 where it is its turn.
@@ -75,7 +82,9 @@ class Turns:
         return True
 
     async def _ask(self, delivery: Delivery, ended: bytes | None) -> tuple[int | None, bytes, bool, bool]:
+        longest = max(self._deliveries.schedule(delivery), default=0.0)
         request = {
+            "keep": round((KEPT + longest * (1 + JITTER)) * 1000),
             "key": delivery.source_key,
             "sort": delivery.source_sort_field,
             "url": delivery.target.url,

@@ -168,6 +168,40 @@ async def test_one_that_is_cancelled_gives_way(datastore: Datastore, raw: aiored
     assert arrived(receiver) == [1, 4]
 
 
+async def test_those_that_are_cancelled_together_give_way(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    async def cancel(count: int, **where: str) -> None:
+        async def waiting() -> bool:
+            return len(await kept(datastore, receiver, status="scheduled", **where)) == count
+
+        await wait_until(waiting)
+        (progress,) = [step async for step in deliveries.cancel_all(datastore, where, None, None)]
+        assert progress.done == count
+
+    receiver.statuses = [500]
+    async with relaying(datastore):
+        await change(datastore, receiver, retry=["1h"])
+        await cancel(1, event="created")
+        await receiver.wait_for(2)
+        receiver.statuses = [500]
+        await change(datastore, receiver, "b", count=3, retry=["1h"])
+        await cancel(3)
+        await all_done(datastore, raw)
+    assert (arrived(receiver), arrived(receiver, "b")) == ([1, 2], [1])
+
+
+async def test_a_list_outlasts_what_waits_and_not_for_ever(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    receiver.statuses = [500]
+    async with relaying(datastore):
+        await change(datastore, receiver, count=1, retry=["100d"])
+        await wait_until(lambda: kept(datastore, receiver, status="scheduled"))
+        (line,) = await lines(raw)
+        assert 120 * 86_400 < await raw.ttl(line) < 200 * 86_400
+
+
 @pytest.mark.usefixtures("soon")
 async def test_nobody_told_the_next(datastore: Datastore, raw: aioredis.Redis, receiver: Receiver) -> None:
     """A relay was killed after the first had ended, before its turn was passed on."""
