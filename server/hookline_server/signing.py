@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hookline import Datastore, SecretBox, Settings, keys
+from hookline.clock import format_time
 from hookline.connection import Connection
-from hookline.errors import HooklineError, NotFound
+from hookline.errors import HooklineError, Invalid, NotFound
 from hookline.secret import load_key
 from hookline_server.issuing import opened
 
@@ -36,14 +37,18 @@ class Signing:
         written = await connection.command_on(name, "HGET", name, _FIELD)
         return cls(*map(int, written.split())) if written else cls()
 
-    async def rotate(self, connection: Connection, namespace: str, grace: float) -> Signing:
+    async def rotate(self, connection: Connection, namespace: str, grace: float, *, force: bool = False) -> Signing:
         """The next one, stored; for ``grace`` seconds both sign. Two rotations at once are one.
 
         Raises:
+            Invalid: the one before the present one signs still, and with ``force`` would no more.
             Unavailable
         """
-        name = keys.meta(namespace)
-        following = Signing(self.rotations + 1, await connection.now_ms() + round(grace * 1000))
+        name, now = keys.meta(namespace), await connection.now_ms()
+        if now < self.until_ms and not force:
+            until = format_time(self.until_ms)
+            raise Invalid.at("", f"the secret was rotated, and the one before signs until {until}: --force ends that")
+        following = Signing(self.rotations + 1, now + round(grace * 1000))
         await connection.command_on(name, "HSET", name, _FIELD, f"{following.rotations} {following.until_ms}")
         return following
 
@@ -98,15 +103,17 @@ async def secrets(settings: Settings, namespace: str) -> list[bytes]:
         return (await Signing.read(connection, namespace)).secrets(box, namespace)
 
 
-async def rotate(settings: Settings, namespace: str, grace: float) -> bytes:
+async def rotate(settings: Settings, namespace: str, grace: float, *, force: bool = False) -> bytes:
     """Replace the secret of a namespace -> the new one; for ``grace`` seconds the one before signs as well.
 
     Raises:
         NotFound: there is no such namespace.
-        Invalid, Incompatible, Unavailable
+        Invalid: one before signs still: ``force`` ends that.
+        Incompatible, Unavailable
     """
     async with opened(settings) as (connection, box):
         if not await connection.command_on(keys.meta(namespace), "EXISTS", keys.meta(namespace)):
             raise NotFound(f"there is no namespace {namespace!r} in this store")
-        signing = await (await Signing.read(connection, namespace)).rotate(connection, namespace, grace)
+        signing = await Signing.read(connection, namespace)
+        signing = await signing.rotate(connection, namespace, grace, force=force)
         return signing.secrets(box, namespace)[0]

@@ -12,6 +12,7 @@ import pytest_asyncio
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from hookline import Datastore, SecretBox, Settings
+from hookline.errors import Invalid
 from hookline.secret import load_key
 from hookline_server import signing
 from hookline_server.signature import format_secret
@@ -48,9 +49,9 @@ def good(post: Post, *secrets: str) -> list[bool]:
 async def test_both_sign_until_the_grace_is_over(
     datastore: Datastore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def rotate(grace: float) -> str:
+    async def rotate(grace: float, *, force: bool = False) -> str:
         found = await Signing.read(datastore.connection, "default")
-        found = await found.rotate(datastore.connection, "default", grace)
+        found = await found.rotate(datastore.connection, "default", grace, force=force)
         return format_secret(found.secrets(datastore.secrets, "default")[0])
 
     async def called(name: str) -> Post:
@@ -65,8 +66,14 @@ async def test_both_sign_until_the_grace_is_over(
         second = await rotate(60)
         assert second != first
         assert good(await called("b"), first, second) == [True, True]
-        third = await rotate(0)
-        assert good(await called("c"), first, second, third) == [False, False, True]
+        with pytest.raises(Invalid, match="until 2"):
+            await rotate(60)
+        assert good(await called("c"), first, second) == [True, True]
+        third = await rotate(60, force=True)
+        assert good(await called("d"), first, second, third) == [False, True, True]
+        fourth = await rotate(0, force=True)
+        fifth = await rotate(0)
+        assert good(await called("e"), third, fourth, fifth) == [False, False, True]
 
 
 async def test_a_server_that_knows_its_secrets_goes_on_while_the_store_is_silent(
@@ -94,5 +101,10 @@ async def test_beside_a_running_server(tmp_path: Path, receiver: Receiver) -> No
         async with session.post(f"{server.url}/v1/triggers/test", json={"url": receiver.url}) as response:
             assert (await response.json())["delivered"]
         assert good(receiver.posts[0], first, second) == [True, True]
+        code, said = await hookline("rotate-signing-secret", *data)
+        assert (code, "until 2" in said, "--force" in said) == (2, True, True), said
+        assert await secret("signing-secret") == second
+        third = await secret("rotate-signing-secret", "--grace", "0s", "--force")
+        assert third == await secret("signing-secret") != second
         code, said = await hookline("rotate-signing-secret", "--namespace", "nobody", *data)
         assert (code, "no namespace 'nobody'" in said) == (4, True)

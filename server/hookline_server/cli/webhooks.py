@@ -81,6 +81,7 @@ def signing_secret(namespace: Namespace = None, store: Store = None, data: Data 
 @app.command("rotate-signing-secret", rich_help_panel=PANEL)
 def rotate_signing_secret(
     grace: Annotated[str, typer.Option(help="For how long the one before signs as well.")] = "24h",
+    force: Annotated[bool, typer.Option("--force", help="Also while one before signs still, which then ends.")] = False,
     namespace: Namespace = None,
     store: Store = None,
     data: Data = None,
@@ -90,17 +91,21 @@ def rotate_signing_secret(
 
     Running servers sign with both until the grace is over, so give receivers the
     new one before. Triggers with a secret of their own are not concerned.
+    While that lasts another rotation is refused: two secrets sign, not three.
+    Where a secret is known to others, --grace 0s --force ends all but the new one.
 
     Examples:
       hookline rotate-signing-secret
       hookline rotate-signing-secret --grace 7d --namespace acme
+      hookline rotate-signing-secret --grace 0s --force
     """
     from hookline.clock import parse_duration
     from hookline_server import signing
     from hookline_server.signature import format_secret
 
     found, seconds = settings(store_url=store, data=data), checked(lambda: parse_duration(grace) / 1000, "--grace")
-    _say(format_secret(run(signing.rotate(found, namespace or found.namespace, seconds))), as_json=as_json)
+    rotated = signing.rotate(found, namespace or found.namespace, seconds, force=force)
+    _say(format_secret(run(rotated)), as_json=as_json)
 
 
 def _say(secret: str, *, as_json: bool) -> None:
