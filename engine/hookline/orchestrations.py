@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hookline.codec import WORD_MAX
 from hookline.item import Item
 from hookline.outcome import Claimed
 from hookline.rule import Orchestration
@@ -24,13 +26,22 @@ async def claim(datastore: Datastore, name: str, rule: Orchestration) -> Claimed
     """
     return await datastore.claim(
         rule.key,
-        worker_id=f"orchestration:{name}",
+        worker_id=_worker(name),
         limit=rule.limit,
         lock_for=rule.lock_for,
         where=rule.where,
         max_in_flight=rule.max_in_flight,
         triggers="on",
     )
+
+
+def _worker(name: str) -> str:
+    """As which the rule of this name claims. No name has a ``#``, so none is taken for a long one's."""
+    worker_id = f"orchestration:{name}"
+    if len(worker_id) <= WORD_MAX:
+        return worker_id
+    mark = "#" + hashlib.sha256(name.encode()).hexdigest()[:32]
+    return worker_id[: WORD_MAX - len(mark)] + mark
 
 
 class Orchestrations(Rules[Orchestration, Claimed]):

@@ -298,6 +298,23 @@ async def test_of_a_run_is_told_what_it_met(orchestrations: Orchestrations, data
     assert await names(datastore, status="failed") == ["a"]
 
 
+async def test_orchestrations_of_long_names_claim_each_for_itself(
+    orchestrations: Orchestrations, datastore: Datastore
+) -> None:
+    long = ["n" * 114, "n" * 127 + "a", "n" * 127 + "b"]
+    for name in long:
+        await datastore.create("jobs", name[-5:], metadata=WAITING)
+        await datastore.create("jobs", name[-5:] + "2", metadata=WAITING)
+        await orchestrations.put(name, Orchestration(key="jobs", every="1h", limit=5, max_in_flight=1))
+    await orchestrations.run_due()
+    workers = {
+        item.metadata["worker_id"] for item in (await datastore.query("jobs", where={"status": "started"})).items
+    }
+    assert len(workers) == 3
+    assert f"orchestration:{long[0]}" in workers
+    assert [(await runs(orchestrations, name))[0]["claimed"] for name in long] == [1, 1, 1]
+
+
 async def test_what_the_store_cannot_take_now_is_tried_again(
     schedules: Schedules, datastore: Datastore, clock: Clock, store: Any
 ) -> None:
