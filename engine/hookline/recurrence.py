@@ -30,8 +30,8 @@ _COMPARED, _COMPARED_FROM = 100, datetime(2024, 1, 1)  # noqa: DTZ001 - cron cou
 class Recurrence:
     """Ticks, in whole milliseconds since 1970: ``every`` so many of them, or by ``cron`` as Debian's reads it.
 
-    Of cron a time of day that a zone skips comes right after the gap, and one that it has twice comes once; what runs
-    every hour or more often goes on by the clock on the wall.
+    Of cron a time of day that a zone skips comes right after the gap, and one that it has twice comes once; where
+    the minute or the hour begins with ``*`` it goes on by the clock on the wall.
     """
 
     every: int | None = None

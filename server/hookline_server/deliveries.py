@@ -204,5 +204,7 @@ async def _lanes(datastore: Datastore, endpoint: str | None, cursor: str | None)
     reached, dot, inner = cursor.partition(".")
     if not dot or not re.fullmatch(r"[0-9a-f]{20}", reached):
         raise Invalid.at("/cursor", "expected the cursor of the page before")
+    if endpoint not in (None, reached):
+        raise Invalid.at("/cursor", "expected the cursor of the page before, of the same endpoint")
     here: list[tuple[str, str | None]] = [(lane_of(reached), inner)] if inner else []
     return here + [(name, None) for name in names if name > lane_of(reached)]

@@ -53,7 +53,15 @@ def test_an_interval_goes_on_from_its_first_tick_however_late_it_is_asked() -> N
         # Autumn: 02:00 to 03:00 is there twice. What has a time of day comes at the first of them.
         ("30 2 * * *", BERLIN, "2026-10-24T12:00+02:00", ["2026-10-25T02:30:00+02:00", "2026-10-26T02:30:00+01:00"]),
         ("30 2 * * *", BERLIN, "2026-10-25T02:10+01:00", ["2026-10-26T02:30:00+01:00"]),
-        # What runs every hour or more often does so in both of them.
+        # Where the minute or the hour begins with a star, it goes on by the clock: not at all in the gap, and in both.
+        ("*/30 2 * * *", BERLIN, "2026-03-28T12:00+01:00", ["2026-03-30T02:00:00+02:00"]),
+        (
+            "*/30 2 * * *",
+            BERLIN,
+            "2026-10-25T02:00+02:00",
+            ["2026-10-25T02:30:00+02:00", "2026-10-25T02:00:00+01:00", "2026-10-25T02:30:00+01:00"],
+        ),
+        ("0 1-3 * * *", BERLIN, "2026-10-25T01:30+02:00", ["2026-10-25T02:00:00+02:00", "2026-10-25T03:00:00+01:00"]),
         ("0 * * * *", BERLIN, "2026-10-25T01:30+02:00", ["2026-10-25T02:00:00+02:00", "2026-10-25T02:00:00+01:00"]),
         (
             "*/30 * * * *",

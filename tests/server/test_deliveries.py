@@ -105,6 +105,9 @@ async def test_they_are_selected_over_all_endpoints(api: Api, datastore: Datasto
     assert await listed(api, "&event=deleted") == []
     assert (await api("GET", "/v1/deliveries?endpoint=x")).status == 422
     assert (await api("GET", "/v1/deliveries?cursor=x")).status == 422
+    page = await api("GET", f"/v1/deliveries?limit=1&endpoint={endpoint_of(receiver.url)}")
+    refused = await api("GET", f"/v1/deliveries?endpoint={endpoint_of(other.url)}&cursor={page.data['cursor']}")
+    assert (refused.status, refused.data["errors"][0]["pointer"]) == (422, "/cursor")
 
 
 async def fail_beside(api: Api, datastore: Datastore, receiver: Receiver, names: list[str]) -> None:
