@@ -23,6 +23,12 @@ def endpoint_of(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()[:20]
 
 
+def origin_of(url: str) -> str:
+    """Scheme, host and port: what of a URL may be logged, for path and query may hold secrets."""
+    parsed = URL(url)
+    return f"{parsed.scheme}://{parsed.host}:{parsed.port}"
+
+
 class Target(msgspec.Struct, frozen=True):
     """One trigger of an event: where to post, and the API key, sealed for the item, or the key, that it is on."""
 
@@ -33,9 +39,8 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port: what of a URL may be logged, for path and query may hold secrets."""
-        url = URL(self.url)
-        return f"{url.scheme}://{url.host}:{url.port}"
+        """Scheme, host and port of its URL."""
+        return origin_of(self.url)
 
     @property
     def endpoint_id(self) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hookline_server.alarm import Alarm
 from hookline_server.breaker import Breaker
 from hookline_server.endpoint import ACTIVE, CHANGED, CLOSED, DELIVERIES, Endpoint, Endpoints, lane_of
+from hookline_server.event import origin_of
 from hookline_server.retry import ASKED_MAX
 
 FRESH = 1.0
@@ -29,9 +30,10 @@ class Lane:
     """One endpoint's lane. Times are seconds since 1970, as they are shared by way of the store.
 
     ``known_at`` and ``used_at``, which nobody else sees, are by the monotonic clock.
-    ``look_at`` is when something may be due among the deliveries that are kept, None if nothing is known of;
-    ``draining`` is whether those are being attempted now: then new events leave them half of the lane. ``prepared`` is
-    whether the store is ready for what is kept, ``failing`` whether the log has said that the endpoint fails.
+    ``origin`` is its host, once that is known. ``look_at`` is when something may be due among the deliveries that are
+    kept, None if nothing is known of; ``draining`` is whether those are being attempted now: then new events leave them
+    half of the lane. ``prepared`` is whether the store is ready for what is kept, ``failing`` whether the log has said
+    that the endpoint fails.
     """
 
     endpoint: Endpoint
@@ -40,6 +42,7 @@ class Lane:
     busy: int = 0
     look_at: float | None = None
     draining: bool = False
+    origin: str = ""
     prepared: bool = False
     failing: bool = False
     known_at: float = -math.inf
@@ -63,6 +66,8 @@ class Lane:
         if stopped and endpoint.status == ACTIVE and endpoint.breaker == CLOSED:
             self.breaker = Breaker()
         self.endpoint, self.known_at = endpoint, time.monotonic()
+        if endpoint.url:
+            self.origin = origin_of(endpoint.url)
 
     def look(self, at: float) -> None:
         """Note that something may be due then."""

@@ -27,7 +27,7 @@ from hookline_server.loopguard import LoopGuard
 from hookline_server.retry import delay_after
 from hookline_server.role import Surviving
 from hookline_server.sender import Sender
-from hookline_server.slots import Slot, Slots
+from hookline_server.slots import Origins, Slot, Slots
 from hookline_server.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ class Relay:
         self._idle_ms = round(self._settings.delivery_timeout * 2000) + 5000
         self.fresh = Slots(self._settings.relay_concurrency)
         self.again = Slots(self._settings.relay_concurrency)
+        self._origins = Origins()
         self._done: list[list[bytes]] = [[] for _ in range(datastore.calls.partitions)]
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -211,9 +212,11 @@ class Relay:
             await self._deliveries.keep(lane, delivery, delay=wait, error=OUT_OF_TURN)
             await self._held(lane, delivery, wait)
             return
-        if not await self.lanes.enter(lane):
+        lane.origin = delivery.target.origin
+        slow = self._origins.is_slow(lane.origin)
+        if slow or not await self.lanes.enter(lane):
             await self._deliveries.keep(lane, delivery)
-            lane.look(lane.opens_at(time.time()))
+            lane.look(time.time() + POLL if slow else lane.opens_at(time.time()))
             return
         answer, begun_ms = await self._attempt(lane, delivery)
         if answer.ok:
@@ -243,7 +246,7 @@ class Relay:
                     if self.lanes.missed or time.monotonic() - scanned_at >= SCAN:
                         self.lanes.missed, scanned_at = False, time.monotonic()
                         await self._scan()
-                    due = self.lanes.due()
+                    due = [lane for lane in self.lanes.due() if not self._is_held_up(lane)]
                     await self.lanes.refresh({lane.endpoint.id for lane in due})
                     for lane in due:
                         self._look_into(lane)
@@ -251,6 +254,13 @@ class Relay:
         finally:
             self._datastore.wakes.unwatch(self.lanes.hear)
             self._datastore.wakes.unwatch(self.lanes.hear_of_change)
+
+    def _is_held_up(self, lane: Lane) -> bool:
+        """Whether nothing is to begin in a lane now, as its host is slow: then it is looked at later."""
+        if not self._origins.is_slow(lane.origin):
+            return False
+        lane.look_at = time.time() + POLL
+        return True
 
     def _look_into(self, lane: Lane) -> None:
         now = time.time()
@@ -295,6 +305,9 @@ class Relay:
     async def _claim(self, lane: Lane, room: int) -> bool:
         """Begin attempts at up to so many deliveries of a lane. False if none is due now."""
         free = await self.again.reserve(room, POLL)
+        if self._is_held_up(lane):
+            self.again.give_back(free)
+            return False
         if not free:
             return True
         items: list[Item] = []
@@ -378,12 +391,14 @@ class Relay:
 
         Returns the answer, and when it began, in ms since 1970.
         """
-        now = time.time()
+        now, post = time.time(), self._origins.begin(delivery.target.origin)
         try:
             answer = await self._sender.post(delivery)
         except BaseException:
             lane.withdraw()
             raise
+        finally:
+            self._origins.end(post)
         lane.end(answer.duration_ms / 1000)
         if not (answer.ok and self._health.is_well(lane)):
             with Surviving(log, f"what is stored of endpoint {lane.endpoint.id}"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 
 from hookline_server.alarm import Alarm
 
@@ -13,6 +14,8 @@ GATHER = 0.01
 """Seconds that who wants many slots waits for half of them, once one is free."""
 LATE_MAX = 256
 """How many of those there may be; beyond, they count like all others."""
+LATE_OF_ORIGIN = LATE_MAX // 4
+"""How many posts to one origin may be late; with more, no further one begins there."""
 
 
 class Slots:
@@ -87,3 +90,43 @@ class Slot:
     def release(self) -> None:
         """End it."""
         self._slots.release(self)
+
+
+class Origins:
+    """The posts under way, by scheme, host and port: one host that hangs at many URLs must not keep others out."""
+
+    def __init__(self) -> None:
+        self._late: Counter[str] = Counter()
+        self._patience = Alarm[Post](PATIENCE, self._note)
+
+    def is_slow(self, origin: str) -> bool:
+        """Whether no further post should begin there now."""
+        return self._late[origin] >= LATE_OF_ORIGIN
+
+    def begin(self, origin: str) -> Post:
+        """A post begins. To be ended once."""
+        post = Post(origin)
+        self._patience.watch(post)
+        return post
+
+    def end(self, post: Post) -> None:
+        """It is answered, or given up."""
+        self._patience.drop(post)
+        if post.late:
+            self._late[post.origin] -= 1
+            if not self._late[post.origin]:
+                del self._late[post.origin]
+
+    def _note(self, post: Post) -> None:
+        post.late = True
+        self._late[post.origin] += 1
+
+
+class Post:
+    """One post that is under way."""
+
+    __slots__ = ("late", "origin")
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.late = False

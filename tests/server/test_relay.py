@@ -215,6 +215,30 @@ async def test_a_slow_endpoint_does_not_hold_up_another(datastore: Datastore, re
         await wait_until(lambda: len({post.headers["webhook-id"] for post in slow.posts}) == 12)
 
 
+async def test_a_host_that_hangs_at_many_urls_does_not_hold_up_another(
+    datastore: Datastore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline_server.slots.PATIENCE", 0.05)
+    monkeypatch.setattr("hookline_server.slots.LATE_MAX", 16)
+    monkeypatch.setattr("hookline_server.slots.LATE_OF_ORIGIN", 4)
+    datastore.settings = replace(datastore.settings, relay_concurrency=4, delivery_timeout=60.0)
+    async with receiving() as slow:
+        slow.hang = asyncio.Event()
+        for number in range(60):
+            await create_job(datastore, f"{slow.url}?{number}", f"slow-{number}", events=["created"])
+        async with relaying(datastore):
+            for name in ("a", "b"):
+                await create_job(datastore, receiver.url, name, events=["created"])
+                await receiver.wait_for(len(receiver.posts) + 1)
+            receiver.statuses = [500]
+            await create_job(datastore, receiver.url, "c", events=["created"])
+            await receiver.wait_for(4)
+            assert len(slow.posts) < 24
+            slow.hang.set()
+            await slow.wait_for(60)
+            await wait_until(lambda: len({post.headers["webhook-id"] for post in slow.posts}) == 60)
+
+
 async def test_a_relay_that_is_gone_is_taken_over_by_the_next_of_its_name(
     datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
 ) -> None:
