@@ -212,8 +212,8 @@ class Relay:
             await self._deliveries.keep(lane, delivery, delay=wait, error=OUT_OF_TURN)
             await self._held(lane, delivery, wait)
             return
-        lane.origin = delivery.target.origin
-        slow = self._origins.is_slow(lane.origin)
+        lane.origin = lane.origin or delivery.target.origin
+        slow = self._is_slow(lane)
         if slow or not await self.lanes.enter(lane):
             await self._deliveries.keep(lane, delivery)
             lane.look(time.time() + POLL if slow else lane.opens_at(time.time()))
@@ -257,10 +257,13 @@ class Relay:
 
     def _is_held_up(self, lane: Lane) -> bool:
         """Whether nothing is to begin in a lane now, as its host is slow: then it is looked at later."""
-        if not self._origins.is_slow(lane.origin):
+        if not self._is_slow(lane):
             return False
         lane.look_at = time.time() + POLL
         return True
+
+    def _is_slow(self, lane: Lane) -> bool:
+        return self._origins.is_slow(lane.origin, lane.endpoint.concurrency or 0)
 
     def _look_into(self, lane: Lane) -> None:
         now = time.time()
@@ -391,7 +394,8 @@ class Relay:
 
         Returns the answer, and when it began, in ms since 1970.
         """
-        now, post = time.time(), self._origins.begin(delivery.target.origin)
+        lane.origin = lane.origin or delivery.target.origin
+        now, post = time.time(), self._origins.begin(lane.origin)
         try:
             answer = await self._sender.post(delivery)
         except BaseException:

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import wait_until
 from hookline_server import slots
-from hookline_server.slots import Slots
+from hookline_server.slots import Origins, Slots
 
 
 async def held(count: int, of: Slots) -> list[slots.Slot]:
@@ -59,3 +59,20 @@ async def test_who_is_cancelled_when_a_slot_comes_free_is_cancelled() -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_a_host_is_slow_by_its_late_posts_but_not_for_an_endpoint_that_is_to_have_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hookline_server.slots.PATIENCE", 0.01)
+    monkeypatch.setattr("hookline_server.slots.LATE_OF_ORIGIN", 2)
+    origins = Origins()
+    posts = [origins.begin("http://a:1") for _ in range(3)]
+    await wait_until(lambda: origins.is_slow("http://a:1", 0))
+    await wait_until(lambda: origins.is_slow("http://a:1", 3))
+    assert not origins.is_slow("http://a:1", 4)
+    assert not origins.is_slow("http://a:2", 0)
+    origins.end(posts.pop())
+    assert not origins.is_slow("http://a:1", 3)
+    origins.end(posts.pop())
+    assert not origins.is_slow("http://a:1", 0)
