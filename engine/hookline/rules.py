@@ -116,7 +116,7 @@ class Rules(ABC, Generic[R, A]):
             if stored is None:
                 raise NotFound(f"no {self.noun} has this name")
             rule = msgspec.structs.replace(self.rule(stored), enabled=enabled)
-            gone = {"status": None, "tick": None, "until": None, "scheduled_at": None}
+            gone = {"status": None, "tick": None, "until": None, "scheduled_at": None, "attempts": 0}
             outcome = await self._datastore.update(
                 self.key,
                 name,

@@ -194,6 +194,14 @@ async def test_disabled_it_waits_for_nothing_and_enabled_for_the_next_tick(sched
     ]
 
 
+async def test_a_run_that_is_to_be_tried_again_is_none_of_a_rule_that_was_enabled_anew(
+    schedules: Schedules, datastore: Datastore
+) -> None:
+    await schedules.put("nightly", Schedule(key="jobs", cron="0 3 * * *"))
+    await datastore.update(schedules.key, "nightly", metadata={"attempts": 1}, reserved=True)
+    assert (await schedules.enable("nightly", True)).metadata["attempts"] == 0
+
+
 async def test_stored_again_a_rule_runs_when_it_would_have(
     schedules: Schedules, datastore: Datastore, clock: Clock
 ) -> None:

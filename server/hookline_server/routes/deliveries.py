@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from hookline.clock import parse_time
 from hookline.errors import Invalid
 from hookline_server import body, deliveries, head, shapes
 from hookline_server.answer import Answer
@@ -22,6 +23,8 @@ from hookline_server.routes.bulk import advance
 
 _FIELDS = {"status": "status", "event": "event", "key": "item_key", "sortField": "item_sort_field"}
 """What deliveries are selected by -> the metadata that says it."""
+_BOUNDS = {"since": "gte", "until": "lt"}
+"""The ends of when the events were -> the comparison that each is."""
 _SELECTION = ("endpoint", "since", "until", *_FIELDS)
 
 
@@ -29,8 +32,9 @@ _Endpoint = Annotated[str, Meta(description="The id of an endpoint.")]
 _Event = Annotated[str, Meta(description="What happened to the item.")]
 _Key = Annotated[str, Meta(description="The key of the item.")]
 _SortField = Annotated[str, Meta(description="The sortField of the item.")]
-_Since = Annotated[str, Meta(description="Events from this time on, RFC 3339.")]
-_Until = Annotated[str, Meta(description="Events before this time, RFC 3339.")]
+_TIME = {"format": "date-time"}
+_Since = Annotated[str, Meta(description="Events from this time on, RFC 3339.", extra_json_schema=_TIME)]
+_Until = Annotated[str, Meta(description="Events before this time, RFC 3339.", extra_json_schema=_TIME)]
 
 
 class SelectedDeliveries(Body):
@@ -152,8 +156,16 @@ async def cancel_all(request: Request) -> Response:
 
 def _where(given: dict[str, Any]) -> dict[str, Any]:
     where: dict[str, Any] = {field: given[name] for name, field in _FIELDS.items() if given.get(name) is not None}
-    bounds = {test: given[name] for name, test in (("since", "gte"), ("until", "lt")) if given.get(name) is not None}
+    bounds = {test: _time(name, given[name]) for name, test in _BOUNDS.items() if given.get(name) is not None}
     return where | ({"occurred_at": bounds} if bounds else {})
+
+
+def _time(name: str, written: str) -> str:
+    try:
+        parse_time(written)
+    except ValueError as error:
+        raise Invalid.at(f"/{name}", str(error)) from None
+    return written
 
 
 def _endpoint(written: str | None) -> str | None:
