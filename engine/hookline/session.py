@@ -16,7 +16,8 @@ _WHOLE_MAX = 2**20
 """Bytes that are written in one go; of more aiohttp would say that it holds the loop."""
 _STALE = 0.1
 """Seconds without a request after which the server may have closed a connection while the loop was held up."""
-_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+"""Errors after which the server cannot have the request."""
 
 
 class _LostError(Exception):
@@ -69,7 +70,7 @@ class Session:
             failure = explain(closed, request, self._server.url, sent=False)
         except (aiohttp.ClientError, _LostError, TimeoutError, OSError) as error:
             told = str(error) or type(error).__name__
-            failure = explain(told, request, self._server.url, sent=not isinstance(error, _NOT_SENT))
+            failure = explain(told, request, self._server.url, sent=not isinstance(error, NOT_SENT))
         finally:
             self._used = loop.time()
         raise failure  # not out of aiohttp's, which may hold the request's headers, and so the API key
@@ -112,7 +113,7 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
     """Aiohttp sends PUT and DELETE again by itself if the connection ends; but not after an error that it knows not."""
     try:
         return await handler(request)
-    except _NOT_SENT:
+    except NOT_SENT:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise _LostError(str(error) or type(error).__name__) from error

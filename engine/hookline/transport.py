@@ -28,8 +28,10 @@ KEEP_ALIVE = 4.0
 """Seconds for which an idle connection is kept: servers close theirs after 5, and a request must not meet that."""
 INTERNAL = "internal"
 """The code of what went wrong inside the server."""
-_UNCLEAR = frozenset({408, 500, 502, 504})
-"""What a server, or a proxy before it, answers although the request may have been carried out."""
+_TIMED_OUT, _BROKEN = 408, 500
+"""Statuses, the second one and all from there on, that a proxy answers although a request may have been carried out."""
+_REFUSED = frozenset({400, 413, 415, 422})
+"""Statuses by which a proxy, too, says that the request is at fault."""
 WAITS_MAX = 100
 """Connections for requests that wait by themselves, beside those for all others, which they must not hold up."""
 _VISIBLE = re.compile(r"[!-~]+", re.ASCII)
@@ -117,7 +119,7 @@ def write(request: Request) -> tuple[bytes | None, dict[str, str]]:
 
 
 def read(request: Request, url: str, status: int, body: bytes) -> Answer:
-    """The answer, or the error that it is raised; what Hookline does not say leaves open what became of the request."""
+    """The answer, or the error that it is raised. What Hookline does not say is a proxy's, or no Hookline is there."""
     if status in (204, 304):
         return Answer(status, None)
     try:
@@ -129,8 +131,11 @@ def read(request: Request, url: str, status: int, body: bytes) -> Answer:
         if isinstance(data, Mapping):
             return Answer(status, data)
         raise explain(f"an answer of status {status} that is not Hookline's", request, url, sent=True)
-    if status in _UNCLEAR and problem.get("code", INTERNAL) == INTERNAL:
-        raise explain(f"status {status}: {problem.get('detail', 'no reason given')}", request, url, sent=True)
+    code, reason = problem.get("code"), f"status {status}: {problem.get('detail', 'no reason given')}"
+    if code in (None, INTERNAL) and (status == _TIMED_OUT or status >= _BROKEN):
+        raise explain(reason, request, url, sent=True)
+    if code is None and status not in _REFUSED:
+        raise explain(reason, request, url, sent=False)
     raise answers.read_error(problem, status)
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
 
+from hookline import transport
 from hookline.answers import read_error
-from hookline.errors import HooklineError, OutcomeUnknown, Unavailable
+from hookline.errors import HooklineError
+from hookline.flow import Request
+from hookline.session import NOT_SENT
 from hookline_server import table
 from hookline_server.command.source import excerpt
 
 Say = Callable[[str], None]
 
-_REFUSED = 400
-"""Statuses from this one on are refusals."""
 TIME_MAX = 330.0
 """Seconds in which a server must answer: a text may take 300, and its last command wait for 25 more."""
 
@@ -45,9 +48,12 @@ async def send(server: Server, text: str, names: Mapping[str, Any]) -> Answer:
         Unavailable: there is no server.
         OutcomeUnknown: it gave no answer.
     """
-    body = json.dumps({"text": text, "names": dict(names)}).encode()
-    status, answer = await _post(server, "/v1/command", body, "application/json")
-    return Answer(answer.get("results", []), None if status == 200 else answer)
+    request = Request("POST", "/v1/command", {"text": text, "names": dict(names)})
+    status, content = await _send(server, request)
+    problem = {} if status == HTTPStatus.OK else _problem(content)
+    if problem:
+        return Answer(problem.get("results", []), problem)
+    return Answer(transport.read(request, server.url, status, content).data["results"])
 
 
 async def run_text(server: Server, text: str, say: Say, output: str = "json") -> None:
@@ -85,34 +91,37 @@ async def ask(server: Server, method: str, path: str, body: Any = None) -> Any:
     Raises:
         HooklineError: it refused.
         Unavailable: there is no server.
-        OutcomeUnknown: it gave no answer.
+        OutcomeUnknown: it did not tell what became of a write.
     """
-    sent = b"" if body is None else json.dumps(body).encode()
-    status, answer = await _send(server, method, path, sent, "application/json")
-    if status >= _REFUSED:
-        raise read_error(answer, status)
-    return answer
+    request = Request(method, path, body, harmless=method == "GET")
+    status, content = await _send(server, request)
+    return transport.read(request, server.url, status, content).data
 
 
-async def _post(server: Server, path: str, body: bytes, content_type: str) -> tuple[int, Any]:
-    return await _send(server, "POST", path, body, content_type)
-
-
-async def _send(server: Server, method: str, path: str, body: bytes, content_type: str) -> tuple[int, Any]:
-    headers = {"Content-Type": content_type}
+async def _send(server: Server, request: Request) -> tuple[int, bytes]:
+    headers = {"Content-Type": "application/json"}
     if server.api_key:
         headers["Authorization"] = f"Bearer {server.api_key}"
+    body = b"" if request.body is None else json.dumps(request.body).encode()
     timeout = aiohttp.ClientTimeout(total=TIME_MAX, sock_connect=10)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.request(method, server.url + path, data=body, headers=headers) as response,
+            session.request(request.method, server.url + request.path, data=body, headers=headers) as response,
         ):
-            return response.status, await response.json(content_type=None)
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-        if method == "GET" or isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            raise Unavailable(f"no Hookline server answers at {server.url}") from error
-        raise OutcomeUnknown(f"{server.url} was sent the request and did not tell what became of it") from error
+            return response.status, await response.read()
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        raise transport.explain(reason, request, server.url, sent=not isinstance(error, NOT_SENT)) from error
+
+
+def _problem(content: bytes) -> dict[str, Any]:
+    """The problem document that it is, if it is one."""
+    with suppress(ValueError):
+        found = json.loads(content)
+        if isinstance(found, dict) and "code" in found:
+            return found
+    return {}
 
 
 def _explain(problem: dict[str, Any]) -> str:

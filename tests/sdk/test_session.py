@@ -9,8 +9,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,11 +168,39 @@ async def test_who_finds_no_connection_free_has_sent_nothing(silent: str) -> Non
         (500, "oops"),
         (500, '{"code":"internal","detail":"the log says more"}'),
         (502, "<html>Bad gateway</html>"),
+        (503, "busy"),
         (504, ""),
+        (524, "a timeout occurred"),
     ],
 )
 async def test_an_answer_that_does_not_tell_what_became_of_the_request(status: int, body: str) -> None:
     """As of a proxy between: a write may have been done, a read is asked for again."""
+    async with answering(status, body) as (url, seen):
+        async with Client(url) as client:
+            with pytest.raises(OutcomeUnknown, match=f"status {status}"):
+                await client.create("jobs", "a")
+            assert seen == [b"POST"]
+            with pytest.raises(Unavailable, match=f"status {status}"):
+                await client.get("jobs", "a")
+            assert seen[1:] == [b"GET"] * TRIES
+        with SyncClient(url) as blocking, pytest.raises(OutcomeUnknown, match=f"status {status}"):
+            await asyncio.to_thread(blocking.create, "jobs", "a")
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(301, Unavailable), (403, Unavailable), (404, Unavailable), (429, Unavailable), (413, Invalid)],
+)
+async def test_what_a_proxy_refuses_was_not_done(status: int, error: type[HooklineError]) -> None:
+    async with answering(status, "<html>") as (url, seen), Client(url) as client:
+        with pytest.raises(error):
+            await client.create("jobs", "a")
+        assert seen == [b"POST"]
+
+
+@asynccontextmanager
+async def answering(status: int, body: str) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server that answers the same to all -> its address, and the methods that it was asked by."""
     seen: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -184,16 +212,7 @@ async def test_an_answer_that_does_not_tell_what_became_of_the_request(status: i
         writer.close()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with Client(url) as client:
-            with pytest.raises(OutcomeUnknown, match=f"status {status}"):
-                await client.create("jobs", "a")
-            assert seen == [b"POST"]
-            with pytest.raises(Unavailable, match=f"status {status}"):
-                await client.get("jobs", "a")
-            assert seen[1:] == [b"GET"] * TRIES
-        with SyncClient(url) as blocking, pytest.raises(OutcomeUnknown, match=f"status {status}"):
-            await asyncio.to_thread(blocking.create, "jobs", "a")
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", seen
 
 
 def test_threads_share_the_numbers_of_an_idempotency_key() -> None:

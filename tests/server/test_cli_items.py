@@ -263,6 +263,20 @@ async def test_an_address_with_a_path_is_told_to_be_without(url: str, args: str)
     assert "Traceback" not in said
 
 
+async def test_an_answer_of_a_proxy_is_no_answer_of_a_server() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for args, expected in (("deliveries list", 3), ("items get a b", 3), ("deliveries redrive --all", 6)):
+            code, said = await within(*args.split(), "--url", url)
+            assert (code, "status 502" in said, "Traceback" in said) == (expected, True, False), said
+
+
 async def test_a_write_without_an_answer_names_the_key_to_repeat_it_with(tmp_path: Path) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -277,7 +291,8 @@ async def test_a_write_without_an_answer_names_the_key_to_repeat_it_with(tmp_pat
         for args in ("orchestrations run nightly", "deliveries redrive --all", "orchestrate --key docs --once"):
             code, said = await within(*args.split(), "--url", url)
             assert code == 6, said
-            assert "did not tell what became of it\n  next: look at what is there before you repeat it" in said
+            assert "did not tell what became of it: " in said
+            assert "next: look at what is there before you repeat it" in said
         (tmp_path / "text").write_text("show keys")
         code, said = await within("run", str(tmp_path / "text"), "--url", url)
         assert code == 6, said
