@@ -114,9 +114,8 @@ class Processes:
         Raises:
             RuntimeError: the process ended, or what the function raised cannot be sent from one to another.
         """
-        process, line = self._kept() or await self._threads.run(_start)
+        process, line = await self._sent((function, job._item))
         try:
-            await self._threads.run(line.send, (function, job._item))
             while True:
                 word, value = await self._threads.run(line.recv)
                 if word != "progress":
@@ -135,13 +134,20 @@ class Processes:
             raise error from _RemoteTraceback(where)
         return value
 
-    def _kept(self) -> tuple[BaseProcess, Connection] | None:
-        while self._idle:
-            process, line = self._idle.pop()
-            if process.is_alive():
+    async def _sent(self, work: tuple[Callable[[Job], Any], Item]) -> tuple[BaseProcess, Connection]:
+        """A process that was sent the work: one that is idle, if it has not died since."""
+        while True:
+            was_idle = bool(self._idle)
+            process, line = self._idle.pop() if was_idle else await self._threads.run(_start)
+            try:
+                await self._threads.run(line.send, work)
+            except BaseException as error:
+                process.kill()
+                line.close()
+                if not (was_idle and isinstance(error, BrokenPipeError)):
+                    raise
+            else:
                 return process, line
-            line.close()
-        return None
 
     def close(self) -> None:
         """End the processes that run nothing."""

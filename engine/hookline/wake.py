@@ -10,7 +10,7 @@ from contextvars import Context
 from typing import Protocol
 
 from hookline.connection import Connection
-from hookline.errors import Unavailable
+from hookline.errors import HooklineError, Unavailable
 
 _RECONNECT = 0.5
 
@@ -82,7 +82,7 @@ class Wakes:
     async def say(self, topic: str) -> None:
         """Tell all processes of a topic that no script tells of. Best effort, as all messages are."""
         tag = self._connection.tag(0)
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(HooklineError):
             await self._connection.command_on(tag, "SPUBLISH", self._channel(tag), topic)
 
     def watch(self, prefix: str, hear: Callable[[str | None], None]) -> None:

@@ -29,7 +29,7 @@ _HELD_MAX = ASKED_MAX + 60.0
 class Lane:
     """One endpoint's lane. Times are seconds since 1970, as they are shared by way of the store.
 
-    ``known_at`` and ``used_at``, which nobody else sees, are by the monotonic clock.
+    ``known_at``, ``told_at`` (of a change by others) and ``used_at``, which nobody else sees, are monotonic.
     ``origin`` is its host, once that is known. ``look_at`` is when something may be due among the deliveries that are
     kept, None if nothing is known of; ``draining`` is whether those are being attempted now: then new events leave them
     half of the lane. ``prepared`` is whether the store is ready for what is kept, ``failing`` whether the log has said
@@ -46,6 +46,7 @@ class Lane:
     prepared: bool = False
     failing: bool = False
     known_at: float = -math.inf
+    told_at: float = -math.inf
     used_at: float = 0.0
     freed: asyncio.Event = field(default_factory=asyncio.Event)
     queue: deque[asyncio.Future[bool]] = field(default_factory=deque)
@@ -59,6 +60,11 @@ class Lane:
     def key(self) -> str:
         """The key of its deliveries."""
         return lane_of(self.endpoint.id)
+
+    @property
+    def counted_as(self) -> str:
+        """Whose late posts its own are counted with: those of its host, unless it has a bound of its own."""
+        return self.origin if self.endpoint.concurrency is None else self.endpoint.id
 
     def know(self, endpoint: Endpoint) -> None:
         """Take over what is stored of the endpoint: where somebody has made it active again, it begins anew."""
@@ -180,7 +186,7 @@ class Lanes:
         """A wake message: somebody has configured an endpoint."""
         if topic is not None:
             lane = self.get(topic.removeprefix(CHANGED))
-            lane.known_at = -math.inf
+            lane.known_at, lane.told_at = -math.inf, time.monotonic()
             lane.look(time.time())
             self.woken.set()
 
@@ -226,13 +232,15 @@ class Lanes:
         Raises:
             Corrupt, Unavailable
         """
-        now = time.monotonic()
-        stale = [lane for lane in map(self.get, ids) if now - lane.known_at > FRESH]
-        if stale:
+        asked = time.monotonic()
+        stale = [lane for lane in map(self.get, ids) if asked - lane.known_at > FRESH]
+        while stale:
             found = await self._endpoints.find([lane.endpoint.id for lane in stale])
             for lane in stale:
-                if lane.known_at <= now:  # else an answer has said something newer meanwhile
+                if lane.known_at <= asked:  # else an answer has said something newer meanwhile
                     lane.know(found.get(lane.endpoint.id) or Endpoint(lane.endpoint.id))
+            # Of what was changed meanwhile, that may have been the state before.
+            stale, asked = [lane for lane in stale if lane.told_at > asked], time.monotonic()
 
     def due(self) -> list[Lane]:
         """Those to be looked at now; those that nothing happens in are forgotten."""

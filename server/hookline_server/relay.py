@@ -263,7 +263,7 @@ class Relay:
         return True
 
     def _is_slow(self, lane: Lane) -> bool:
-        return self._origins.is_slow(lane.origin, lane.endpoint.concurrency or 0)
+        return self._origins.is_slow(lane.counted_as)
 
     def _look_into(self, lane: Lane) -> None:
         now = time.time()
@@ -395,7 +395,7 @@ class Relay:
         Returns the answer, and when it began, in ms since 1970.
         """
         lane.origin = lane.origin or delivery.target.origin
-        now, post = time.time(), self._origins.begin(lane.origin)
+        now, post = time.time(), self._origins.begin(lane.counted_as)
         try:
             answer = await self._sender.post(delivery)
         except BaseException:

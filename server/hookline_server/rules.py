@@ -80,11 +80,11 @@ class Running(Rules[R, A]):
         if recurrence is None:
             return
         tick, until = told["tick"], told.get("until")
-        if begun and until is None and not self.repeatable:
-            until = tick
+        passed = recurrence.passed(tick, now, TICKS_MAX) or [tick]
+        ticks = rule.made_up(passed, now)
+        if until is None and begun and not (self.repeatable and tick in ticks):
+            until = tick  # what was begun is gone on with by itself
         if until is None:
-            passed = recurrence.passed(tick, now, TICKS_MAX) or [tick]
-            ticks = rule.made_up(passed, now)
             since, (tick, until) = now, (ticks[0], ticks[-1]) if ticks else (passed[-1], passed[-1] - 1)
             late = now - parse_time(told["scheduled_at"]) > LATE_MS
             # Which ones are run since when must stay so, also for who goes on with them.

@@ -99,9 +99,9 @@ class Origins:
         self._late: Counter[str] = Counter()
         self._patience = Alarm[Post](PATIENCE, self._note)
 
-    def is_slow(self, origin: str, wanted: int) -> bool:
-        """Whether no further post should begin there now, of an endpoint that is to have ``wanted`` at a time."""
-        return self._late[origin] >= max(LATE_OF_ORIGIN, wanted)
+    def is_slow(self, origin: str) -> bool:
+        """Whether no further post should begin there now."""
+        return self._late[origin] >= LATE_OF_ORIGIN
 
     def begin(self, origin: str) -> Post:
         """A post begins. To be ended once."""

@@ -151,7 +151,7 @@ class Bench:
             case "relay_done":
                 return {"ids": self.events}
             case "relay_turn":
-                return {"key": OTHER, "sort": "plain", "url": "http://h/", "id": "1-1", "ended": None}
+                return {"key": OTHER, "sort": "plain", "url": "http://h/", "id": "1-1", "ended": None, "keep": 1000}
         raise AssertionError(f"nobody has said how {script} is asked")
 
     def refused(self, script: str, answer: Any) -> set[str]:

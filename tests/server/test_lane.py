@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
 
 from hookline import Datastore
-from hookline_server.endpoint import PAUSED, Endpoints
+from hookline_server.endpoint import PAUSED, Endpoint, Endpoints
 from hookline_server.lane import Lane, Lanes
 
 
@@ -96,6 +96,30 @@ async def test_endpoints_are_read_again_where_the_clock_was_put_back(
     await Endpoints(datastore).note("e", "http://h/", {"status": PAUSED})
     await lanes.refresh(["e"])
     assert lanes.get("e").endpoint.status == PAUSED
+
+
+async def test_what_was_read_before_a_change_is_read_again(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that comes while the answer is under way."""
+    find, changes = lanes._endpoints.find, [Endpoints.note]
+
+    async def find_late(ids: list[str]) -> Mapping[str, Endpoint]:
+        found = await find(ids)
+        if changes:
+            await changes.pop()(lanes._endpoints, "e", "http://h/", {"status": PAUSED})
+            lanes.hear_of_change("endpoint:e")
+        return found
+
+    monkeypatch.setattr(lanes._endpoints, "find", find_late)
+    await lanes.refresh(["e"])
+    assert lanes.get("e").endpoint.status == PAUSED
+
+
+def test_an_endpoint_with_a_bound_of_its_own_is_counted_by_itself() -> None:
+    lane = Lane(Endpoint("e"), 2)
+    lane.know(Endpoint("e", url="http://h/a"))
+    assert lane.counted_as == "http://h:80"
+    lane.know(Endpoint("e", url="http://h/a", concurrency=100))
+    assert lane.counted_as == "e"
 
 
 async def test_who_is_cancelled_leaves_no_place_taken(lanes: Lanes) -> None:

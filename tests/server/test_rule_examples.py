@@ -42,7 +42,7 @@ async def test_answers_as_json_and_refusals(api: Api) -> None:
     code, said = await within("schedules", "create", "a", "--key", "jobs", "--every", "1h", "--json", **server)
     assert (code, json.loads(said)["every"]) == (0, "1h")
     code, said = await within("schedules", "delete", "a", **server)
-    assert (code, said) == (0, "")
+    assert (code, said) == (0, "deleted a\n")
     code, said = await within("schedules", "show", "a", **server)
     assert code == 4
     assert "'hookline schedules list' shows what is there" in said

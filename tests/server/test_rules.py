@@ -104,6 +104,21 @@ async def test_ticks_at_which_no_server_was_there(
     assert coming["at"] == at(late // 60 * 60 + 60)
 
 
+@pytest.mark.parametrize("catch_up", ["skip", "one", "all"])
+async def test_a_tick_that_was_begun_in_time_was_not_missed(
+    schedules: Schedules, datastore: Datastore, clock: Clock, catch_up: Any
+) -> None:
+    """Whoever goes on with it, and when."""
+    await schedules.put("hourly", Schedule(key="jobs", every="1h", catch_up=catch_up))
+    gone: dict[str, Any] = {"worker_id": "orchestrator", "lock_for": rules.RUN_LOCK, "triggers": "off", "reserved": True}
+    assert (await datastore.claim(schedules.key, **gone)).items
+    clock.advance(120)
+    await schedules.run_due()
+    assert await names(datastore) == [f"hourly-{at(0)}"]
+    (run,) = await runs(schedules, "hourly")
+    assert "skipped" not in run
+
+
 async def test_skipped_is_what_was_missed_by_more_than_a_minute(
     schedules: Schedules, datastore: Datastore, clock: Clock
 ) -> None:
