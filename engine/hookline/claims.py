@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from hookline import codec
 from hookline.batcher import Batcher
@@ -30,6 +30,7 @@ FRUITLESS_MAX = 20_000
 _STEP_LEAST = 50
 """As many a step counts at least: one may do no more than bring what is due into line."""
 
+T = TypeVar("T")
 Perform = Callable[[Call], Awaitable[Outcome | Claimed]]
 PerformHeld = Callable[[Call, Hold], Awaitable[Outcome | Claimed | None]]
 """Makes a claim that is held back -> None where it has to be made the usual way."""
@@ -81,7 +82,7 @@ class Claims:
             claimed: Claimed | None = None
             while True:
                 if claimed is None:
-                    claimed = await self._whole(key, self.take(key, limit, options, once), keep=once is not None)
+                    claimed = await self.at_once(key, limit, options, once)
                 left = deadline - time.monotonic()
                 place.found = bool(claimed.items)
                 if place.found or claimed.replayed or left <= 0 or self._wakes.released:
@@ -98,6 +99,14 @@ class Claims:
                     claimed = await self._take_held(place, hold, self._calls.claim(key, limit=limit, **options))
                     holds = not hold.refused
 
+    async def at_once(self, key: str, limit: int, options: dict[str, Any], once: Once | None = None) -> Claimed:
+        """Take items that are there now.
+
+        Raises:
+            Refused, Unavailable, OutcomeUnknown
+        """
+        return await self.whole(key, self.take(key, limit, options, once), _itself, keep=once is not None)
+
     async def _take_held(self, place: Place, hold: Hold, call: Call) -> Claimed | None:
         """Let the store hold a claim back -> what it took; None where it is better to look."""
         place.hold, leave = hold, self._batcher.enter()
@@ -107,7 +116,7 @@ class Claims:
         except asyncio.CancelledError:
             hold.end()
             # Whether it took something is asked for.
-            await self._give_back_whole(call.key, self._batcher.begin(self._ask_held(call, hold)), keep=False)
+            await self._give_back_whole(call.key, self._batcher.begin(self._ask_held(call, hold)), _itself, keep=False)
             raise
         finally:
             place.hold = None
@@ -125,27 +134,34 @@ class Claims:
             raise outcome.error()
         return outcome
 
-    async def _whole(self, key: str, work: Coroutine[Any, Any, Claimed], *, keep: bool) -> Claimed:
+    async def whole(
+        self, key: str, work: Coroutine[Any, Any, T], claimed: Callable[[T], Claimed | None], *, keep: bool
+    ) -> T:
         """Take items; whoever goes away meanwhile gets nothing, so what was taken for it is given back.
 
-        But for a request that may come again: what was taken is kept for its repeat.
+        But for a request that may come again: what was taken is kept for its repeat. ``claimed`` is of what work gives.
         """
         taking = self._batcher.begin(work)
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
-            await self._give_back_whole(key, taking, keep=keep)
+            await self._give_back_whole(key, taking, claimed, keep=keep)
             raise
 
-    async def _give_back_whole(self, key: str, taking: asyncio.Task[Claimed | None], *, keep: bool) -> None:
+    async def _give_back_whole(
+        self, key: str, taking: asyncio.Task[T], claimed: Callable[[T], Claimed | None], *, keep: bool
+    ) -> None:
         """Give back to its end, also where who waits for it is cancelled once more."""
-        await asyncio.shield(self._batcher.begin(self._give_back(key, taking, keep=keep)))
+        await asyncio.shield(self._batcher.begin(self._give_back(key, taking, claimed, keep=keep)))
 
-    async def _give_back(self, key: str, taking: asyncio.Task[Claimed | None], *, keep: bool) -> None:
+    async def _give_back(
+        self, key: str, taking: asyncio.Task[T], claimed: Callable[[T], Claimed | None], *, keep: bool
+    ) -> None:
         with contextlib.suppress(HooklineError):
-            taken = await taking
-            for item in taken.items if taken and not keep else ():
-                await self._perform(self._calls.release(key, item.sort_field, item.token or ""))
+            taken = claimed(await taking)
+            if taken and not keep:
+                calls = [self._calls.release(key, item.sort_field, item.token or "") for item in taken.items]
+                await asyncio.gather(*map(self._perform, calls), return_exceptions=True)
 
     async def take(
         self, key: str, limit: int, options: dict[str, Any], once: Once | None = None, *, given: bool = False
@@ -198,7 +214,7 @@ class Claims:
                 partition, tried, after = (partition + 1) % self._calls.partitions, tried + 1, None
         if not once:
             # One with a bound seldom comes to the end of a partition, and must not leave the others waiting.
-            self._rotation[key] = (partition + (bound is not None)) % self._calls.partitions
+            self._rotate(key, (partition + (bound is not None)) % self._calls.partitions)
         if failure and not (items or given):
             raise failure
         return Claimed(
@@ -214,6 +230,13 @@ class Claims:
             paused=paused,
         )
 
+    def _rotate(self, key: str, partition: int) -> None:
+        """Begin there next; of keys that are asked for in vain nothing is kept."""
+        if partition:
+            self._rotation[key] = partition
+        else:
+            self._rotation.pop(key, None)
+
     async def _bound(self, key: str, worker_id: str, most: int) -> Bound:
         bound = Bound(self._calls, key, worker_id, most, self._ballots)
         await bound.count(self._ask)
@@ -225,3 +248,7 @@ class Claims:
         if isinstance(outcome, Outcome):
             raise outcome.error()
         return outcome
+
+
+def _itself(taken: Claimed | None) -> Claimed | None:
+    return taken

@@ -256,9 +256,15 @@ class Datastore(Repeating):
             Unavailable, OutcomeUnknown: that became of everything.
         """
         options |= {"worker_id": worker_id, "where": compile_where(options.get("where"))}
+        exchange = self._exchange(calls, key, _check_limit(limit), options)
+        return await self.claims.whole(key, exchange, itemgetter(1), keep=self.marks is not None)
+
+    async def _exchange(
+        self, calls: Sequence[Call], key: str, limit: int, options: dict[str, Any]
+    ) -> tuple[list[Outcome], Claimed]:
         unbound = self.marks.partition() if self.marks else self.claims.partition(key)
         partition = calls[0].partition if calls else unbound
-        first = self.calls.claim(key, limit=min(_check_limit(limit), GIVEN_MAX), partition=partition, **options)
+        first = self.calls.claim(key, limit=min(limit, GIVEN_MAX), partition=partition, **options)
         following = structs.replace(first, script="settle")
         if self.marks:
             await self._begin_if(several=len(calls) > 0)
@@ -299,12 +305,9 @@ class Datastore(Repeating):
         options |= {"worker_id": worker_id, "where": compile_where(options.get("where"))}
         if self.marks:
             await self._begin_if(several=False)
-        claiming = self.claims
-        return await (
-            claiming.wait(key, limit, wait, options, self.marks)
-            if wait > 0
-            else claiming.take(key, limit, options, self.marks)
-        )
+        if wait > 0:
+            return await self.claims.wait(key, limit, wait, options, self.marks)
+        return await self.claims.at_once(key, limit, options, self.marks)
 
     async def sweep(self) -> list[str]:
         """Promote what is due, bury, remove and build, as :class:`Upkeep` does -> the keys that are corrupt.

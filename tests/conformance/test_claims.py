@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
@@ -131,3 +132,30 @@ async def test_what_was_claimed_before_an_error_reaches_the_caller(datastore: Da
         assert isinstance(claimed.failure, Corrupt)
     with pytest.raises(Corrupt):
         await datastore.claim("jobs", worker_id="w")
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("way", ["claim", "exchange"])
+async def test_who_goes_away_meanwhile_takes_nothing(datastore: Datastore, way: str, turns: int) -> None:
+    """Nor is an attempt counted, whenever that is; what an exchange settles is settled."""
+    await fill(datastore, 40)
+    held = (await datastore.claim("jobs", worker_id="v")).items[0]
+    done = datastore.calls.complete("jobs", held.sort_field, held.token or "")
+    if way == "claim":
+        taking: asyncio.Future[Any] = asyncio.ensure_future(datastore.claim("jobs", worker_id="w", limit=30))
+    else:
+        taking = asyncio.ensure_future(datastore.exchange([done], "jobs", worker_id="w", limit=30))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    assert taking.cancelled()
+    found = (await datastore.query("jobs", limit=100)).items
+    assert {item.status for item in found if item.sort_field != held.sort_field} == {"not_started"}
+    assert {item.metadata["attempts"] for item in found if item.sort_field != held.sort_field} == {0}
+
+
+async def test_nothing_is_kept_of_keys_that_are_asked_for_in_vain(datastore: Datastore) -> None:
+    for number in range(20):
+        assert (await datastore.claim(f"none-{number}", worker_id="w")).items == []
+    assert not datastore.claims._rotation

@@ -110,7 +110,12 @@ async def test_a_tick_that_was_begun_in_time_was_not_missed(
 ) -> None:
     """Whoever goes on with it, and when."""
     await schedules.put("hourly", Schedule(key="jobs", every="1h", catch_up=catch_up))
-    gone: dict[str, Any] = {"worker_id": "orchestrator", "lock_for": rules.RUN_LOCK, "triggers": "off", "reserved": True}
+    gone: dict[str, Any] = {
+        "worker_id": "orchestrator",
+        "lock_for": rules.RUN_LOCK,
+        "triggers": "off",
+        "reserved": True,
+    }
     assert (await datastore.claim(schedules.key, **gone)).items
     clock.advance(120)
     await schedules.run_due()
