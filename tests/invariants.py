@@ -130,8 +130,8 @@ def check_keyspace(keyspace: dict[bytes, Entry]) -> None:
     key; no index names an item that is not there, and the declared ones hold just what they must; the registry lists
     just the sets that there are, and what becomes
     due is noted; a token belongs to a claim; a bell to a key that has items; no key has an unknown name, and just
-    the outcomes of calls (``o:``), the answers under idempotency keys (``once:``) and the notes of what a worker with a
-    bound holds (``held:``) run out.
+    the outcomes of calls (``o:``), the answers under idempotency keys (``once:``), the notes of what a worker with a
+    bound holds (``held:``) and the counts of a key (``n:``) run out, and lists of turns once they were asked for.
     """
     partitions: dict[str, Partition] = {}
     sizes: dict[str, int] = {}
@@ -146,10 +146,11 @@ def check_keyspace(keyspace: dict[bytes, Entry]) -> None:
             partition.put(family, (match[5] or b"").decode(), entry.value)
         elif entry.ttl_ms < 0 and not _SHARED.fullmatch(name):
             flaws.append(f"{name!r}: of no known family, and it never runs out")
-        runs_out = match is not None and match[4] in (b"o", b"once", b"held")
+        runs_out = match is not None and match[4] in (b"o", b"once", b"held", b"n")
         if entry.ttl_ms == RAN_OUT and runs_out:
             continue
-        if (match or meta) and runs_out != (entry.ttl_ms >= 0):
+        may_run_out = match is not None and match[4] == b"turns"
+        if (match or meta) and not may_run_out and runs_out != (entry.ttl_ms >= 0):
             flaws.append(f"{name!r}: lives for {entry.ttl_ms} ms")
     for partition in partitions.values():
         flaws += [f"{partition.tag} {flaw}" for flaw in _flaws(partition, sizes.get(partition.namespace, 1))]

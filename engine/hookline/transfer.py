@@ -184,7 +184,8 @@ class _Restore:
         self._strict = strict
         self._lines = 1
         self._written = self._skipped = self._failed = 0
-        self._ended = False
+        self._entries = 0
+        self._told: int | None = None
 
     async def run(self, numbered: Iterator[tuple[int, bytes]]) -> AsyncIterator[Imported]:
         """All lines behind the header."""
@@ -199,8 +200,10 @@ class _Restore:
                 number, _, detail = notes[0].partition(": ")
                 raise Invalid.at(number, detail)
             yield self._state(notes)
-        if not self._ended:
+        if self._told is None:
             yield self._state(["the archive has no end: its export, or its copy, was cut off"])
+        elif self._told != self._entries:
+            yield self._state([f"the archive has {self._entries} entries, its end says {self._told}: it was changed"])
 
     def _state(self, notes: list[str]) -> Imported:
         total = max(self._header.items + 2, self._lines)
@@ -211,6 +214,7 @@ class _Restore:
         entries: list[tuple[int, Entry]] = []
         notes: list[str] = []
         for number, raw in step:
+            self._entries += 1
             try:
                 entry = archive.read_line(raw, self._datastore.calls.partitions, api_keys=self._api_keys)
             except Invalid as invalid:
@@ -222,12 +226,12 @@ class _Restore:
             if isinstance(entry, Entry):
                 entries.append((number, entry))
             else:
-                self._ended = True
+                self._told, self._entries = entry.entries, self._entries - 1
         return entries, notes
 
     async def _configure(self, entry: Entry) -> None:
         known = found = await self._datastore.change_settings(entry.key, {})
-        if not known or self._replace:
+        if self._replace or not known.keys() - {b"generation"}:  # which stays where all was brought back
             found = await self._datastore.change_settings(entry.key, entry.fields, entry.gone)
         self._written += found != known
         self._skipped += found == known

@@ -179,6 +179,29 @@ async def test_a_repeat_changes_nothing_and_goes_on(filled: Datastore, raw: aior
     assert await stored(raw) == before
 
 
+async def test_an_archive_with_other_entries_than_its_end_says_is_told_of(
+    filled: Datastore, raw: aioredis.Redis
+) -> None:
+    written = await lines_of(filled)
+    datastore = await reopened(raw, filled)
+    told = len(written) - 2
+    for lines, count in ((written[:3] + written[6:], told - 3), ([*written[:3], b"{", *written[3:]], told + 1)):
+        _, notes = await bring(datastore, lines)
+        assert notes[-1] == f"the archive has {count} entries, its end says {told}: it was changed"
+
+
+async def test_settings_that_were_brought_back_to_their_defaults_are_none(
+    filled: Datastore, raw: aioredis.Redis
+) -> None:
+    written = await lines_of(filled)
+    expected = await filled.key_settings("jobs")
+    datastore = await reopened(raw, filled)
+    await datastore.pause("jobs")
+    await datastore.resume("jobs")
+    await bring(datastore, written)
+    assert replace(await datastore.key_settings("jobs"), generation=expected.generation) == expected
+
+
 async def test_an_import_that_stops_anywhere_is_gone_on_with(filled: Datastore, raw: aioredis.Redis) -> None:
     written = await lines_of(filled)
     datastore = await reopened(raw, filled)

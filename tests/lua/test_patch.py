@@ -10,7 +10,7 @@ from conftest import NOW_MS
 from hookline import Datastore, codec
 from hookline.codec import pack
 from hookline.secret import SecretBox
-from scripts import KEY, NOW, URL, Scripts, at, calling, line, ms, snapshot, unchanged
+from scripts import KEY, NOW, TAG, URL, Scripts, at, calling, line, ms, snapshot, unchanged
 
 STATES: dict[str, dict[str, Any]] = {
     "none": {},
@@ -155,6 +155,8 @@ async def test_refused_claims(
     counted = {"locked": "refused_claims", "not_claimable": "refused_claims"}
     counted |= {"stale_token": "lost_locks", "cancelled": "lost_locks"}
     assert await scripts.counts() == ({counted[word]: "1"} if word in counted else {})
+    if word in counted:  # in a hash that goes away with its key
+        assert await scripts.raw.pttl(f"{TAG}:n:{KEY}") > 29 * 86_400_000
 
 
 @pytest.mark.parametrize("state", ["later", *TERMINAL])

@@ -3,6 +3,9 @@
 
 local lock = {}
 
+-- As long as a count was not raised: 30 days.
+local COUNTS_KEPT = 2592000000
+
 function lock.reset()
   lock.counts, lock.marks = {}, {}
 end
@@ -91,10 +94,13 @@ function lock.count(key, name)
   lock.counts[key] = counts
 end
 
+-- Of a key that is not used any more they go away.
 function lock.flush()
   for key, counts in pairs(lock.counts) do
+    local id = partition .. ':n:' .. key
     for name, count in pairs(counts) do
-      redis.pcall('HINCRBY', partition .. ':n:' .. key, name, count)
+      redis.pcall('HINCRBY', id, name, count)
     end
+    redis.pcall('PEXPIRE', id, COUNTS_KEPT)
   end
 end
