@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import structs
+
 from hookline.call import Call
 from hookline.calls import Calls
 from hookline.datastore import Datastore
@@ -38,7 +40,17 @@ class Limited(Datastore):
     async def exchange(self, calls: Sequence[Call], key: str, **options: Any) -> tuple[list[Outcome], Claimed]:
         """:meth:`Datastore.exchange`; its ``calls`` are this datastore's own."""
         self.grant.check(WORK, key)
-        return await super().exchange(calls, key, **options)
+        outcomes, claimed = await super().exchange(calls, key, **options)
+        return self._shown(outcomes), claimed
+
+    async def run(self, calls: Sequence[Call]) -> list[Outcome]:
+        """:meth:`Datastore.run`; who may not read is not shown the items that do not allow what was asked for."""
+        return self._shown(await super().run(calls))
+
+    def _shown(self, outcomes: list[Outcome]) -> list[Outcome]:
+        if READ in self.grant.allowed:
+            return outcomes
+        return [structs.replace(outcome, item=None) if outcome.item else outcome for outcome in outcomes]
 
     async def change_settings(
         self, key: str, values: Mapping[str, str | bytes], gone: Sequence[str] = ()

@@ -88,6 +88,17 @@ async def test_operators(
         assert await matches(datastore, {"x": operand, "a": {"exists": False}}) == ["flat"] * holds
 
 
+@pytest.mark.parametrize("value", [BIG, 1_234_567_890_123_456_789, -1_234_567_890_123_456_789, 2**62, 1e16, 1e300])
+async def test_large_numbers_within_an_object_are_compared_as_doubles(
+    scripts: Scripts, datastore: Datastore, value: float
+) -> None:
+    await scripts.create("deep", metadata={"a": {"x": value}})
+    for where in ({"eq": value}, {"in": [1, value]}, {"gte": value, "lte": value}):
+        assert await matches(datastore, {"a.x": where}) == ["deep"]
+    assert await matches(datastore, {"a.x": {"ne": value}}) == []
+    assert await matches(datastore, {"a.x": value * 2}) == []
+
+
 def _fits_a_double(value: object) -> bool:
     return type(value) is not int or abs(value) < BIG
 

@@ -62,7 +62,8 @@ def test_there_is_a_probe_for_every_route_and_every_command() -> None:
 
 def test_every_verb_of_the_engine_asks_the_grant() -> None:
     """Of a datastore as an API key may use it, nothing that takes a key or names is as it was."""
-    assert _taking(Datastore, "key", "names", "prefix") == set(VERBS) | _own(Limited) | _by_calls()
+    own = _own(Limited) - {"run"}  # which takes calls, and these ask
+    assert _taking(Datastore, "key", "names", "prefix") == set(VERBS) | own | _by_calls()
     assert _taking(Calls, "key") == set(CALLS) | {"partition", "item_name"}, "those two only compute"
     assert set(CALLS) <= set(vars(LimitedCalls))
 
@@ -158,6 +159,24 @@ async def test_patterns_hold(
     answer = await ask(api, probe, limited, COVERED, *covered)
     assert answer.status < 400, answer.body
     assert probe.route in OPEN or b"not_allowed" not in answer.body
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/jobs/jobs/settle", {"extend": [{"sortField": "secret", "token": "1.aaaa-1"}]}),
+        ("/v1/jobs/jobs/settle", {"complete": [{"sortField": "secret", "token": "1.a-1"}], "claim": {"workerId": "w"}}),
+        ("/v1/command", {"text": "complete item with key: jobs and sortField: secret and token: 1.aaaa-1"}),
+    ],
+)
+async def test_who_may_only_work_sees_what_it_claims_alone(
+    api: Api, gate: Gate, datastore: Datastore, make_key: MakeKey, path: str, asked: dict[str, Any]
+) -> None:
+    await datastore.create("jobs", "secret", content=CANARY)
+    for scopes, shown in ((["work"], False), (["work", "read"], True)):
+        answer = await api("POST", path, asked, headers=await make_key("default", scopes=scopes))
+        assert b"stale_token" in answer.body
+        assert (CANARY.encode() in answer.body) == shown
 
 
 @pytest.mark.parametrize("route", ["/v1/items/hookline.orchestrations", "/v1/items/hookline.orchestrations/rule-jobs"])

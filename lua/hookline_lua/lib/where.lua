@@ -5,7 +5,8 @@ local where = {}
 
 -- To a filter null and absent are the same, as they are to an update.
 local NULL = '\192'
--- From here on doubles run together, so there equality is that of the packed bytes alone.
+-- From here on doubles run together, so there equality is that of the packed bytes alone; but within an object, of which
+-- nothing but the whole is packed.
 local EXACT = 9007199254740992
 
 -- The values that an equality accepts, each by all the forms in which it may be met.
@@ -54,12 +55,12 @@ local function actual(raw, condition, decoded)
 end
 
 local function equal(raw, found, condition)
-  local sought = condition.sought
+  local sought, whole = condition.sought, not condition.native and #condition.path == 0
   if found == nil then
     return sought.null
-  elseif not condition.native and #condition.path == 0 and sought.packed[raw] then
+  elseif whole and sought.packed[raw] then
     return true
-  elseif type(found) == 'table' or (type(found) == 'number' and math.abs(found) >= EXACT) then
+  elseif type(found) == 'table' or (whole and type(found) == 'number' and math.abs(found) >= EXACT) then
     return false
   elseif sought.values[found] then
     return true
