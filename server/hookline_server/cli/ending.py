@@ -30,6 +30,9 @@ CODES = {
 }
 """Every exit code, and what it says."""
 
+UNKNOWN_PATH = "unknown_path"
+"""The code of a server that has nothing at a path, as an error tells it."""
+
 _ENDS: tuple[tuple[type[HooklineError], int, str], ...] = (
     (Invalid, MISUSED, ""),
     (errors.NotFound, MISSING, ""),
@@ -135,7 +138,7 @@ def _given(name: str) -> Any:
 def _astray(error: HooklineError) -> str:
     """The next step where nothing was found at an address that has a path, as one behind a proxy may have."""
     url = _given("url")
-    if url and urlsplit(url).path.strip("/") and type(error.__cause__ or error) in (HooklineError, errors.NotFound):
+    if url and urlsplit(url).path.strip("/") and UNKNOWN_PATH in f"{error} {error.__cause__}":
         return "--url is the address of the server alone, without /v1; a path is only what a proxy has before that"
     return ""
 
