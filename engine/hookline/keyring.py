@@ -97,6 +97,7 @@ class Keyring:
             Incompatible, Unavailable
         """
         grant = _checked(namespace, name, scopes, patterns)
+        lasts_ms = _lifetime(lasts)
         if len(await self._ids()) >= KEYS_MAX:
             raise Invalid.at(
                 "", f"expected at most {KEYS_MAX} API keys: revoke some, they go {REVOKED_FOR // 86_400} days later"
@@ -104,7 +105,7 @@ class Keyring:
         now_ms = await self._connection.now_ms()
         key_id = secrets.token_hex(6)
         text = _make_text(key_id)
-        ends_ms = None if lasts is None else now_ms + round(lasts * 1000)
+        ends_ms = None if lasts_ms is None else now_ms + lasts_ms
         key = ApiKey(key_id, name, namespace, grant, now_ms, ends_ms=ends_ms)
         fields = {
             "name": name,
@@ -192,14 +193,16 @@ class Keyring:
         """Give a key another secret -> the key as it reads now. The one before is good for ``grace`` seconds more.
 
         Raises:
+            Invalid: the new one would have ended already.
             UnknownApiKey: there is none of this id, or it was revoked.
             Incompatible, Unavailable
         """
+        lasts_ms = _lifetime(lasts)
         key = await self._known(key_id)
         now_ms = await self._connection.now_ms()
         text = _make_text(key_id)
         until = now_ms + round(grace * 1000)
-        ends_ms = None if lasts is None else now_ms + round(lasts * 1000)
+        ends_ms = None if lasts_ms is None else now_ms + lasts_ms
         fields: dict[str, object] = {
             f"{_MAC}{mac}": until for mac, ends in key.macs.items() if ends is None or ends > until
         }
@@ -280,6 +283,14 @@ def _checked(namespace: object, name: object, scopes: object, patterns: object) 
     if flaws:
         raise Invalid(*flaws)
     return grant
+
+
+def _lifetime(lasts: float | None) -> int | None:
+    """Seconds as milliseconds, of which there must be one for a key to be good at all."""
+    lasts_ms = None if lasts is None else round(lasts * 1000)
+    if lasts_ms is not None and lasts_ms <= 0:
+        raise Invalid.at("/lasts", "expected a duration above 0")
+    return lasts_ms
 
 
 def _decode(key_id: str, fields: Mapping[str, str]) -> ApiKey:

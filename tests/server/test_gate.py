@@ -229,3 +229,16 @@ async def test_api_keys_over_http(api: Api, gate: Gate, make_key: MakeKey, keyri
     assert (await api("DELETE", f"/v1/api-keys/{key_id}", headers=admin)).status == 404
     refused = await api("POST", "/v1/api-keys", {"scopes": ["all"], "lasts": "soon"}, headers=admin)
     assert [flaw["pointer"] for flaw in refused.data["errors"]] == ["/lasts"]
+
+
+async def test_no_key_is_made_that_has_ended_already(api: Api, gate: Gate, make_key: MakeKey, keyring: Keyring) -> None:
+    admin = await make_key("default")
+    (key,) = await keyring.all()
+    for path in ("/v1/api-keys", f"/v1/api-keys/{key.id}/rotate"):
+        refused = await api("POST", path, {"lasts": 0}, headers=admin)
+        assert (refused.status, refused.data["errors"]) == (
+            422,
+            [{"pointer": "/lasts", "detail": "expected a duration above 0"}],
+        )
+    assert len(await keyring.all()) == 1
+    assert await keyring.verify(admin["Authorization"].split()[1])

@@ -74,6 +74,13 @@ async def test_beyond_loopback_a_server_wants_an_api_key_first(tmp_path: Path) -
         assert await status(server.url, api_key.splitlines()[-1]) == 200
 
 
+async def test_a_key_that_has_ended_already_is_not_made(tmp_path: Path) -> None:
+    code, said = await hookline("keys", "create", "--data", str(tmp_path / "data"), "--lasts", "0s")
+    assert (code, said) == (2, "hookline: --lasts: expected a duration above 0\n")
+    code, said = await hookline("keys", "list", "--data", str(tmp_path / "data"))
+    assert "read" not in said
+
+
 @pytest.mark.parametrize("made", [False, True])
 async def test_insecure_is_said_to_be(tmp_path: Path, made: bool) -> None:
     if made:
