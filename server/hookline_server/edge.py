@@ -39,7 +39,10 @@ _SENT = (
     "Accept, Authorization, Content-Encoding, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, "
     "X-API-Key, X-Request-Id"
 )
-_SHOWN = b"etag, idempotency-replayed, location, link, preference-applied, retry-after, x-request-id"
+_SHOWN = (
+    b"etag, idempotency-replayed, location, link, preference-applied, ratelimit, ratelimit-policy, retry-after, "
+    b"www-authenticate, x-request-id"
+)
 
 
 class Edge:
@@ -102,7 +105,8 @@ class Edge:
             problem = problem_of(error)
             if problem.status >= 500:
                 said = error if isinstance(error, HooklineError | Problem) else problem.title
-                log.error("%s: %s", problem.code, said, exc_info=error if problem.code == "internal" else None)
+                raised = error if problem.code == "internal" else None
+                log.log(_level(problem), "%s: %s", problem.code, said, exc_info=raised)
             if status:
                 raise
             problem.members["instance"] = f"urn:hookline:request:{quote(request_id, safe='')}"
@@ -133,6 +137,14 @@ class Edge:
         if not own and scope["method"] not in _READS:
             raise Problem("cross_site", "expected an Origin that is this server's own address, or none")
         return False
+
+
+def _level(problem: Problem) -> int:
+    """The level at which a problem of the server's is logged."""
+    if problem.status == 500:
+        return logging.ERROR
+    # A key that is full is as its owner has set it.
+    return logging.INFO if problem.code == "key_full" else logging.WARNING
 
 
 def _new_id() -> bytes:

@@ -13,7 +13,7 @@ from api import Api
 from hookline import Datastore, errors
 from hookline.errors import HooklineError, Incompatible, Invalid, Refused
 from hookline_server import logs
-from hookline_server.problem import KINDS, problem_of
+from hookline_server.problem import KINDS, Problem, problem_of
 
 SECRET = "redis://user:hunter2@10.0.0.7"
 
@@ -105,7 +105,7 @@ async def test_what_went_wrong_inside_goes_to_the_log_only(
 ) -> None:
     break_with(datastore, monkeypatch, error)
     caplog.handler.setFormatter(logs.Json())
-    with caplog.at_level(logging.ERROR):
+    with caplog.at_level(logging.WARNING):
         answer = await api("GET", "/v1/items/jobs/a", headers={"X-Request-Id": "find-me"})
     assert answer.status in (500, 503)
     assert answer.headers["content-type"] == "application/problem+json"
@@ -113,11 +113,39 @@ async def test_what_went_wrong_inside_goes_to_the_log_only(
     assert b"hunter2" not in answer.body + repr(answer.headers).encode()
     (line,) = [json.loads(text) for text in caplog.text.splitlines()]
     assert line["request"] == "find-me"
+    assert line["level"] == ("error" if answer.status == 500 else "warning")
     assert ("hunter2" in line["message"]) == isinstance(error, HooklineError)
     assert ("hunter2" in caplog.text) == isinstance(error, HooklineError)
     assert type(error).__name__ in line.get("exception", [type(error).__name__])[-1]
     monkeypatch.undo()
     assert (await api("GET", "/v1/items/jobs/a")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (errors.KeyFull(), "INFO"),
+        (errors.OutboxFull(), "WARNING"),
+        (errors.StoreFull(""), "WARNING"),
+        (errors.OutcomeUnknown(""), "WARNING"),
+        (Problem("overloaded", ""), "WARNING"),
+        (errors.Corrupt(), "ERROR"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.code,
+)
+async def test_what_is_expected_to_happen_is_logged_as_no_error(
+    error: Exception,
+    level: str,
+    api: Api,
+    datastore: Datastore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    break_with(datastore, monkeypatch, error)
+    with caplog.at_level(logging.INFO, logger="hookline_server.edge"):
+        await api("POST", "/v1/items", {"key": "jobs"})
+    (line,) = [record for record in caplog.records if record.name == "hookline_server.edge"]
+    assert (line.levelname, line.exc_info) == (level, None)
 
 
 async def test_a_spoilt_index_is_500_and_the_item_stays(api: Api, raw: Any) -> None:
