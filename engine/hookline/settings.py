@@ -15,6 +15,7 @@ from hookline.errors import Flaw, Invalid
 from hookline.keys import PARTITIONS_MAX
 
 _ORIGIN = re.compile(r"\*|https?://[^/\s,?#@]+", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._:/@-]{1,128}", re.ASCII)
 _PROXY = re.compile(r"https?://([^\s/?#@]+@)?[^\s/?#@]+(:\d{1,5})?/?", re.ASCII)
 LEVELS = ("debug", "info", "warning", "error")
@@ -114,6 +115,11 @@ class Settings:
     require_keys: bool = _setting(False, "ask for an API key also while none has been made")
     insecure: bool = _setting(
         False, "listen beyond loopback although no API key has been made, so that anybody may do anything"
+    )
+    hosts: tuple[str, ...] = _setting(
+        (),
+        "hosts, without ports, by which a server may be asked beside those of loopback as long as no API key has been"
+        " made, such as queue.example behind a proxy on this machine; with --insecure: any",
     )
     cors_origins: tuple[str, ...] = _setting(
         (), "sites whose pages may use the API in a browser, such as https://app.example; * is all of them"
@@ -225,6 +231,8 @@ def _flaws(setting: Field[Any], value: Any) -> Iterator[str]:
         yield "expected the URL of a proxy such as http://proxy.example:3128, without a path"
     elif setting.name == "cors_origins" and not all(map(_ORIGIN.fullmatch, value)):
         yield "expected origins such as https://app.example, separated by commas, or *"
+    elif setting.name == "hosts" and not all(map(_HOST.fullmatch, value)):
+        yield "expected hosts such as queue.example or [fd00::1], without ports, separated by commas"
     elif setting.name == "roles" and not (value and set(value) <= set(ROLES)):
         yield f"expected one or more of {', '.join(ROLES)}, separated by commas"
     elif setting.name == "name" and value is not None and not _NAME.fullmatch(value):

@@ -77,6 +77,7 @@ def create_app(
     *,
     datastores: Served | None = None,
     cors_origins: Collection[str] = (),
+    hosts: Collection[str] | None = None,
     ready: Ready | None = None,
     rate: Rate | None = None,
     peers: Peers | None = None,
@@ -92,6 +93,8 @@ def create_app(
         gate: tells who asks; without one everybody may do everything.
         datastores: those of which ``/metrics`` tells what they hold, if that is not ``datastore`` alone.
         cors_origins: sites whose pages may use the API in a browser, such as ``https://app.example``; ``*`` is all.
+        hosts: names by which the server is asked, beside those of loopback, as long as ``gate`` asks for no API key;
+            None: any.
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
         rate: that of the requests of one caller, if it has a limit.
         log_requests: the level at which each request is logged, or ``off``.
@@ -103,7 +106,7 @@ def create_app(
     traffic = Traffic(routes, log_requests)
     app = Application(routes)
     app.state.bodies = Bodies()
-    app.edge = Edge(app.router, traffic, app.state.bodies, cors_origins)
+    app.edge = Edge(app.router, traffic, app.state.bodies, cors_origins, hosts, gate)
     if traces:
         from hookline_server.traces import Traced
 

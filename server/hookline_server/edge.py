@@ -1,4 +1,4 @@
-"""The outermost layer of the application: request ids, pages of other sites, and every error that was raised."""
+"""The outermost layer of the application: request ids, pages of other sites, names of other hosts, and every error."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from hookline_server import logs, negotiate
 from hookline_server.answer import ADDED, FIELDS, MEDIA_TYPE, Answer, Header
 from hookline_server.bodies import HELD, Bodies
 from hookline_server.framing import fields_of
+from hookline_server.gate import Gate
+from hookline_server.guard import SCOPES
 from hookline_server.limits import REFUSAL
 from hookline_server.problem import Problem, problem_of
 from hookline_server.traffic import Traffic
@@ -43,6 +45,11 @@ _SHOWN = (
     b"etag, idempotency-replayed, location, link, preference-applied, ratelimit, ratelimit-policy, retry-after, "
     b"www-authenticate, x-request-id"
 )
+_OPEN = frozenset(path for (_, path), scopes in SCOPES.items() if not scopes)
+"""Paths that show nothing of anybody's, under whatever name they are asked."""
+_LOOPBACK = r"(?:[^.:]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\]"
+_HOSTS_MAX = 100
+"""Values of Host that are remembered as good."""
 
 
 class Edge:
@@ -52,13 +59,30 @@ class Edge:
     each write, which no page of another site may make unless ``cors_origins`` names it: as long as the API asks for no
     key, such a page in the operator's own browser could otherwise write to a server on loopback. Credentials are never
     allowed to those pages, so ``*`` gives them nothing that belongs to the browser's user.
+
+    A page whose own name was made to lead to loopback (DNS rebinding) is of the same site as the server, for a browser.
+    What tells it apart is that name, in ``Host``: as long as ``gate`` asks for no key, who shows none must have asked
+    for loopback or for one of ``hosts``, unless that is None.
     """
 
-    def __init__(self, app: ASGIApp, traffic: Traffic, bodies: Bodies, cors_origins: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        traffic: Traffic,
+        bodies: Bodies,
+        cors_origins: Collection[str] = (),
+        hosts: Collection[str] | None = None,
+        gate: Gate | None = None,
+    ) -> None:
         self._app = app
         self._traffic = traffic
         self._bodies = bodies
         self._origins = frozenset(origin.encode() for origin in cors_origins)
+        self._gate = None if hosts is None else gate
+        names = "|".join([_LOOPBACK, *map(re.escape, hosts or ())])
+        self._host = re.compile(rf"(?:{names})(?::\d*)?[ \t]*".encode(), re.IGNORECASE)
+        # No browser leaves Host out.
+        self._good: set[bytes | None] = {None}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -98,6 +122,9 @@ class Edge:
             if (self._origins or b"origin" in fields) and self._cross(scope, fields, added):
                 await _preflight()(scope, receive, send_more)
             else:
+                gate = self._gate
+                if gate and gate.unguarded and fields.get(b"host") not in self._good:
+                    await self._check_host(gate, scope, fields[b"host"])
                 await self._app(scope, receive, send_more)
         except ClientDisconnect:
             log.debug("the client went away")
@@ -137,6 +164,23 @@ class Edge:
         if not own and scope["method"] not in _READS:
             raise Problem("cross_site", "expected an Origin that is this server's own address, or none")
         return False
+
+    async def _check_host(self, gate: Gate, scope: Scope, host: bytes) -> None:
+        """Let pass a request for a host that is known to be this one, and one that shows a good API key.
+
+        Raises:
+            Problem: it is neither; or what it shows is no good key.
+            Unavailable: the store gave no answer.
+        """
+        if self._host.fullmatch(host):
+            if len(self._good) < _HOSTS_MAX:
+                self._good.add(host)
+        elif scope["path"] not in _OPEN and await gate.identify(scope) is None:
+            raise Problem(
+                "unknown_host",
+                "as long as no API key has been made, expected a Host of loopback, such as localhost: make a key with"
+                " 'hookline keys create' and show it, or name the host in HOOKLINE_HOSTS",
+            )
 
 
 def _level(problem: Problem) -> int:

@@ -32,6 +32,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "method_not_allowed": (405, "The path does not have this method"),
     "not_acceptable": (406, "There is no answer of a kind that the client takes"),
     "cross_site": (403, "The request comes from a page of another site"),
+    "unknown_host": (403, "The request is for a host that the server is not known as"),
     "missing_api_key": (401, "The request shows no API key"),
     "invalid_api_key": (401, "The API key is not good"),
     "missing_scope": (403, "The API key lacks a scope"),

@@ -128,6 +128,7 @@ class Process:
             gate,
             datastores=namespaces.everyone,
             cors_origins=self.settings.cors_origins,
+            hosts=None if self.settings.insecure else self.settings.hosts,
             ready=ready,
             rate=rate_of(self.settings),
             peers=self.peers,

@@ -43,6 +43,7 @@ CANARY = "canary-7f3a"
             ("https://app.example", "http://[::1]:3000"),
         ),
         ({"HOOKLINE_CORS_ORIGINS": "*"}, {}, "cors_origins", ("*",)),
+        ({"HOOKLINE_HOSTS": "queue.example, [fd00::1]"}, {}, "hosts", ("queue.example", "[fd00::1]")),
     ],
 )
 def test_from_the_environment(environ: dict[str, str], given: dict[str, Any], name: str, value: object) -> None:
@@ -64,6 +65,7 @@ def test_from_the_environment(environ: dict[str, str], given: dict[str, Any], na
         ("HOOKLINE_EGRESS_ALLOW", [CANARY, "10.0.0.0/8,10.0.0.1/8"]),
         ("HOOKLINE_EGRESS_PROXY", [CANARY, "socks5://a", "http://a/path", f"http://u:{CANARY}@"]),
         ("HOOKLINE_CORS_ORIGINS", [CANARY, "https://app.example/", "*,app.example", "file://x"]),
+        ("HOOKLINE_HOSTS", [f"{CANARY}:8080", f"http://{CANARY}", "queue.example/", "*", "fd00::1", "a b"]),
         ("HOOKLINE_DELIVERY_SCHEDULE", [f"1,{CANARY}", "1;2", "1,-2"]),
     ],
 )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 import redis.asyncio as aioredis
 
-from api import Answer, Api
+from api import Answer, Api, asking
 from conftest import wait_until
 from hookline import Datastore
 from hookline.grant import Grant
 from hookline.keyring import Keyring
-from hookline_server import attempts
+from hookline_server import attempts, edge
 from hookline_server import gate as gates
+from hookline_server.app import create_app
 from hookline_server.attempts import Attempts
 from hookline_server.gate import Gate
 from hookline_server.namespaces import Namespaces
@@ -242,3 +245,71 @@ async def test_no_key_is_made_that_has_ended_already(api: Api, gate: Gate, make_
         )
     assert len(await keyring.all()) == 1
     assert await keyring.verify(admin["Authorization"].split()[1])
+
+
+# Names of other hosts
+
+REBOUND = {"Host": "attacker.example:8080", "Origin": "http://attacker.example:8080"}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def unguarded(datastore: Datastore, keyring: Keyring, namespaces: Namespaces) -> AsyncIterator[Api]:
+    """A server that asks for no API key as yet, and is known as queue.example and [fd00::1] too."""
+    gate = Gate(keyring, namespaces.open, unguarded=True)
+    async with asking(create_app(datastore, gate, hosts=("queue.example", "[fd00::1]"))) as api:
+        yield api
+    await gate.close()
+
+
+async def test_a_page_that_was_bound_to_loopback_may_nothing(unguarded: Api, keyring: Keyring) -> None:
+    for method, path, body in (
+        ("GET", "/v1/items/jobs", None),
+        ("GET", "/metrics", None),
+        ("PUT", "/v1/items/jobs/a", {}),
+        ("POST", "/v1/api-keys", {"scopes": ["admin"]}),
+    ):
+        refused = await unguarded(method, path, body, headers=REBOUND)
+        assert (refused.status, refused.data["code"]) == (403, "unknown_host")
+        assert "HOOKLINE_HOSTS" in refused.data["detail"]
+    # Nor by what is not taken for a key, or for a good one.
+    for shown, status in (({"Authorization": "Basic eA=="}, 403), ({"X-API-Key": WRONG}, 401)):
+        assert (await create(unguarded, REBOUND | shown)).status == status
+    assert await keyring.all() == []
+    assert (await unguarded("GET", "/livez", headers=REBOUND)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *dict.fromkeys(["localhost", "LocalHost:8080", "app.localhost:1", "127.0.0.1:8080", "127.8.9.1"], 201).items(),
+        *dict.fromkeys(["[::1]", "[::1]:8080", "queue.example", "Queue.Example:8443", "[fd00::1]:80"], 201).items(),
+        *dict.fromkeys(["notlocalhost", "localhost.example", "127.0.0.1.example", "127.attacker.example"], 403).items(),
+        *dict.fromkeys(
+            ["queueXexample", "a.queue.example", "10.0.0.1", "0.0.0.0:8080", "[::2]", "[::]", ""], 403
+        ).items(),
+    ],
+)
+async def test_a_server_that_asks_for_no_key_is_asked_by_its_own_name(unguarded: Api, host: str, status: int) -> None:
+    for expected in (status, 200 if status == 201 else status):
+        assert (await create(unguarded, {"Host": host})).status == expected
+
+
+async def test_who_names_no_host_is_no_browser(unguarded: Api) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", unguarded.port)
+    writer.write(b"GET /v1/items/jobs HTTP/1.0\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_the_names_that_are_remembered_are_bounded(unguarded: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "_HOSTS_MAX", 3)
+    for number in range(5):
+        assert (await create(unguarded, {"Host": f"{number}.localhost"})).status in (200, 201)
+    assert len(unguarded.app.edge._good) == 3  # type: ignore[attr-defined]
+
+
+async def test_who_shows_a_key_may_ask_by_any_name(unguarded: Api, make_key: MakeKey) -> None:
+    headers = await make_key("default")
+    assert (await create(unguarded, REBOUND | headers)).status == 201
+    refused = await create(unguarded, REBOUND)
+    assert (refused.status, refused.data["code"]) == (401, "missing_api_key")

@@ -57,6 +57,7 @@ def test_statuses_are_as_designed() -> None:
         "method_not_allowed": 405,
         "not_acceptable": 406,
         "cross_site": 403,
+        "unknown_host": 403,
         **dict.fromkeys(("missing_api_key", "invalid_api_key"), 401),
         **dict.fromkeys(("missing_scope", "key_not_allowed"), 403),
         "too_many_attempts": 429,

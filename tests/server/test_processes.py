@@ -70,10 +70,8 @@ async def half_a_request(server: Process) -> AsyncIterator[tuple[asyncio.StreamR
     """A create of which the server has only the first half -> the connection, and the second half."""
     body = b'{"key": "jobs", "sortField": "late"}'
     reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
-    head = (
-        f"POST /v1/items HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    writer.write(head.encode() + body[:9])
+    head = "POST /v1/items HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:9])
     await writer.drain()
     # What is served after it shows that it has been read.
     assert (await ask(f"{server.url}/livez"))[0] == 200

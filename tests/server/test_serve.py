@@ -144,6 +144,19 @@ async def test_sites_are_named_in_the_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "status"),
+    [([], 403), (["--hosts", "other.example"], 403), (["--hosts", "queue.example"], 201), (["--insecure"], 201)],
+)
+async def test_hosts_are_named_in_the_settings(tmp_path: Path, options: list[str], status: int) -> None:
+    async with (
+        serving(tmp_path / "data", *options) as server,
+        aiohttp.ClientSession() as session,
+        session.post(f"{server.url}/v1/items", json={"key": "jobs"}, headers={"Host": "queue.example"}) as response,
+    ):
+        assert response.status == status
+
+
+@pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [
         ("HOOKLINE_PORT", "eighty", "HOOKLINE_PORT: expected a whole number"),
