@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from http import HTTPStatus
 from itertools import count
 from typing import Self
 
@@ -28,8 +29,6 @@ KEEP_ALIVE = 4.0
 """Seconds for which an idle connection is kept: servers close theirs after 5, and a request must not meet that."""
 INTERNAL = "internal"
 """The code of what went wrong inside the server."""
-_TIMED_OUT, _BROKEN = 408, 500
-"""Statuses, the second one and all from there on, that a proxy answers although a request may have been carried out."""
 _REFUSED = frozenset({400, 413, 415, 422})
 """Statuses by which a proxy, too, says that the request is at fault."""
 WAITS_MAX = 100
@@ -132,7 +131,10 @@ def read(request: Request, url: str, status: int, body: bytes) -> Answer:
             return Answer(status, data)
         raise explain(f"an answer of status {status} that is not Hookline's", request, url, sent=True)
     code, reason = problem.get("code"), f"status {status}: {problem.get('detail', 'no reason given')}"
-    if code in (None, INTERNAL) and (status == _TIMED_OUT or status >= _BROKEN):
+    # Behind a proxy that has lost its patience, too, a request may have been carried out.
+    if code in (None, INTERNAL) and (
+        status == HTTPStatus.REQUEST_TIMEOUT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    ):
         raise explain(reason, request, url, sent=True)
     if code is None and status not in _REFUSED:
         raise explain(reason, request, url, sent=False)

@@ -280,7 +280,7 @@ class Worker:
             self.lanes.remove(lane)
             self.lanes.append(lane)
         except HooklineError as error:
-            self._end(error) if isinstance(error, Invalid) else self._meet(error, lane)
+            self._meet(error, lane)
         except Exception as error:
             self._end(error)
         finally:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from hookline_server.cli.asking import Asked, Key, ask
+from hookline_server.cli.asking import Key, ask
 from hookline_server.cli.ending import MISUSED, fail
 from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
 from hookline_server.cli.value import read_optional
@@ -29,7 +29,9 @@ def show(key: Key, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json
     Example:
       hookline settings show jobs
     """
-    _say(ask((url, api_key), "GET", "keys", key, "settings", seen="hookline settings show KEY"), as_json=as_json)
+    from hookline_server.cli.output import say_one
+
+    say_one(ask((url, api_key), "GET", "keys", key, "settings", seen="hookline settings show KEY"), as_json=as_json)
 
 
 @settings.command("set")
@@ -69,6 +71,8 @@ def change(
       hookline settings set jobs --backoff '{"first": "5s", "longest": "1h"}' --indexes '{"type": "string"}'
       hookline settings set jobs --retention '{"completed": {"age": "7d"}}' --reset max-attempts
     """
+    from hookline_server.cli.output import say_one
+
     given = {
         "maxAttempts": max_attempts,
         "lockFor": lock_for,
@@ -88,18 +92,8 @@ def change(
     if not changes:
         fail("expected what to change, such as --lock-for 15m or --reset lock-for; 'hookline settings show' shows all")
         raise typer.Exit(MISUSED)
-    _change((url, api_key), key, changes, as_json=as_json)
-
-
-def _change(server: Asked, key: str, changes: dict[str, Any], *, as_json: bool) -> None:
     seen = f"hookline settings show {key}"
-    _say(ask(server, "PATCH", "keys", key, "settings", seen=seen, body=changes), as_json=as_json)
-
-
-def _say(found: dict[str, Any], *, as_json: bool) -> None:
-    from hookline_server.cli.output import say_one
-
-    say_one(found, as_json=as_json)
+    say_one(ask((url, api_key), "PATCH", "keys", key, "settings", seen=seen, body=changes), as_json=as_json)
 
 
 def _camel(name: str) -> str:
