@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
@@ -20,7 +21,7 @@ from hookline.registry import Presence
 from hookline.rule import Orchestration, Schedule
 from hookline.session import Session
 from hookline.sortfield import new_sort_field
-from hookline.transport import WAITS_MAX, Http, may_try_again, pause
+from hookline.transport import WAITS_MAX, Http, pause, repeat
 from hookline.upkeep import Build
 
 T = TypeVar("T")
@@ -72,18 +73,20 @@ class Client(Http):
 
     async def _send(self, request: Request) -> Answer:
         session = self._waits if request.patience else self._session
-        request, tries, closings = self._mark(request), 0, session.closings
+        following, tries, closings = self._mark(request), 0, session.closings
+        deadline = time.monotonic() + request.patience
         while True:
             tries += 1
             try:
-                return await session.send(request)
+                return await session.send(following)
             except HooklineError as error:
                 failure = error
-            again = may_try_again(request, failure, tries)
+            again = repeat(following, failure, tries, deadline - time.monotonic())
             if again:
                 await asyncio.sleep(pause(tries))
             if not again or session.closings > closings:
                 raise failure
+            following = again
 
     # Writing
 

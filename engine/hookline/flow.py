@@ -51,6 +51,12 @@ class Request:
     patience: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def target(self) -> str:
+        """The path; of a read that waits, with how long. A write says that in its body."""
+        waits = self.method == "GET" and self.patience
+        return f"{self.path}?wait={round(self.patience * 1000)}ms" if waits else self.path
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -283,8 +289,7 @@ def wait_for(key: str, sort_field: str, until: object, seconds: float) -> Flow[I
     left = 0.0
     while True:
         where = path("items", key, sort_field)
-        wait = f"?wait={round(left * 1000)}ms" if left else ""
-        answer = yield Request("GET", where + wait, harmless=True, patience=left, headers=headers)
+        answer = yield Request("GET", where, harmless=True, patience=left, headers=headers)
         if answer.status != 304:
             item = answers.read_item(answer.data)
             if until is None:

@@ -80,7 +80,7 @@ class Session:
         patience = self._server.timeout + request.patience
         async with session.request(
             request.method,
-            URL(self._server.url + request.path, encoded=True),
+            URL(self._server.url + request.target, encoded=True),
             data=io.BytesIO(body) if body and len(body) > _WHOLE_MAX else body,
             headers=headers,
             timeout=aiohttp.ClientTimeout(connect=patience, sock_connect=self._server.timeout, sock_read=patience),

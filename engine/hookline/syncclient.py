@@ -20,7 +20,7 @@ from hookline.registry import Presence
 from hookline.rule import Orchestration, Schedule
 from hookline.sortfield import new_sort_field
 from hookline.syncsession import SyncSession
-from hookline.transport import WAITS_MAX, Http, may_try_again, pause
+from hookline.transport import WAITS_MAX, Http, pause, repeat
 from hookline.upkeep import Build
 
 T = TypeVar("T")
@@ -65,14 +65,17 @@ class SyncClient(Http):
 
     def _send(self, request: Request) -> Answer:
         session = self._waits if request.patience else self._session
-        request, tries = self._mark(request), 0
+        following, tries = self._mark(request), 0
+        deadline = time.monotonic() + request.patience
         while True:
             tries += 1
             try:
-                return session.send(request)
+                return session.send(following)
             except HooklineError as error:
-                if not may_try_again(request, error, tries):
+                again = repeat(following, error, tries, deadline - time.monotonic())
+                if not again or session.closed:
                     raise
+            following = again
             time.sleep(pause(tries))
 
     # Writing

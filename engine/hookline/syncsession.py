@@ -34,6 +34,11 @@ class SyncSession:
         """Close every connection."""
         self._http.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._http.is_closed
+
     def send(self, request: Request) -> Answer:
         """Send a request once -> its answer, as :meth:`Session.send` does.
 
@@ -51,10 +56,10 @@ class SyncSession:
         body, headers = write(request)
         patience = self._server.timeout + request.patience
         timeout = httpx.Timeout(patience, connect=self._server.timeout, pool=patience)
-        if self._http.is_closed:
+        if self.closed:
             raise explain("the client was closed", request, self._server.url, sent=False)
         try:
-            response = self._http.request(request.method, request.path, content=body, headers=headers, timeout=timeout)
+            response = self._http.request(request.method, request.target, content=body, headers=headers, timeout=timeout)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             told = str(error) or type(error).__name__
             raise explain(told, request, self._server.url, sent=not isinstance(error, _NOT_SENT)) from error

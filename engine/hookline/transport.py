@@ -148,14 +148,19 @@ def explain(reason: str, request: Request, url: str, *, sent: bool) -> HooklineE
     return OutcomeUnknown(f"{url} was sent the request and did not tell what became of it: {reason}")
 
 
-def may_try_again(request: Request, error: HooklineError, tries: int) -> bool:
-    """Whether to send it once more. With an Idempotency-Key any request may be."""
-    if tries >= TRIES or isinstance(error, Incompatible):
-        return False
+def repeat(request: Request, error: HooklineError, tries: int, left: float) -> Request | None:
+    """What to send next, if anything. With an Idempotency-Key any request may be sent again.
+
+    A read that waits goes on for the seconds that are ``left`` of its time, since its server may be starting anew.
+    """
     harmless = request.harmless or "Idempotency-Key" in request.headers
-    return harmless and isinstance(error, Unavailable | OutcomeUnknown)
+    if not harmless or isinstance(error, Incompatible) or not isinstance(error, Unavailable | OutcomeUnknown):
+        return None
+    if request.method == "GET" and left > 0:
+        return replace(request, patience=left)
+    return request if tries < TRIES else None
 
 
 def pause(tries: int) -> float:
     """Seconds before the next try."""
-    return 0.05 * 4.0 ** (tries - 1) * random.uniform(0.5, 1)  # noqa: S311 - spreads repeats
+    return min(1.0, 0.05 * 4.0 ** (tries - 1)) * random.uniform(0.5, 1)  # noqa: S311 - spreads repeats

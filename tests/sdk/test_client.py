@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from hookline.errors import (
     PreconditionFailed,
     ReservedKey,
     StaleToken,
+    Unavailable,
     VersionConflict,
 )
 from hookline.keysettings import KeySettings
@@ -28,6 +30,7 @@ from hookline.operations import Operations
 from hookline.reader import Reader
 from hookline.repeating import Repeating
 from jobs import WAITING, fill
+from process import free_port, serving
 
 
 def public(kind: type) -> set[str]:
@@ -196,6 +199,31 @@ async def test_wait_for(client: Client) -> None:
     assert await ending == await client.get("jobs", "a")
     with pytest.raises(NotFound):
         await client.wait_for("jobs", "b")
+
+
+async def test_wait_for_outlasts_a_restart_of_the_server(tmp_path: Path) -> None:
+    port = free_port()
+    async with Client(f"http://127.0.0.1:{port}") as client:
+        blocking = SyncClient(client.url)
+        async with serving(tmp_path, port=port) as first:
+            await client.create("jobs", "a", metadata=WAITING)
+            waiting = [
+                asyncio.create_task(client.wait_for("jobs", "a")),
+                asyncio.create_task(asyncio.to_thread(blocking.wait_for, "jobs", "a")),
+            ]
+            assert await client.wait_for("jobs", "a", timeout=0.2) is None
+            await first.stop()
+        await asyncio.sleep(1.2)  # longer than reads that do not wait are tried
+        with pytest.raises(Unavailable):
+            await client.get("jobs", "a")
+        assert not any(task.done() for task in waiting)
+        async with serving(tmp_path, port=port):
+            await client.update("jobs", "a", metadata={"status": "completed"})
+            ended = await client.get("jobs", "a")
+            assert await asyncio.gather(*waiting) == [ended, ended]
+        with pytest.raises(Unavailable):
+            await client.wait_for("jobs", "a", timeout=30)  # nobody says that the item is there
+        blocking.close()
 
 
 async def test_queries(client: Client, datastore: Datastore) -> None:
