@@ -59,7 +59,9 @@ class SyncSession:
         if self.closed:
             raise explain("the client was closed", request, self._server.url, sent=False)
         try:
-            response = self._http.request(request.method, request.target, content=body, headers=headers, timeout=timeout)
+            response = self._http.request(
+                request.method, request.target, content=body, headers=headers, timeout=timeout
+            )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             told = str(error) or type(error).__name__
             raise explain(told, request, self._server.url, sent=not isinstance(error, _NOT_SENT)) from error
