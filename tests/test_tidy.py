@@ -22,10 +22,10 @@ MODULES = sorted(path for name, root in PACKAGES.items() for path in (root / nam
 LUA = sorted((ROOT / "lua").rglob("*.lua"))
 LAYERS = [
     *("errors", "nodes", "subscription", "outcome", "call", "calls", "once", "connection", "group", "keyring"),
-    *("wake", "line", "batcher", "claims", "query", "stats", "agreement", "doctor"),
+    *("wake", "line", "batcher", "away", "claims", "query", "stats", "agreement", "doctor"),
     *("tally", "registry", "reader", "rule", "datastore", "limited", "bulk", "transfer"),
     *("operations", "answers", "flow", "ruleflow", "transport", "session", "syncsession", "client", "syncclient"),
-    *("job", "runner", "holding", "worker"),
+    *("job", "runner", "holding", "progress", "worker"),
 ]
 """Inside the engine each imports only what stands before it (and values, which import none of these)."""
 

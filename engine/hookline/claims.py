@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from hookline import codec
+from hookline.away import Away
 from hookline.batcher import Batcher
 from hookline.bound import Bound
 from hookline.call import Call
 from hookline.calls import GIVEN_MAX, Calls
 from hookline.connection import Connection
-from hookline.errors import HooklineError, Refused
-from hookline.item import Item
+from hookline.errors import HooklineError, Refused, Unavailable
 from hookline.line import Lines, Place
 from hookline.link import LATE, Hold
 from hookline.once import Once
@@ -59,6 +59,7 @@ class Claims:
         self._connection = connection
         self._perform_held = perform_held
         self._rotation: dict[str, int] = {}
+        self._away = Away(connection)
         self._ballots = 0
 
     def partition(self, key: str) -> int:
@@ -169,7 +170,7 @@ class Claims:
         """Stay on one partition while that has work, then rotate; the limit is split, never exceeded.
 
         With ``once`` it looks at a single partition, where the repeat of its request will look too; or at all of them
-        in the same order, if that says so.
+        in the same order, if that says so. Else a partition that cannot be reached has nothing to give, unless all are.
 
         What was taken is locked already, so the caller must have it: a failure after that, or when something was
         ``given`` to it before, is told along with the items.
@@ -177,20 +178,23 @@ class Claims:
         options = dict(options)
         most_held = options.pop("max_in_flight", None)
         bound = await self._bound(key, options["worker_id"], most_held) if most_held is not None else None
-        items: list[Item] = []
-        next_ms: int | None = None
+        parts: list[Claimed] = []
         failure: HooklineError | None = None
+        unreached: Unavailable | None = None
         after: list[bytes] | None = None
-        partition, tried, fruitless = once.partition() if once else self.partition(key), 0, 0
+        partition, tried, fruitless, count = once.partition() if once else self.partition(key), 0, 0, 0
         everywhere = once is None or once.everywhere
-        visits, gone, replayed = self._calls.partitions if everywhere else 1, 0, False
-        expired = buried = lost = 0
-        paused = False
-        while len(items) + gone < limit and tried < visits and not (bound and bound.full):
-            most = min(limit - len(items) - gone, GIVEN_MAX)
+        visits = self._calls.partitions if everywhere else 1
+        # A repeat has to look where the first did, and a bound holds over all of them.
+        away = None if once or bound else self._away.now()
+        while count < limit and tried < visits and not (bound and bound.full):
+            if away and partition in away:
+                partition, tried, after = (partition + 1) % self._calls.partitions, tried + 1, None
+                continue
+            most, began = min(limit - count, GIVEN_MAX), time.monotonic()
             share: dict[str, Any] = bound.limits(partition) if bound else {}
             call = self._calls.claim(key, limit=most, partition=partition, after=after, **share, **options)
-            always = given or bool(items) or gone > 0 or (once is not None and once.everywhere)
+            always = given or count > 0 or (once is not None and once.everywhere)
             if once:
                 call = once.mark(call, always=always)
             try:
@@ -198,37 +202,30 @@ class Claims:
             except Refused as error:
                 failure, claimed = error, Claimed([])
             except HooklineError as error:
+                if isinstance(error, Unavailable) and away is not None:
+                    unreached, away = error, away | self._away.add(partition, began)
+                    continue
                 failure = error
                 break
             if once and not isinstance(failure, Refused):
                 once.count(claimed, always=always)
-            items, gone, replayed = items + claimed.items, gone + claimed.gone, replayed or claimed.replayed
-            expired, buried, lost = expired + claimed.expired, buried + claimed.buried, lost + claimed.lost
-            after, paused = claimed.after, claimed.paused
+            parts.append(claimed)
+            self._away.discard(partition)
+            count, after = count + len(claimed.items) + claimed.gone, claimed.after
             if bound and not failure:
                 bound.note(partition, claimed)
             fruitless = 0 if claimed.items else fruitless + max(claimed.examined, _STEP_LEAST)
-            if claimed.next_ms is not None:
-                next_ms = min(next_ms or claimed.next_ms, claimed.next_ms)
             if len(claimed.items) + claimed.gone < most and not (claimed.more and fruitless < FRUITLESS_MAX):
                 partition, tried, after = (partition + 1) % self._calls.partitions, tried + 1, None
         if not once:
-            # One with a bound seldom comes to the end of a partition, and must not leave the others waiting.
-            self._rotate(key, (partition + (bound is not None)) % self._calls.partitions)
-        if failure and not (items or given):
+            # One with a bound seldom comes to the end of a partition, and must not leave the others waiting; nor must
+            # one that gives no answer.
+            broken_off = failure is not None and not isinstance(failure, Refused)
+            self._rotate(key, (partition + (bound is not None or broken_off)) % self._calls.partitions)
+        failure = failure or (None if parts else unreached)
+        if failure and not (given or any(part.items for part in parts)):
             raise failure
-        return Claimed(
-            items,
-            bound.next_ms if bound else next_ms,
-            failure=failure,
-            replayed=replayed,
-            gone=gone,
-            expired=expired,
-            buried=buried,
-            lost=lost,
-            held=bound.held if bound else (),
-            paused=paused,
-        )
+        return _together(parts, bound, failure)
 
     def _rotate(self, key: str, partition: int) -> None:
         """Begin there next; of keys that are asked for in vain nothing is kept."""
@@ -248,6 +245,23 @@ class Claims:
         if isinstance(outcome, Outcome):
             raise outcome.error()
         return outcome
+
+
+def _together(parts: list[Claimed], bound: Bound | None, failure: HooklineError | None) -> Claimed:
+    """What a claim took of all partitions."""
+    dues = [part.next_ms for part in parts if part.next_ms is not None]
+    return Claimed(
+        [item for part in parts for item in part.items],
+        bound.next_ms if bound else min(dues, default=None),
+        failure=failure,
+        replayed=any(part.replayed for part in parts),
+        gone=sum(part.gone for part in parts),
+        expired=sum(part.expired for part in parts),
+        buried=sum(part.buried for part in parts),
+        lost=sum(part.lost for part in parts),
+        held=bound.held if bound else (),
+        paused=bool(parts) and parts[-1].paused,
+    )
 
 
 def _itself(taken: Claimed | None) -> Claimed | None:

@@ -175,6 +175,14 @@ class Connection:
         """What the names of a partition begin with."""
         return self._tags[partition]
 
+    def node_of(self, partition: int) -> object:
+        """What tells the node of a partition from others.
+
+        Raises:
+            Unavailable: none has it.
+        """
+        return self.nodes.node_of(self._slots[partition])
+
     async def write(self, script: str, partition: int, operations: Sequence[bytes | Row]) -> list[Any]:
         """Run packed operations in one call -> one outcome each, ``[word, fields | false, extra | false]``.
 

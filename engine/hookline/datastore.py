@@ -278,9 +278,11 @@ class Datastore(Repeating):
             self.marks.count(claimed, always=len(calls) > 0)
         goes_on = claimed.more or limit > GIVEN_MAX or self.calls.partitions > 1
         left = limit - len(claimed.items) - claimed.gone
-        if left > 0 and goes_on and (not claimed.failure or isinstance(claimed.failure, Refused)):
+        elsewhere = isinstance(claimed.failure, Unavailable) and not self.marks
+        if left > 0 and goes_on and (not claimed.failure or isinstance(claimed.failure, Refused) or elsewhere):
             rest = await self.claims.take(key, left, options, self.marks, given=True)
-            claimed = structs.replace(rest, items=claimed.items + rest.items, failure=claimed.failure or rest.failure)
+            failure = rest.failure if elsewhere else claimed.failure or rest.failure
+            claimed = structs.replace(rest, items=claimed.items + rest.items, failure=failure)
         if claimed.failure and not claimed.items and all(outcome.failure for outcome in settled):
             raise claimed.failure
         return settled, claimed

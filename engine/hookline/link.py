@@ -38,6 +38,10 @@ class LostError(Exception):
     code = "lost"
 
 
+class SilentError(LostError):
+    """No answer came in time, and nothing ended the connection: others to that node may be as silent."""
+
+
 class Waits(Protocol):
     """Who waits for an answer, as a future does."""
 
@@ -126,7 +130,7 @@ class Link(asyncio.Protocol):
         """Send a command -> the timer that ends the link, to be cancelled by who waits, for no answer in time."""
         self._transport.write(hiredis.pack_command(args))
         self._answers.append(waits)
-        return self._loop.call_later(self._timeout, self._lose, f"no answer within {self._timeout:g} s")
+        return self._loop.call_later(self._timeout, self._lose, SilentError(f"no answer within {self._timeout:g} s"))
 
     async def call(self, *args: Any, hold: Hold | None = None) -> Any:
         """Send a command, and wait for its answer -> that, or the error that it is, as redis-py knows it.
@@ -144,7 +148,7 @@ class Link(asyncio.Protocol):
             packed, timeout = hiredis.pack_command(hold.args) + packed, timeout + hold.seconds + LATE
             self._answers.append(hold)
             hold.sent = True
-        timer = self._loop.call_later(timeout, self._lose, f"no answer within {timeout:g} s")
+        timer = self._loop.call_later(timeout, self._lose, SilentError(f"no answer within {timeout:g} s"))
         self._transport.write(packed)
         self._answers.append(answer)
         try:
@@ -174,18 +178,18 @@ class Link(asyncio.Protocol):
                 if not waits.done():
                     waits.set_result(answer)
         except redis_errors.InvalidResponse as error:
-            self._lose(str(error))
+            self._lose(LostError(str(error)))
 
     def connection_lost(self, error: Exception | None) -> None:
         """The peer has closed it, or it broke."""
-        self._lose(str(error or "the store closed the connection"))
+        self._lose(LostError(str(error or "the store closed the connection")))
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, reason: LostError) -> None:
         self.close()
         while self._answers:
             answer = self._answers.popleft()
             if not answer.done():
-                answer.set_exception(LostError(reason))
+                answer.set_exception(type(reason)(*reason.args))
 
 
 class Sent:
@@ -313,6 +317,11 @@ class Links:
         elif not link.closed:
             self._idle.append(link)
         self._free.release()
+
+    def forget(self) -> None:
+        """Close those that are idle: the node may have gone without a word."""
+        while self._idle:
+            self._idle.pop().close()
 
     def close(self) -> None:
         """Close all of them; one that is being made just now serves its command."""

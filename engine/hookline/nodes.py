@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 
 from hookline.errors import Incompatible, StoreFull, Unavailable
 from hookline.keys import SLOTS
-from hookline.link import LOST, Hold, Link, Links, LostError, Told
+from hookline.link import LOST, Hold, Link, Links, LostError, SilentError, Told
 from hookline.settings import Settings
 from hookline_lua import library
 
@@ -34,6 +34,8 @@ T = TypeVar("T")
 _TRIES = 6
 """How often one command goes where a cluster sends it, or to a node that had to be given the library first."""
 _NO_FUNCTION = "Function not found"
+_LEARNING = 1.0
+"""Seconds for which a call that could not be sent waits to learn who has its slot by now."""
 
 
 class NotSentError(Exception):
@@ -66,6 +68,8 @@ class Nodes:
         self._links: dict[Address, Links] = {}
         self._ranges: list[tuple[int, int, Address]] = []
         self._refreshing: asyncio.Task[None] | None = None
+        self._suspect: Links | None = None
+        self._turn = 0
         self._loading: dict[Links, asyncio.Task[None]] = {}
 
     @property
@@ -125,7 +129,7 @@ class Nodes:
         lane: object = None,
         answer: Exception | None = None,
     ) -> Any:
-        """One command on the node that has the slot (None: on the first node) -> its answer.
+        """One command on the node that has the slot (None: on one that answers) -> its answer.
 
         A node that lacks the library is given it: it is new, or its functions were flushed.
 
@@ -138,6 +142,8 @@ class Nodes:
             Unavailable, StoreFull, Incompatible
             redis.exceptions.ResponseError: the command was refused in another way.
         """
+        if slot is None and self.clustered:
+            return await self._anywhere(*args)
         links = self._links_of(slot)
         for _ in range(_TRIES):
             try:
@@ -156,10 +162,48 @@ class Nodes:
                     raise
                 # Nothing ran either. Where the call went, for others may be elsewhere.
                 await self._load(links)
-            except NotSentError:
-                self._refresh_soon()
-                raise
+            except (NotSentError, LostError) as error:
+                links = await self._after(error, links, slot)
         raise Unavailable("the call goes from node to node, or to one that forgets its functions")
+
+    async def _after(self, failure: NotSentError | LostError, failed: Links, slot: int | None) -> Links:
+        """Where to send what could not be sent to a node: to that which has the slot by now.
+
+        Raises:
+            NotSentError, LostError: the failure, where it is the same, or the call may have run.
+        """
+        if isinstance(failure, SilentError):
+            failed.forget()
+        self._suspect = failed
+        self._refresh_soon()
+        if self._refreshing and isinstance(failure, NotSentError):
+            await asyncio.wait({self._refreshing}, timeout=_LEARNING)
+            links = self._links_of(slot)
+            if links is not failed:
+                return links
+        raise failure
+
+    async def _anywhere(self, *args: Any) -> Any:
+        """One command on a primary that answers, the same as long as that does.
+
+        Raises:
+            NotSentError, LostError, Unavailable: none does.
+        """
+        failure: Exception = Unavailable("no node of the cluster answers")
+        nodes = self._primaries()
+        for _ in nodes:
+            answered = False
+            try:
+                answer = await self._exchange(self._links_at(nodes[self._turn % len(nodes)]), *args)
+                answered = True
+            except (NotSentError, LostError, Unavailable) as error:
+                failure = error
+            finally:
+                self._turn += not answered  # also where nobody waits for it any more
+            if answered:
+                return answer
+        self._refresh_soon()
+        raise failure
 
     def hold(self, slot: int, ready: Callable[[], object], seconds: float, *args: Any) -> Hold | None:
         """Holds a command back on the node of a slot, as :meth:`hookline.link.Holders.hold` says."""
@@ -188,13 +232,14 @@ class Nodes:
         return done
 
     async def refresh(self) -> None:
-        """Ask one node after the other who has which slots, until one answers.
+        """Ask one node after the other who has which slots, until one answers; last the one that has just failed.
 
         Raises:
             NotSentError, LostError, Unavailable: none did, or not all slots are served.
         """
         failure: Exception = Unavailable("no node of the cluster answers")
-        for links in (*[self._links_at(address) for address in self._primaries()], self._first):
+        known = [self._links_at(address) for address in self._primaries()]
+        for links in (*sorted(known, key=lambda links: links is self._suspect), self._first):
             try:
                 table = await self._exchange(links, "CLUSTER", "SLOTS")
             except (NotSentError, LostError, Unavailable, redis_errors.ResponseError) as error:
@@ -202,7 +247,7 @@ class Nodes:
                 continue
             ranges = [(first, last, self._address(primary)) for first, last, primary, *_ in table]
             if sum(last - first + 1 for first, last, _ in ranges) == SLOTS:
-                self._ranges = ranges
+                self._ranges, self._suspect = ranges, None
                 return
             failure = Unavailable("not every slot of the cluster is served")
         raise failure

@@ -12,6 +12,10 @@ from hookline.errors import Unavailable
 from hookline.link import LOST
 from hookline.nodes import Nodes
 
+QUIET = 10.0
+"""Seconds without a message after which a node is asked whether it is there, and has as long to answer: one that falls
+silent ends no connection, and its messages would be missed for good."""
+
 
 @asynccontextmanager
 async def subscribed(nodes: Nodes, channels: Sequence[tuple[int, str]]) -> AsyncIterator[AsyncIterator[str]]:
@@ -49,8 +53,14 @@ async def _subscription(nodes: Nodes, slot: int, channels: Sequence[str]) -> Asy
             confirmed += bool(message and message["type"] == "ssubscribe")
 
         async def topics() -> AsyncIterator[str]:
+            asked = False
             while True:
-                message = await pubsub.get_message(timeout=None)
+                message = await pubsub.get_message(timeout=QUIET)
+                if message is None:
+                    if asked:
+                        raise Unavailable("a node has fallen silent")
+                    await pubsub.ping()
+                asked = message is None
                 if message and message["type"] in ("smessage", "message"):
                     for topic in message["data"].decode().split("\0"):
                         yield topic

@@ -23,6 +23,8 @@ from hookline.clock import parse_duration
 from hookline.errors import (
     HooklineError,
     Invalid,
+    InvalidApiKey,
+    KeyNotAllowed,
     MissingScope,
     OutboxFull,
     OutcomeUnknown,
@@ -33,6 +35,7 @@ from hookline.errors import (
 from hookline.holding import LOST, RELEASED, Held, Lane, timed
 from hookline.job import Duration, Job
 from hookline.outcome import Claimed, Outcome
+from hookline.progress import Progress
 from hookline.registry import QUIET, STOP, Presence
 from hookline.runner import Processes, Threads, contained
 from hookline.source import Source
@@ -46,7 +49,9 @@ TURN = 0.5
 REST = 1.0
 """Seconds after which a key is asked again that gives no claims now: one that is paused."""
 BACKOFF_MAX = 5.0
-PROGRESS_EVERY = 0.2
+_FATAL = (ReservedKey, InvalidApiKey, KeyNotAllowed, MissingScope)
+"""Refusals that time does not change: who runs a worker has to know."""
+_NOT_NOW = (Unavailable, OutcomeUnknown, OutboxFull)
 Handler = TypeVar("Handler", bound=Callable[[Job], Any])
 
 log = logging.getLogger(__name__)
@@ -90,6 +95,8 @@ class Worker:
         self.processes = Processes(self._threads)
         self._held: dict[str, Held] = {}
         self._done: deque[Held] = deque()
+        self._untold: list[Held] = []
+        self._tell_again = asyncio.Event()
         self._exchanges: set[asyncio.Task[None]] = set()
         self._used = 0
         self._failures = 0
@@ -98,8 +105,7 @@ class Worker:
         self.claiming = True
         self._stopping = False
         self._wake = asyncio.Event()
-        self._reported: dict[Held, None] = {}
-        self._report = asyncio.Event()
+        self._progress = Progress(source)
 
     def handles(
         self, where: Mapping[str, Any] | None = None, *, timeout: Duration | None = None, process: bool = False
@@ -154,7 +160,9 @@ class Worker:
         if not self.lanes:
             raise Invalid.at("/handlers", "expected at least one function with @worker.handles()")
         self._loop = asyncio.get_running_loop()
-        beside = [asyncio.create_task(work()) for work in (self._renew, self._tell_progress, self._be_seen)]
+        beside = [
+            asyncio.create_task(work()) for work in (self._renew, self._settle_again, self._progress.run, self._be_seen)
+        ]
         for task in beside:
             task.add_done_callback(self._ended_beside)
         try:
@@ -293,10 +301,10 @@ class Worker:
 
     def _meet(self, error: HooklineError, lane: Lane | None) -> None:
         """Go on later, if that may help."""
-        if isinstance(error, Refused) and not isinstance(error, ReservedKey) and lane:
+        if isinstance(error, Refused) and not isinstance(error, _FATAL) and lane:
             lane.rest_until = self._loop.time() + REST * random.uniform(1, 1.2)  # noqa: S311 - spreads load
             self._loop.call_at(lane.rest_until, self._wake.set)
-        elif isinstance(error, Unavailable | OutcomeUnknown | OutboxFull):
+        elif isinstance(error, _NOT_NOW):
             self._back_off(error)
         else:
             self._end(error)
@@ -305,13 +313,17 @@ class Worker:
         now = self._loop.time()
         if now < self._resume_at:
             return
-        longest = 0.5 if self._stopping else BACKOFF_MAX
-        delay = min(longest, 0.05 * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1)  # noqa: S311
+        delay = self._delay(self._failures)
         if self._failures == 0:
             log.warning("no answer, trying again until there is one: %s", error)
         self._failures += 1
         self._resume_at = now + delay
         self._loop.call_later(delay, self._wake.set)
+
+    def _delay(self, failures: int) -> float:
+        """Seconds before another try after so many."""
+        longest = 0.5 if self._stopping else BACKOFF_MAX
+        return min(longest, 0.05 * 2.0 ** min(failures, 10)) * random.uniform(0.5, 1)  # noqa: S311 - spreads load
 
     def _end(self, error: BaseException) -> None:
         """What cannot be got over ends the worker, once what runs is finished."""
@@ -338,20 +350,45 @@ class Worker:
     def _settled(self, held: Held, outcome: Outcome) -> None:
         """What became of a result. Where that is not known, or not now, it is sent again: the token keeps it single."""
         error = None if outcome.ok else outcome.error()
-        if isinstance(error, Unavailable | OutcomeUnknown | OutboxFull):
+        if isinstance(error, _NOT_NOW):
+            if not self._untold:
+                log.warning("%s: what became of it could not be told, trying again until it is: %s", held.job, error)
             held.sent = True
-            self._done.append(held)
-            self._back_off(error)
+            self._untold.append(held)
+            self._tell_again.set()
             return
         self._held.pop(held.token, None)
         if error and not (held.sent and outcome.word == "stale_token"):
             log.warning("%s: what became of it was not taken: %s", held.job, error)
 
+    async def _settle_again(self) -> None:
+        """Tell again what could not be told; beside the exchanges, for the jobs of other partitions go on by those."""
+        failures = 0
+        while True:
+            await self._tell_again.wait()
+            self._tell_again.clear()
+            await asyncio.sleep(self._delay(failures))
+            batch, self._untold = self._untold, []
+            try:
+                outcomes = await self.source.run([held.call for held in batch])
+            except (Invalid, MissingScope) as error:
+                await self._settle_each(batch, error)
+            except HooklineError as error:
+                self._untold = batch + self._untold
+                self._meet(error, None)
+            else:
+                for held, outcome in zip(batch, outcomes, strict=True):
+                    self._settled(held, outcome)
+            failures = failures + 1 if self._untold else 0
+            if self._untold:
+                self._tell_again.set()
+            self._wake.set()
+
     # Jobs
 
     def _begin(self, lane: Lane, claimed: Claimed, locked_at: float) -> None:
         for item in claimed.items:
-            held = Held(item, self._tell, locked_at)
+            held = Held(item, self._progress.tell, locked_at)
             self._held[held.token] = held
             if self._stopping:
                 held.abandon(self.source.calls)
@@ -363,7 +400,7 @@ class Worker:
 
     def _ended(self, held: Held, task: asyncio.Task[Any]) -> None:
         self._used -= 1
-        self._reported.pop(held, None)
+        self._progress.forget(held)
         if held.fate == LOST:
             if held.call is None:  # else it was given back, and is held until that has been taken
                 self._held.pop(held.token, None)
@@ -396,31 +433,6 @@ class Worker:
                 elif each.token in self._held and each.running:
                     log.warning("%s: stopped, since %s", each.job, outcome.error())
                     each.give_up(LOST)
-
-    def _tell(self, held: Held) -> None:
-        """A handler has told how far it is, in whichever thread."""
-        if held not in self._reported:
-            self._reported[held] = None
-            self._loop.call_soon_threadsafe(self._report.set)
-
-    async def _tell_progress(self) -> None:
-        while True:
-            await self._report.wait()
-            self._report.clear()
-            told, self._reported = list(self._reported), {}
-            written = [(held, *held.tell(self.source.calls)) for held in told if held.running]
-            sent = [each for each in written if each[1] is not None]
-            try:
-                outcomes = await self.source.run([call for _, call, _ in sent]) if sent else []
-            except HooklineError as error:
-                log.info("progress could not be told: %s", error)
-                outcomes = []
-            for (held, _, value), outcome in zip(sent, outcomes, strict=False):
-                if outcome.ok:
-                    held.told(value)
-                elif outcome.word in ("stale_token", "cancelled", "not_found") and held.running:
-                    held.give_up(LOST)
-            await asyncio.sleep(PROGRESS_EVERY)
 
     def _presence(self) -> Presence:
         told = (socket.gethostname(), os.getpid(), tuple(self.handlers), self.concurrency, self.in_flight)

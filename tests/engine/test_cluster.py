@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from cluster import NODES, Cluster, clustering
+from cluster import NODES, Cluster, Node, clustering
 from conftest import Clock, wait_until
-from hookline import Datastore, SecretBox, Settings, doctor, keys, transfer
+from hookline import Datastore, Item, Job, SecretBox, Settings, Worker, doctor, keys, transfer
 from hookline.errors import Unavailable
 from hookline.keys import SLOTS
 from process import free_port
@@ -194,9 +196,11 @@ async def test_a_node_that_is_gone(settings: Settings, tmp_path: Path) -> None:
     """Its partitions are unavailable, the others go on, also for those who are started anew."""
     async with (
         clustering(tmp_path / "nodes") as cluster,
-        Datastore(cluster.url, settings, SecretBox(bytes(range(32)))) as datastore,
+        Datastore(cluster.nodes[2].url, settings, SecretBox(bytes(range(32)))) as datastore,
     ):
         await fill(datastore)
+        first = {name: await datastore.claim("jobs", worker_id="w", limit=1) for name in NAMES[:12]}
+        held = [item for claimed in first.values() for item in claimed.items]
         cluster.nodes[2].process.kill()
         await cluster.nodes[2].process.wait()
         gone = {4, 5}
@@ -206,11 +210,90 @@ async def test_a_node_that_is_gone(settings: Settings, tmp_path: Path) -> None:
                 with pytest.raises(Unavailable):
                     await work
             else:
-                assert (await work).version == 2
+                assert (await work).ok
         outcomes = await datastore.run([datastore.calls.update("jobs", name, metadata={"y": 1}) for name in NAMES[:40]])
         words = {name: outcome.word for name, outcome in zip(NAMES, outcomes, strict=False)}
         assert set(words.values()) == {"ok", "unavailable"}
+        assert await datastore.connection.now_ms()  # though it began by the one that is gone
+        await _work_goes_on(datastore, held, gone)
         urls = f"{cluster.nodes[2].url},{cluster.url}"
         async with Datastore(urls, settings, SecretBox(bytes(range(32)))) as later:
             outcomes = await later.run([later.calls.update("jobs", name, metadata={"z": 1}) for name in NAMES[:40]])
             assert {name: outcome.word for name, outcome in zip(NAMES, outcomes, strict=False)} == words
+
+
+async def _work_goes_on(datastore: Datastore, held: list[Item], gone: set[int]) -> None:
+    """Claims, exchanges and a worker take what is in the other partitions, and no claim fails."""
+    reached = {name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) not in gone}
+    left = reached - {item.sort_field for item in held}
+    calls = [datastore.calls.complete("jobs", item.sort_field, item.token or "") for item in held]
+    outcomes, claimed = await datastore.exchange(calls, "jobs", worker_id="w", limit=10)
+    assert [outcome.ok for outcome in outcomes] == [item.sort_field in reached for item in held]
+    assert (len(claimed.items), claimed.failure) == (10, None)
+    left -= {item.sort_field for item in claimed.items}
+    for _ in range(2 * PARTITIONS):
+        left -= {item.sort_field for item in (await datastore.claim("jobs", worker_id="w", limit=1)).items}
+    worker = Worker(datastore, "jobs", concurrency=4)
+    done: set[str] = set()
+
+    @worker.handles()
+    async def handle(job: Job) -> None:
+        done.add(job.sort_field)
+
+    running = asyncio.create_task(worker.run())
+    await wait_until(lambda: done == left)
+    worker.stop()
+    await running
+    assert (await datastore.claim("jobs", worker_id="w")).items == []
+
+
+async def test_a_node_that_falls_silent(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it had is with another node by then: one call waits for an answer in vain, and no other does."""
+    monkeypatch.setattr("hookline.subscription.QUIET", 0.1)
+    near = replace(settings, call_timeout=1.0)
+    async with (
+        clustering(tmp_path / "nodes") as cluster,
+        Datastore(cluster.url, near, SecretBox(bytes(range(32)))) as datastore,
+    ):
+        first, second, third = cluster.nodes
+        async with datastore.connection.messages(keys.wake_channel) as topics:
+            await asyncio.sleep(0.5)  # several times as long as a node may be quiet
+            channel = keys.wake_channel(keys.partition_tag("default", PARTITIONS - 1, PARTITIONS))
+            await third.client.execute_command("SPUBLISH", channel, "still there")  # type: ignore[no-untyped-call]
+            assert await asyncio.wait_for(anext(topics), 5) == "still there"
+            with _silent(third), pytest.raises(Unavailable):
+                await asyncio.wait_for(anext(topics), 5)
+        await fill(datastore)
+        mine = [name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == 0]
+        await asyncio.gather(*(datastore.get("jobs", name) for name in mine))  # over a link each
+        silent = datastore.connection.nodes._links["127.0.0.1", first.port]
+        assert len(silent._idle) > 1
+        await cluster.move(0, SLOTS // NODES - 1, first, second)
+        with _silent(first):
+            for name in mine:
+                assert (await datastore.update("jobs", name, metadata={"x": 1})).ok
+            assert not silent._idle  # else each of them would be tried, and its answer waited for
+
+
+@contextlib.contextmanager
+def _silent(node: Node) -> Iterator[None]:
+    node.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        node.process.send_signal(signal.SIGCONT)
+
+
+async def test_what_could_not_be_sent_goes_to_who_has_the_slot_by_now(settings: Settings, tmp_path: Path) -> None:
+    async with (
+        clustering(tmp_path / "nodes") as cluster,
+        Datastore(cluster.url, settings, SecretBox(bytes(range(32)))) as datastore,
+    ):
+        first, second, _ = cluster.nodes
+        await fill(datastore)
+        await cluster.move(0, SLOTS // NODES - 1, first, second)
+        first.process.kill()
+        await first.process.wait()
+        name = next(name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == 0)
+        assert (await datastore.get("jobs", name)).version == 1
+        assert await datastore.connection.now_ms()

@@ -1,0 +1,49 @@
+"""Partitions that cannot be reached: claims pass them over, so that work in the others does not wait for them."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from hookline.connection import Connection
+from hookline.errors import Unavailable
+
+AT_ONCE = 1.0
+"""Seconds: a node that takes longer to say nothing is silent, so nothing else is asked of it either."""
+LOOK = 1.0
+"""Seconds after which a partition is asked again at the earliest; if that took long, after twice as long."""
+PROBE = 10.0
+"""Seconds for which one claim looks alone whether a partition is there again: others do not wait with it."""
+
+
+class Away:
+    """The partitions of a namespace that gave no answer a moment ago."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._until: dict[int, float] = {}
+
+    def now(self) -> set[int]:
+        """Those to be passed over: none if that would be all. Who asks for it looks after those whose time has come."""
+        if not self._until:
+            return set()
+        now = time.monotonic()
+        away = {partition for partition, until in self._until.items() if until > now}
+        for partition in self._until.keys() - away:
+            self._until[partition] = now + PROBE
+        return away if len(away) < self._connection.partitions else set()
+
+    def add(self, partition: int, began: float) -> set[int]:
+        """It has not answered what was asked at that moment (``time.monotonic``) -> it, and those silent with it."""
+        now = time.monotonic()
+        gone = {partition}
+        if now - began > AT_ONCE:
+            with suppress(Unavailable):
+                node = self._connection.node_of(partition)
+                gone |= {each for each in range(self._connection.partitions) if self._connection.node_of(each) == node}
+        self._until |= dict.fromkeys(gone, now + max(LOOK, 2 * (now - began)))
+        return gone
+
+    def discard(self, partition: int) -> None:
+        """It has answered."""
+        self._until.pop(partition, None)
