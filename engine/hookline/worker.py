@@ -93,19 +93,22 @@ class Worker:
         self.lanes: deque[Lane] = deque()
         self._threads = Threads()
         self.processes = Processes(self._threads)
+        self._exchanges: set[asyncio.Task[None]] = set()
+        self._used = 0
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        """It may run once more; what goes on of the last time keeps its slots."""
         self._held: dict[str, Held] = {}
         self._done: deque[Held] = deque()
         self._untold: list[Held] = []
-        self._tell_again = asyncio.Event()
-        self._exchanges: set[asyncio.Task[None]] = set()
-        self._used = 0
-        self._failures = 0
-        self._resume_at = 0.0
+        self._failures, self._resume_at = 0, 0.0
         self._fatal: Exception | None = None
-        self.claiming = True
-        self._stopping = False
-        self._wake = asyncio.Event()
-        self._progress = Progress(source)
+        self.claiming, self._stopping = True, False
+        self._wake, self._tell_again = asyncio.Event(), asyncio.Event()
+        self._progress = Progress(self.source)
+        for lane in self.lanes:
+            lane.idle, lane.rest_until = False, 0.0
 
     def handles(
         self, where: Mapping[str, Any] | None = None, *, timeout: Duration | None = None, process: bool = False
@@ -121,7 +124,7 @@ class Worker:
             chosen: Any = function if inspect.iscoroutinefunction(function) and not process else run
             if timeout is not None:
                 chosen = timed(chosen, parse_duration(timeout) / 1000)
-            name = getattr(function, "__name__", type(function).__name__)
+            name: str = getattr(function, "__name__", type(function).__name__)
             self.lanes.append(Lane(name, None if where is None else dict(where), contained(chosen)))
             return function
 
@@ -151,7 +154,7 @@ class Worker:
         self.quiet()
 
     async def run(self) -> None:
-        """Work until :meth:`stop`.
+        """Work until :meth:`stop`; it may be run again after that.
 
         Raises:
             Invalid, ReservedKey: the key or the filters of a handler are no such things.
@@ -160,9 +163,8 @@ class Worker:
         if not self.lanes:
             raise Invalid.at("/handlers", "expected at least one function with @worker.handles()")
         self._loop = asyncio.get_running_loop()
-        beside = [
-            asyncio.create_task(work()) for work in (self._renew, self._settle_again, self._progress.run, self._be_seen)
-        ]
+        works = (self._renew, self._settle_again, self._progress.run, self._be_seen)
+        beside = [asyncio.create_task(work()) for work in works]
         for task in beside:
             task.add_done_callback(self._ended_beside)
         try:
@@ -180,17 +182,18 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             self.processes.close()
-        if self._fatal:
-            raise self._fatal
+            fatal = self._fatal
+            self._start_anew()
+        if fatal:
+            raise fatal
 
     def _ended_beside(self, task: asyncio.Task[None]) -> None:
         """Without what prolongs its locks a worker must not go on: others would run the same jobs."""
         if not task.cancelled() and (error := task.exception()):
             self._end(error)
 
-    # One turn: start what there is room for
-
     def _turn(self) -> None:
+        """Start what there is room for."""
         now = self._loop.time()
         if now < self._resume_at:
             return
@@ -203,12 +206,14 @@ class Worker:
             self._used += limit
             task = asyncio.create_task(self._exchange(batch, lane, limit))
             self._exchanges.add(task)
-            task.add_done_callback(self._exchanged)
+            task.add_done_callback(partial(self._exchanged, limit))
         if self.claiming:
             self._wait_in_line(now)
 
-    def _exchanged(self, task: asyncio.Task[None]) -> None:
+    def _exchanged(self, limit: int, task: asyncio.Task[None]) -> None:
         self._exchanges.discard(task)
+        # Not at the end of its work, which a task that is cancelled before it begins never comes to.
+        self._used -= limit
         if not task.cancelled() and (error := task.exception()):
             self._end(error)
         self._wake.set()
@@ -242,6 +247,7 @@ class Worker:
             limit = max(1, min(self._most, free // (len(idle) - place)))
             self._used += limit
             lane.waiting = asyncio.create_task(self._wait(lane, limit, TURN if scarce else WAIT))
+            lane.waiting.add_done_callback(partial(self._waited, lane, limit))
 
     # Exchanges
 
@@ -269,8 +275,6 @@ class Worker:
             self._failures = 0
             for held, outcome in zip(batch, outcomes, strict=True):
                 self._settled(held, outcome)
-        finally:
-            self._used -= limit
         if claimed and lane:
             self._begin(lane, claimed, began)
             lane.idle = len(claimed.items) < limit and claimed.failure is None
@@ -291,10 +295,11 @@ class Worker:
             self._meet(error, lane)
         except Exception as error:
             self._end(error)
-        finally:
-            self._used -= limit
-            lane.waiting = None
-            self._wake.set()
+
+    def _waited(self, lane: Lane, limit: int, _: asyncio.Task[None]) -> None:
+        self._used -= limit
+        lane.waiting = None
+        self._wake.set()
 
     def _options(self, lane: Lane) -> dict[str, Any]:
         return {"worker_id": self.worker_id, "lock_for": self.lock_for, "where": lane.where}
@@ -380,7 +385,7 @@ class Worker:
                 for held, outcome in zip(batch, outcomes, strict=True):
                     self._settled(held, outcome)
             failures = failures + 1 if self._untold else 0
-            if self._untold:
+            if failures:
                 self._tell_again.set()
             self._wake.set()
 
@@ -440,8 +445,6 @@ class Worker:
 
     async def _be_seen(self) -> None:
         await registry.be_seen(self.source, self._presence, {QUIET: self.quiet, STOP: self.stop})
-
-    # The end
 
     async def _drain(self, grace: float, *, finish: bool = True) -> None:
         """Finish what runs or give it back, within the grace."""

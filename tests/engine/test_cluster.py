@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -199,11 +200,12 @@ async def test_a_node_that_is_gone(settings: Settings, tmp_path: Path) -> None:
         Datastore(cluster.nodes[2].url, settings, SecretBox(bytes(range(32)))) as datastore,
     ):
         await fill(datastore)
-        first = {name: await datastore.claim("jobs", worker_id="w", limit=1) for name in NAMES[:12]}
-        held = [item for claimed in first.values() for item in claimed.items]
-        cluster.nodes[2].process.kill()
-        await cluster.nodes[2].process.wait()
+        held = [item for _ in NAMES[:12] for item in (await datastore.claim("jobs", worker_id="w", limit=1)).items]
         gone = {4, 5}
+        async with _worker_with_a_job_in(datastore, gone) as told:
+            cluster.nodes[2].process.kill()
+            await cluster.nodes[2].process.wait()
+            await told()
         for name in NAMES[:40]:
             work = datastore.update("jobs", name, metadata={"x": 1})
             if keys.partition_of("jobs", name, PARTITIONS) in gone:
@@ -220,6 +222,40 @@ async def test_a_node_that_is_gone(settings: Settings, tmp_path: Path) -> None:
         async with Datastore(urls, settings, SecretBox(bytes(range(32)))) as later:
             outcomes = await later.run([later.calls.update("jobs", name, metadata={"z": 1}) for name in NAMES[:40]])
             assert {name: outcome.word for name, outcome in zip(NAMES, outcomes, strict=False)} == words
+
+
+@contextlib.asynccontextmanager
+async def _worker_with_a_job_in(
+    datastore: Datastore, gone: set[int]
+) -> AsyncIterator[Callable[[], Coroutine[Any, Any, None]]]:
+    """A worker whose job's end cannot be told once they are gone -> what sees that it does other jobs all the same."""
+    names = [name for name in NAMES if keys.partition_of("others", name, PARTITIONS) in gone]
+    reached = [name for name in NAMES if name not in names][:20]
+    worker = Worker(datastore, "others", concurrency=2, grace=0.5)
+    began, ended = set[str](), asyncio.Event()
+
+    @worker.handles()
+    async def handle(job: Job) -> None:
+        began.add(job.sort_field)
+        await ended.wait()
+
+    async def told() -> None:
+        ended.set()
+        await datastore.run([datastore.calls.create("others", name, metadata=WAITING) for name in reached])
+        await wait_until(lambda: _all_completed(datastore, reached))
+
+    await datastore.create("others", names[0], metadata=WAITING)
+    running = asyncio.create_task(worker.run())
+    await wait_until(lambda: began)
+    yield told
+    assert worker.in_flight == 1
+    worker.stop()
+    await running
+
+
+async def _all_completed(datastore: Datastore, names: list[str]) -> bool:
+    items = await datastore.get_many([("others", name) for name in names])
+    return {item.status for item in items if item} == {"completed"}
 
 
 async def _work_goes_on(datastore: Datastore, held: list[Item], gone: set[int]) -> None:

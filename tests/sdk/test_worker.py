@@ -548,6 +548,69 @@ async def test_a_paused_key_is_gone_on_with_once_it_is_resumed(
         await ended(datastore)
 
 
+async def test_a_worker_runs_again(datastore: Datastore, source: Source) -> None:
+    worker = Worker(source, "jobs", grace=0.2)
+    ran: list[str] = []
+
+    @worker.handles()
+    async def handle(job: Job) -> None:
+        ran.append(job.sort_field)
+        await asyncio.sleep(10 if job.sort_field == "b" else 0)
+
+    for times, name in enumerate(("a", "b", "c"), 1):
+        await datastore.create("jobs", name, metadata=WAITING)
+        async with working(worker):
+            await wait_until(lambda times=times: len(ran) == times)  # type: ignore[misc]
+        if name == "b":  # given back by who stopped
+            await datastore.delete("jobs", "b")
+    assert ran == ["a", "b", "c"]
+    running = asyncio.create_task(worker.run())
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await datastore.create("jobs", "d", metadata=WAITING)
+    async with working(worker):
+        await ended(datastore, "d")
+
+
+async def test_a_worker_that_is_stopped_just_as_it_begins_to_wait(
+    datastore: Datastore, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was about to begin keeps no slot, and its end does not wait for it."""
+    worker = Worker(source, "jobs", concurrency=1)
+    worker.handles()(raise_cancel)
+    begin = Worker._wait_in_line
+
+    def begin_and_stop(self: Worker, now: float) -> None:
+        begin(self, now)
+        if self.lanes[0].waiting:
+            self.stop()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Worker, "_wait_in_line", begin_and_stop)
+        await asyncio.wait_for(worker.run(), 5)
+    await datastore.create("jobs", "a", metadata=WAITING)
+    async with working(worker):
+        await ended(datastore)
+
+
+def test_a_worker_runs_again_on_another_loop() -> None:
+    worker = Worker(Client("http://127.0.0.1:1"), "jobs")  # nobody is there
+    worker.handles()(sleep)
+    for _ in range(2):
+        asyncio.run(_run_shortly(worker))
+
+
+async def _run_shortly(worker: Worker) -> None:
+    running = asyncio.create_task(worker.run())
+    await asyncio.sleep(0.1)
+    assert not running.done()
+    worker.stop()
+    await running
+    await worker.source.close()
+
+
 async def test_what_can_not_be(datastore: Datastore) -> None:
     with pytest.raises(Invalid):
         Worker(datastore, "jobs", concurrency=0)

@@ -12,7 +12,8 @@ import redis.asyncio as aioredis
 
 from api import Answer, Api, asking
 from conftest import wait_until
-from hookline import Datastore
+from hookline import Client, Datastore, Worker
+from hookline.errors import InvalidApiKey, KeyNotAllowed
 from hookline.grant import Grant
 from hookline.keyring import Keyring
 from hookline_server import attempts, edge
@@ -313,3 +314,14 @@ async def test_who_shows_a_key_may_ask_by_any_name(unguarded: Api, make_key: Mak
     assert (await create(unguarded, REBOUND | headers)).status == 201
     refused = await create(unguarded, REBOUND)
     assert (refused.status, refused.data["code"]) == (401, "missing_api_key")
+
+
+async def test_an_api_key_that_is_not_good_ends_the_worker(api: Api, gate: Gate, make_key: MakeKey) -> None:
+    url = f"http://127.0.0.1:{api.port}"
+    other = (await make_key("default", scopes=["admin"], patterns=["others"]))["Authorization"].split()[1]
+    for api_key, error in ((None, InvalidApiKey), ("hl_wrong", InvalidApiKey), (other, KeyNotAllowed)):
+        async with Client(url, api_key=api_key) as client:
+            worker = Worker(client, "jobs")
+            worker.handles()(print)
+            with pytest.raises(error):
+                await asyncio.wait_for(worker.run(), 10)
