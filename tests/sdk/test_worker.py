@@ -596,19 +596,20 @@ async def test_a_worker_that_is_stopped_just_as_it_begins_to_wait(
 
 
 def test_a_worker_runs_again_on_another_loop() -> None:
-    worker = Worker(Client("http://127.0.0.1:1"), "jobs")  # nobody is there
+    client = Client("http://127.0.0.1:1")  # nobody is there
+    worker = Worker(client, "jobs")
     worker.handles()(sleep)
     for _ in range(2):
-        asyncio.run(_run_shortly(worker))
+        asyncio.run(_run_shortly(worker, client))
 
 
-async def _run_shortly(worker: Worker) -> None:
+async def _run_shortly(worker: Worker, client: Client) -> None:
     running = asyncio.create_task(worker.run())
     await asyncio.sleep(0.1)
     assert not running.done()
     worker.stop()
     await running
-    await worker.source.close()
+    await client.close()
 
 
 async def test_what_can_not_be(datastore: Datastore) -> None:
