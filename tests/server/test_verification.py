@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import re
 import shutil
@@ -43,6 +45,12 @@ def in_node(secret: str, headers: dict[str, str], body: bytes) -> bool:
     return done.stdout.strip() == "true"
 
 
+def signed(webhook_id: str, timestamp: str) -> str:
+    """The signature of a webhook whose timestamp may be no number."""
+    text = f"{webhook_id}.{timestamp}.".encode() + BODY
+    return "v1," + base64.b64encode(hmac.digest(SECRET, text, "sha256")).decode()
+
+
 @pytest.mark.parametrize("verify", [in_python, in_node])
 def test_the_snippets_tell_right_from_wrong(verify: Verify) -> None:
     now = int(time.time())
@@ -58,3 +66,32 @@ def test_the_snippets_tell_right_from_wrong(verify: Verify) -> None:
     old = str(now - 3600)
     late = {**headers, "webhook-timestamp": old, "webhook-signature": sign(SECRET, "default-0-1-0", int(old), BODY)}
     assert not verify(format_secret(SECRET), late, BODY)
+
+
+@pytest.mark.parametrize("verify", [in_python, in_node])
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("webhook-id", None),
+        ("webhook-timestamp", None),
+        ("webhook-signature", None),
+        ("webhook-timestamp", "yesterday"),
+        ("webhook-timestamp", "nan"),
+        ("webhook-timestamp", "9" * 5000),
+        ("webhook-signature", "v1," + "é" * 44),  # as many characters as a good one has
+    ],
+)
+def test_the_snippets_refuse_what_is_malformed(verify: Verify, header: str, value: str | None) -> None:
+    now = str(int(time.time()))
+    headers = {"webhook-id": "a", "webhook-timestamp": now, "webhook-signature": sign(SECRET, "a", int(now), BODY)}
+    del headers[header]
+    if value is not None:
+        headers[header] = value
+    if header == "webhook-timestamp":  # signed as it is sent, so that nothing but the time is wrong
+        headers["webhook-signature"] = signed("a", value or "")
+    assert not verify(format_secret(SECRET), headers, BODY)
+
+
+@pytest.mark.parametrize("verify", [in_python, in_node])
+def test_the_snippets_refuse_a_request_without_headers(verify: Verify) -> None:
+    assert not verify(format_secret(SECRET), {}, BODY)
