@@ -18,7 +18,13 @@ from hookline.errors import Flaw, Invalid
 EVERY_MIN_MS = 1000
 CRON_MAX = 200
 """Characters of a cron expression."""
-_CRON_FIELDS = 5
+_CRON_FIELDS = (
+    "a minute from 0 to 59",
+    "an hour from 0 to 23",
+    "a day of the month from 1 to 31, or L",
+    "a month from 1 to 12, or JAN to DEC",
+    "a weekday from 0 to 7, or SUN to SAT",
+)
 _OF_THE_MACHINE = ("localtime", "posixrules")
 """Names of the database of time zones that are another zone from server to server."""
 _HOUR_MS = 3_600_000
@@ -113,8 +119,8 @@ def read_recurrence(every: object, cron: object, time_zone: str) -> Recurrence |
         zone = _zone(time_zone)
     except (OSError, ValueError, KeyError):
         flaws.append(Flaw("/timeZone", "expected the IANA name of a time zone such as Europe/Berlin"))
-    if isinstance(cron, str) and zone and not (len(cron) <= CRON_MAX and _occurs(cron, zone)):
-        flaws.append(Flaw("/cron", "expected minute, hour, day, month and weekday, such as 0 9 * * MON-FRI"))
+    if isinstance(cron, str) and zone and (wrong := _wrong_with(cron, zone)):
+        flaws.append(Flaw("/cron", wrong))
     if flaws:
         raise Invalid(*flaws)
     if every is not None:
@@ -130,8 +136,20 @@ def _zone(name: str) -> ZoneInfo:
 
 
 @lru_cache(maxsize=256)
+def _wrong_with(cron: str, zone: ZoneInfo) -> str:
+    """What was expected in place of a cron expression; nothing if it has a tick."""
+    parts = cron.split()
+    if len(cron) > CRON_MAX or len(parts) != len(_CRON_FIELDS):
+        aliases = "; aliases such as @daily are not taken" if cron.startswith("@") else ""
+        return f"expected minute, hour, day, month and weekday, such as 0 9 * * MON-FRI{aliases}"
+    for place, (part, field) in enumerate(zip(parts, _CRON_FIELDS, strict=True)):
+        if not _occurs(" ".join(part if at == place else "*" for at in range(len(parts))), zone):
+            return f"expected {field}, got {part}"
+    return "" if _occurs(cron, zone) else "expected a day that there is in one of the months"
+
+
 def _occurs(cron: str, zone: ZoneInfo) -> bool:
     try:
-        return len(cron.split()) == _CRON_FIELDS and next(CronSim(cron, datetime.now(zone)), None) is not None
+        return next(CronSim(cron, datetime.now(zone)), None) is not None
     except (CronSimError, OverflowError, ValueError):
         return False

@@ -142,8 +142,8 @@ async def _set_status(datastore: Datastore, delivery_id: str, before: tuple[str,
         )
     except NotFound:
         raise NotFound("no delivery has this id; what succeeded at once is not kept") from None
-    except PreconditionFailed as error:
-        raise PreconditionFailed(f"the delivery is not in one of {', '.join(before)}", error.item) from None
+    except PreconditionFailed:  # without its item, which is the engine's own form of a delivery
+        raise PreconditionFailed(f"the delivery is not in one of {', '.join(before)}") from None
     if outcome.item is None:
         raise TypeError("an accepted update shows its item")
     return outcome.item

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hookline import Datastore, SecretBox, Settings, keys
 from hookline.clock import format_time
 from hookline.connection import Connection
-from hookline.errors import HooklineError, Invalid, NotFound
+from hookline.errors import HooklineError, NotFound, Refused
 from hookline.secret import load_key
 from hookline_server.issuing import opened
 
@@ -41,13 +41,13 @@ class Signing:
         """The next one, stored; for ``grace`` seconds both sign. Two rotations at once are one.
 
         Raises:
-            Invalid: the one before the present one signs still, and with ``force`` would no more.
+            Refused: the one before the present one signs still, and with ``force`` would no more.
             Unavailable
         """
         name, now = keys.meta(namespace), await connection.now_ms()
         if now < self.until_ms and not force:
             until = format_time(self.until_ms)
-            raise Invalid.at("", f"the secret was rotated, and the one before signs until {until}: --force ends that")
+            raise Refused(f"the secret was rotated, and the one before signs until {until}: --force ends that")
         following = Signing(self.rotations + 1, now + round(grace * 1000))
         await connection.command_on(name, "HSET", name, _FIELD, f"{following.rotations} {following.until_ms}")
         return following
@@ -108,8 +108,8 @@ async def rotate(settings: Settings, namespace: str, grace: float, *, force: boo
 
     Raises:
         NotFound: there is no such namespace.
-        Invalid: one before signs still: ``force`` ends that.
-        Incompatible, Unavailable
+        Refused: one before signs still: ``force`` ends that.
+        Invalid, Incompatible, Unavailable
     """
     async with opened(settings) as (connection, box):
         if not await connection.command_on(keys.meta(namespace), "EXISTS", keys.meta(namespace)):

@@ -117,3 +117,27 @@ def test_what_gives_no_ticks_is_refused(every: object, expression: object, zone:
     with pytest.raises(Invalid) as refused:
         read_recurrence(every, expression, zone)
     assert [flaw.pointer for flaw in refused.value.flaws] == [pointer]
+
+
+@pytest.mark.parametrize(
+    ("expression", "wanted"),
+    [
+        ("61 * * * *", "a minute from 0 to 59, got 61"),
+        ("*/0 * * * *", "a minute from 0 to 59, got */0"),
+        ("0 24 * * *", "an hour from 0 to 23, got 24"),
+        ("0 0 0 * *", "a day of the month from 1 to 31, or L, got 0"),
+        ("0 0 1 1,DEZ *", "a month from 1 to 12, or JAN to DEC, got 1,DEZ"),
+        ("0 9 * * MO-FR", "a weekday from 0 to 7, or SUN to SAT, got MO-FR"),
+        ("0 0 30 2 *", "a day that there is in one of the months"),
+        ("0 0 */31 * MON#2", "a day that there is in one of the months"),
+        ("often", "minute, hour, day, month and weekday, such as 0 9 * * MON-FRI"),
+        (
+            "@daily",
+            "minute, hour, day, month and weekday, such as 0 9 * * MON-FRI; aliases such as @daily are not taken",
+        ),
+    ],
+)
+def test_the_field_that_is_wrong_is_named(expression: str, wanted: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        read_recurrence(None, expression, BERLIN)
+    assert [flaw.detail for flaw in refused.value.flaws] == [f"expected {wanted}"]

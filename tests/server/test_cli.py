@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.text import Text
 from typer import Typer
 from typer.main import get_command
 
@@ -78,6 +79,21 @@ def test_every_command_has_json_or_a_reason() -> None:
     options = dict(walk(get_command(app)))
     assert set(options) == set(COMMANDS)
     assert {name for name, has in options.items() if "--json" not in has} == set(WITHOUT_JSON)
+
+
+def test_no_help_loses_what_stands_in_brackets() -> None:
+    """Rich takes ``[word]`` for a style, and shows nothing of it, unless a backslash stands before."""
+
+    def texts(command: Any) -> Iterator[str]:
+        for each in (command, *command.params):
+            yield getattr(each, "help", None) or ""
+        for below in getattr(command, "commands", {}).values():
+            yield from texts(below)
+
+    found = [text for text in texts(get_command(app)) if "[" in text]
+    assert found
+    for text in found:
+        assert Text.from_markup(text).plain == text.replace("\\[", "[")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -17,7 +17,7 @@ app = typer.Typer()
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )
 def bench(context: typer.Context) -> None:
-    """Measure this machine, and compare runs: 'hookline bench --help'. Needs hookline[bench]."""
+    r"""Measure this machine, and compare runs: 'hookline bench --help'. Needs hookline\[bench]."""
     try:
         # By its name: the server depends on nothing that measures it.
         measuring = import_module("hookline_bench.cli")
