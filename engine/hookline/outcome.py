@@ -12,6 +12,7 @@ from hookline.item import Item
 WARNINGS = {
     "lock_past": "locked_until is already past: anyone may claim the item at once",
     "lock_ignored": "locked_until was dropped: only an item with status started is locked",
+    "never_due": "scheduled_at does nothing on an item without status: with status scheduled it is a job for then",
 }
 
 

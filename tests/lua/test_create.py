@@ -113,6 +113,10 @@ async def test_content_and_triggers(scripts: Scripts) -> None:
         ({"status": "started", "locked_until": "CURRENT_TIMESTAMP"}, "past"),
         ({"status": "not_started", "locked_until": at(60)}, "dropped"),
         ({"locked_until": at(60)}, "dropped"),
+        ({"scheduled_at": at(60)}, "without status"),
+        ({"scheduled_at": "+1h", "locked_until": at(60)}, "without status"),
+        ({"status": "scheduled", "scheduled_at": at(60)}, ""),
+        ({"status": "not_started", "scheduled_at": at(60)}, ""),
         ({"status": "started", "locked_until": at(1)}, ""),
     ],
 )

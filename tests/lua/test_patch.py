@@ -212,6 +212,15 @@ async def test_a_lock_already_past_is_accepted_with_a_warning(scripts: Scripts, 
     assert (taken_over.word, taken_over.version) == ("ok", 3)
 
 
+@pytest.mark.parametrize(("state", "warned"), [("none", 1), ("own", 0), ("not_started", 0), ("held", 0), ("later", 0)])
+async def test_a_time_for_what_has_no_status_is_accepted_with_a_warning(
+    scripts: Scripts, state: str, warned: int
+) -> None:
+    await prepare(scripts, state)
+    outcome = await scripts.update(metadata={"scheduled_at": at(90)})
+    assert (outcome.word, len(outcome.warnings)) == ("ok", warned)
+
+
 async def test_a_claim_in_nobodys_name_forgets_the_last_holder(scripts: Scripts) -> None:
     await prepare(scripts, "expired")
     assert (await scripts.update(metadata={"status": "started"})).word == "ok"

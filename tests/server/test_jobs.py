@@ -159,6 +159,46 @@ async def test_what_is_released_can_be_claimed_in_the_same_exchange(api: Api) ->
     assert (item["sortField"], item["metadata"]["worker_id"]) == ("a", "x")
 
 
+async def test_a_job_for_later_and_a_time_that_makes_no_job(api: Api, clock: Clock) -> None:
+    clock.advance(0)
+    for name, metadata in (("a", {"status": "scheduled"}), ("b", {"status": "not_started"}), ("c", {})):
+        item = {"key": "jobs", "sortField": name, "metadata": {"scheduled_at": "+1h"} | metadata}
+        answer = await api("POST", "/v1/items", item)
+        assert answer.data["metadata"]["scheduled_at"] == "2027-01-15T09:00:00Z"
+        assert answer.data["metadata"].get("status") == (None if name == "c" else "scheduled")
+        assert ("warnings" in answer.data) == (name == "c")
+    assert await claim(api, 5) == []
+    earlier = await api("PATCH", "/v1/items/jobs/b", {"metadata": {"scheduled_at": "+1m"}})
+    assert earlier.data["metadata"]["status"] == "scheduled"
+    clock.advance(60)
+    assert [item["sortField"] for item in await claim(api, 5)] == ["b"]
+    clock.advance(3540)
+    assert "a" in [item["sortField"] for item in await claim(api, 5)]
+    assert await claim(api, 5, where={"sortField": "c"}) == []
+
+
+@pytest.mark.parametrize("verb", ["PUT", "POST"])
+async def test_to_replace_a_job_ends_its_claim(api: Api, verb: str) -> None:
+    await create(api, "a")
+    (held,) = await claim(api)
+    again: dict[str, Any] = {"metadata": {"status": "not_started"}}
+    named = {"key": "jobs", "sortField": "a", **again}
+    assert (await api("POST", "/v1/items", named)).data["code"] == "exists"
+    condition = {"if": {"status": {"in": ["completed", "failed"]}}}
+    assert (await api("PATCH", "/v1/items/jobs/a", again | condition)).status == 412
+    if verb == "PUT":
+        assert (await api("PUT", "/v1/items/jobs/a", again)).status == 200
+    else:
+        assert (await api("POST", "/v1/items", {**named, "upsert": True})).status == 200
+    (other,) = await claim(api, workerId="v")
+    answer = await api("POST", SETTLE, {"workerId": "w", "complete": [shown(held)]})
+    assert answer.data["complete"][0]["problem"]["code"] == "stale_token"
+    answer = await api("POST", SETTLE, {"workerId": "v", "complete": [shown(other)]})
+    assert answer.data["complete"][0]["status"] == "completed"
+    answer = await api("PATCH", "/v1/items/jobs/a", again | condition)
+    assert (answer.status, answer.data["metadata"]["status"]) == (200, "not_started")
+
+
 async def test_nothing_to_settle_is_nothing_settled(api: Api) -> None:
     assert (await api("POST", SETTLE, {})).data == {"complete": [], "fail": [], "release": [], "extend": []}
 

@@ -183,15 +183,20 @@ local function meddles(fields, operation)
 end
 
 local function warnings(record, operation)
-  local until_text = operation.set.lu
-  if not until_text then
+  local set, fields = operation.set, record.fields
+  if not (set.lu or set.sd) then
     return false
-  elseif record.fields.s ~= 'started' then
-    return { warnings = { 'lock_ignored' } }
-  elseif tonumber(record.fields.lu) <= clock.ms then
-    return { warnings = { 'lock_past' } }
   end
-  return false
+  local found = {}
+  if set.lu and fields.s ~= 'started' then
+    found[1] = 'lock_ignored'
+  elseif set.lu and tonumber(fields.lu) <= clock.ms then
+    found[1] = 'lock_past'
+  end
+  if set.sd and not fields.s then
+    found[#found + 1] = 'never_due'
+  end
+  return #found > 0 and { warnings = found }
 end
 
 function change.update(record, operation, place)
