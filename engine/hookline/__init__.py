@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hookline.rule import Orchestration as Orchestration
     from hookline.rule import Schedule as Schedule
     from hookline.secret import SecretBox as SecretBox
+    from hookline.secret import load_key as load_key
     from hookline.settings import Settings as Settings
     from hookline.syncclient import SyncClient as SyncClient
     from hookline.worker import Worker as Worker
@@ -43,7 +44,7 @@ _NAMES = {
     "outcome": ("Changed", "Claimed", "Outcome"),
     "query": ("Page",),
     "rule": ("Orchestration", "Schedule"),
-    "secret": ("SecretBox",),
+    "secret": ("SecretBox", "load_key"),
     "settings": ("Settings",),
     "syncclient": ("SyncClient",),
     "worker": ("Worker",),

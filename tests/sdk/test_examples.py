@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hookline import Client, Datastore, Job, Release, Worker
+from hookline import Client, Datastore, EmbeddedStore, Job, Release, Worker
 from hookline.testing import Clock, open_datastore, run_jobs
 from jobs import WAITING
 
@@ -54,8 +54,19 @@ async def test_the_test(named: dict[str, Any]) -> None:
     await named["test_an_invoice_is_tried_again"]()
 
 
-async def test_the_worker_on_a_store(named: dict[str, Any], store: Any) -> None:
-    assert named["direct"](store.url, bytes(32)).handlers == ["report"]
+async def test_the_worker_on_a_store(
+    named: dict[str, Any], store: EmbeddedStore, datastore: Datastore, tmp_path: Path
+) -> None:
+    worker: Worker = named["direct"](store.url, tmp_path)
+    await datastore.create("jobs", "a", metadata=WAITING, content={"department": "sales"})
+    source: Any = worker.source
+    async with source:
+        running = asyncio.create_task(worker.run())
+        done = await datastore.wait_for("jobs", "a")
+        worker.stop()
+        await running
+    assert done
+    assert done.metadata["result"] == {"rows": 1000}
 
 
 async def test_jobs_without_end(monkeypatch: pytest.MonkeyPatch) -> None:

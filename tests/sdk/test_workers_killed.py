@@ -189,6 +189,29 @@ async def _has_replaced(pid: int, before: list[int]) -> bool:
     return len(now) == 2 and before[0] not in now
 
 
+async def test_a_store_that_is_away_ends_a_worker_as_it_starts_and_a_server_that_is_away_does_not(
+    tmp_path: Path,
+) -> None:
+    code, said = await hookline("worker", "crewed:worker", **environ("redis://127.0.0.1:1", tmp_path / "ledger"))
+    assert (code, "hookline: the store gave no answer" in said) == (3, True), said
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hookline_server", "worker", "crewed:worker"),
+        env=environ("http://127.0.0.1:1", tmp_path / "ledger"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(30):
+            while b"trying again until there is" not in (line := await process.stderr.readline()):
+                assert line
+            process.terminate()
+            assert await process.wait() == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
 @pytest.mark.parametrize("target", ["no_such_module:worker", "crewed:nothing", "crewed:run", "json"])
 async def test_what_is_no_worker(target: str, tmp_path: Path, store: EmbeddedStore) -> None:
     for more in ([], ["--processes", "2"]):
