@@ -34,8 +34,8 @@ def worker(
     """Run a worker until Ctrl-C or SIGTERM: then it finishes what runs, or gives it back once its grace is over.
 
     A process that dies is started again. Exit codes: 0 stopped, 1 it could not work, 2 there is no such worker or its
-    module breaks (file and line are said), 3 it works straight on a store that is away as it starts, 7 a handler
-    would not end.
+    module breaks (file and line are said), 3 it works straight on a store that is away as it starts, 5 its API key
+    is not good, or not for this key, 7 a handler would not end.
 
     Examples:
       hookline worker reports:worker
