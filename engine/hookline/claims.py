@@ -170,7 +170,7 @@ class Claims:
         """Stay on one partition while that has work, then rotate; the limit is split, never exceeded.
 
         With ``once`` it looks at a single partition, where the repeat of its request will look too; or at all of them
-        in the same order, if that says so. Else a partition that cannot be reached has nothing to give, unless all are.
+        in the same order, if that says so. Of all of them one that cannot be reached has nothing, unless none can be.
 
         What was taken is locked already, so the caller must have it: a failure after that, or when something was
         ``given`` to it before, is told along with the items.
@@ -186,10 +186,12 @@ class Claims:
         everywhere = once is None or once.everywhere
         visits = self._calls.partitions if everywhere else 1
         # A repeat has to look where the first did, and a bound holds over all of them.
-        away = None if once or bound else self._away.now()
+        away = self._away.now() if everywhere and not bound else None
         while count < limit and tried < visits and not (bound and bound.full):
             if away and partition in away:
                 partition, tried, after = (partition + 1) % self._calls.partitions, tried + 1, None
+                if once:
+                    once.pass_over()
                 continue
             most, began = min(limit - count, GIVEN_MAX), time.monotonic()
             share: dict[str, Any] = bound.limits(partition) if bound else {}

@@ -81,6 +81,10 @@ class Once:
         self.replays += outcome.replayed
         self.recalled &= not effect
 
+    def pass_over(self) -> None:
+        """The next operation is not made now: its id stays its own, should a repeat make it."""
+        self.place += 1
+
     def whole(self) -> dict[str, Any]:
         """The request as a whole, as the script ``once`` reads it."""
         whole = {"id": self.id("whole"), "body": self._digest(self.body or b""), "keep_ms": self.keep_ms}

@@ -380,7 +380,8 @@ class Worker:
                 await self._settle_each(batch, error)
             except HooklineError as error:
                 self._untold = batch + self._untold
-                self._meet(error, None)
+                if not isinstance(error, _NOT_NOW):
+                    self._end(error)
             else:
                 for held, outcome in zip(batch, outcomes, strict=True):
                     self._settled(held, outcome)
@@ -388,8 +389,6 @@ class Worker:
             if failures:
                 self._tell_again.set()
             self._wake.set()
-
-    # Jobs
 
     def _begin(self, lane: Lane, claimed: Claimed, locked_at: float) -> None:
         for item in claimed.items:

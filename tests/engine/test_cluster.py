@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from conftest import Clock, wait_until
 from hookline import Datastore, Item, Job, SecretBox, Settings, Worker, doctor, keys, transfer
 from hookline.errors import Unavailable
 from hookline.keys import SLOTS
+from hookline_server.orchestrations import Orchestration, Orchestrations
 from process import free_port
 
 PARTITIONS = 6
@@ -193,6 +195,24 @@ async def test_while_a_slot_moves_key_by_key_nothing_is_written(datastore: Datas
     assert [key async for key in target.client.scan_iter(f"{tag}:*")] == []
 
 
+async def test_a_tick_that_passed_a_partition_over_is_gone_on_with(datastore: Datastore) -> None:
+    """What it took elsewhere is known by the same ids."""
+    await fill(datastore)
+    gone = 2
+    datastore.claims._away._until[gone] = math.inf
+    first = await datastore.once("tick", caller="rule", keep=60, everywhere=True).claim(
+        "jobs", worker_id="w", limit=500
+    )
+    taken = {item.sort_field: item.token for item in first.items}
+    assert sorted(taken) == [name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) != gone]
+    datastore.claims._away.discard(gone)
+    again = await datastore.once("tick", caller="rule", keep=60, everywhere=True).claim(
+        "jobs", worker_id="w", limit=500
+    )
+    assert taken.items() <= {item.sort_field: item.token for item in again.items}.items()
+    assert len(again.items) == len(NAMES)
+
+
 async def test_a_node_that_is_gone(settings: Settings, tmp_path: Path) -> None:
     """Its partitions are unavailable, the others go on, also for those who are started anew."""
     async with (
@@ -201,7 +221,9 @@ async def test_a_node_that_is_gone(settings: Settings, tmp_path: Path) -> None:
     ):
         await fill(datastore)
         held = [item for _ in NAMES[:12] for item in (await datastore.claim("jobs", worker_id="w", limit=1)).items]
-        gone = {4, 5}
+        gone, rules = {4, 5}, Orchestrations(datastore)
+        for name in NAMES[:12]:
+            await rules.put(name, Orchestration(key="claimed", every="1h", limit=2))
         async with _worker_with_a_job_in(datastore, gone) as told:
             cluster.nodes[2].process.kill()
             await cluster.nodes[2].process.wait()
@@ -218,6 +240,7 @@ async def test_a_node_that_is_gone(settings: Settings, tmp_path: Path) -> None:
         assert set(words.values()) == {"ok", "unavailable"}
         assert await datastore.connection.now_ms()  # though it began by the one that is gone
         await _work_goes_on(datastore, held, gone)
+        await _rules_go_on(datastore, rules, gone)
         urls = f"{cluster.nodes[2].url},{cluster.url}"
         async with Datastore(urls, settings, SecretBox(bytes(range(32)))) as later:
             outcomes = await later.run([later.calls.update("jobs", name, metadata={"z": 1}) for name in NAMES[:40]])
@@ -248,7 +271,7 @@ async def _worker_with_a_job_in(
     running = asyncio.create_task(worker.run())
     await wait_until(lambda: began)
     yield told
-    assert worker.in_flight == 1
+    await wait_until(lambda: worker.in_flight == 1)
     worker.stop()
     await running
 
@@ -269,6 +292,12 @@ async def _work_goes_on(datastore: Datastore, held: list[Item], gone: set[int]) 
     left -= {item.sort_field for item in claimed.items}
     for _ in range(2 * PARTITIONS):
         left -= {item.sort_field for item in (await datastore.claim("jobs", worker_id="w", limit=1)).items}
+    for _ in range(2):  # a tick of a rule, and who goes on with it
+        view = datastore.once("tick", caller="rule", keep=60, everywhere=True)
+        taken = {item.sort_field for item in (await view.claim("jobs", worker_id="w", limit=7)).items}
+        assert taken <= left
+        assert len(taken) == 7
+    left -= taken
     worker = Worker(datastore, "jobs", concurrency=4)
     done: set[str] = set()
 
@@ -281,6 +310,20 @@ async def _work_goes_on(datastore: Datastore, held: list[Item], gone: set[int]) 
     worker.stop()
     await running
     assert (await datastore.claim("jobs", worker_id="w")).items == []
+
+
+async def _rules_go_on(datastore: Datastore, rules: Orchestrations, gone: set[int]) -> None:
+    """Those that can be read run, also where what came of it cannot be listed."""
+    reached = [name for name in NAMES if keys.partition_of("claimed", name, PARTITIONS) not in gone][:24]
+    await datastore.run([datastore.calls.create("claimed", name, metadata=WAITING) for name in reached])
+    await rules.run_due()
+    ran = [name for name in NAMES[:12] if keys.partition_of(rules.key, name, PARTITIONS) not in gone]
+    told = [(await rules.get(name)).metadata["last_run"] for name in ran]
+    assert [run["claimed"] for run in told] == [2] * len(ran)
+    assert {"endedAt" in run for run in told} == {
+        True,
+        False,
+    }  # some runs would have their place on the node that is gone
 
 
 async def test_a_node_that_falls_silent(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
