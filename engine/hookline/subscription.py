@@ -12,7 +12,7 @@ from hookline.errors import Unavailable
 from hookline.link import LOST
 from hookline.nodes import Nodes
 
-QUIET = 10.0
+QUIET = 5.0
 """Seconds without a message after which a node is asked whether it is there, and has as long to answer: one that falls
 silent ends no connection, and its messages would be missed for good."""
 
