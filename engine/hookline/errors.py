@@ -33,7 +33,7 @@ A refusal is also an *outcome word*: the scripts answer with the word, :data:`RE
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from hookline.item import Item
@@ -69,6 +69,9 @@ class Invalid(HooklineError):
     def __init__(self, *flaws: Flaw) -> None:
         self.flaws = flaws
         super().__init__("; ".join(f"{flaw.pointer or '/'}: {flaw.detail}" for flaw in flaws))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.flaws, vars(self)
 
     @classmethod
     def at(cls, pointer: str, detail: str) -> Invalid:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import pytest
 
 import hookline.secret
-from hookline import errors
+from hookline import Item, errors
 from hookline.errors import OUTCOMES, REFUSALS, Flaw, HooklineError, Invalid, Refused, below
 
 
@@ -65,3 +69,24 @@ def test_invalid_names_every_flaw() -> None:
 )
 def test_pointers_are_rfc_6901(name: object, pointer: str) -> None:
     assert below("/x", name) == pointer
+
+
+def kinds(base: type[HooklineError] = HooklineError) -> list[type[HooklineError]]:
+    return [base, *(each for kind in base.__subclasses__() for each in kinds(kind))]
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_an_error_gets_to_another_process_whole(again: Callable[[HooklineError], HooklineError]) -> None:
+    item = Item("jobs", "a", None, {}, (), 1, "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:00.000Z")
+    for kind in kinds():
+        if kind.__module__.partition(".")[0] != "hookline":
+            continue
+        if issubclass(kind, Invalid):
+            error: HooklineError = kind(Flaw("/a", "expected x"), Flaw("", "expected y"))
+        elif issubclass(kind, Refused):
+            error = kind("not now", item)
+        else:
+            error = kind("not now")
+        found = again(error)
+        assert type(found) is kind
+        assert (str(found), vars(found)) == (str(error), vars(error))
