@@ -64,11 +64,13 @@ class Datastore(Repeating):
             Unavailable: it cannot be reached.
         """
         await super().open()
+        self.wakes.released = self.changes.released = False
         self.claims = Claims(self.calls, self.wakes, self._batcher, self.connection, self._perform, self._perform_held)
 
     async def close(self) -> None:
         """Let those go who wait for items, wait for what is under way, then close."""
         self.wakes.release()
+        self.changes.release()
         await self._batcher.close()
         await self.wakes.close()
         await super().close()

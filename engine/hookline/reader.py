@@ -98,6 +98,8 @@ class Reader:
     async def wait_for(self, key: str, sort_field: str, *, until: object = None, timeout: float = 30) -> Item | None:
         """The item once it meets the filters ``until``, or has ended if there are none; None if that takes longer.
 
+        None as well where all that wait are let go, for the process is about to stop.
+
         Raises:
             NotFound: there is no such item, or not any more.
             Invalid, Corrupt, Unavailable
@@ -110,7 +112,10 @@ class Reader:
                 left = deadline - time.monotonic()
                 if item or left <= 0:
                     return item
-                await pause(changed, min(left, CHANGE_POLL))
+                if not self.changes.released:
+                    await pause(changed, min(left, CHANGE_POLL))
+                if self.changes.released:  # and soon there is no connection to look by
+                    return None
 
     async def query(
         self,

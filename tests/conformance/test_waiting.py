@@ -206,3 +206,16 @@ async def test_wait_for_what_a_sweep_ends(datastore: Datastore, clock: Clock) ->
     item = await asyncio.wait_for(waiting, 5)
     assert item is not None
     assert item.status == "failed"
+
+
+async def test_to_close_lets_those_go_who_wait(datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata=WAITING)
+    waiting = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
+    await wait_until(lambda: datastore.changes.listeners())
+    await datastore.close()
+    assert await asyncio.wait_for(waiting, 5) is None
+    await datastore.open()
+    ending = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
+    await wait_until(lambda: datastore.changes._subscribed.is_set())
+    await datastore.update("jobs", "a", metadata={"status": "completed"})
+    assert await asyncio.wait_for(ending, 5)
