@@ -128,6 +128,7 @@ def _encode_field(change: Change, name: object, value: object) -> None:
         change.stamped.append(stored)
     else:
         if not (type(value) is str and value.isascii()):
+            value = str.__str__(value) if isinstance(value, str) else value
             check_value(value, "")
         change.values[stored] = _encode(value)
 
@@ -137,6 +138,7 @@ def _stored(name: object) -> tuple[str, str]:
     """The name of a metadata field -> the hash field that holds it, and its kind; ``""`` is any JSON value."""
     if not isinstance(name, str) or not name or "\0" in name or len(name) > WORD_MAX:
         raise Invalid.at("", f"expected field names of 1 to {WORD_MAX} characters")
+    name = str.__str__(name)
     if not name.isascii():
         check_value(name, "")
     return NATIVE.get(name) or (f"m:{name}", "version" if name == "version" else "")
@@ -158,6 +160,8 @@ def encode_native(name: str, kind: str, value: object, pointer: str) -> str:
     most = WORD_MAX if kind == "word" else TEXT_MAX
     if not isinstance(value, str) or not value or len(value) > most or "\0" in value:
         raise Invalid.at(pointer, f"expected text of 1 to {most} characters")
+    if type(value) is not str:
+        value = str.__str__(value)  # a member of a StrEnum would be shown as that
     if not value.isascii():
         check_value(value, pointer)
     return value

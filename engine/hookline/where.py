@@ -63,7 +63,7 @@ def compile_where(where: object, pointer: str = "/where") -> Where:
 def _compile_field(name: object, wanted: object, pointer: str) -> list[dict[str, Any]]:
     if not isinstance(name, str) or not name:
         raise Invalid.at(pointer, "expected the name of a metadata field")
-    check_value(name, pointer)
+    check_value(str.__str__(name), pointer)
     if not isinstance(wanted, Mapping):
         return [_condition(name, "eq", wanted, pointer)]
     if not wanted or not all(operator in OPERATORS for operator in wanted):
@@ -110,6 +110,7 @@ def locate(name: str) -> dict[str, Any]:
 
 
 def _operand(name: str, value: object, pointer: str) -> dict[str, Any]:
+    value = str.__str__(value) if isinstance(value, str) else value
     check_value(value, pointer)
     kind = kind_of(name)
     if kind in ("time", "later"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, StrEnum
 from typing import Any
 
 import pytest
@@ -238,3 +239,33 @@ async def test_spoilt_keys(datastore: Datastore, raw: aioredis.Redis, index: str
             await datastore.claim("jobs", worker_id="w")
         with pytest.raises(Corrupt):
             await datastore.exchange([], "jobs", worker_id="w")
+
+
+class Word(StrEnum):
+    STATUS = "not_started"
+    OTHER = "caf\u00e9"
+
+
+class Mixed(str, Enum):  # noqa: UP042 - users have it
+    STATUS = "not_started"
+    OTHER = "caf\u00e9"
+
+
+@pytest.mark.parametrize("kind", [Word, Mixed])
+async def test_members_of_an_enum_are_the_text_that_they_stand_for(
+    datastore: Datastore, kind: type[Word] | type[Mixed]
+) -> None:
+    written = {"status": kind.STATUS, "last_error": kind.OTHER, "tag": kind.OTHER, kind.OTHER: 1}
+    created = await datastore.create("jobs", "a", metadata=written)
+    plain = {"status": "not_started", "last_error": "caf\u00e9", "tag": "caf\u00e9", "caf\u00e9": 1}
+    assert created.item == await datastore.get("jobs", "a")
+    assert created.status == "not_started"
+    assert created.item
+    assert created.item.metadata == {**plain, "attempts": 0, "version": 1}
+    updated = await datastore.update("jobs", "a", metadata=written)
+    assert (updated.status, updated.item) == ("not_started", await datastore.get("jobs", "a"))
+    for item in (created.item, updated.item):
+        assert item
+        assert {type(name) for name in item.metadata} | {type(item.metadata[name]) for name in plain} == {str, int}
+    page = await datastore.query("jobs", where={"status": kind.STATUS, "tag": kind.OTHER, kind.OTHER: 1})
+    assert page.items == [updated.item]
