@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -318,3 +319,52 @@ async def test_names_of_any_form_do_no_harm(api: Api, member: Any) -> None:
     text = loop.format("") + loop.format(".x")
     answer = await api("POST", "/v1/command", {"text": text, "names": {"rows": [member], "items": member}})
     assert answer.status in (200, 422)
+
+
+OWNER = '{"owner": "[item.content.owner]"}'
+EQUAL = {"owner": {"eq": {"ne": ""}}}
+ADA = "key: orders\nsortField: ada\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"count items where:\nkey: orders\nmetadata: {OWNER}", lambda result: result["count"] == 1),
+        (f"count items where key: orders and where: {OWNER}", lambda result: result["count"] == 1),
+        (f"claim items where key: orders and where: {OWNER}", lambda result: result["items"] == []),
+        (f"delete items where key: orders and metadata: {OWNER}", lambda result: result["done"] == 1),
+        (f"wait for item with:\n{ADA}wait: 0\nuntil: {OWNER}", lambda result: result["item"] is None),
+        (
+            f'update item with:\n{ADA}triggerUrls: [{{"url": "http://127.0.0.1:9/", "where": {OWNER}}}]',
+            lambda result: result["item"]["triggerUrls"][0]["where"] == EQUAL,
+        ),
+        (
+            f"create orchestration with:\nname: o\nkey: orders\nevery: 1h\nenabled: false\nwhere: {OWNER}",
+            lambda result: result["rule"]["where"] == EQUAL,
+        ),
+    ],
+)
+async def test_an_object_in_a_filter_is_a_value_and_not_operators(
+    api: Api, datastore: Datastore, text: str, told: Callable[[dict[str, Any]], bool]
+) -> None:
+    await datastore.create("asked", "r", content={"owner": {"ne": ""}})
+    await datastore.create("orders", "ada", metadata={"owner": "ada", "status": "not_started"})
+    await datastore.create("orders", "odd", metadata={"owner": {"ne": ""}})
+    *_, result = await run(api, f"get item with key: asked and sortField: r\n\n{text}\n")
+    assert told(result), result
+
+
+async def test_a_condition_is_a_filter_too(api: Api, datastore: Datastore) -> None:
+    await datastore.create("asked", "r", content={"owner": {"ne": ""}})
+    await datastore.create("orders", "ada", metadata={"owner": "ada"})
+    answer = await api.command(f"get item with key: asked and sortField: r\n\nupdate item with:\n{ADA}if: {OWNER}\n")
+    assert answer.data["code"] == "precondition_failed"
+
+
+@pytest.mark.parametrize("filters", ['{"n": {"gte": "[item.content.least]"}}', "[item.content.filter]"])
+async def test_an_operand_or_a_whole_filter_may_be_inserted(api: Api, datastore: Datastore, filters: str) -> None:
+    await datastore.create("asked", "r", content={"least": 5, "filter": {"n": {"gte": 5}}})
+    for n in (4, 5, 6):
+        await datastore.create("orders", f"{n}", metadata={"n": n})
+    text = f"get item with key: asked and sortField: r\n\ncount items where:\nkey: orders\nwhere: {filters}\n"
+    assert (await run(api, text))[-1]["count"] == 2

@@ -16,6 +16,8 @@ from hookline_server.command.verbs import VERBS
 
 NAMES_SHOWN = 10
 """Names that an error lists."""
+FILTERS = ("where", "if", "until")
+"""Fields that are filters; ``metadata`` is one where a verb takes ``where`` as well."""
 
 
 class Unfit(HooklineError):
@@ -103,9 +105,11 @@ class Names:
             return command
         binding = _Binding(self, size_max)
         kinds = VERBS[command.verb].fields
-        return replace(
-            command, fields={name: binding.field(value, kinds[name]) for name, value in command.fields.items()}
-        )
+        same = {"metadata": "where"} if "where" in kinds else {}
+        fields = {
+            name: binding.field(same.get(name, name), value, kinds[name]) for name, value in command.fields.items()
+        }
+        return replace(command, fields=fields)
 
 
 _GONE = object()
@@ -137,9 +141,12 @@ class _Binding:
         self._names = names
         self._left = self._size_max = size_max
 
-    def field(self, value: Any, kind: str) -> Any:
+    def field(self, name: str, value: Any, kind: str) -> Any:
         if not isinstance(value, Template):
-            return self._inside(value)
+            bound = self._inside(value)
+            if name in FILTERS:
+                return _operands(value, bound)
+            return _triggers(value, bound) if name == "triggerUrls" and isinstance(value, list) else bound
         if kind == "text" or value.whole is None:
             return self._text(value)
         bound = self._find(value.whole)
@@ -171,3 +178,19 @@ class _Binding:
         if self._left < 0:
             raise Unfit(placeholder, f"expected at most {self._size_max} bytes in place of all placeholders")
         return value
+
+
+def _operands(written: dict[str, Any], bound: dict[str, Any]) -> dict[str, Any]:
+    """Filters. An object that was inserted is what a field shall equal: its names are no operators."""
+    return {
+        name: {"eq": wanted} if isinstance(written[name], Template) and isinstance(wanted, dict) else wanted
+        for name, wanted in bound.items()
+    }
+
+
+def _triggers(written: list[Any], bound: list[Any]) -> list[Any]:
+    """The same for the filters of triggers."""
+    for entry, found in zip(written, bound, strict=True):
+        if isinstance(entry, dict) and isinstance(entry.get("where"), dict):
+            found["where"] = _operands(entry["where"], found["where"])
+    return bound
