@@ -240,6 +240,11 @@ class Incompatible(HooklineError):
     code = "incompatible"
 
 
+def of_another_loop(what: str) -> RuntimeError:
+    """The error for who uses what is open in another event loop: nobody would be told of its answers."""
+    return RuntimeError(f"{what} belongs to another event loop: make one for each, or use a SyncClient")
+
+
 REFUSALS: dict[str, type[Refused]] = {
     refusal.code: refusal
     for refusal in (

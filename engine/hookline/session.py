@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 
 import aiohttp
 from yarl import URL
 
-from hookline.errors import HooklineError
+from hookline.errors import HooklineError, of_another_loop
 from hookline.flow import Answer, Request
 from hookline.transport import KEEP_ALIVE, Http, explain, read, trusted, write
 
@@ -18,6 +19,10 @@ _STALE = 0.1
 """Seconds without a request after which the server may have closed a connection while the loop was held up."""
 NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 """Errors after which the server cannot have the request."""
+
+
+_INHERITED: list[aiohttp.ClientSession] = []
+"""What a process was forked with."""
 
 
 class _LostError(Exception):
@@ -32,6 +37,7 @@ class Session:
         self._most = most
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = os.getpid()
         self._used = 0.0
         self.closings = 0
         """How often it was closed: what was sent before must not be sent again after."""
@@ -39,7 +45,7 @@ class Session:
     async def close(self) -> None:
         """Close every connection."""
         self.closings += 1
-        session, self._session = self._session, None
+        session, self._session = self._own(), None
         if session:
             await session.close()
 
@@ -50,6 +56,7 @@ class Session:
             Unavailable: it was not sent, or a repeat of it does no harm.
             OutcomeUnknown: it was sent, and no answer came.
             HooklineError: what the server answered.
+            RuntimeError: it is open in another event loop.
         """
         loop = asyncio.get_running_loop()
         session, closings, closed = self._opened(loop), self.closings, "the client was closed"
@@ -89,12 +96,23 @@ class Session:
             content = await response.read()
         return read(request, self._server.url, response.status, content)
 
+    def _own(self) -> aiohttp.ClientSession | None:
+        """The session, if this process has opened it: a fork leaves that of its parent as it is."""
+        if self._session and self._process != os.getpid():
+            # To close it, or to let it be collected, would take the sockets out of the parent's loop.
+            _INHERITED.append(self._session)
+            self._session = None
+        return self._session
+
     def _opened(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
-        if self._session and self._loop and self._loop.is_closed():
-            self._session.detach()  # its connections ended with the loop
+        session = self._own()
+        if session and loop is not self._loop:
+            if self._loop and not self._loop.is_closed():
+                raise of_another_loop("the client")
+            session.detach()  # its connections ended with the loop
             self._session = None
         if self._session is None:
-            self._loop = loop
+            self._loop, self._process = loop, os.getpid()
             # No proxies and passwords out of the environment, and no cookies: the API key goes to this server alone.
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(

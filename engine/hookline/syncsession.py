@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import httpx
 
 from hookline.flow import Answer, Request
@@ -17,27 +19,43 @@ _NOT_SENT = (
 
 
 class SyncSession:
-    """At most so many connections. Threads may share one."""
+    """At most so many connections. Threads may share one, and so may processes that are forked."""
 
     def __init__(self, server: Http, most: int) -> None:
         self._server = server
+        self._most = most
+        self._open()
+
+    def _open(self) -> None:
+        self._process = os.getpid()
         # No proxies and passwords out of the environment: the API key goes to this server alone.
         self._http = httpx.Client(
-            base_url=server.url,
-            headers=server.headers,
-            limits=httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEP_ALIVE),
+            base_url=self._server.url,
+            headers=self._server.headers,
+            limits=httpx.Limits(
+                max_connections=self._most, max_keepalive_connections=self._most, keepalive_expiry=KEEP_ALIVE
+            ),
             trust_env=False,
-            verify=trusted(server.url),
+            verify=trusted(self._server.url),
         )
+
+    def _own(self) -> httpx.Client:
+        """The connections of this process: a fork has those of its parent, which would get each other's answers."""
+        if self._process != os.getpid():
+            closed = self._http.is_closed
+            self._open()
+            if closed:
+                self._http.close()
+        return self._http
 
     def close(self) -> None:
         """Close every connection."""
-        self._http.close()
+        self._own().close()
 
     @property
     def closed(self) -> bool:
         """Whether nothing can be sent any more."""
-        return self._http.is_closed
+        return self._own().is_closed
 
     def send(self, request: Request) -> Answer:
         """Send a request once -> its answer, as :meth:`Session.send` does.
@@ -59,7 +77,7 @@ class SyncSession:
         if self.closed:
             raise explain("the client was closed", request, self._server.url, sent=False)
         try:
-            response = self._http.request(
+            response = self._own().request(
                 request.method, request.target, content=body, headers=headers, timeout=timeout
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -302,6 +302,53 @@ async def test_one_client_in_one_loop_after_the_other(url: str) -> None:
     assert b"Unclosed" in complaints
 
 
+FORKED = """
+import asyncio, multiprocessing, sys
+from hookline import Client, SyncClient
+
+NAMES = [f"{n}" for n in range(8)] * 25
+blocking, client = SyncClient(sys.argv[1]), Client(sys.argv[1])
+
+async def found(names, end=False):
+    found = [(await client.get("jobs", name)).sort_field for name in names]
+    if end:
+        await client.close()
+    return found
+
+def read(name):
+    return blocking.get("jobs", name).sort_field
+
+def read_all(names):
+    return asyncio.run(found(names, end=True))
+
+with asyncio.Runner() as loop:
+    for name in NAMES[:8]:
+        blocking.create("jobs", name)
+    loop.run(found(NAMES[:2]))
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        many = pool.map_async(read, NAMES, chunksize=1)
+        own = [read(name) for name in NAMES]
+        assert many.get(60) == own == NAMES
+        assert pool.map(read_all, [NAMES] * 4, chunksize=1) == [NAMES] * 4
+    assert loop.run(found(NAMES)) == NAMES
+    blocking.close()
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        try:
+            pool.map(read, NAMES[:1])
+        except Exception as error:
+            print(error)
+    loop.run(client.close())
+"""
+
+
+async def test_processes_that_are_forked_have_connections_of_their_own(url: str) -> None:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", FORKED, url, stdout=pipe, stderr=pipe)
+    told, complaints = await process.communicate()
+    assert b"the client was closed" in told, complaints.decode()
+    assert process.returncode == 0
+
+
 async def test_a_connection_that_ended_while_the_loop_was_held_up() -> None:
     """What is sent over it would never come to an answer, and nobody would know whether it was taken."""
     written: list[bytes] = []
