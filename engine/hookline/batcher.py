@@ -17,7 +17,7 @@ import msgspec
 
 from hookline.codec import unpack_answer
 from hookline.connection import Connection
-from hookline.errors import OutcomeUnknown
+from hookline.errors import OutcomeUnknown, check_loop
 from hookline.group import BYTES_MAX, HALF_MIN, OPERATIONS_MAX, Alone, Group, Result, share
 from hookline.row import Row
 from hookline.trace import LINKS
@@ -121,17 +121,25 @@ class Batcher:
         self._connection = connection
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._under_way: set[asyncio.Future[Any]] = set()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Where all is sent and answered."""
 
     def submit(self, group: Group | Alone) -> asyncio.Future[list[Result]]:
         """Queue operations that go in one call -> the future of what became of each, as the group reads it.
 
         The future fails as :meth:`hookline.connection.Connection.write` does.
+
+        Raises:
+            RuntimeError: it works in another event loop.
         """
+        loop = asyncio.get_running_loop()
+        if loop is not self.loop:
+            check_loop("the datastore", self.loop, loop)
         script, partition = group.script, group.partition
         lane = self._lanes.get((script, partition))
         if lane is None:
             lane = self._lanes[script, partition] = _Lane(script, partition)
-        future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[Result]] = loop.create_future()
         lane.add(_Waiting(group, future))
         self._begin_if_ready(lane)
         return future

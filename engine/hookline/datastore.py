@@ -64,6 +64,7 @@ class Datastore(Repeating):
             Unavailable: it cannot be reached.
         """
         await super().open()
+        self._batcher.loop = self.loop
         self.wakes.released = self.changes.released = False
         self.claims = Claims(self.calls, self.wakes, self._batcher, self.connection, self._perform, self._perform_held)
 
@@ -305,6 +306,7 @@ class Datastore(Repeating):
         Raises:
             Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
         """
+        self._check_loop()
         _check_limit(limit)
         options |= {"worker_id": worker_id, "where": compile_where(options.get("where"))}
         if self.marks:
@@ -427,6 +429,7 @@ class Datastore(Repeating):
         self, key: str, values: Mapping[str, str | bytes], gone: Sequence[str] = ()
     ) -> dict[bytes, bytes]:
         """:meth:`configure` in the form in which settings are stored -> all of them; it raises the same but Invalid."""
+        self._check_loop()
         return await agreement.change(self.connection, self.calls.partitions, key, values, gone)
 
     async def key_settings(self, key: str) -> KeySettings:

@@ -36,6 +36,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from hookline.item import Item
 
 
@@ -240,9 +242,14 @@ class Incompatible(HooklineError):
     code = "incompatible"
 
 
-def of_another_loop(what: str) -> RuntimeError:
-    """The error for who uses what is open in another event loop: nobody would be told of its answers."""
-    return RuntimeError(f"{what} belongs to another event loop: make one for each, or use a SyncClient")
+def check_loop(what: str, home: AbstractEventLoop | None, here: AbstractEventLoop) -> None:
+    """Refuse to use here what is open in another event loop: nobody would be told of its answers.
+
+    Raises:
+        RuntimeError: that one is not closed.
+    """
+    if home and home is not here and not home.is_closed():
+        raise RuntimeError(f"{what} belongs to another event loop: make one for each, or use SyncClient")
 
 
 REFUSALS: dict[str, type[Refused]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from hookline import codec, keys
 from hookline.calls import QUERY_MAX, Calls
 from hookline.connection import Connection
-from hookline.errors import Corrupt, Invalid, NotFound
+from hookline.errors import Corrupt, Invalid, NotFound, check_loop
 from hookline.item import TERMINAL, Item, check_key, check_sort_field
 from hookline.nodes import Nodes
 from hookline.query import Count, Page, Queries, Query, get_many
@@ -38,6 +39,8 @@ class Reader:
     ) -> None:
         self.settings = settings
         self.secrets = secrets
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Where it was opened."""
         self.connection = Connection(url, settings, now_ms=now_ms)
         self.changes = Wakes(self.connection, keys.changed_channel, idle_ends=True)
 
@@ -48,6 +51,7 @@ class Reader:
             Incompatible: the store cannot be used as it is.
             Unavailable: it cannot be reached.
         """
+        self.loop = asyncio.get_running_loop()
         try:
             await self.connection.open()
         except BaseException:
@@ -61,6 +65,14 @@ class Reader:
         """Close every connection to the store."""
         await self.changes.close()
         await self.connection.close()
+
+    def _check_loop(self) -> None:
+        """Refuse to wait here for what is answered elsewhere.
+
+        Raises:
+            RuntimeError: it was opened in another event loop.
+        """
+        check_loop("the datastore", self.loop, asyncio.get_running_loop())
 
     async def get(self, key: str, sort_field: str) -> Item:
         """One item.
@@ -76,6 +88,7 @@ class Reader:
 
     async def _get(self, key: str, sort_field: str, conditions: Sequence[dict[str, Any]]) -> Item | None:
         """One item, or None where it does not meet the conditions."""
+        self._check_loop()
         check_key(key)
         check_sort_field(sort_field)
         request: dict[str, Any] = {"verb": "get", "key": key, "sort": sort_field}
@@ -93,6 +106,7 @@ class Reader:
         Raises:
             Invalid, Corrupt, Unavailable
         """
+        self._check_loop()
         return await get_many(self.connection, self.calls.partition, names)
 
     async def wait_for(self, key: str, sort_field: str, *, until: object = None, timeout: float = 30) -> Item | None:
@@ -104,6 +118,7 @@ class Reader:
             NotFound: there is no such item, or not any more.
             Invalid, Corrupt, Unavailable
         """
+        self._check_loop()
         conditions = compile_where(ENDED if until is None else until, "/until").conditions
         deadline = time.monotonic() + timeout
         async with self.changes.listening(self.calls.item_name(key, sort_field)) as changed:
@@ -140,6 +155,7 @@ class Reader:
             Invalid: an argument has the wrong form, or the order has no index.
             Corrupt, Unavailable
         """
+        self._check_loop()
         check_key(key)
         if type(limit) is not int or not 1 <= limit <= QUERY_MAX:
             raise Invalid.at("/limit", f"expected a whole number from 1 to {QUERY_MAX}")
@@ -155,6 +171,7 @@ class Reader:
             Invalid: an argument has the wrong form.
             Corrupt, Unavailable
         """
+        self._check_loop()
         check_key(key)
         return await self._queries.count(Query(key, compile_where(where), None, [key, where, "count"]), cursor)
 

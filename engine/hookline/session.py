@@ -9,7 +9,7 @@ import os
 import aiohttp
 from yarl import URL
 
-from hookline.errors import HooklineError, of_another_loop
+from hookline.errors import HooklineError, check_loop
 from hookline.flow import Answer, Request
 from hookline.transport import KEEP_ALIVE, Http, explain, read, trusted, write
 
@@ -107,8 +107,7 @@ class Session:
     def _opened(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
         session = self._own()
         if session and loop is not self._loop:
-            if self._loop and not self._loop.is_closed():
-                raise of_another_loop("the client")
+            check_loop("the client", self._loop, loop)
             session.detach()  # its connections ended with the loop
             self._session = None
         if self._session is None:

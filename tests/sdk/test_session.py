@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from certificates import certificate
-from hookline import Client, SyncClient
+from hookline import Client, Datastore, EmbeddedStore, SecretBox, Settings, SyncClient
 from hookline.errors import HooklineError, Invalid, NotFound, OutcomeUnknown, Unavailable
 from hookline.flow import Request
 from hookline.session import Session
@@ -347,6 +347,45 @@ async def test_processes_that_are_forked_have_connections_of_their_own(url: str)
     told, complaints = await process.communicate()
     assert b"the client was closed" in told, complaints.decode()
     assert process.returncode == 0
+
+
+OTHER_LOOP: list[Callable[[Any], Coroutine[Any, Any, Any]]] = [
+    lambda source: source.create("jobs", "b"),
+    lambda source: source.run([source.calls.create("jobs", "b")]),
+    lambda source: source.get("jobs", "a"),
+    lambda source: source.get_many([("jobs", "a")]),
+    lambda source: source.query("jobs"),
+    lambda source: source.count("jobs"),
+    lambda source: source.wait_for("jobs", "a"),
+    lambda source: source.claim("jobs", worker_id="w", wait=5),
+    lambda source: source.exchange([], "jobs", worker_id="w"),
+    lambda source: source.configure("jobs", max_attempts=3),
+]
+
+
+@pytest.mark.parametrize("kind", [Client, Datastore])
+async def test_what_is_open_in_another_loop_is_refused_before_anything_is_sent(
+    kind: type[Client] | type[Datastore], url: str, store: EmbeddedStore, settings: Settings, datastore: Datastore
+) -> None:
+    source = Client(url) if kind is Client else Datastore(store.url, settings, SecretBox(bytes(32)))
+
+    def use() -> None:
+        with asyncio.Runner() as first, asyncio.Runner() as second:
+            first.run(source.open())
+            first.run(source.create("jobs", "a"))
+            first.run(source.claim("jobs", worker_id="w", wait=0.01))
+            for act in OTHER_LOOP:
+                with pytest.raises(RuntimeError, match=f"{kind.__name__.lower()} belongs to another event loop"):
+                    second.run(asyncio.wait_for(act(source), 5))
+            assert first.run(source.get("jobs", "a")).version == 1
+            first.run(source.close())
+            if kind is Client:
+                second.run(source.update("jobs", "a"))
+                second.run(source.close())
+
+    await asyncio.to_thread(use)
+    assert [item.sort_field for item in (await datastore.query("jobs")).items] == ["a"]
+    assert (await datastore.key_settings("jobs")).max_attempts == 10
 
 
 async def test_a_connection_that_ended_while_the_loop_was_held_up() -> None:
