@@ -219,9 +219,13 @@ class Corrupt(Refused):
 
 
 class Unavailable(HooklineError):
-    """The store could not be reached or cannot take the call now; nothing was written, a repeat is safe."""
+    """The store could not be reached or cannot take the call now; nothing was written, a repeat is safe.
+
+    ``unsent``: a client had no connection to send the request by.
+    """
 
     code = "unavailable"
+    unsent = False
 
 
 class StoreFull(Unavailable):

@@ -137,24 +137,33 @@ def read(request: Request, url: str, status: int, body: bytes) -> Answer:
     ):
         raise explain(reason, request, url, sent=True)
     if code is None and status not in _REFUSED:
-        raise explain(reason, request, url, sent=False)
+        raise _unreached(url, reason)
     raise answers.read_error(problem, status)
 
 
 def explain(reason: str, request: Request, url: str, *, sent: bool) -> HooklineError:
     """What a failure of the transport says of the request; ``sent``: it may have been taken."""
     if request.harmless or not sent:
-        return Unavailable(f"no Hookline server answers at {url}: {reason}")
+        error = _unreached(url, reason)
+        error.unsent = not sent
+        return error
     return OutcomeUnknown(f"{url} was sent the request and did not tell what became of it: {reason}")
 
 
-def repeat(request: Request, error: HooklineError, tries: int, left: float) -> Request | None:
-    """What to send next, if anything. With an Idempotency-Key any request may be sent again.
+def _unreached(url: str, reason: str) -> Unavailable:
+    return Unavailable(f"no Hookline server answers at {url}: {reason}")
 
+
+def repeat(request: Request, error: HooklineError, tries: int, left: float) -> Request | None:
+    """What to send next, if anything. With an Idempotency-Key any request may be sent again, and any that was not sent.
+
+    What a server refuses as unavailable was sent: of a text a part may be done, and a store that is full stays so.
     A read that waits goes on for the seconds that are ``left`` of its time, since its server may be starting anew.
     """
-    harmless = request.harmless or "Idempotency-Key" in request.headers
-    if not harmless or isinstance(error, Incompatible) or not isinstance(error, Unavailable | OutcomeUnknown):
+    if isinstance(error, Incompatible) or not isinstance(error, Unavailable | OutcomeUnknown):
+        return None
+    unsent = isinstance(error, Unavailable) and error.unsent
+    if not (request.harmless or unsent or "Idempotency-Key" in request.headers):
         return None
     if request.method == "GET" and left > 0:
         return replace(request, patience=left)

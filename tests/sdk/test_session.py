@@ -95,6 +95,49 @@ async def test_what_may_be_sent_again_and_what_not() -> None:
             await client.create("jobs", "a")
 
 
+@pytest.mark.parametrize("kind", [Client, SyncClient])
+async def test_a_write_that_could_not_be_sent_is_tried_again(
+    kind: type[Client] | type[SyncClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server listens once it has been looked for in vain."""
+    written: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            written.append(connection.recv(4096))
+            connection.sendall(b"HTTP/1.1 204 Gone\r\n\r\n")
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        serving = threading.Thread(target=serve, args=[listener])
+
+        def listen(tries: int) -> float:
+            assert tries == 1
+            listener.listen()
+            serving.start()
+            return 0.0
+
+        monkeypatch.setattr(f"{kind.__module__}.pause", listen)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        if kind is Client:
+            async with Client(url) as client:
+                assert (await client.delete("jobs", "a")).ok
+        else:
+            with SyncClient(url) as blocking:
+                assert (await asyncio.to_thread(blocking.delete, "jobs", "a")).ok
+        serving.join()
+    assert [head.split(b" ")[0] for head in written] == [b"DELETE"]
+
+
+async def test_a_write_that_a_server_refuses_for_now_is_sent_once() -> None:
+    problem = '{"code":"unavailable","detail":"the store is away"}'
+    async with answering(503, problem) as (url, seen), Client(url) as client:
+        with pytest.raises(Unavailable, match="the store is away"):
+            await client.command("create item with key: a and sortField: b")
+        assert seen == [b"POST"]
+
+
 @pytest.mark.parametrize(
     ("method", "act"),
     [
