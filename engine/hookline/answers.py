@@ -17,6 +17,7 @@ from hookline.errors import (
     MissingScope,
     OutcomeUnknown,
     ReservedKey,
+    StoppedAt,
     StoreFull,
     Unavailable,
     UnknownApiKey,
@@ -38,6 +39,13 @@ _REFUSALS["missing_api_key"] = InvalidApiKey
 
 def read_error(problem: Mapping[str, Any], status: int = 0) -> HooklineError:
     """A problem document -> the error that a datastore raises for the same."""
+    error = _read_error(problem, status)
+    if "line" in problem:
+        error.stopped = StoppedAt(problem.get("results", []), problem.get("index"), problem["line"], problem["column"])
+    return error
+
+
+def _read_error(problem: Mapping[str, Any], status: int) -> HooklineError:
     code, detail = str(problem.get("code", "")), str(problem.get("detail", "the server gave no reason"))
     if code == Invalid.code:
         flaws = [Flaw(flaw["pointer"], flaw["detail"]) for flaw in problem.get("errors", ())]

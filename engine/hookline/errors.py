@@ -32,7 +32,7 @@ A refusal is also an *outcome word*: the scripts answer with the word, :data:`RE
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -41,10 +41,24 @@ if TYPE_CHECKING:
     from hookline.item import Item
 
 
+@dataclass(frozen=True, slots=True)
+class StoppedAt:
+    """Where a text of commands stopped. ``results`` are of what was done before: none where it could not be read.
+
+    ``index`` is that of the command in the text, or of the loop that it stands in; None where it could not be read.
+    """
+
+    results: list[dict[str, Any]] = field(repr=False)
+    index: int | None
+    line: int
+    column: int
+
+
 class HooklineError(Exception):
-    """Base of every error that Hookline raises on purpose."""
+    """Base of every error that Hookline raises on purpose. ``stopped`` is there where it ended a text of commands."""
 
     code: ClassVar[str] = "error"
+    stopped: StoppedAt | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -363,6 +363,7 @@ class SyncClient(Http):
         """Run a text of the command language -> its results; ``names`` are values that it may name.
 
         Raises:
-            HooklineError: a command was refused, or the text is none; what came before it has been done.
+            HooklineError: a command was refused, or the text is none. Its ``stopped`` has where, and the results of
+                what came before, which has been done.
         """
         return self._drive(flow.command(text, names or {}))

@@ -16,12 +16,14 @@ from hookline import Changed, Client, Datastore, SyncClient
 from hookline.calls import Calls
 from hookline.errors import (
     Exists,
+    HooklineError,
     IdempotencyKeyReused,
     Invalid,
     NotFound,
     PreconditionFailed,
     ReservedKey,
     StaleToken,
+    StoppedAt,
     Unavailable,
     VersionConflict,
 )
@@ -282,8 +284,30 @@ async def test_a_claim_says_that_the_key_is_paused_and_heeds_its_bound(client: C
 async def test_commands(client: Client) -> None:
     (result,) = await client.command("create item with key: docs and sortField: a and content: 1")
     assert result["item"]["content"] == 1
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound) as refused:
         await client.command("get item with key: docs and sortField: b")
+    assert refused.value.stopped == StoppedAt([], 0, 1, 1)
+
+
+async def test_a_text_that_stops_tells_what_it_has_done(client: Client) -> None:
+    await client.create("jobs", "a", metadata=WAITING)
+    text = "claim items where key: jobs\n\ncreate item with:\nkey: docs\nsortField: a\ncontent: [item.content.x]\n"
+    with pytest.raises(HooklineError) as stopped:
+        await client.command(text)
+    where = stopped.value.stopped
+    assert where
+    assert (where.index, where.line, where.column) == (1, 6, 10)
+    (claimed,) = where.results
+    token = claimed["items"][0]["token"]
+    assert token not in repr(where)
+    (ended,) = await client.settle([client.calls.complete("jobs", "a", token)])
+    assert ended.status == "completed"
+    with pytest.raises(HooklineError) as unread:
+        await client.command("get item with:\nkye: docs\n")
+    assert unread.value.stopped == StoppedAt([], None, 2, 1)
+    with pytest.raises(NotFound) as plain:
+        await client.get("docs", "a")
+    assert plain.value.stopped is None
 
 
 async def test_without_a_loop(url: str, client: Client) -> None:
