@@ -74,14 +74,15 @@ def path(*parts: str) -> str:
     return "/v1/" + "/".join(_DOTS.get(part) or quote(part, safe="") for part in parts)
 
 
-def create(operation: Operation) -> Flow[Outcome]:
-    """Create an item."""
+def create(operation: Operation, *, named: bool = True) -> Flow[Outcome]:
+    """Create an item. Not ``named``, the server names it by the idempotency key, so that a repeat finds it."""
     if operation.match is not None:
         answer = yield _single("PUT", operation, names=("content", "metadata", "triggerUrls"))
         return answers.read_written(answer.data)
     if not operation.triggers:
         return (yield from _alone(operation))
-    body = {"key": operation.key, "sortField": operation.sort_field, **operation.body}
+    name = {"sortField": operation.sort_field} if named else {}
+    body = {"key": operation.key, **name, **operation.body}
     return answers.read_written((yield Request("POST", "/v1/items", body)).data)
 
 

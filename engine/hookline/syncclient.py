@@ -18,7 +18,6 @@ from hookline.outcome import Changed, Claimed, Outcome
 from hookline.query import Count, Page
 from hookline.registry import Presence
 from hookline.rule import Orchestration, Schedule
-from hookline.sortfield import new_sort_field
 from hookline.syncsession import SyncSession
 from hookline.transport import WAITS_MAX, Http, pause, repeat
 from hookline.upkeep import Build
@@ -87,8 +86,8 @@ class SyncClient(Http):
             Exists: it is there already, and ``upsert`` is not set.
             Invalid, ReservedKey, Locked, VersionConflict, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
         """
-        name = new_sort_field() if sort_field is None else sort_field
-        return self._drive(flow.create(self.calls.create(key, name, **fields)))
+        named = sort_field is not None or self._marks is None
+        return self._drive(flow.create(self.calls.create(key, sort_field, **fields), named=named))
 
     def update(self, key: str, sort_field: str, **fields: Any) -> Outcome:
         """Update an item (:meth:`Operations.update`).

@@ -66,8 +66,8 @@ class Http:
         """The same client, whose writes take effect once however often they are made, and are sent again by themselves.
 
         Who makes the same writes in the same order by another client under the same key gets the answers of the first
-        time, for as long as the server remembers them (a day). Name the sortFields: another one is another write. What
-        this client opened is closed by the one that it was made of.
+        time, for as long as the server remembers them (a day). Name the sortFields in ``run`` and with triggers off:
+        another one is another write. What this client opened is closed by the one that it was made of.
 
         Args:
             idempotency_key: 1 to 200 visible characters of ASCII, but no quotation marks, commas and backslashes.

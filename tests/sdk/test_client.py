@@ -389,6 +389,18 @@ async def test_a_write_under_an_idempotency_key_is_sent_again_and_done_once(
             client.once(key)
 
 
+async def test_what_is_created_under_an_idempotency_key_without_a_name_has_the_same_in_a_repeat(
+    client: Client, url: str
+) -> None:
+    once, again = client.once("a"), client.once("a")
+    first = [await once.create("docs", content="x") for _ in range(2)]
+    assert [(await again.create("docs", content="x")).item for _ in range(2)] == [made.item for made in first]
+    with SyncClient(url) as other:
+        repeat = await asyncio.to_thread(other.once("a").create, "docs", content="x")
+    assert repeat.sort_field == first[0].sort_field
+    assert (await client.count("docs")).count == 2
+
+
 async def test_changes_of_all_that_match(client: Client, datastore: Datastore, url: str) -> None:
     """More than one request of each reaches."""
     await fill(datastore, 1200)
