@@ -44,6 +44,16 @@ UNSET = Unset()
 """Stands for an argument that was not given, where None means null."""
 
 
+def check_limit(limit: object, most: int) -> None:
+    """Refuse what is no number of items.
+
+    Raises:
+        Invalid: it is no whole number, or out of bounds.
+    """
+    if type(limit) is not int or not 1 <= limit <= most:
+        raise Invalid.at("/limit", f"expected a whole number from 1 to {most}")
+
+
 @dataclass(frozen=True, slots=True)
 class Calls:
     """Makes the calls of one namespace. Every method checks its arguments and raises Invalid with all flaws."""
@@ -179,8 +189,7 @@ class Calls:
         """
         check_key(key)
         _refuse_reserved(key, reserved)
-        if type(limit) is not int or not 1 <= limit <= GIVEN_MAX:
-            raise Invalid.at("/limit", f"expected a whole number from 1 to {GIVEN_MAX}")
+        check_limit(limit, GIVEN_MAX)
         if triggers not in TRIGGER_MODES:
             raise Invalid.at("/triggers", f"expected one of {', '.join(TRIGGER_MODES)}")
         lock_ms = codec.encode_lock(lock_for, "/lockFor")

@@ -15,11 +15,11 @@ from urllib.parse import quote
 import msgspec
 
 from hookline import answers
-from hookline.calls import CLAIM_MAX, UNSET
-from hookline.errors import HooklineError, NotFound, OutcomeUnknown, Unavailable
-from hookline.item import TERMINAL, Item, check_key, check_sort_field
-from hookline.keysettings import ARGUMENTS, KeySettings
-from hookline.operations import Operation
+from hookline.calls import CLAIM_MAX, QUERY_MAX, UNSET, check_limit
+from hookline.errors import HooklineError, Invalid, NotFound, OutcomeUnknown, ReservedKey, Unavailable
+from hookline.item import DEPTH_MAX, RESERVED_PREFIX, TERMINAL, Item, check_key, check_sort_field, check_value
+from hookline.keysettings import ARGUMENTS, KeySettings, encode_settings
+from hookline.operations import Operation, check_claim
 from hookline.outcome import Changed, Claimed, Outcome
 from hookline.query import Count, Page
 from hookline.registry import Presence, read_presence
@@ -67,6 +67,23 @@ class Answer:
 
 
 Flow = Generator[Request, Answer, T]
+
+
+def plain(value: Any) -> Any:
+    """What an argument may be beside what JSON has: a mapping of any type, a member of an enum of texts.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"expected a JSON value, not {type(value).__name__}")
+
+
+encode = msgspec.json.Encoder(enc_hook=plain).encode
+"""The body of a request as it is sent."""
 
 
 def path(*parts: str) -> str:
@@ -161,7 +178,7 @@ def _parts(operations: Sequence[Operation]) -> list[list[Operation]]:
     parts: list[list[Operation]] = []
     size = 0
     for operation in operations:
-        more = len(msgspec.json.encode((operation.key, operation.sort_field, operation.body))) + _WORDS
+        more = len(encode((operation.key, operation.sort_field, operation.body))) + _WORDS
         if not parts or len(parts[-1]) == CLAIM_MAX or size + more > BYTES_MAX:
             parts.append([])
             size = 0
@@ -186,13 +203,14 @@ def settle(operations: Sequence[Operation]) -> Flow[list[Outcome]]:
 
 def exchange(operations: Sequence[Operation], key: str, claim: dict[str, Any]) -> Flow[tuple[list[Outcome], Claimed]]:
     """Settle, and claim again in the request that settles the last of it."""
+    body = _claim_body(key, claim)
     first = [each for each in operations if each.key != key]
     *parts, last = _parts([each for each in operations if each.key == key]) or [[]]
     outcomes: dict[int, Outcome] = {}
     early = [*first, *(each for part in parts for each in part)]
     if early:
         outcomes |= zip(map(id, early), (yield from run(early)), strict=True)
-    found, claimed = yield from _settle(key, last, _claim_body(claim))
+    found, claimed = yield from _settle(key, last, body)
     outcomes |= zip(map(id, last), found, strict=True)
     return [outcomes[id(each)] for each in operations], claimed or Claimed([])
 
@@ -219,12 +237,12 @@ def _settle(
 
 def claim(key: str, wait: float, options: dict[str, Any]) -> Flow[Claimed]:
     """Claim items, and wait for one where there is none."""
-    body, deadline = _claim_body(options), time.monotonic() + wait
+    body, deadline = _claim_body(key, options), time.monotonic() + wait
     while True:
-        left = min(WAIT_MAX, max(0.0, deadline - time.monotonic()))
+        left = min(WAIT_MAX, max(0.0, deadline - time.monotonic()))  # of a wait that is no number, 0
         asked = body | {"wait": round(left, 3)} if left else body
         claimed = answers.read_claimed((yield Request("POST", path("jobs", key, "claim"), asked, patience=left)).data)
-        if claimed.items or claimed.failure or time.monotonic() >= deadline:
+        if claimed.items or claimed.failure or not time.monotonic() < deadline:
             return claimed
 
 
@@ -238,10 +256,11 @@ _CLAIM = {
 }
 
 
-def _claim_body(options: dict[str, Any]) -> dict[str, Any]:
+def _claim_body(key: str, options: dict[str, Any]) -> dict[str, Any]:
     unknown = options.keys() - _CLAIM.keys()
     if unknown:
         raise TypeError(f"a claim over HTTP has no {min(unknown)}")
+    check_claim(key, **options)
     return _present({_CLAIM[name]: value for name, value in options.items()})
 
 
@@ -269,6 +288,9 @@ def get(key: str, sort_field: str) -> Flow[Item]:
 
 def get_many(names: Sequence[tuple[str, str]]) -> Flow[list[Item | None]]:
     """Items by their names."""
+    for key, sort_field in names:
+        check_key(key)
+        check_sort_field(sort_field)
     found: list[Item | None] = []
     for start in range(0, len(names), CLAIM_MAX):
         some = names[start : start + CLAIM_MAX]
@@ -284,6 +306,8 @@ def get_many(names: Sequence[tuple[str, str]]) -> Flow[list[Item | None]]:
 
 def wait_for(key: str, sort_field: str, until: object, seconds: float) -> Flow[Item | None]:
     """The item once it meets the filters, or has ended where there are none."""
+    check_key(key)
+    check_sort_field(sort_field)
     compile_where(until, "/until")
     deadline = time.monotonic() + seconds
     headers: dict[str, str] = {}
@@ -301,7 +325,7 @@ def wait_for(key: str, sort_field: str, until: object, seconds: float) -> Flow[I
                 return met
             headers = {"If-None-Match": item.etag}
         left = min(WAIT_MAX, deadline - time.monotonic())
-        if left <= 0:
+        if not time.monotonic() < deadline:
             return None
 
 
@@ -314,23 +338,39 @@ def _meeting(item: Item, until: object) -> Flow[Item | None]:
 
 def query(key: str, options: Mapping[str, Any]) -> Flow[Page]:
     """A page of items."""
-    body = _present(options) | {"explain": True}
+    body = _asked(key, options)
+    check_limit(options.get("limit"), QUERY_MAX)
     shown = (yield Request("POST", path("items", key, "query"), body, harmless=True)).data
     items = [answers.read_item(item) for item in shown["items"]]
     return Page(items, shown["cursor"], answers.read_explanation(shown["explain"]))
 
 
+def _asked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a query; what a server would read as something else is refused."""
+    check_key(key)
+    compile_where(options.get("where"))
+    for name in ("order", "cursor"):
+        if not isinstance(options.get(name), str | None):
+            raise Invalid.at(f"/{name}", "expected text")
+        check_value(options.get(name), f"/{name}")
+    return _present(options) | {"explain": True}
+
+
 def count(key: str, options: Mapping[str, Any]) -> Flow[Count]:
     """How many items match."""
-    body = _present(options) | {"explain": True, "count": True}
+    body = _asked(key, options) | {"count": True}
     shown = (yield Request("POST", path("items", key, "query"), body, harmless=True)).data
     return Count(shown["count"], shown["cursor"], answers.read_explanation(shown["explain"]))
 
 
 def configure(key: str, given: Mapping[str, Any]) -> Flow[KeySettings]:
     """Change settings of a key."""
+    if check_key(key).startswith(RESERVED_PREFIX):
+        raise ReservedKey
+    changes = {name: value for name, value in given.items() if value is not UNSET}
+    encode_settings(changes, 1, lambda _: b"")
     names = {argument: shown for shown, argument in ARGUMENTS.items()}
-    body = {names[name]: value for name, value in given.items() if value is not UNSET}
+    body = {names[name]: value for name, value in changes.items()}
     where = path("keys", key, "settings")
     # The same change once more changes nothing.
     request = Request("PATCH", where, body, harmless=True) if body else Request("GET", where, harmless=True)
@@ -339,20 +379,36 @@ def configure(key: str, given: Mapping[str, Any]) -> Flow[KeySettings]:
 
 def builds(key: str) -> Flow[dict[str, Build]]:
     """How far the indexes of a key are."""
-    shown = (yield Request("GET", path("keys", key, "settings"), harmless=True)).data
+    shown = (yield Request("GET", path("keys", check_key(key), "settings"), harmless=True)).data
     return {name: Build(**build) for name, build in shown.get("building", {}).items()}
 
 
 def set_paused(key: str, *, paused: bool) -> Flow[None]:
     """Pause or resume a key."""
-    yield Request("POST", path("jobs", key, "pause" if paused else "resume"), harmless=True)
+    yield Request("POST", path("jobs", check_key(key), "pause" if paused else "resume"), harmless=True)
 
 
 def command(text: str, names: Mapping[str, Any]) -> Flow[list[dict[str, Any]]]:
     """Run a text of commands."""
-    body = {"text": text, "names": dict(names)}
+    body = {"text": text, "names": _value(names)}
+    check_value(body, "")
     results: list[dict[str, Any]] = (yield Request("POST", "/v1/command", body, patience=330.0)).data["results"]
     return results
+
+
+def _value(value: Any, depth: int = 0) -> Any:
+    """The value of a name as a text has those of its own results; a claim's token is not among them."""
+    if depth > DEPTH_MAX:  # as is told of it next
+        return value
+    if isinstance(value, Item):
+        value = value.to_dict()
+        value.pop("token", None)
+        return value
+    if isinstance(value, Mapping):
+        return {name: _value(member, depth + 1) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_value(member, depth + 1) for member in value]
+    return str.__str__(value) if isinstance(value, str) else value
 
 
 def heartbeat(presence: Presence) -> Flow[str | None]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hookline.calls import UNSET, Calls
+from hookline.bound import check_max_in_flight
+from hookline.calls import CLAIM_MAX, UNSET, Calls, check_limit
 from hookline.errors import Invalid
 from hookline.secret import SecretBox
 from hookline.sortfield import new_sort_field
@@ -15,6 +16,18 @@ SETTLES = ("complete", "fail", "release", "extend")
 """The verbs of ``/settle``; all others are of ``items:batch``."""
 _CHECK = Calls("client", 1, SecretBox(bytes(32)))
 """Makes calls that are thrown away: what is malformed is told before anything is sent, in the words of the engine."""
+
+
+def check_claim(key: str, *, limit: int, max_in_flight: object = None, where: object = None, **options: Any) -> None:
+    """Refuse a claim that is malformed, as a datastore does.
+
+    Raises:
+        Invalid, ReservedKey
+    """
+    check_limit(limit, CLAIM_MAX)
+    if max_in_flight is not None:
+        check_max_in_flight(max_in_flight)
+    _CHECK.claim(key, where=where, **options)
 
 
 @dataclass(frozen=True, slots=True)

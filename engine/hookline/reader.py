@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hookline import codec, keys
-from hookline.calls import QUERY_MAX, Calls
+from hookline.calls import QUERY_MAX, Calls, check_limit
 from hookline.connection import Connection
-from hookline.errors import Corrupt, Invalid, NotFound, check_loop
+from hookline.errors import Corrupt, NotFound, check_loop
 from hookline.item import TERMINAL, Item, check_key, check_sort_field
 from hookline.nodes import Nodes
 from hookline.query import Count, Page, Queries, Query, get_many
@@ -125,7 +125,7 @@ class Reader:
             while True:
                 item = await self._get(key, sort_field, conditions)
                 left = deadline - time.monotonic()
-                if item or left <= 0:
+                if item or not left > 0:
                     return item
                 if not self.changes.released:
                     await pause(changed, min(left, CHANGE_POLL))
@@ -157,8 +157,7 @@ class Reader:
         """
         self._check_loop()
         check_key(key)
-        if type(limit) is not int or not 1 <= limit <= QUERY_MAX:
-            raise Invalid.at("/limit", f"expected a whole number from 1 to {QUERY_MAX}")
+        check_limit(limit, QUERY_MAX)
         query = Query(key, compile_where(where), order, [key, where, order])
         return await self._queries.page(query, limit, cursor, rounds)
 

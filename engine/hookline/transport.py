@@ -20,7 +20,7 @@ from yarl import URL
 from hookline import answers
 from hookline.calls import UNSET
 from hookline.errors import HooklineError, Incompatible, Invalid, OutcomeUnknown, Unavailable
-from hookline.flow import Answer, Request
+from hookline.flow import Answer, Request, encode
 from hookline.operations import Operations
 
 TRIES = 4
@@ -114,7 +114,7 @@ def write(request: Request) -> tuple[bytes | None, dict[str, str]]:
     """The body of a request, if it has one, and the headers that are its own."""
     if request.body is UNSET:
         return None, dict(request.headers)
-    return msgspec.json.encode(request.body), {"Content-Type": "application/json", **request.headers}
+    return encode(request.body), {"Content-Type": "application/json", **request.headers}
 
 
 def read(request: Request, url: str, status: int, body: bytes) -> Answer:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import re
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -119,6 +126,118 @@ async def test_refusals_are_the_same_errors(client: Client) -> None:
         await client.create("docs", content=float("nan"))
     with pytest.raises(Invalid, match="at most 1048576 bytes"):
         await client.create("docs", content="x" * 1_100_000)
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+async def _query(source: Any, where: Any) -> None:
+    await source.query("jobs", where=where)
+
+
+NO_FILTERS: list[Any] = [
+    {"price": {"gt": Decimal("1.5")}},
+    {"price": math.nan},
+    {"price": {"in": [math.inf]}},
+    {"price": b"x"},
+    {"price": datetime(2024, 6, 1)},  # noqa: DTZ001 - no time zone
+    {"price": datetime(2024, 6, 1, tzinfo=UTC)},
+    {"price": "\ud800"},
+    {"price": nested(1000)},
+    {5: 1},
+    math.nan,
+    "price",
+]
+Act = Callable[[Any], Coroutine[Any, Any, Any]]
+MALFORMED: list[Act] = [
+    *(partial(_query, where=where) for where in NO_FILTERS),
+    lambda source: source.query("bad key"),
+    lambda source: source.query("jobs", limit=1.5),
+    lambda source: source.query("jobs", limit=math.nan),
+    lambda source: source.count("jobs", where={"price": math.nan}),
+    lambda source: source.wait_for("jobs", "\ud800"),
+    lambda source: source.wait_for("jobs", "a", until={"price": math.nan}),
+    lambda source: source.get_many([("jobs", 5)]),
+    lambda source: source.claim("jobs", worker_id="w", where={"price": Decimal(1)}),
+    lambda source: source.claim("jobs", worker_id=b"w"),
+    lambda source: source.claim("jobs", worker_id="w", limit=math.nan),
+    lambda source: source.claim("jobs", worker_id="w", lock_for=math.nan),
+    lambda source: source.claim("jobs", worker_id="w", max_in_flight=math.nan),
+    lambda source: source.exchange([], "jobs", worker_id="w", where={"price": math.nan}),
+    lambda source: source.configure("jobs", max_attempts=math.inf, lock_for=math.nan),
+    lambda source: source.configure("jobs", indexes={"n": b"number"}),
+    lambda source: source.configure("bad key"),
+    lambda source: source.builds("bad key"),
+    lambda source: source.pause("bad key"),
+]
+
+
+@pytest.mark.parametrize("act", MALFORMED)
+async def test_what_is_malformed_is_told_as_by_a_datastore(client: Client, datastore: Datastore, act: Act) -> None:
+    """Before anything is sent: JSON would have made something else of some."""
+    told = []
+    for source in (datastore, client):
+        with pytest.raises(Invalid) as invalid:
+            await act(source)
+        told.append(invalid.value.flaws)
+    assert told[0] == told[1]
+
+
+async def test_a_wait_that_is_no_number_ends_at_once(client: Client, datastore: Datastore) -> None:
+    await datastore.create("jobs", "a")
+    for source in (client, datastore):
+        async with asyncio.timeout(5):
+            assert (await source.claim("jobs", worker_id="w", wait=math.nan)).items == []
+            assert await source.wait_for("jobs", "a", timeout=math.nan) is None
+
+
+class Word(StrEnum):
+    STATUS = "not_started"
+    KIND = "kind"
+
+
+class Text(str):
+    """Text of a class of its own."""
+
+    __slots__ = ()
+
+
+async def test_what_a_datastore_takes_is_taken(client: Client, datastore: Datastore) -> None:
+    """Mappings of any type, tuples in filters, members of enums of texts, and text of other classes."""
+    for name, source in (("a", datastore), ("b", client)):
+        metadata = MappingProxyType({"status": Word.STATUS, "kind": Text("x")})
+        made = await source.create("jobs", name, metadata=metadata)
+        assert made.item == await datastore.get("jobs", name)
+        where = MappingProxyType({"kind": MappingProxyType({"in": (Text("x"), "y")}), "status": Word.STATUS})
+        assert [item.sort_field for item in (await source.query("jobs", where=where)).items][-1] == name
+        configured = await source.configure(
+            "jobs", backoff=("1s", Text("2s")), indexes=MappingProxyType({"n": "number"})
+        )
+        assert configured == await datastore.key_settings("jobs")
+
+
+@pytest.mark.parametrize("value", [math.nan, [b"x"], {"n": Decimal("1.1")}, nested(2000)])
+async def test_values_for_the_names_of_a_text_that_json_has_not(client: Client, value: Any) -> None:
+    with pytest.raises(Invalid, match=r"^/names/v"):
+        await client.command("create item with:\nkey: docs\ncontent: [v]", {"v": value})
+    assert (await client.count("docs")).count == 0
+
+
+async def test_an_item_is_a_value_for_a_name_of_a_text(client: Client) -> None:
+    urls = [{"url": "http://127.0.0.1:1/", "apiKey": "secret"}]
+    await client.create("jobs", "a", content=7, metadata=WAITING, trigger_urls=urls)
+    (job,) = (await client.claim("jobs", worker_id="w")).items
+    text = (
+        "create item with:\nkey: docs\nsortField: [job.sortField]\ncontent: [job]\n\n"
+        "create item with:\nkey: docs\ncontent: [jobs.0.content]\n"
+    )
+    whole, part = await client.command(text, {"job": job, "jobs": (job,)})
+    assert whole["item"]["content"] == structs.replace(job, token=None).to_dict()
+    assert (whole["item"]["sortField"], part["item"]["content"]) == ("a", 7)
 
 
 async def test_many(client: Client) -> None:
