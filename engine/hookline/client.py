@@ -32,7 +32,7 @@ class Client(Http):
     Args:
         url: address of the server.
         api_key: sent as ``Authorization: Bearer``; never shown.
-        timeout: seconds for an answer, beyond those that a request waits by itself.
+        timeout: seconds for which the server may say nothing, beyond those that a request waits by itself.
         connections: at most so many at a time; those that wait for something have :data:`WAITS_MAX` of their own.
     """
 

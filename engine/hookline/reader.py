@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hookline import codec, keys
 from hookline.calls import QUERY_MAX, Calls, check_limit
@@ -43,6 +43,16 @@ class Reader:
         """Where it was opened."""
         self.connection = Connection(url, settings, now_ms=now_ms)
         self.changes = Wakes(self.connection, keys.changed_channel, idle_ends=True)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What was not found: before :meth:`open` the parts that every verb needs are not there."""
+            if name in ("calls", "upkeep", "claims", "_queries"):
+                raise AttributeError(
+                    "the datastore is not open: 'async with Datastore(...)', or 'await datastore.open()'"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     async def open(self) -> None:
         """Check the store and open the namespace.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from hookline import Datastore
+from hookline import Datastore, EmbeddedStore, SecretBox, Settings
 from hookline.calls import CLAIM_MAX, QUERY_MAX
 from hookline.errors import Invalid
 
@@ -43,3 +44,21 @@ async def test_a_claim_holds_for_some_time(datastore: Datastore, lock_for: objec
     """Else one claim of many could be given an item twice."""
     with pytest.raises(Invalid, match="above 0"):
         await datastore.claim("jobs", worker_id="w", lock_for=lock_for)
+
+
+async def test_a_datastore_that_is_not_open_says_so(store: EmbeddedStore, settings: Settings) -> None:
+    datastore = Datastore(store.url, settings, SecretBox(bytes(32)))
+    acts: list[Callable[[], Awaitable[object]]] = [
+        lambda: datastore.create("jobs", "a"),
+        lambda: datastore.get("jobs", "a"),
+        lambda: datastore.query("jobs"),
+        lambda: datastore.claim("jobs", worker_id="w"),
+        lambda: datastore.configure("jobs", paused=True),
+        datastore.sweep,
+    ]
+    for act in acts:
+        with pytest.raises(AttributeError, match="the datastore is not open"):
+            await act()
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = datastore.nothing  # type: ignore[attr-defined]
+    await datastore.close()
