@@ -398,7 +398,7 @@ def command(text: str, names: Mapping[str, Any]) -> Flow[list[dict[str, Any]]]:
 
 def _value(value: Any, depth: int = 0) -> Any:
     """The value of a name as a text has those of its own results; a claim's token is not among them."""
-    if depth > DEPTH_MAX:  # as is told of it next
+    if depth > DEPTH_MAX:  # which is refused next
         return value
     if isinstance(value, Item):
         value = value.to_dict()
