@@ -114,16 +114,18 @@ class Processes:
         Raises:
             RuntimeError: the process ended, or what the function raised cannot be sent from one to another.
         """
-        process, line = await self._sent((function, job._item))
+        process, line, was_idle = await self._sent((function, job._item))
         try:
             while True:
                 word, value = await self._threads.run(line.recv)
                 if word != "progress":
                     break
                 job.progress(value)
-        except EOFError:
+        except (EOFError, ConnectionResetError) as ending:
             process.join(1)
             line.close()
+            if was_idle and isinstance(ending, ConnectionResetError):  # it had ended, and has not read what it was sent
+                return await self.run(function, job)
             raise RuntimeError(f"the handler's process ended with exit code {process.exitcode}") from None
         except BaseException:
             process.kill()
@@ -134,8 +136,8 @@ class Processes:
             raise error from _RemoteTraceback(where)
         return value
 
-    async def _sent(self, work: tuple[Callable[[Job], Any], Item]) -> tuple[BaseProcess, Connection]:
-        """A process that was sent the work: one that is idle, if it has not died since."""
+    async def _sent(self, work: tuple[Callable[[Job], Any], Item]) -> tuple[BaseProcess, Connection, bool]:
+        """A process that was sent the work: one that is idle, if it has not died since; and whether it was."""
         while True:
             was_idle = bool(self._idle)
             process, line = self._idle.pop() if was_idle else await self._threads.run(_start)
@@ -147,7 +149,7 @@ class Processes:
                 if not (was_idle and isinstance(error, BrokenPipeError)):
                     raise
             else:
-                return process, line
+                return process, line, was_idle
 
     def close(self) -> None:
         """End the processes that run nothing."""

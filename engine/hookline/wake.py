@@ -113,8 +113,10 @@ class Wakes:
                 listener.set()
 
     async def close(self) -> None:
-        """End the subscription."""
-        for task in (self._task, self._ended):
+        """End the subscription; whoever listens after that begins another."""
+        ending, self._task, self._ended = (self._task, self._ended), None, None
+        self._subscribed.clear()
+        for task in ending:
             if task:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
