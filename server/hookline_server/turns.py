@@ -23,6 +23,7 @@ class Turns:
 
     One that is first in its list may begin. It leaves the list when it has ended; where nobody said so, as when a
     relay was killed or a delivery was cancelled, the next one finds out: it is neither in the outbox nor in its lane.
+    Whoever takes one off the list wakes the one behind it.
     """
 
     def __init__(self, datastore: Datastore) -> None:
@@ -35,13 +36,15 @@ class Turns:
         One that is in no list was given up and redriven: those behind it have gone on, and it may too.
 
         Raises:
-            Corrupt, Unavailable
+            Corrupt, Unavailable, OutcomeUnknown
         """
         ended: bytes | None = None
         while True:
-            place, first, fresh, _ = await self._ask(delivery, ended)
+            place, first, fresh, gone = await self._ask(delivery, ended)
             if not place:
                 return 0.0
+            if gone:
+                await self.wake(delivery, _named(delivery, first))
             wait = await self._first(delivery, first, fresh=fresh)
             if wait is not None:
                 return min(LONGEST, max(SHORTEST, wait) * place)

@@ -19,7 +19,7 @@ from hookline.clock import parse_time
 from hookline_server import deliveries
 from hookline_server.delivery import read
 from hookline_server.endpoint import lane_of
-from hookline_server.event import endpoint_of
+from hookline_server.event import Delivery, endpoint_of
 from hookline_server.turns import Turns
 from receiver import Receiver, receiving
 from relays import create_job, relaying
@@ -200,6 +200,33 @@ async def test_a_list_outlasts_what_waits_and_not_for_ever(
         await wait_until(lambda: kept(datastore, receiver, status="scheduled"))
         (line,) = await lines(raw)
         assert 120 * 86_400 < await raw.ttl(line) < 200 * 86_400
+
+
+async def test_another_finds_that_the_first_has_ended(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its relay passes the turn on: the next begins nonetheless."""
+    receiver.statuses = [500]
+    pass_on = Turns.end
+
+    async def three() -> list[Item]:
+        found = await kept(datastore, receiver, status="scheduled")
+        return found if len(found) == 3 else []
+
+    async with relaying(datastore):
+        await change(datastore, receiver, count=3, retry=["1h"])
+        first, _, third = sorted(await wait_until(three), key=lambda item: item.sort_field)
+
+        async def end(turns: Turns, ended: Delivery) -> None:
+            if ended.webhook_id == first.sort_field:
+                assert await turns.wait(read(third)) > 0
+            await pass_on(turns, ended)
+
+        monkeypatch.setattr(Turns, "end", end)
+        await Turns(datastore).wake(read(first), first.sort_field)
+        await receiver.wait_for(4)
+        await all_done(datastore, raw)
+    assert arrived(receiver) == [1, 1, 2, 3]
 
 
 @pytest.mark.usefixtures("soon")
