@@ -17,10 +17,17 @@ local function note(entries)
   end
 end
 
+-- Returns whether there was anything.
 local function read(from)
   local count = math.max(1, limit - #taken)
   local streams = redis.call('XREADGROUP', 'GROUP', 'relay', consumer, 'COUNT', count, 'STREAMS', outbox, from)
   note(streams and streams[1] and streams[1][2] or {})
+  return streams and true
+end
+
+-- What it holds after the end of all ids: nothing, but it was heard of.
+local function show_life()
+  read('18446744073709551615-0')
 end
 
 -- As much of what a consumer holds as there is room for. Returns whether that is all.
@@ -72,16 +79,16 @@ return function()
   end
 
   if limit == 0 then
-    -- What it holds after the end of all ids: nothing, but it was heard of.
-    redis.call('XREADGROUP', 'GROUP', 'relay', consumer, 'COUNT', 1, 'STREAMS', outbox, '18446744073709551615-0')
+    show_life()
   elseif request.own then
     read(request.own)
   else
     if request.look then
       look()
     end
-    if #taken < limit then
-      read('>')
+    -- To Redis before 7.2 who found no new event was not heard of.
+    if #taken < limit and not read('>') then
+      show_life()
     end
   end
   return cmsgpack.pack({ created = created, corrupt = false, events = taken, gone = gone })

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
 
+from conftest import wait_until
 from hookline import Datastore
 from hookline_server.event import Delivery, from_outbox
 from hookline_server.turns import SHORTEST, Turns
@@ -103,3 +106,17 @@ async def test_ordered_events_of_an_item_have_their_turns(datastore: Datastore) 
         assert [await turns.wait(each) for each in (second, third)] == [0, SHORTEST]
         await turns.end(second)
         await turns.end(third)
+
+
+async def test_a_relay_that_finds_nothing_lives(datastore: Datastore) -> None:
+    """What it holds is not taken over, however long it is quiet; once it does not ask any more, it is."""
+    await datastore.create("jobs", "a", trigger_urls=URLS)
+    await datastore.update("jobs", "a", metadata={"x": 1})
+    taken = await take(datastore, "r1")
+    begun = time.monotonic()
+    while time.monotonic() - begun < 1.5:
+        assert await take(datastore, "r1") == {}
+        assert await take(datastore, "r2", dead_ms=1000) == {}
+        await asyncio.sleep(0.05)
+    await wait_until(lambda: take(datastore, "r2", dead_ms=1000))
+    await done(datastore, taken)
