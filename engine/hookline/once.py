@@ -25,7 +25,7 @@ class Once:
 
     ``caller`` is whose key it is. ``body`` stands for what the request asks for; without one each operation is told by
     what it is itself. ``everywhere``: a claim looks at all partitions, and leaves a record in each. ``effects`` and
-    ``replays`` count what became of the operations.
+    ``replays`` count what became of the operations. ``came_ms`` is when the first of the repeats came, once known.
     """
 
     secret: bytes
@@ -39,6 +39,7 @@ class Once:
     effects: int = 0
     replays: int = 0
     begun: bool = False
+    came_ms: int | None = None
     recalled: bool = False
 
     def __post_init__(self) -> None:

@@ -68,6 +68,21 @@ class Repeating(Reader):
         self.marks.begun = True
         return await self._note(self.marks, {})
 
+    async def moment(self) -> int:
+        """The time in ms since 1970, for who names something by it; in a repeat what it was the first time.
+
+        No two of the operations of a request have the same.
+
+        Raises:
+            IdempotencyKeyReused: the key came with another request before.
+            Corrupt, Unavailable, OutcomeUnknown
+        """
+        if self.marks is None:
+            return await self.connection.now_ms()
+        if self.marks.came_ms is None:
+            await self._note(self.marks, {})
+        return (self.marks.came_ms or 0) + self.marks.place
+
     async def finish(self, answer: bytes) -> None:
         """Keep what the request was answered as a whole; :meth:`begin` of its repeats gives it.
 
@@ -87,7 +102,9 @@ class Repeating(Reader):
             await self.begin()
 
     async def _note(self, marks: Once, more: dict[str, Any]) -> Any:
-        word, answer = await self.connection.change("once", marks.whole_partition(), marks.whole() | more)
+        word, answer, marks.came_ms = await self.connection.change(
+            "once", marks.whole_partition(), marks.whole() | more
+        )
         if word != b"ok":
             raise REFUSALS[word.decode()]
         return answer or None

@@ -242,7 +242,8 @@ class Rules(ABC, Generic[R, A]):
         run = {"tick": None, "by": "hand", "startedAt": format_time(now)}
         sort_field = f"{now:015d}-{secrets.token_hex(4)}"
         try:
-            answer = await self.perform(lambda _: self._datastore, item, self.rule(item), [now])
+            tick = await self._datastore.moment()
+            answer = await self.perform(lambda _: self._datastore, item, self.rule(item), [tick])
         except IdempotencyKeyReused:
             raise
         except HooklineError as error:

@@ -31,6 +31,11 @@ class Created:
     outcomes: list[Outcome]
     existed: int = 0
 
+    @property
+    def replayed(self) -> bool:
+        """Whether this is what was created before, under the same idempotency key."""
+        return any(outcome.replayed for outcome in self.outcomes)
+
 
 class Schedules(Rules[Schedule, Created]):
     """The schedules of a datastore."""

@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
--- Note under the id of a request what it asks for, and once it is done, what it was answered. A repeat does no harm.
+-- Note under the id of a request what it asks for and when it first came, and once it is done, what it was answered. Answers
+-- these two. A repeat does no harm.
 -- keys: partition
 -- args: now_ms:int request:msgpack
--- use: outcome kept
+-- use: outcome clock kept
 
 -- What an operation asks for begins with what its request does.
 local function differs(record)
@@ -15,12 +16,12 @@ return function()
     first = kept.read(request.first)
   end
   if record == false or first == false then
-    return cmsgpack.pack({ outcome.corrupt, false })
+    return cmsgpack.pack({ outcome.corrupt, false, 0 })
   elseif differs(record) or differs(first) then
-    return cmsgpack.pack({ outcome.idempotency_key_reused, false })
+    return cmsgpack.pack({ outcome.idempotency_key_reused, false, 0 })
   elseif request.answer or not record then
-    record = { request.body, request.answer or false }
+    record = { request.body, request.answer or false, record and record[3] or clock.ms }
     kept.write(request.id, record, request.keep_ms)
   end
-  return cmsgpack.pack({ outcome.ok, record[2] })
+  return cmsgpack.pack({ outcome.ok, record[2], record[3] or clock.ms })
 end

@@ -84,7 +84,8 @@ def _whole(endpoint: Endpoint) -> Endpoint:
         response = await endpoint(request)
         packed = _pack(response)
         if datastore.marks and packed is not None:
-            datastore.marks.effects += 1
+            # A repeat that came while the first was served elsewhere has had the answers of its operations.
+            datastore.marks.effects += not datastore.marks.replays
             # What was done is told, whether or not it could be noted.
             with contextlib.suppress(HooklineError):
                 await datastore.finish(packed)

@@ -63,6 +63,7 @@ class Write:
         return await api(self.method, self.path, data=data, headers=given)
 
 
+RUN_TWICE = b"run schedule with name: rule\nrun schedule with name: rule\n"
 ITEM, MERGE = "/v1/items/{key}/{sort_field:path}", {"Content-Type": "application/merge-patch+json"}
 TEXT = """/datastore create item with:
 key: jobs
@@ -337,6 +338,29 @@ async def test_twenty_at_once(api: Api, store: EmbeddedStore, datastore: Datasto
     for answer in answers:
         if answer.status == 409:
             assert (answer.data["code"], answer.headers["retry-after"]) == ("idempotency_key_in_use", "1")
+
+
+@pytest.mark.usefixtures("rule")
+@pytest.mark.parametrize("by", ["route", "text"])
+async def test_a_schedule_is_run_by_two_servers_at_once(
+    api: Api, store: EmbeddedStore, datastore: Datastore, by: str
+) -> None:
+    """The item of a run is named by the moment: both take that of the request, and another for each run of a text."""
+    path, data, runs = ("/v1/schedules/rule/run", b"", 1) if by == "route" else ("/v1/command", RUN_TWICE, 2)
+    plain = {"Content-Type": "text/plain"} if data else {}
+    async with (
+        Datastore(store.url, datastore.settings, datastore.secrets) as other,
+        asking(create_app(other)) as second,
+    ):
+        for n in range(10):
+            key = {"Idempotency-Key": f"run-{n}"}
+            one, two = await asyncio.gather(
+                *(each("POST", path, data=data, headers=plain | key) for each in (api, second))
+            )
+            assert (one.status, one.data) == (two.status, two.data)
+            assert one.status == (200 if data else 201)
+            assert (await datastore.count("jobs")).count == runs * (n + 1)
+            assert len((await datastore.schedules.runs("rule")).items) == runs * (n + 1)
 
 
 async def test_while_the_first_is_served(api: Api, datastore: Datastore) -> None:

@@ -136,9 +136,7 @@ async def run(request: Request) -> Response:
     """
     head.read_query(request)
     await rules.check_stored(request, Schedules)
-    # The item is named by the moment, so that of a repeat would be another: what is kept is the answer.
-    schedules = Schedules(caller_of(request).whole.unmarked())
-    run = await schedules.run_by_hand(rules.name_of(request))
+    run = await Schedules(caller_of(request).whole).run_by_hand(rules.name_of(request))
     if not run.outcomes:
         raise Exists
     item = item_of(run.outcomes[0])
