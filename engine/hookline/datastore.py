@@ -72,9 +72,11 @@ class Datastore(Repeating):
         """Let those go who wait for items, wait for what is under way, then close."""
         self.wakes.release()
         self.changes.release()
-        await self._batcher.close()
-        await self.wakes.close()
-        await super().close()
+        try:
+            await self._batcher.close()
+        finally:  # also where whoever waits for that gives up
+            await self.wakes.close()
+            await super().close()
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -75,14 +75,17 @@ class Process:
             if settings.traces == "otlp":
                 await stack.enter_async_context(_exporting())
             secrets = SecretBox(load_key(settings.secret_key, settings.data))
-            datastore = await stack.enter_async_context(Datastore(self.store_url, settings, secrets))
+            datastore = Datastore(self.store_url, settings, secrets)
+            await datastore.open()
+            stack.push_async_callback(stop.close, datastore.close)
             egress = _egress(settings, self.listener, self.store_url)
-            stack.push_async_callback(egress.close)
-            namespaces = await stack.enter_async_context(Namespaces(datastore, partial(self._work, egress)))
+            stack.push_async_callback(stop.close, egress.close)
+            namespaces = Namespaces(datastore, partial(self._work, egress))
+            stack.push_async_callback(stop.close, namespaces.close)
             gate = server = None
             if self.listener:
                 gate = await _gate(settings, Keyring(datastore.connection, secrets), namespaces, say)
-                stack.push_async_callback(gate.close)
+                stack.push_async_callback(stop.close, gate.close)
                 server = self._server(datastore, gate, egress, namespaces, stop, started)
             tune(settings)
             work = [*self._work(egress, datastore), namespaces.run(), give_back()]
@@ -99,7 +102,7 @@ class Process:
                     task.cancel()
                 if server:
                     await server.finish(stop.left)
-                await asyncio.wait(tasks, timeout=stop.left() + LAST)
+                await asyncio.wait(tasks, timeout=stop.left() + LAST / 2)
 
     def _work(self, egress: Egress, served: Datastore) -> Iterator[Work]:
         """What the roles do beside the API, for one namespace."""

@@ -45,12 +45,22 @@ class Stop:
     def hurry(self) -> None:
         """Stop, and cut off what is under way."""
         self.ask()
-        self._deadline = -math.inf
+        self._deadline = min(self._deadline, asyncio.get_running_loop().time())
         self.hurried.set()
 
     def left(self) -> float:
         """Seconds that what is under way may still take."""
         return max(0.0, self._deadline - asyncio.get_running_loop().time())
+
+    def last(self) -> float:
+        """Seconds until the grace has passed, also those for what was cut off."""
+        return max(0.0, self._deadline + LAST - asyncio.get_running_loop().time())
+
+    async def close(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Close something; it is broken off when the grace has passed, as where the store hangs."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.last() if self.asked.is_set() else None):
+                await close()
 
     async def pause(self, seconds: float) -> None:
         """Wait so long, though not beyond the grace."""
@@ -74,7 +84,7 @@ async def beside(stop: Stop, *work: Work) -> AsyncIterator[list[asyncio.Task[Non
         ended = [task for task in tasks if task.done()]
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks, timeout=LAST)
+        await asyncio.wait(tasks, timeout=min(LAST, stop.last()))
     for task in ended:
         if not task.cancelled():
             task.result()

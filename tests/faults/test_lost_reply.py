@@ -416,3 +416,26 @@ async def test_a_claim_that_is_held_back_when_the_store_goes(
         await proxy.stop()
         with pytest.raises(OutcomeUnknown):
             await asyncio.wait_for(waiting, 5)
+
+
+async def test_who_closes_and_gives_up_waiting_keeps_no_connection(
+    proxy: Proxy, raw: aioredis.Redis, settings: Settings
+) -> None:
+    async def links() -> int:
+        return len(await raw.client_list())
+
+    before = await links()
+    far = Datastore(proxy.url, replace(settings, call_timeout=60.0), SecretBox(bytes(32)))
+    await far.open()
+    proxy.faults.append(KEEP_REPLY)
+    creating = asyncio.create_task(far.create("jobs", "a"))
+    await wait_until(lambda: proxy.calls)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await far.close()
+    creating.cancel()
+
+    async def closed() -> bool:
+        return await links() == before
+
+    await wait_until(closed)
