@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -22,6 +23,7 @@ from hookline_server.framing import fields_of
 from hookline_server.gate import Gate
 from hookline_server.guard import SCOPES
 from hookline_server.limits import REFUSAL
+from hookline_server.operation import operation_of
 from hookline_server.problem import Problem, problem_of
 from hookline_server.traffic import Traffic
 
@@ -128,8 +130,8 @@ class Edge:
                 await self._app(scope, receive, send_more)
         except ClientDisconnect:
             log.debug("the client went away")
-        except Exception as error:
-            problem = problem_of(error)
+        except (Exception, asyncio.CancelledError) as error:
+            problem = problem_of(error) if isinstance(error, Exception) else _cut_off(scope)
             if problem.status >= 500:
                 said = error if isinstance(error, HooklineError | Problem) else problem.title
                 raised = error if problem.code == "internal" else None
@@ -181,6 +183,14 @@ class Edge:
                 "as long as no API key has been made, expected a Host of loopback, such as localhost: make a key with"
                 " 'hookline keys create' and show it, or name the host in HOOKLINE_HOSTS",
             )
+
+
+def _cut_off(scope: Scope) -> Problem:
+    """What is told where the server stops before a request has ended."""
+    operation = operation_of(scope.get("endpoint"))
+    if operation.writes if operation else scope["method"] not in _READS:
+        return Problem("outcome_unknown", "the server has stopped before it was done; read the item to see its state")
+    return Problem("unavailable", "the server has stopped before it was done; nothing was written, a repeat is safe")
 
 
 def _level(problem: Problem) -> int:

@@ -93,9 +93,9 @@ class Operation:
         return endpoint
 
 
-def operation_of(endpoint: Callable[..., Any]) -> Operation | None:
+def operation_of(endpoint: Callable[..., Any] | None) -> Operation | None:
     """What was said of a function, if anything was."""
     return _OPERATIONS.get(endpoint)
 
 
-_OPERATIONS: dict[Callable[..., Any], Operation] = {}
+_OPERATIONS: dict[Callable[..., Any] | None, Operation] = {}

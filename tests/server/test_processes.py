@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sized
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,8 @@ import redis.asyncio as aioredis
 
 from conftest import wait_until
 from hookline import EmbeddedStore
-from process import Process, free_port, hookline, serving
+from hookline.embedded import find_server
+from process import Process, free_port, hookline, running_store, serving
 from receiver import receiving
 
 
@@ -250,6 +252,35 @@ async def test_what_does_not_end_in_the_grace_is_cut_off(tmp_path: Path, workers
     ):
         assert await server.stop() == 0
         assert not (await reader.read()).startswith(b"HTTP/1.1 2")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_store_that_hangs_prolongs_no_stop(tmp_path: Path, workers: str) -> None:
+    """Whoever waits is told, in a document, what is known of the request."""
+    item = {"key": "jobs", "sortField": "a", "metadata": {"status": "not_started"}}
+    async with (
+        running_store(str(find_server()), tmp_path / "own") as store,
+        serving(
+            tmp_path / "data", "--store", store.url, "--workers", workers, "--grace", "3s", HOOKLINE_CALL_TIMEOUT="20s"
+        ) as server,
+    ):
+        assert (await ask(f"{server.url}/v1/items", item))[0] == 201
+        store.process.send_signal(signal.SIGSTOP)
+        asked = [
+            asyncio.create_task(ask(f"{server.url}/v1/items", item)),
+            asyncio.create_task(ask(f"{server.url}/v1/items/jobs/a")),
+            asyncio.create_task(ask(f"{server.url}/v1/items/jobs/query", {"limit": 1})),
+            asyncio.create_task(ask(f"{server.url}/v1/jobs/jobs/claim", {"workerId": "w", "wait": 20})),
+        ]
+        # What is served after them shows that they have been read.
+        assert [(await ask(f"{server.url}/livez"))[0] for _ in range(20)] == [200] * 20
+        begun = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        answers = [(status, told["code"]) for status, told in await asyncio.gather(*asked)]
+        assert await asyncio.wait_for(server.process.wait(), 20) == 0
+        assert time.monotonic() - begun < 4.5
+    assert answers == [(503, code) for code in ("outcome_unknown", "unavailable", "unavailable", "outcome_unknown")]
+    assert not any("Traceback" in line for line in server.said)
 
 
 async def test_where_the_first_cannot_start_none_is_and_it_is_said_once(tmp_path: Path) -> None:
