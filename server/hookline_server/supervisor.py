@@ -97,7 +97,7 @@ class Supervisor:
         """Serve until asked to stop, and all have ended.
 
         Raises:
-            HooklineError: one could not start; it has said why.
+            HooklineError: the first could not start; it has said why.
         """
         slots = range(self._process.settings.workers)
         with tempfile.TemporaryDirectory(prefix="hookline-", ignore_cleanup_errors=True) as directory:
@@ -125,7 +125,7 @@ class Supervisor:
             code = await sibling.ended()
             if stop.asked.is_set():
                 return
-            if slot not in self._came_up:
+            if not self._came_up:
                 raise HooklineError("one of the processes could not start; what it said is above")
             wait = _WAIT_MIN if loop.time() - since > _PROVED else wait
             log.error("process %d (%d) has ended with %d: started again in %.1f s", slot, sibling.child.pid, code, wait)

@@ -26,13 +26,13 @@ from receiver import receiving
 
 def siblings(server: Process) -> list[int]:
     """The processes that a server with several workers has started to serve."""
-    found = subprocess.run(
-        ["pgrep", "-P", str(server.process.pid), "-f", "hookline_server.sibling"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return sorted(map(int, found.stdout.split()))
+    return found("-P", str(server.process.pid), "-f", "hookline_server.sibling")
+
+
+def found(*which: str) -> list[int]:
+    """The processes that pgrep finds."""
+    told = subprocess.run(["pgrep", *which], capture_output=True, text=True, check=False)
+    return sorted(map(int, told.stdout.split()))
 
 
 def runs(pid: int) -> bool:
@@ -147,6 +147,23 @@ async def test_a_process_that_dies_is_replaced_while_others_serve(tmp_path: Path
         pids = siblings(server)
         assert await server.stop(signal.SIGINT) == 0
         assert not any(map(runs, pids))
+
+
+async def test_one_that_cannot_start_while_the_first_serves_is_started_again(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+
+    def second() -> int | None:
+        parents = found("-f", f"hookline_server serve .*{data}")
+        started = found("-P", str(parents[0]), "-f", "hookline_server.sibling") if parents else []
+        return started[1] if len(started) == 2 else None
+
+    async with contextlib.AsyncExitStack() as stack:
+        starting = asyncio.create_task(stack.enter_async_context(serving(data, "--workers", "2")))
+        lost = await wait_until(second, seconds=30)
+        os.kill(lost, signal.SIGKILL)
+        server = await starting
+        assert any(f"({lost}) has ended with -9: started again" in line for line in server.said)
+        assert len(siblings(server)) == 2
 
 
 async def names_are(names: Callable[[], Awaitable[set[str]]], expected: set[str]) -> bool:
