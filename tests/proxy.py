@@ -32,8 +32,9 @@ class Proxy:
     ``faults`` are for the next FCALLs, one each: one of those above, or the raw answer to give in place of the
     store's. ``fault_at`` are for commands of any kind, by their place in ``commands``: the names of all that came,
     those included that begin a connection. ``answers`` are raw answers by command. ``calls`` are the arguments of each
-    FCALL that came. ``pauses`` are seconds before the next CLIENTs, which begin a connection. ``links_max`` is the
-    most connections that there were at once. ``store_lost`` is what LOSE_STORE sets.
+    FCALL that came. ``lost`` are scripts whose calls the store does not see. ``pauses`` are seconds before the next
+    CLIENTs, which begin a connection. ``links_max`` is the most connections that there were at once. ``store_lost`` is
+    what LOSE_STORE sets.
     """
 
     socket: str
@@ -44,6 +45,7 @@ class Proxy:
     answers: dict[bytes, bytes] = field(default_factory=dict)
     pauses: deque[float] = field(default_factory=deque)
     calls: list[list[bytes]] = field(default_factory=list)
+    lost: set[bytes] = field(default_factory=set)
     late: asyncio.Event = field(default_factory=asyncio.Event)
     links_max: int = 0
     store_lost: bool = False
@@ -134,6 +136,8 @@ class Proxy:
         self.commands.append(name)
         if name == b"FCALL":
             self.calls.append(arguments)
+            if any(arguments[1].endswith(script) for script in self.lost):
+                return LOSE_CALL
             fault = fault or (self.faults.popleft() if self.faults else b"")
         return fault
 

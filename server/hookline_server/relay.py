@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
+from itertools import islice
 from typing import Any
 
 from hookline import Datastore, Item, trace
@@ -73,7 +74,9 @@ class Relay:
         self.fresh = Slots(self._settings.relay_concurrency)
         self.again = Slots(self._settings.relay_concurrency)
         self._origins = Origins()
-        self._done: list[list[bytes]] = [[] for _ in range(datastore.calls.partitions)]
+        self._done: list[dict[bytes, None]] = [{} for _ in range(datastore.calls.partitions)]
+        """By partition the events that are to leave the outbox, in their order."""
+        self._stops = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -84,6 +87,7 @@ class Relay:
                     group.create_task(self._relay(partition))
                 group.create_task(self._retry())
         finally:
+            self._stops = True
             # What is cut off between POST and acknowledgement is delivered twice.
             until = time.monotonic() + self._grace
             while self._tasks and (left := until - time.monotonic()) > 0:
@@ -151,6 +155,9 @@ class Relay:
         """Deliver what was taken, once what is stored of its endpoints is known."""
         events: _Events = []
         for slot, stream_id, flat in taken:
+            if stream_id in self._done[partition]:
+                slot.release()  # it is idle since it cannot be acknowledged yet
+                continue
             # What fails stays pending, and is taken again once it has been idle long enough.
             with Surviving(log, f"the reading of event {stream_id.decode()}"):
                 entry = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -183,18 +190,25 @@ class Relay:
 
     def _end(self, partition: int, stream_id: bytes) -> None:
         """An event is done: it leaves the outbox a moment later, together with others."""
-        self._done[partition].append(stream_id)
+        self._done[partition][stream_id] = None
         if len(self._done[partition]) == 1:
             self._spawn(self._acknowledge(partition))
 
     async def _acknowledge(self, partition: int) -> None:
+        """Take what is done from the outbox. Else it would be delivered again, so this is tried until it succeeds."""
         done = self._done[partition]
         await asyncio.sleep(TOGETHER)
         while done:
-            ids = done[:DONE_MAX]
+            ids = list(islice(done, DONE_MAX))
             with Surviving(log, "the acknowledging of events"):
                 await self._datastore.connection.change("relay_done", partition, {"ids": ids})
-            del done[: len(ids)]
+                for stream_id in ids:
+                    del done[stream_id]
+                continue
+            if self._stops:
+                done.clear()
+            else:
+                await asyncio.sleep(POLL)
 
     async def _first(self, delivery: Delivery) -> None:
         """The first attempt, straight from the outbox; a lane without room gets the delivery without one."""

@@ -14,12 +14,13 @@ import redis.asyncio as aioredis
 from standardwebhooks import Webhook
 
 from conftest import wait_until
-from hookline import Datastore, Item, Settings
+from hookline import Datastore, EmbeddedStore, Item, SecretBox, Settings
 from hookline.errors import Unavailable
 from hookline_server.egress import Answer
 from hookline_server.endpoint import DELIVERIES
 from hookline_server.event import Delivery, Target, endpoint_of
 from hookline_server.signature import format_secret
+from proxy import proxied
 from receiver import Receiver, receiving
 from relays import create_job, relaying, start
 
@@ -254,6 +255,44 @@ async def test_a_relay_that_is_gone_is_taken_over_by_the_next_of_its_name(
         await wait_until(lambda: _is_empty(raw))
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert first.body == second.body
+
+
+async def test_what_cannot_be_acknowledged_yet_is_not_posted_again(
+    store: EmbeddedStore,
+    settings: Settings,
+    raw: aioredis.Redis,
+    receiver: Receiver,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def taken_again() -> bool:
+        (held,) = await raw.xpending_range("hl:{default/0}:outbox", "relay", "-", "+", 10)
+        return int(held["times_delivered"]) > 2
+
+    quick = replace(settings, call_timeout=0.5)
+    async with proxied(store.url) as proxy, Datastore(proxy.url, quick, SecretBox(bytes(32))) as far:
+        await create_job(far, receiver.url, events=["created"])
+        proxy.lost = {b"relay_done"}
+        async with relaying(far) as relay:
+            await wait_until(lambda: "the acknowledging of events failed" in caplog.text)
+            relay._idle_ms = 100
+            await wait_until(taken_again)
+            proxy.lost = set()
+            await wait_until(lambda: _is_empty(raw))
+        assert len(receiver.posts) == 1
+
+
+async def test_a_stop_does_not_wait_until_it_can_acknowledge(
+    store: EmbeddedStore, settings: Settings, raw: aioredis.Redis, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    quick = replace(settings, call_timeout=0.5)
+    async with proxied(store.url) as proxy, Datastore(proxy.url, quick, SecretBox(bytes(32))) as far:
+        await create_job(far, receiver.url, events=["created"])
+        proxy.lost = {b"relay_done"}
+        async with relaying(far, grace=60):
+            await wait_until(lambda: "the acknowledging of events failed" in caplog.text)
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 15
+        assert await outbox_length(raw) == 1
 
 
 async def test_a_lost_consumer_group_begins_again(
