@@ -8,6 +8,7 @@ engine's own claims. A slow endpoint fills its own lane and delays nobody else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Coroutine
@@ -15,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 from hookline import Datastore, Item, trace
+from hookline.errors import HooklineError
 from hookline.wake import pause
 from hookline_server import delivery as kept
 from hookline_server.delivery import Deliveries, attempt_of, explain
@@ -165,18 +167,26 @@ class Relay:
                 events.append((slot, stream_id, deliveries))
                 continue
             slot.release()
+        known = False
         try:
-            await self.lanes.refresh({each.target.endpoint_id for *_, deliveries in events for each in deliveries})
+            # One endpoint that cannot be read holds up no event but its own: then each reads those that it has.
+            with contextlib.suppress(HooklineError):
+                await self.lanes.refresh({each.target.endpoint_id for *_, deliveries in events for each in deliveries})
+                known = True
         except BaseException:
             for slot, *_ in events:
                 slot.release()
             raise
         for slot, stream_id, deliveries in events:
-            self._spawn(self._deliver(partition, slot, stream_id, deliveries))
+            self._spawn(self._deliver(partition, slot, stream_id, deliveries, known=known))
 
-    async def _deliver(self, partition: int, slot: Slot, stream_id: bytes, deliveries: list[Delivery]) -> None:
+    async def _deliver(
+        self, partition: int, slot: Slot, stream_id: bytes, deliveries: list[Delivery], *, known: bool
+    ) -> None:
         try:
             with Surviving(log, f"the delivery of event {stream_id.decode()}"):
+                if not known:
+                    await self.lanes.refresh({each.target.endpoint_id for each in deliveries})
                 first, *others = deliveries
                 EVENT.set(first.webhook_id)
                 with trace.span("event", "consumer", first.trace, {"hookline.event": first.webhook_id}):

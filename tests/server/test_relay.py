@@ -17,7 +17,7 @@ from conftest import wait_until
 from hookline import Datastore, EmbeddedStore, Item, SecretBox, Settings
 from hookline.errors import Unavailable
 from hookline_server.egress import Answer
-from hookline_server.endpoint import DELIVERIES
+from hookline_server.endpoint import DELIVERIES, ENDPOINTS
 from hookline_server.event import Delivery, Target, endpoint_of
 from hookline_server.signature import format_secret
 from proxy import proxied
@@ -293,6 +293,19 @@ async def test_a_stop_does_not_wait_until_it_can_acknowledge(
             begun = time.monotonic()
         assert time.monotonic() - begun < 15
         assert await outbox_length(raw) == 1
+
+
+async def test_an_endpoint_that_cannot_be_read_holds_up_no_other(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+) -> None:
+    other = f"{receiver.url}?other"
+    for name, url in (("a", other), ("b", receiver.url)):
+        await create_job(datastore, url, name, events=["created"])
+    await raw.set(f"hl:{{default/0}}:i:{ENDPOINTS}:{endpoint_of(other)}", b"?")
+    async with relaying(datastore):
+        (post,) = await receiver.wait_for(1)
+        assert post.data["newDataset"]["sortField"] == "b"
+    assert await outbox_length(raw) == 1
 
 
 async def test_a_lost_consumer_group_begins_again(
