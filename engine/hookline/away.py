@@ -24,14 +24,17 @@ class Away:
         self._until: dict[int, float] = {}
 
     def now(self) -> set[int]:
-        """Those to be passed over: none if that would be all. Who asks for it looks after those whose time has come."""
+        """Those to be passed over: none if that would be all."""
         if not self._until:
             return set()
         now = time.monotonic()
         away = {partition for partition, until in self._until.items() if until > now}
-        for partition in self._until.keys() - away:
-            self._until[partition] = now + PROBE
         return away if len(away) < self._connection.partitions else set()
+
+    def look(self, partition: int) -> None:
+        """It is asked now; if it gave no answer before, others go on passing it over meanwhile."""
+        if partition in self._until:
+            self._until[partition] = time.monotonic() + PROBE
 
     def add(self, partition: int, began: float) -> set[int]:
         """It has not answered what was asked at that moment (``time.monotonic``) -> it, and those silent with it."""

@@ -199,6 +199,7 @@ class Claims:
             always = given or count > 0 or (once is not None and once.everywhere)
             if once:
                 call = once.mark(call, always=always)
+            self._away.look(partition)
             try:
                 claimed = await self._ask(call)
             except Refused as error:

@@ -213,6 +213,14 @@ async def test_a_tick_that_passed_a_partition_over_is_gone_on_with(datastore: Da
     assert len(again.items) == len(NAMES)
 
 
+async def test_a_partition_whose_time_has_come_is_asked_by_whoever_comes_to_it(datastore: Datastore) -> None:
+    await fill(datastore)
+    datastore.claims._away._until[2] = 0.0
+    assert len((await datastore.claim("jobs", worker_id="w")).items) == 1  # which is enough, before it comes there
+    assert len((await datastore.claim("jobs", worker_id="w", limit=500)).items) == len(NAMES) - 1
+    assert not datastore.claims._away._until
+
+
 async def test_a_node_that_is_gone(settings: Settings, tmp_path: Path) -> None:
     """Its partitions are unavailable, the others go on, also for those who are started anew."""
     async with (
