@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import logging
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +30,9 @@ EVENT: ContextVar[str] = ContextVar("event", default="")
 FIELDS = "fields"
 """``log.info(..., extra={FIELDS: {...}})``: what a line says in its own fields where it is JSON."""
 OURS = ("hookline", "hookline_server")
+QUIET = 60.0
+"""Seconds for which a warning that was given is not given again: each role looks for work about once a second."""
+_KEPT = 200
 _FRAMES = 12
 
 
@@ -35,6 +40,7 @@ def set_up(settings: Settings) -> None:
     """Write lines to stderr as the settings say. Other libraries only warn: below that they quote what they get."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json() if settings.log_format == "json" else Text())
+    handler.addFilter(Repeats())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -49,6 +55,30 @@ def note_loop_errors(loop: asyncio.AbstractEventLoop) -> None:
 
 def _note_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     logging.getLogger("hookline_server").error("asyncio: %s", context["message"], exc_info=context.get("exception"))
+
+
+class Repeats(logging.Filter):
+    """Lets the same warning through once a minute, and says how often it came; all of those of a request or event."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._given: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        if record.levelno != logging.WARNING or _belongs_to():
+            return True
+        text, now = f"{record.name}: {record.getMessage()}", self._clock()
+        since, held_back = self._given.pop(text, (-QUIET, 0))
+        if now - since < QUIET:
+            self._given[text] = since, held_back + 1
+            return False
+        self._given[text] = now, 0
+        if len(self._given) > _KEPT:
+            del self._given[next(iter(self._given))]
+        record.held_back = held_back
+        return True
 
 
 class Text(logging.Formatter):
@@ -84,6 +114,8 @@ class Json(logging.Formatter):
 def _message(record: logging.LogRecord) -> str:
     """The text, on one line whatever is in it, so that no part of it can pass for a line of its own."""
     text = record.getMessage()
+    if held_back := getattr(record, "held_back", 0):
+        text += f" (and {held_back} times more since this was said last)"
     return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 

@@ -119,6 +119,33 @@ def test_levels(capsys: pytest.CaptureFixture[str]) -> None:
     assert [word for word in ("one", "two", "three", "four") if word in said] == ["one", "four"]
 
 
+def test_a_warning_that_comes_again_is_held_back_for_a_minute() -> None:
+    lines, now = Lines(logs.Text()), [5.0]
+    lines.log.handlers[0].addFilter(logs.Repeats(lambda: now[0]))
+    for _ in range(3):
+        lines.log.warning("a look at %s failed", "the outbox")
+        lines.log.error("an error")
+    lines.log.warning("a look at %s failed", "the keys")
+    event = logs.EVENT.set("default-0-17-0")
+    for _ in range(2):
+        lines.log.warning("a look at %s failed", "the keys")
+    logs.EVENT.reset(event)
+    now[0] += logs.QUIET
+    for _ in range(2):
+        lines.log.warning("a look at %s failed", "the outbox")
+    now[0] += logs.QUIET
+    lines.log.warning("a look at %s failed", "the keys")
+    place = "WARNING hookline_server.test: a look at the"
+    assert [line for line in lines.read() if "ERROR" not in line] == [
+        f"{place} outbox failed",
+        f"{place} keys failed",
+        *[f"{place} keys failed [event default-0-17-0]"] * 2,
+        f"{place} outbox failed (and 2 times more since this was said last)",
+        f"{place} keys failed",
+    ]
+    assert len([line for line in lines.read() if "ERROR" in line]) == 3
+
+
 async def test_asyncio_shows_no_values(caplog: pytest.LogCaptureFixture) -> None:
     caplog.handler.setFormatter(logs.Json())
     loop = asyncio.new_event_loop()
