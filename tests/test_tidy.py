@@ -25,7 +25,7 @@ LAYERS = [
     *("wake", "line", "batcher", "away", "claims", "query", "stats", "agreement", "doctor"),
     *("tally", "registry", "reader", "rule", "datastore", "limited", "bulk", "transfer"),
     *("operations", "answers", "flow", "ruleflow", "transport", "session", "syncsession", "client", "syncclient"),
-    *("job", "runner", "holding", "progress", "worker"),
+    *("job", "runner", "holding", "progress", "handlers", "worker"),
 ]
 """Inside the engine each imports only what stands before it (and values, which import none of these)."""
 

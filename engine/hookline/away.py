@@ -39,11 +39,12 @@ class Away:
     def add(self, partition: int, began: float) -> set[int]:
         """It has not answered what was asked at that moment (``time.monotonic``) -> it, and those silent with it."""
         now = time.monotonic()
-        gone = {partition}
-        if now - began > AT_ONCE:
-            with suppress(Unavailable):
-                node = self._connection.node_of(partition)
-                gone |= {each for each in range(self._connection.partitions) if self._connection.node_of(each) == node}
+        gone, node_of = {partition}, self._connection.node_of
+        with suppress(Unavailable):
+            node = node_of(partition)
+            # Of a cluster's node, one slot may be moving.
+            if node is None or now - began > AT_ONCE:
+                gone |= {each for each in range(self._connection.partitions) if node_of(each) == node}
         self._until |= dict.fromkeys(gone, now + max(LOOK, 2 * (now - began)))
         return gone
 

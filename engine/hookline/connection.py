@@ -176,7 +176,7 @@ class Connection:
         return self._tags[partition]
 
     def node_of(self, partition: int) -> object:
-        """What tells the node of a partition from others.
+        """What tells the node of a partition from others; None where there is one.
 
         Raises:
             Unavailable: none has it.

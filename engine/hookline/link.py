@@ -342,7 +342,10 @@ class Links:
         connection = self._maker.make_connection()  # type: ignore[no-untyped-call]
         task = asyncio.current_task()
         cancelling = task.cancelling() if task else 0
-        await connection.connect()
+        try:
+            await connection.connect()
+        except RuntimeError as error:  # uvloop's, of a transport that the peer has closed
+            raise redis_errors.ConnectionError(str(error)) from error
         link = Link(connection, self._timeout)
         if task and task.cancelling() > cancelling:
             # redis-py sends by wait_for; up to Python 3.11 that forgets it was cancelled if it ends just then.

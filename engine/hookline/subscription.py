@@ -45,12 +45,14 @@ async def _subscription(nodes: Nodes, slot: int, channels: Sequence[str]) -> Asy
     client = nodes.client(slot)
     pubsub = client.pubsub()
     try:
-        for each in channels:  # A cluster takes only channels of one slot at a time.
-            await pubsub.ssubscribe(each)
-        confirmed = 0
-        while confirmed < len(channels):
-            message = await pubsub.get_message(timeout=None)
-            confirmed += bool(message and message["type"] == "ssubscribe")
+        # One that has fallen silent takes connections all the same.
+        async with asyncio.timeout(QUIET):
+            for each in channels:  # A cluster takes only channels of one slot at a time.
+                await pubsub.ssubscribe(each)
+            confirmed = 0
+            while confirmed < len(channels):
+                message = await pubsub.get_message(timeout=None)
+                confirmed += bool(message and message["type"] == "ssubscribe")
 
         async def topics() -> AsyncIterator[str]:
             asked = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import httpx
 
@@ -17,6 +18,9 @@ _NOT_SENT = (
     httpx.InvalidURL,
 )
 
+_forked = threading.Lock()
+"""Held while a process that was forked makes connections of its own; never by its parent, which has some."""
+
 
 class SyncSession:
     """At most so many connections. Threads may share one, and so may processes that are forked."""
@@ -24,12 +28,11 @@ class SyncSession:
     def __init__(self, server: Http, most: int) -> None:
         self._server = server
         self._most = most
-        self._open()
+        self._process, self._http = os.getpid(), self._made()
 
-    def _open(self) -> None:
-        self._process = os.getpid()
+    def _made(self) -> httpx.Client:
         # No proxies and passwords out of the environment: the API key goes to this server alone.
-        self._http = httpx.Client(
+        return httpx.Client(
             base_url=self._server.url,
             headers=self._server.headers,
             limits=httpx.Limits(
@@ -42,10 +45,12 @@ class SyncSession:
     def _own(self) -> httpx.Client:
         """The connections of this process: a fork has those of its parent, which would get each other's answers."""
         if self._process != os.getpid():
-            closed = self._http.is_closed
-            self._open()
-            if closed:
-                self._http.close()
+            with _forked:  # its threads, too, may be many
+                if self._process != os.getpid():
+                    http = self._made()
+                    if self._http.is_closed:
+                        http.close()
+                    self._http, self._process = http, os.getpid()
         return self._http
 
     def close(self) -> None:

@@ -115,7 +115,7 @@ class Wakes:
     async def close(self) -> None:
         """End the subscription; whoever listens after that begins another."""
         ending, self._task, self._ended = (self._task, self._ended), None, None
-        self._subscribed.clear()
+        self._subscribed = asyncio.Event()  # of the loop in which that will be
         for task in ending:
             if task:
                 task.cancel()

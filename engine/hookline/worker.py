@@ -7,16 +7,14 @@ store works while handlers run. Where nothing is to be claimed, a claim waits in
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import random
 import secrets
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from hookline import registry
 from hookline.clock import parse_duration
@@ -32,12 +30,12 @@ from hookline.errors import (
     ReservedKey,
     Unavailable,
 )
-from hookline.holding import LOST, RELEASED, Held, Lane, timed
-from hookline.job import Duration, Job
+from hookline.handlers import Handlers
+from hookline.holding import LOST, RELEASED, Held, Lane
+from hookline.job import Duration
 from hookline.outcome import Claimed, Outcome
 from hookline.progress import Progress
 from hookline.registry import QUIET, STOP, Presence
-from hookline.runner import Processes, Threads, contained
 from hookline.source import Source
 
 EXCHANGE_MAX = 50
@@ -52,12 +50,11 @@ BACKOFF_MAX = 5.0
 _FATAL = (ReservedKey, InvalidApiKey, KeyNotAllowed, MissingScope)
 """Refusals that time does not change: who runs a worker has to know."""
 _NOT_NOW = (Unavailable, OutcomeUnknown, OutboxFull)
-Handler = TypeVar("Handler", bound=Callable[[Job], Any])
 
 log = logging.getLogger(__name__)
 
 
-class Worker:
+class Worker(Handlers):
     """Runs the jobs of one key.
 
     Args:
@@ -80,6 +77,7 @@ class Worker:
         grace: float = 25.0,
         worker_id: str | None = None,
     ) -> None:
+        super().__init__()
         if concurrency < 1:
             raise Invalid.at("/concurrency", "expected a whole number from 1")
         self.source = source
@@ -90,11 +88,11 @@ class Worker:
         self.worker_id = worker_id or f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._lock_s = parse_duration(lock_for) / 1000
         self._most = max(1, min(EXCHANGE_MAX, -(-concurrency // EXCHANGES_MAX)))
-        self.lanes: deque[Lane] = deque()
-        self._threads = Threads()
-        self.processes = Processes(self._threads)
+        # What has run and cannot be told is held as well: without an end to that, a stop would lose ever more results.
+        self._held_max = 2 * concurrency + EXCHANGE_MAX
         self._exchanges: set[asyncio.Task[None]] = set()
         self._used = 0
+        self._has_ended = False
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -110,31 +108,6 @@ class Worker:
         for lane in self.lanes:
             lane.idle, lane.rest_until = False, 0.0
 
-    def handles(
-        self, where: Mapping[str, Any] | None = None, *, timeout: Duration | None = None, process: bool = False
-    ) -> Callable[[Handler], Handler]:
-        """Let a function handle the jobs that match ``where``, or all. Its result becomes metadata ``result``.
-
-        An async function runs on the loop, a plain one in a thread, either with ``process`` in a process of its own:
-        then it must be importable. ``timeout``: how long it may take before the attempt has failed.
-        """
-
-        def register(function: Handler) -> Handler:
-            run = partial(self.processes.run if process else self._threads.handle, function)
-            chosen: Any = function if inspect.iscoroutinefunction(function) and not process else run
-            if timeout is not None:
-                chosen = timed(chosen, parse_duration(timeout) / 1000)
-            name: str = getattr(function, "__name__", type(function).__name__)
-            self.lanes.append(Lane(name, None if where is None else dict(where), contained(chosen)))
-            return function
-
-        return register
-
-    @property
-    def handlers(self) -> list[str]:
-        """The names of the functions that handle jobs."""
-        return [lane.name for lane in self.lanes]
-
     @property
     def in_flight(self) -> int:
         """Jobs that are held now."""
@@ -149,9 +122,13 @@ class Worker:
         self._wake.set()
 
     def stop(self) -> None:
-        """Claim no more, finish what runs within the grace, give the rest back; then :meth:`run` returns."""
-        self._stopping = True
-        self.quiet()
+        """Claim no more, finish what runs within the grace, give the rest back; then :meth:`run` returns.
+
+        Once it has, this is nothing to do with the next run; before the first, that ends at once.
+        """
+        if not self._has_ended:
+            self._stopping = True
+            self.quiet()
 
     async def run(self) -> None:
         """Work until :meth:`stop`; it may be run again after that.
@@ -162,7 +139,7 @@ class Worker:
         """
         if not self.lanes:
             raise Invalid.at("/handlers", "expected at least one function with @worker.handles()")
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._has_ended = asyncio.get_running_loop(), False
         works = (self._renew, self._settle_again, self._progress.run, self._be_seen)
         beside = [asyncio.create_task(work()) for work in works]
         for task in beside:
@@ -182,7 +159,7 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             self.processes.close()
-            fatal = self._fatal
+            fatal, self._has_ended = self._fatal, True
             self._start_anew()
         if fatal:
             raise fatal
@@ -228,7 +205,7 @@ class Worker:
 
     def _hungry(self, now: float) -> Lane | None:
         """The handler to claim for next: each in turn, but those for which there is nothing."""
-        if not self.claiming or self._used >= self.concurrency:
+        if not self.claiming or self._used >= self.concurrency or len(self._held) >= self._held_max:
             return None
         for lane in self.lanes:
             if not lane.idle and lane.rest_until <= now:
@@ -242,7 +219,7 @@ class Worker:
         scarce = len(self.lanes) > self.concurrency - len(self._held)
         for place, lane in enumerate(idle):
             free = self.concurrency - self._used
-            if free <= 0:
+            if free <= 0 or len(self._held) >= self._held_max:
                 break
             limit = max(1, min(self._most, free // (len(idle) - place)))
             self._used += limit

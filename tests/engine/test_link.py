@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import socket
+import struct
+import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from redis.asyncio.connection import parse_url
 
 from conftest import wait_until
-from hookline import EmbeddedStore
+from hookline import EmbeddedStore, Settings
 from hookline.link import LOST, Links, LostError
+from hookline.nodes import Nodes, NotSentError
 
 MOST = 2
 
@@ -121,3 +128,25 @@ async def test_an_answer_that_nobody_asked_for_is_given_to_nobody() -> None:
         await wait_until(lambda: len(told) == 2)
         links.close()
     assert (told[0], type(told[1])) == (b"OK", LostError)
+
+
+def test_a_connection_that_is_reset_as_it_is_made_is_lost() -> None:
+    """At whichever moment: uvloop says so in a way of its own."""
+
+    def reset(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                accepted, _ = listener.accept()
+                time.sleep(random.random() * 0.0005)
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                accepted.close()
+
+    async def connect(port: int) -> set[type]:
+        nodes = Nodes(f"redis://127.0.0.1:{port}", Settings(connections=8))
+        tried = (nodes.run(None, "PING") for _ in range(1000))
+        return {type(error) for error in await asyncio.gather(*tried, return_exceptions=True)}
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=reset, args=[listener], daemon=True).start()
+        assert uvloop.run(connect(listener.getsockname()[1])) == {NotSentError}
+        listener.shutdown(socket.SHUT_RDWR)

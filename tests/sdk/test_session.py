@@ -346,7 +346,8 @@ async def test_one_client_in_one_loop_after_the_other(url: str) -> None:
 
 
 FORKED = """
-import asyncio, multiprocessing, sys
+import asyncio, multiprocessing, sys, threading
+from concurrent.futures import ThreadPoolExecutor
 from hookline import Client, SyncClient
 
 NAMES = [f"{n}" for n in range(8)] * 25
@@ -361,6 +362,14 @@ async def found(names, end=False):
 def read(name):
     return blocking.get("jobs", name).sort_field
 
+def read_by_threads(names):
+    begin = threading.Barrier(8)
+    def read_some(place):
+        begin.wait()
+        return [read(name) for name in names[place::8]]
+    with ThreadPoolExecutor(8) as threads:
+        return list(threads.map(read_some, range(8)))
+
 def read_all(names):
     return asyncio.run(found(names, end=True))
 
@@ -373,6 +382,9 @@ with asyncio.Runner() as loop:
         own = [read(name) for name in NAMES]
         assert many.get(60) == own == NAMES
         assert pool.map(read_all, [NAMES] * 4, chunksize=1) == [NAMES] * 4
+    for _ in range(5):
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            assert pool.map(read_by_threads, [NAMES] * 2, chunksize=1) == [[NAMES[n::8] for n in range(8)]] * 2
     assert loop.run(found(NAMES)) == NAMES
     blocking.close()
     with multiprocessing.get_context("fork").Pool(1) as pool:
@@ -390,6 +402,21 @@ async def test_processes_that_are_forked_have_connections_of_their_own(url: str)
     told, complaints = await process.communicate()
     assert b"the client was closed" in told, complaints.decode()
     assert process.returncode == 0
+
+
+async def test_a_datastore_that_is_closed_opens_again_on_another_loop(
+    store: EmbeddedStore, settings: Settings, datastore: Datastore
+) -> None:
+    source = Datastore(store.url, settings, SecretBox(bytes(32)))
+
+    async def use() -> None:
+        async with source:
+            assert (await source.claim("jobs", worker_id="w", wait=0.05)).items == []
+            assert await source.wait_for("jobs", "a", timeout=0.05) is None
+
+    await datastore.create("jobs", "a")
+    for _ in range(2):
+        await asyncio.to_thread(asyncio.run, use())
 
 
 OTHER_LOOP: list[Callable[[Any], Coroutine[Any, Any, Any]]] = [

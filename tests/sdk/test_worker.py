@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from functools import wraps as wraps_by
 from pathlib import Path
@@ -20,7 +21,7 @@ import pytest
 
 from conftest import wait_until
 from handlers import hang, kill_itself, leave, pid, raise_here, raise_told
-from hookline import Cancel, Client, Datastore, Item, Job, Release, Retry, Worker
+from hookline import Cancel, Client, Datastore, EmbeddedStore, Item, Job, Release, Retry, SecretBox, Settings, Worker
 from hookline.errors import Invalid, ReservedKey
 from hookline.holding import as_text
 from hookline.source import Source
@@ -593,6 +594,42 @@ async def test_a_worker_that_is_stopped_just_as_it_begins_to_wait(
     await datastore.create("jobs", "a", metadata=WAITING)
     async with working(worker):
         await ended(datastore)
+
+
+async def test_results_that_cannot_be_told_end_the_claims(store: EmbeddedStore, settings: Settings) -> None:
+    """Here the outbox is full: what has run is held, and would be run again after a stop."""
+    full = replace(settings, outbox_max=2)
+    trigger = {"url": "http://127.0.0.1:9/x", "apiKey": "k", "events": ["status:completed"]}
+    async with Datastore(store.url, full, SecretBox(bytes(range(32)))) as datastore:
+        await datastore.configure("jobs", trigger_urls=[trigger])
+        await fill(datastore, 200)
+        worker = Worker(datastore, "jobs", concurrency=2, grace=0.5)
+        ran: set[str] = set()
+
+        @worker.handles()
+        async def handle(job: Job) -> None:
+            ran.add(job.sort_field)
+
+        async with working(worker):
+            await wait_until(lambda: len(ran) >= worker._held_max)
+            for _ in range(20):  # of turns in which it would go on
+                await asyncio.sleep(0.01)
+            assert worker.in_flight <= worker._held_max + worker.concurrency
+        assert len(ran) < 100
+
+
+async def test_a_stop_after_the_end_is_not_for_the_next_run(datastore: Datastore, source: Source) -> None:
+    worker = Worker(source, "jobs")
+    worker.handles()(raise_cancel)
+    for name in ("a", "b"):
+        await datastore.create("jobs", name, metadata=WAITING)
+        async with working(worker):
+            await ended(datastore, name)
+        worker.stop()
+    before = Worker(source, "jobs")
+    before.handles()(sleep)
+    before.stop()
+    await asyncio.wait_for(before.run(), 5)
 
 
 def test_a_worker_runs_again_on_another_loop() -> None:
