@@ -83,14 +83,15 @@ class Repeating(Reader):
             await self._note(self.marks, {})
         return (self.marks.came_ms or 0) + self.marks.place
 
-    async def finish(self, answer: bytes) -> None:
-        """Keep what the request was answered as a whole; :meth:`begin` of its repeats gives it.
+    async def finish(self, answer: bytes) -> Any:
+        """Keep what the request was answered as a whole, unless a repeat was sooner -> what is kept.
+
+        :meth:`begin` of its repeats gives it.
 
         Raises:
             Corrupt, Unavailable, OutcomeUnknown
         """
-        if self.marks is not None:
-            await self._note(self.marks, {"answer": answer})
+        return answer if self.marks is None else await self._note(self.marks, {"answer": answer})
 
     def partition_ahead(self, ahead: int) -> int | None:
         """Where an item without a sortField has to be created as one of many, so that a repeat finds it."""

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Note under the id of a request what it asks for and when it first came, and once it is done, what it was answered. Answers
--- these two. A repeat does no harm.
+-- Note under the id of a request what it asks for and when it first came, and once it is done, what it was answered: the
+-- first answer stays. Answers these two. A repeat does no harm.
 -- keys: partition
 -- args: now_ms:int request:msgpack
 -- use: outcome clock kept
@@ -19,7 +19,7 @@ return function()
     return cmsgpack.pack({ outcome.corrupt, false, 0 })
   elseif differs(record) or differs(first) then
     return cmsgpack.pack({ outcome.idempotency_key_reused, false, 0 })
-  elseif request.answer or not record then
+  elseif not record or request.answer and not record[2] then
     record = { request.body, request.answer or false, record and record[3] or clock.ms }
     kept.write(request.id, record, request.keep_ms)
   end

@@ -88,8 +88,9 @@ def _whole(endpoint: Endpoint) -> Endpoint:
             datastore.marks.effects += not datastore.marks.replays
             # What was done is told, whether or not it could be noted.
             with contextlib.suppress(HooklineError):
-                await datastore.finish(packed)
-        return response
+                kept = await datastore.finish(packed)
+        # A repeat that was served elsewhere at the same time may have been sooner: all tell the same.
+        return response if kept in (None, packed) else _restore(msgspec.msgpack.decode(kept))
 
     return dispatch
 

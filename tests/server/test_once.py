@@ -363,6 +363,23 @@ async def test_a_schedule_is_run_by_two_servers_at_once(
             assert len((await datastore.schedules.runs("rule")).items) == runs * (n + 1)
 
 
+async def test_a_bulk_change_at_two_servers_at_once(api: Api, store: EmbeddedStore, datastore: Datastore) -> None:
+    """Each does its part: what it tells of that is the same at both, and ever after."""
+    async with (
+        Datastore(store.url, datastore.settings, datastore.secrets) as other,
+        asking(create_app(other)) as second,
+    ):
+        for n in range(6):
+            key, create = f"bulk{n}", datastore.calls.create
+            await datastore.run([create(key, f"{i:03}", metadata=WAITING) for i in range(300)])
+            path, headers = f"/v1/jobs/{key}/cancel", {"Idempotency-Key": key}
+            one, two = await asyncio.gather(*(each("POST", path, {}, headers=headers) for each in (api, second)))
+            again = await api("POST", path, {}, headers=headers)
+            assert (one.status, one.data) == (two.status, two.data) == (again.status, again.data)
+            assert again.headers["idempotency-replayed"] == "true"
+            assert (await datastore.count(key, where={"status": "cancelled"})).count == 300
+
+
 async def test_while_the_first_is_served(api: Api, datastore: Datastore) -> None:
     write = {"workerId": "w", "wait": 20}
     first = asyncio.create_task(api("POST", "/v1/jobs/jobs/claim", write, headers=KEY))
