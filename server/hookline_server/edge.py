@@ -23,8 +23,7 @@ from hookline_server.framing import fields_of
 from hookline_server.gate import Gate
 from hookline_server.guard import SCOPES
 from hookline_server.limits import REFUSAL
-from hookline_server.operation import operation_of
-from hookline_server.problem import Problem, problem_of
+from hookline_server.problem import Problem, cut_off, problem_of
 from hookline_server.traffic import Traffic
 
 log = logging.getLogger(__name__)
@@ -130,18 +129,21 @@ class Edge:
                 await self._app(scope, receive, send_more)
         except ClientDisconnect:
             log.debug("the client went away")
-        except (Exception, asyncio.CancelledError) as error:
-            problem = problem_of(error) if isinstance(error, Exception) else _cut_off(scope)
+        except (Exception, asyncio.CancelledError) as caught:
+            error = caught if isinstance(caught, Exception) else cut_off(scope)
+            problem = problem_of(error)
             if problem.status >= 500:
                 said = error if isinstance(error, HooklineError | Problem) else problem.title
                 raised = error if problem.code == "internal" else None
                 log.log(_level(problem), "%s: %s", problem.code, said, exc_info=raised)
+            if status and error is not caught:
+                return  # what could still be told has been
             if status:
                 raise
             problem.members["instance"] = f"urn:hookline:request:{quote(request_id, safe='')}"
             response = problem.response()
             # It has this frame in its traceback: what is left of a request must not wait for the garbage collector.
-            del problem
+            del error, problem
             await response(scope, receive, send_more)
         finally:
             if HELD in scope:
@@ -183,14 +185,6 @@ class Edge:
                 "as long as no API key has been made, expected a Host of loopback, such as localhost: make a key with"
                 " 'hookline keys create' and show it, or name the host in HOOKLINE_HOSTS",
             )
-
-
-def _cut_off(scope: Scope) -> Problem:
-    """What is told where the server stops before a request has ended."""
-    operation = operation_of(scope.get("endpoint"))
-    if operation.writes if operation else scope["method"] not in _READS:
-        return Problem("outcome_unknown", "the server has stopped before it was done; read the item to see its state")
-    return Problem("unavailable", "the server has stopped before it was done; nothing was written, a repeat is safe")
 
 
 def _level(problem: Problem) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
@@ -16,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from hookline.errors import HooklineError
 from hookline_server.answer import FIELDS, GZIP, THREAD_FROM, VARY, content_type
 from hookline_server.negotiate import LINES, takes_gzip
-from hookline_server.problem import Problem, problem_of
+from hookline_server.problem import Problem, cut_off, problem_of
 
 
 async def split(
@@ -84,7 +85,8 @@ class Stream(Response):
 
     ``parts`` are bytes of whole lines, of which no more than one is made before the client has taken the one before.
     Where making them fails before the first, the answer is the problem document. Later the status has been told, so the
-    last line is ``{"problem": ...}`` and the answer is broken off: a client cannot take it for the whole.
+    last line is ``{"problem": ...}`` and the answer is broken off: a client cannot take it for the whole. Where the
+    server stops, who does not read at that moment gets no last line.
     """
 
     def __init__(
@@ -110,11 +112,11 @@ class Stream(Response):
             else:
                 first = await anext(self._parts, b"")
                 await send(start)
-                if not await self._send(first, packer, send):
+                if not await self._send(first, packer, scope, send):
                     return
         await send({"type": "http.response.body", "body": packer.flush() if packer else b""})
 
-    async def _send(self, first: bytes, packer: Any, send: Send) -> bool:
+    async def _send(self, first: bytes, packer: Any, scope: Scope, send: Send) -> bool:
         """Send all parts -> whether that was the whole."""
 
         def pack(part: bytes) -> bytes:
@@ -126,11 +128,16 @@ class Stream(Response):
                 part = pack(part) if len(part) < THREAD_FROM else await asyncio.to_thread(pack, part)
             await send({"type": "http.response.body", "body": part, "more_body": True})
 
-        await put(first)
         try:
+            await put(first)
             async for part in self._parts:
                 await put(part)
         except (Problem, HooklineError) as error:
             await put(join([{"problem": problem_of(error).document()}]))
             return False
+        except asyncio.CancelledError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    await put(join([{"problem": cut_off(scope).document()}]))
+            raise
         return True

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from hookline.errors import Flaw, Invalid, OutcomeUnknown, Refused, StoreFull, Unavailable
 from hookline_server.answer import Answer
 from hookline_server.command import CommandSyntaxError
 from hookline_server.command.names import Unfit
+from hookline_server.operation import READS, operation_of
 
 KINDS: dict[str, tuple[int, str]] = {
     # What is wrong with the request
@@ -136,6 +138,14 @@ def problem_of(error: Exception) -> Problem:
         case HTTPException():
             return Problem("bad_request", error.detail, error.headers)
     return Problem("internal", "the server's log says more, under the X-Request-Id of this answer")
+
+
+def cut_off(scope: Scope) -> Problem:
+    """What is told where the server stops before a request has ended."""
+    operation = operation_of(scope.get("endpoint"))
+    if operation.writes if operation else scope["method"] not in READS:
+        return Problem("outcome_unknown", "the server has stopped before it was done; read the item to see its state")
+    return Problem("unavailable", "the server has stopped before it was done; nothing was written, a repeat is safe")
 
 
 def _of_flaws(flaws: Sequence[Flaw]) -> Problem:

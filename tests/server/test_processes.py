@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import json
 import os
 import signal
 import subprocess
@@ -297,7 +299,61 @@ async def test_a_store_that_hangs_prolongs_no_stop(tmp_path: Path, workers: str)
         assert await asyncio.wait_for(server.process.wait(), 20) == 0
         assert time.monotonic() - begun < 4.5
     assert answers == [(503, code) for code in ("outcome_unknown", "unavailable", "unavailable", "outcome_unknown")]
-    assert not any("Traceback" in line for line in server.said)
+    assert not any("Exception" in line for line in server.said)
+
+
+async def stream(server: Process, request: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which a stream of lines has been asked for, with its head read over."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rsplit(":", 1)[1]), limit=65_536)
+    writer.write(f"{request} HTTP/1.1\r\nHost: localhost\r\n".encode())
+    writer.write(b"Accept: application/x-ndjson\r\nContent-Type: application/x-ndjson\r\n")
+    return reader, writer
+
+
+async def last_line(reader: asyncio.StreamReader) -> Any:
+    """The last line of an answer in chunks that is broken off."""
+    chunks = (await asyncio.wait_for(reader.read(), 20)).split(b"\r\n")
+    assert chunks[-1] == b""
+    assert chunks[-3] != b"0"
+    return json.loads(chunks[-2].splitlines()[-1])
+
+
+async def test_streams_that_a_stop_cuts_off_say_so(tmp_path: Path) -> None:
+    """Both ways; who does not read is not waited for."""
+    many = b"".join(b'{"key":"jobs","content":"%b"}\n' % (b"x" * 8000) for _ in range(1000))
+    async with (
+        running_store(str(find_server()), tmp_path / "own") as store,
+        serving(tmp_path / "data", "--store", store.url, "--grace", "3s", HOOKLINE_CALL_TIMEOUT="20s") as server,
+        aiohttp.ClientSession() as session,
+    ):
+        lines = {"Content-Type": "application/x-ndjson", "Prefer": "return=minimal"}
+        async with session.post(f"{server.url}/v1/items", data=io.BytesIO(many), headers=lines) as response:
+            assert (await response.read()).count(b'"status":201') == 1000
+        down, up, unread = [
+            await stream(server, request) for request in ("GET /v1/items/jobs", "POST /v1/items", "GET /v1/items/jobs")
+        ]
+        down[1].write(b"\r\n")
+        unread[1].write(b"\r\n")
+        line = b'{"key":"up"}\n'
+        chunk = b"%x\r\n%b\r\n" % (len(line), line)
+        up[1].write(b"Transfer-Encoding: chunked\r\n\r\n" + chunk)
+        for reader, _ in (down, up, unread):
+            await reader.readuntil(b"\r\n\r\n")
+        assert b"201" in await up[0].readuntil(b"}\n\r\n")
+        store.process.send_signal(signal.SIGSTOP)
+        up[1].write(chunk)
+        answers = [asyncio.create_task(last_line(reader)) for reader, _ in (down, up)]
+        assert [(await ask(f"{server.url}/livez"))[0] for _ in range(20)] == [200] * 20
+        begun = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        codes = [last["problem"]["code"] for last in await asyncio.gather(*answers)]
+        assert await asyncio.wait_for(server.process.wait(), 20) == 0
+        assert time.monotonic() - begun < 4.5
+        for _, writer in (down, up, unread):
+            writer.close()
+    assert codes == ["unavailable", "outcome_unknown"]
+    assert any("unavailable: the server has stopped" in line for line in server.said)
+    assert not any("Exception" in line for line in server.said)
 
 
 async def test_where_the_first_cannot_start_none_is_and_it_is_said_once(tmp_path: Path) -> None:
