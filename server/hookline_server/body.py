@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -20,7 +21,7 @@ from hookline_server.caller import caller_of
 from hookline_server.inflate import inflate
 from hookline_server.limits import peer_of
 from hookline_server.negotiate import LINES, MSGPACKS
-from hookline_server.problem import Problem
+from hookline_server.problem import UNREAD, Problem
 
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 JSON = ("application/json", *MSGPACKS)
@@ -149,20 +150,24 @@ async def read_bytes(request: Request, most: int) -> bytes:
         if len(kept) > most:
             raise too_large(most)
         return kept
-    if b"content-encoding" not in fields:
-        message = await request.receive()
-        if message["type"] == "http.request" and not message["more_body"] and len(message["body"]) <= most:
-            whole: bytes = message["body"]  # as most are: they came with their head
-            return whole
-        request = Request(request.scope, _again(message, request.receive))
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in content(request):
-        size += len(piece)
-        if size > most:
-            raise too_large(most)
-        hold(request, size)
-        pieces.append(piece)
+    try:
+        if b"content-encoding" not in fields:
+            message = await request.receive()
+            if message["type"] == "http.request" and not message["more_body"] and len(message["body"]) <= most:
+                whole: bytes = message["body"]  # as most are: they came with their head
+                return whole
+            request = Request(request.scope, _again(message, request.receive))
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in content(request):
+            size += len(piece)
+            if size > most:
+                raise too_large(most)
+            hold(request, size)
+            pieces.append(piece)
+    except asyncio.CancelledError:
+        request.scope[UNREAD] = True
+        raise
     return b"".join(pieces)
 
 

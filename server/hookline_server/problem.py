@@ -76,6 +76,8 @@ _FLAWS_TOLD, _FLAWS_MAX = 3, 100
 """Bad fields that ``detail`` names, and that ``errors`` lists."""
 RETRY_AFTER = "1"
 """Seconds until a repeat makes sense, for what is refused with 503."""
+UNREAD = "hookline.unread"
+"""What a request's scope has where the server stops before the body has come whole, and so before anything is done."""
 
 
 class Problem(Exception):
@@ -143,7 +145,8 @@ def problem_of(error: Exception) -> Problem:
 def cut_off(scope: Scope) -> Problem:
     """What is told where the server stops before a request has ended."""
     operation = operation_of(scope.get("endpoint"))
-    if operation.writes if operation else scope["method"] not in READS:
+    writes = operation.writes if operation else scope["method"] not in READS
+    if writes and UNREAD not in scope:
         return Problem("outcome_unknown", "the server has stopped before it was done; read the item to see its state")
     return Problem("unavailable", "the server has stopped before it was done; nothing was written, a repeat is safe")
 

@@ -270,7 +270,9 @@ async def test_what_does_not_end_in_the_grace_is_cut_off(tmp_path: Path, workers
         half_a_request(server) as (reader, _, _),
     ):
         assert await server.stop() == 0
-        assert not (await reader.read()).startswith(b"HTTP/1.1 2")
+        head, _, told = (await reader.read()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert json.loads(told)["code"] == "unavailable", "nothing is done before the body is there"
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
