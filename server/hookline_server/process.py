@@ -102,7 +102,11 @@ class Process:
                     task.cancel()
                 if server:
                     await server.finish(stop.left)
-                await asyncio.wait(tasks, timeout=stop.left() + LAST / 2)
+                await stop.wait(tasks, LAST / 2)
+                if stop.hurried.is_set():
+                    for task in [*tasks[: len(work)], *(server.server_state.tasks if server else ())]:
+                        task.cancel()
+                    await asyncio.wait(tasks, timeout=LAST / 2)
 
     def _work(self, egress: Egress, served: Datastore) -> Iterator[Work]:
         """What the roles do beside the API, for one namespace."""

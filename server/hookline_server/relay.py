@@ -82,7 +82,7 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Relay until cancelled."""
+        """Relay until cancelled; cancelled once more, wait for no webhook."""
         try:
             async with asyncio.TaskGroup() as group:
                 for partition in range(self._datastore.calls.partitions):
@@ -92,11 +92,13 @@ class Relay:
             self._stops = True
             # What is cut off between POST and acknowledgement is delivered twice.
             until = time.monotonic() + self._grace
-            while self._tasks and (left := until - time.monotonic()) > 0:
-                await asyncio.wait(self._tasks, timeout=left)  # what ends may leave something to acknowledge
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            try:
+                while self._tasks and (left := until - time.monotonic()) > 0:
+                    await asyncio.wait(self._tasks, timeout=left)  # what ends may leave something to acknowledge
+            finally:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # From the outbox
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from typing import Any
 
 Work = Coroutine[Any, Any, None]
@@ -67,6 +67,13 @@ class Stop:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(seconds, self.left())):
                 await self.hurried.wait()
+
+    async def wait(self, tasks: Collection[asyncio.Task[None]], more: float) -> None:
+        """Wait until all have ended, until the grace and ``more`` seconds have passed, or until we are hurried."""
+        ended, hurried = asyncio.create_task(asyncio.wait(tasks)), asyncio.create_task(self.hurried.wait())
+        await asyncio.wait((ended, hurried), timeout=self.left() + more, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        hurried.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -145,15 +145,12 @@ class Supervisor:
 
     async def _end(self, keepers: list[asyncio.Task[None]], stop: Stop) -> None:
         """Let all end; who does not in time, or when we are hurried, is cut off."""
-        hurried = asyncio.create_task(stop.hurried.wait())
-        ended = asyncio.ensure_future(asyncio.wait(keepers))
         self._signal(signal.SIGTERM)
-        await asyncio.wait((ended, hurried), timeout=stop.left() + LAST, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
+        await stop.wait(keepers, LAST)
         for signum in (signal.SIGINT, signal.SIGKILL):
-            if not ended.done():
+            if not all(keeper.done() for keeper in keepers):
                 self._signal(signum)
-                await asyncio.wait((ended,), timeout=LAST)
+                await asyncio.wait(keepers, timeout=LAST)
 
     def _signal(self, signum: int) -> None:
         for sibling in self._running.values():

@@ -276,6 +276,27 @@ async def test_what_does_not_end_in_the_grace_is_cut_off(tmp_path: Path, workers
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_second_ctrl_c_cuts_off_what_is_under_way(tmp_path: Path, workers: str) -> None:
+    async with receiving() as receiver, serving(tmp_path / "data", "--workers", workers) as server:
+        receiver.hang = asyncio.Event()
+        item = {"key": "jobs", "triggerUrls": [{"url": receiver.url, "events": ["created"]}]}
+        assert (await ask(f"{server.url}/v1/items", item))[0] == 201
+        await receiver.wait_for(1)
+        idle, closing = await asyncio.open_connection("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+        async with half_a_request(server) as (reader, _, _):
+            server.process.send_signal(signal.SIGINT)
+            # What is idle is closed once all else is waited for.
+            assert await asyncio.wait_for(idle.read(), 20) == b""
+            begun = time.monotonic()
+            assert await server.stop(signal.SIGINT) == 0
+            assert time.monotonic() - begun < 5
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+        closing.close()
+        receiver.hang.set()
+    assert not any("Exception" in line for line in server.said)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_store_that_hangs_prolongs_no_stop(tmp_path: Path, workers: str) -> None:
     """Whoever waits is told, in a document, what is known of the request."""
     item = {"key": "jobs", "sortField": "a", "metadata": {"status": "not_started"}}
