@@ -324,7 +324,7 @@ class Connection:
                     raise
             else:
                 return answer
-            if asyncio.get_running_loop().time() >= deadline:
+            if asyncio.get_running_loop().time() >= deadline or self.nodes.closed:
                 raise OutcomeUnknown("the store was sent the call and gave no answer; read the item to see its state")
             _RETRIES.add(script)
             first = None

@@ -69,6 +69,7 @@ class Nodes:
         self._ranges: list[tuple[int, int, Address]] = []
         self._refreshing: asyncio.Task[None] | None = None
         self._suspect: Links | None = None
+        self.closed = False
         self._turn = 0
         self._loading: dict[Links, asyncio.Task[None]] = {}
 
@@ -84,6 +85,8 @@ class Nodes:
             NotSentError, LostError, Unavailable: no node answers.
             Incompatible: several are named, and the one that answers is no node of a cluster.
         """
+        if self.closed:  # what is closed makes a link for each command
+            self._first, self._links, self.closed = self._make_links(self._url_options), {}, False
         info = await self._find_first()
         if b"cluster_enabled:1" in info:
             await self.refresh()
@@ -108,6 +111,7 @@ class Nodes:
 
     async def close(self) -> None:
         """Close every connection; what is under way over one, the loading of the library too, is lost by that."""
+        self.closed = True
         if self._refreshing:
             self._refreshing.cancel()
         for links in (self._first, *self._links.values()):

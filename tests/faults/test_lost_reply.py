@@ -430,6 +430,7 @@ async def test_who_closes_and_gives_up_waiting_keeps_no_connection(
     proxy.faults.append(KEEP_REPLY)
     creating = asyncio.create_task(far.create("jobs", "a"))
     await wait_until(lambda: proxy.calls)
+    proxy.store_lost = True
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
             await far.close()
@@ -439,3 +440,4 @@ async def test_who_closes_and_gives_up_waiting_keeps_no_connection(
         return await links() == before
 
     await wait_until(closed)
+    await wait_until(lambda: not far._batcher._under_way)  # nor is it asked for on and on

@@ -413,6 +413,7 @@ async def test_a_datastore_that_is_closed_opens_again_on_another_loop(
         async with source:
             assert (await source.claim("jobs", worker_id="w", wait=0.05)).items == []
             assert await source.wait_for("jobs", "a", timeout=0.05) is None
+            assert source.connection.nodes._first._idle  # links are kept, as before
 
     await datastore.create("jobs", "a")
     for _ in range(2):
