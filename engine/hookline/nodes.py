@@ -196,16 +196,14 @@ class Nodes:
         failure: Exception = Unavailable("no node of the cluster answers")
         nodes = self._primaries()
         for _ in nodes:
-            answered = False
             try:
-                answer = await self._exchange(self._links_at(nodes[self._turn % len(nodes)]), *args)
-                answered = True
+                return await self._exchange(self._links_at(nodes[self._turn % len(nodes)]), *args)
             except (NotSentError, LostError, Unavailable) as error:
                 failure = error
-            finally:
-                self._turn += not answered  # also where nobody waits for it any more
-            if answered:
-                return answer
+                self._turn += 1
+            except asyncio.CancelledError:  # it took too long for whoever waited
+                self._turn += 1
+                raise
         self._refresh_soon()
         raise failure
 

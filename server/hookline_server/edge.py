@@ -23,6 +23,7 @@ from hookline_server.framing import fields_of
 from hookline_server.gate import Gate
 from hookline_server.guard import SCOPES
 from hookline_server.limits import REFUSAL
+from hookline_server.operation import READS
 from hookline_server.problem import Problem, cut_off, problem_of
 from hookline_server.traffic import Traffic
 
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 _PROCESS = os.urandom(8).hex().encode()
 _numbers = count()
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
-_READS = frozenset({"GET", "HEAD"})
 _OFFERED_TOO = {"/v1/command": (negotiate.TEXT,)}
 """What the answers of a path can be besides what all can."""
 _ANY_KIND = frozenset({b"*/*", b"application/json"})
@@ -165,7 +165,7 @@ class Edge:
             added.append((b"access-control-expose-headers", _SHOWN))
             return scope["method"] == "OPTIONS" and b"access-control-request-method" in fields
         own = not origin or origin.partition(b"://")[2] == fields.get(b"host")
-        if not own and scope["method"] not in _READS:
+        if not own and scope["method"] not in READS:
             raise Problem("cross_site", "expected an Origin that is this server's own address, or none")
         return False
 

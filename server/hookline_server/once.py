@@ -20,6 +20,7 @@ from hookline_server import body, head
 from hookline_server.answer import FIELDS, Answer
 from hookline_server.caller import CALLER, caller_of
 from hookline_server.command import TEXT_MAX
+from hookline_server.operation import READS
 from hookline_server.problem import RETRY_AFTER, Problem
 
 HEADER = b"idempotency-key"
@@ -43,7 +44,6 @@ BESIDE = ("/v1/items/{key}/query", "/v1/triggers/test", "/v1/api-keys")
 """Beginnings of paths that pay no heed to it: they do not write, or answer with a secret, which is kept nowhere."""
 WHOLE_MAX = 262_144
 """Bytes of an answer that is kept as a whole; where it is longer, a repeat of its request is served anew."""
-_READS = frozenset({"GET", "HEAD"})
 # A structured field's string (RFC 9651), or the same without its quotation marks.
 _KEY = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"|([!#-+\--~]{1,255})', re.ASCII)
 
@@ -52,7 +52,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def honours(method: str, path: str) -> bool:
     """Whether a method of a route with this path honours the header."""
-    return method not in _READS and not path.startswith(BESIDE)
+    return method not in READS and not path.startswith(BESIDE)
 
 
 def repeatable(route: Route) -> Endpoint:
@@ -64,7 +64,7 @@ def repeatable(route: Route) -> Endpoint:
     one_by_one = path in OPERATIONS
 
     async def dispatch(request: Request) -> Response:
-        if HEADER not in request.scope[FIELDS] or request.method in _READS:
+        if HEADER not in request.scope[FIELDS] or request.method in READS:
             return await endpoint(request)
         written = head.field(request, HEADER) or ""
         return await _serve(endpoint if one_by_one else _whole(endpoint), request, written)
