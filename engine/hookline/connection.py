@@ -11,11 +11,10 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from redis import exceptions as redis_errors
 
@@ -29,7 +28,7 @@ from hookline.nodes import Nodes, NotSentError, Run, load_library
 from hookline.requirements import check_policy, check_server, read_info
 from hookline.row import Row, pack_operations
 from hookline.settings import Settings
-from hookline.subscription import subscribed
+from hookline.subscription import Hear, follow
 from hookline_lua import NAMED, NAMED_FULLY, library, load
 
 log = logging.getLogger(__name__)
@@ -411,18 +410,10 @@ class Connection:
         script = load(name)
         return "FCALL", script.function, len(script.keys)
 
-    @asynccontextmanager
-    async def messages(self, channel: Callable[[str], str]) -> AsyncIterator[AsyncIterator[str]]:
-        """Subscribe to a channel of every partition -> the topics of its messages.
-
-        Raises:
-            Unavailable: the store cannot be reached, or the subscription was lost.
-        """
-        if self.nodes.clustered:
-            await self._translated(self.nodes.refresh())
+    async def follow(self, channel: Callable[[str], str], hear: Hear) -> NoReturn:
+        """Hear the messages of a channel of every partition, as :func:`hookline.subscription.follow` says."""
         channels = [(slot, channel(tag)) for slot, tag in zip(self._slots, self._tags, strict=True)]
-        async with subscribed(self.nodes, channels) as topics:
-            yield topics
+        await follow(self.nodes, channels, hear)
 
     async def now_ms(self) -> int:
         """The store's clock (on a cluster that of one of its nodes), or the one that a test has set.

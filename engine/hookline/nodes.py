@@ -35,7 +35,7 @@ _TRIES = 6
 """How often one command goes where a cluster sends it, or to a node that had to be given the library first."""
 _NO_FUNCTION = "Function not found"
 _LEARNING = 1.0
-"""Seconds for which a call that could not be sent waits to learn who has its slot by now."""
+"""Seconds for which it is waited to learn who has which slots by now."""
 
 
 class NotSentError(Exception):
@@ -180,12 +180,18 @@ class Nodes:
             failed.forget()
         self._suspect = failed
         self._refresh_soon()
-        if self._refreshing and isinstance(failure, NotSentError):
-            await asyncio.wait({self._refreshing}, timeout=_LEARNING)
+        if isinstance(failure, NotSentError):
+            await self.learn()
             links = self._links_of(slot)
             if links is not failed:
                 return links
         raise failure
+
+    async def learn(self) -> None:
+        """Wait until it is known anew who has what, but not for long."""
+        self._refresh_soon()
+        if self._refreshing:
+            await asyncio.wait({self._refreshing}, timeout=_LEARNING)
 
     async def _anywhere(self, *args: Any) -> Any:
         """One command on a primary that answers, the same as long as that does.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from redis import exceptions as redis_errors
 
@@ -12,87 +12,79 @@ from hookline.errors import Unavailable
 from hookline.link import LOST
 from hookline.nodes import Nodes
 
+Channels = Sequence[tuple[int, str]]
+"""Each with its slot."""
+Hear = Callable[[str | None], None]
+"""Is told the topic of a message, or None where messages may have been lost."""
+
 QUIET = 5.0
 """Seconds without a message after which a node is asked whether it is there, and has as long to answer: one that falls
 silent ends no connection, and its messages would be missed for good."""
+RECONNECT = 0.5
+"""Seconds before a node that was lost is subscribed to again."""
 
 
-@asynccontextmanager
-async def subscribed(nodes: Nodes, channels: Sequence[tuple[int, str]]) -> AsyncIterator[AsyncIterator[str]]:
-    """Subscribe to channels, each with its slot -> the topics of their messages.
+async def follow(nodes: Nodes, channels: Channels, hear: Hear) -> NoReturn:
+    """Hear the messages of channels until cancelled, and None as soon as those of one node arrive, at first and anew.
 
-    Raises:
-        Unavailable: a node cannot be reached, or a subscription was lost.
+    What is lost of one node takes nothing from the others.
     """
+    async with asyncio.TaskGroup() as following:
+        await _follow(following, nodes, channels, hear)
+
+
+async def _follow(following: asyncio.TaskGroup, nodes: Nodes, channels: Channels, hear: Hear) -> NoReturn:
+    while True:
+        try:
+            together, *others = _by_node(nodes, channels)
+            for other in others:
+                following.create_task(_follow(following, nodes, other, hear))
+            channels = together
+            await _listen(nodes, channels, hear)
+        except (Unavailable, *LOST, redis_errors.ResponseError):
+            await asyncio.sleep(RECONNECT)
+            await nodes.learn()
+
+
+def _by_node(nodes: Nodes, channels: Channels) -> list[Channels]:
     by_node: dict[object, list[tuple[int, str]]] = {}
     for slot, channel in channels:
         by_node.setdefault(nodes.node_of(slot), []).append((slot, channel))
-    topics: asyncio.Queue[str | Exception] = asyncio.Queue()
-    async with AsyncExitStack() as stack:
-        try:
-            for together in by_node.values():
-                subscription = _subscription(nodes, together[0][0], [channel for _, channel in together])
-                reader = asyncio.create_task(_read(await stack.enter_async_context(subscription), topics))
-                stack.push_async_callback(_end, reader)
-            yield _topics(topics)
-        except (*LOST, redis_errors.ResponseError) as error:
-            raise Unavailable(f"the store gave no answer: {error}") from error
+    return [*by_node.values()]
 
 
-@asynccontextmanager
-async def _subscription(nodes: Nodes, slot: int, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[str]]:
-    """Subscribe to channels of one node; the iterator ends with an error when the node gives one of them up."""
-    client = nodes.client(slot)
+async def _listen(nodes: Nodes, channels: Channels, hear: Hear) -> NoReturn:
+    """Hear the messages of channels that one node has, as long as it has them all.
+
+    Raises:
+        Unavailable: it has fallen silent, or has given one of them up.
+        ConnectionError, TimeoutError, OSError, ResponseError: as redis-py raises them.
+    """
+    client = nodes.client(channels[0][0])
     pubsub = client.pubsub()
     try:
         # One that has fallen silent takes connections all the same.
         async with asyncio.timeout(QUIET):
-            for each in channels:  # A cluster takes only channels of one slot at a time.
-                await pubsub.ssubscribe(each)
+            for _, channel in channels:  # A cluster takes only channels of one slot at a time.
+                await pubsub.ssubscribe(channel)
             confirmed = 0
             while confirmed < len(channels):
                 message = await pubsub.get_message(timeout=None)
                 confirmed += bool(message and message["type"] == "ssubscribe")
-
-        async def topics() -> AsyncIterator[str]:
-            asked = False
-            while True:
-                message = await pubsub.get_message(timeout=QUIET)
-                if message is None:
-                    if asked:
-                        raise Unavailable("a node has fallen silent")
-                    await pubsub.ping()
-                asked = message is None
-                if message and message["type"] in ("smessage", "message"):
-                    for topic in message["data"].decode().split("\0"):
-                        yield topic
-                elif message and message["type"] == "sunsubscribe":
-                    raise Unavailable("a slot went to another node, and its channel with it")
-
-        yield topics()
+        hear(None)
+        asked = False
+        while True:
+            message = await pubsub.get_message(timeout=QUIET)
+            if message is None:
+                if asked:
+                    raise Unavailable("a node has fallen silent")
+                await pubsub.ping()
+            asked = message is None
+            if message and message["type"] in ("smessage", "message"):
+                for topic in message["data"].decode().split("\0"):
+                    hear(topic)
+            elif message and message["type"] == "sunsubscribe":
+                raise Unavailable("a slot went to another node, and its channel with it")
     finally:
         await pubsub.aclose()  # type: ignore[no-untyped-call]
         await client.aclose()
-
-
-async def _read(messages: AsyncIterator[str], topics: asyncio.Queue[str | Exception]) -> None:
-    """Pass one node's messages on, and at last what ended them."""
-    try:
-        async for topic in messages:
-            topics.put_nowait(topic)
-    except Exception as error:
-        topics.put_nowait(error)
-
-
-async def _topics(topics: asyncio.Queue[str | Exception]) -> AsyncIterator[str]:
-    """What arrives from all nodes, until the subscription of one is lost."""
-    while True:
-        topic = await topics.get()
-        if isinstance(topic, Exception):
-            raise topic
-        yield topic
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -10,9 +10,10 @@ from contextvars import Context
 from typing import Protocol
 
 from hookline.connection import Connection
-from hookline.errors import HooklineError, Unavailable
+from hookline.errors import HooklineError
 
-_RECONNECT = 0.5
+_PATIENCE = 0.5
+"""Seconds that whoever listens waits at most until messages arrive: without them everybody still looks now and then."""
 
 
 class Listener(Protocol):
@@ -53,11 +54,11 @@ class Wakes:
                 self.discard(topic, event)
 
     async def subscribe(self) -> None:
-        """Wait until messages arrive, but not for long: without them everybody still looks now and then."""
+        """Wait until messages arrive, but not for long."""
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), context=Context())
+            self._task = asyncio.create_task(self._connection.follow(self._channel, self._hear), context=Context())
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_RECONNECT):
+            async with asyncio.timeout(_PATIENCE):
                 await self._subscribed.wait()
 
     def add(self, topic: str, listener: Listener) -> None:
@@ -121,23 +122,16 @@ class Wakes:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                async with self._connection.messages(self._channel) as topics:
-                    self._subscribed.set()
-                    self._set_all()  # Something may have happened while nobody was told.
-                    for hear in self._watchers:
-                        hear(None)
-                    async for topic in topics:
-                        for listener in self._listeners.get(topic, ()):
-                            listener.set()
-                        for hear, prefix in self._watchers.items():
-                            if topic.startswith(prefix):
-                                hear(topic)
-            except Unavailable:
-                self._subscribed.clear()
-                await asyncio.sleep(_RECONNECT)
+    def _hear(self, topic: str | None) -> None:
+        if topic is None:  # Something may have happened while nobody was told.
+            self._subscribed.set()
+            self._set_all()
+        else:
+            for listener in self._listeners.get(topic, ()):
+                listener.set()
+        for hear, prefix in self._watchers.items():
+            if topic is None or topic.startswith(prefix):
+                hear(topic)
 
 
 async def pause(event: asyncio.Event, seconds: float) -> None:

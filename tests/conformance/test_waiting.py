@@ -51,7 +51,7 @@ async def test_waits_outlive_a_lost_subscription(
     datastore: Datastore, store: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hookline.claims.POLL", 60.0)
-    monkeypatch.setattr("hookline.wake._RECONNECT", 0.05)
+    monkeypatch.setattr("hookline.subscription.RECONNECT", 0.05)
     waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
     await wait_until(lambda: datastore.wakes._subscribed.is_set())
     first = await subscribers(store)

@@ -154,7 +154,7 @@ async def test_a_waiter_outlives_a_move(
     datastore: Datastore, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hookline.claims.POLL", 60.0)
-    monkeypatch.setattr("hookline.wake._RECONNECT", 0.05)
+    monkeypatch.setattr("hookline.subscription.RECONNECT", 0.05)
     source, target, last = cluster.nodes[0], cluster.nodes[2], SLOTS // NODES - 1
     name = next(name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == 0)
     waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
@@ -337,22 +337,26 @@ async def _rules_go_on(datastore: Datastore, rules: Orchestrations, gone: set[in
 async def test_a_node_that_falls_silent(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it had is with another node by then: one call waits for an answer in vain, and no other does."""
     monkeypatch.setattr("hookline.subscription.QUIET", 0.1)
+    monkeypatch.setattr("hookline.subscription.RECONNECT", 0.05)
     near = replace(settings, call_timeout=1.0)
     async with (
         clustering(tmp_path / "nodes") as cluster,
         Datastore(cluster.url, near, SecretBox(bytes(range(32)))) as datastore,
     ):
         first, second, third = cluster.nodes
-        async with datastore.connection.messages(keys.wake_channel) as topics:
-            await asyncio.sleep(0.5)  # several times as long as a node may be quiet
-            channel = keys.wake_channel(keys.partition_tag("default", PARTITIONS - 1, PARTITIONS))
-            await third.client.execute_command("SPUBLISH", channel, "still there")  # type: ignore[no-untyped-call]
-            assert await asyncio.wait_for(anext(topics), 5) == "still there"
-            with _silent(third):
-                with pytest.raises(Unavailable):
-                    await asyncio.wait_for(anext(topics), 5)
-                with pytest.raises(Unavailable):  # its kernel takes the connection all the same
-                    await asyncio.wait_for(_listen(datastore), 5)
+        heard: list[str | None] = []
+        following = asyncio.create_task(datastore.connection.follow(keys.wake_channel, heard.append))
+        await wait_until(lambda: heard == [None] * NODES)
+        await asyncio.sleep(0.5)  # several times as long as a node may be quiet
+        with _silent(third):
+            await _say(first, 0, "goes on")
+            await wait_until(lambda: "goes on" in heard)
+            await asyncio.sleep(0.5)  # its kernel takes connections all the same
+        await wait_until(lambda: heard == [None] * NODES + ["goes on", None])
+        await _say(third, PARTITIONS - 1, "there again")
+        await wait_until(lambda: heard[-1] == "there again")
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
         await fill(datastore)
         mine = [name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == 0]
         await asyncio.gather(*(datastore.get("jobs", name) for name in mine))  # over a link each
@@ -365,9 +369,9 @@ async def test_a_node_that_falls_silent(settings: Settings, tmp_path: Path, monk
             assert not silent._idle  # else each of them would be tried, and its answer waited for
 
 
-async def _listen(datastore: Datastore) -> None:
-    async with datastore.connection.messages(keys.wake_channel):
-        pass
+async def _say(node: Node, partition: int, topic: str) -> None:
+    channel = keys.wake_channel(keys.partition_tag("default", partition, PARTITIONS))
+    await node.client.execute_command("SPUBLISH", channel, topic)  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager

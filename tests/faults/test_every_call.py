@@ -242,7 +242,7 @@ def check_parts(whole: Played, played: Played, *, unknown: bool) -> None:
 async def staging(store: EmbeddedStore, call_timeout: float) -> AsyncIterator[Stage]:
     settings, clock = replace(Settings(), call_timeout=call_timeout), Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hookline.wake._RECONNECT", 0.05)
+        patch.setattr("hookline.subscription.RECONNECT", 0.05)
         async with aioredis.Redis.from_url(store.url, protocol=2) as raw, proxied(store.url) as proxy:
             await raw.flushall()  # the verb before may have left more partitions
             async with Datastore(proxy.url, settings, SecretBox(bytes(32)), now_ms=clock) as datastore:
