@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
 import redis.asyncio as aioredis
 
 from hookline import Datastore, Item
@@ -75,3 +77,14 @@ async def statuses(datastore: Datastore) -> dict[str, int]:
     for row in (await datastore.stats()).rows:
         totals[row.status] += row.count
     return dict(totals)
+
+
+def let_timers_come_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of uvloop do, which counts in whole milliseconds."""
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at  # by which call_later goes as well
+
+    def call_earlier(when: float, *rest: Any, **options: Any) -> asyncio.TimerHandle:
+        return call_at(when - 0.01, *rest, **options)
+
+    monkeypatch.setattr(loop, "call_at", call_earlier)

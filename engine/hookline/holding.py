@@ -26,14 +26,14 @@ log = logging.getLogger(__name__)
 class Lane:
     """One handler, and how its claims stand.
 
-    ``idle``: the last claim found nothing more, so the next waits. ``rest_until``: there is no use in one before.
+    ``idle``: the last claim found nothing more, so the next waits. ``resting``: there is no use in one for a while.
     """
 
     name: str
     where: dict[str, Any] | None
     run: Run
     idle: bool = False
-    rest_until: float = 0.0
+    resting: bool = False
     waiting: asyncio.Task[None] | None = None
 
 

@@ -100,13 +100,13 @@ class Worker(Handlers):
         self._held: dict[str, Held] = {}
         self._done: deque[Held] = deque()
         self._untold: list[Held] = []
-        self._failures, self._resume_at = 0, 0.0
+        self._failures, self._paused = 0, False
         self._fatal: Exception | None = None
         self.claiming, self._stopping = True, False
         self._wake, self._tell_again = asyncio.Event(), asyncio.Event()
         self._progress = Progress(self.source)
         for lane in self.lanes:
-            lane.idle, lane.rest_until = False, 0.0
+            lane.idle = lane.resting = False
 
     @property
     def in_flight(self) -> int:
@@ -171,12 +171,11 @@ class Worker(Handlers):
 
     def _turn(self) -> None:
         """Start what there is room for."""
-        now = self._loop.time()
-        if now < self._resume_at:
+        if self._paused:
             return
         while len(self._exchanges) < EXCHANGES_MAX:
             batch = self._next_batch()
-            lane = None if batch and batch[0].updates else self._hungry(now)
+            lane = None if batch and batch[0].updates else self._hungry()
             limit = min(self._most, self.concurrency - self._used) if lane else 0
             if not batch and not limit:
                 break
@@ -185,7 +184,7 @@ class Worker(Handlers):
             self._exchanges.add(task)
             task.add_done_callback(partial(self._exchanged, limit))
         if self.claiming:
-            self._wait_in_line(now)
+            self._wait_in_line()
 
     def _exchanged(self, limit: int, task: asyncio.Task[None]) -> None:
         self._exchanges.discard(task)
@@ -203,19 +202,19 @@ class Worker(Handlers):
             batch.append(done.popleft())
         return batch
 
-    def _hungry(self, now: float) -> Lane | None:
+    def _hungry(self) -> Lane | None:
         """The handler to claim for next: each in turn, but those for which there is nothing."""
         if not self.claiming or self._used >= self.concurrency or len(self._held) >= self._held_max:
             return None
         for lane in self.lanes:
-            if not lane.idle and lane.rest_until <= now:
+            if not (lane.idle or lane.resting):
                 self.lanes.remove(lane)
                 self.lanes.append(lane)
                 return lane
         return None
 
-    def _wait_in_line(self, now: float) -> None:
-        idle = [lane for lane in self.lanes if lane.idle and lane.waiting is None and lane.rest_until <= now]
+    def _wait_in_line(self) -> None:
+        idle = [lane for lane in self.lanes if lane.idle and lane.waiting is None and not lane.resting]
         scarce = len(self.lanes) > self.concurrency - len(self._held)
         for place, lane in enumerate(idle):
             free = self.concurrency - self._used
@@ -284,23 +283,31 @@ class Worker(Handlers):
     def _meet(self, error: HooklineError, lane: Lane | None) -> None:
         """Go on later, if that may help."""
         if isinstance(error, Refused) and not isinstance(error, _FATAL) and lane:
-            lane.rest_until = self._loop.time() + REST * random.uniform(1, 1.2)  # noqa: S311 - spreads load
-            self._loop.call_at(lane.rest_until, self._wake.set)
+            lane.resting = True
+            self._loop.call_later(REST * random.uniform(1, 1.2), self._rested, lane)  # noqa: S311 - spreads load
         elif isinstance(error, _NOT_NOW):
             self._back_off(error)
         else:
             self._end(error)
 
     def _back_off(self, error: HooklineError) -> None:
-        now = self._loop.time()
-        if now < self._resume_at:
+        if self._paused:
             return
         delay = self._delay(self._failures)
         if self._failures == 0:
             log.warning("no answer, trying again until there is one: %s", error)
         self._failures += 1
-        self._resume_at = now + delay
-        self._loop.call_later(delay, self._wake.set)
+        # What the timer calls ends the pause, whatever the clock says by then: uvloop's timers come up to 1 ms early.
+        self._paused = True
+        self._loop.call_later(delay, self._resume)
+
+    def _resume(self) -> None:
+        self._paused = False
+        self._wake.set()
+
+    def _rested(self, lane: Lane) -> None:
+        lane.resting = False
+        self._wake.set()
 
     def _delay(self, failures: int) -> float:
         """Seconds before another try after so many."""

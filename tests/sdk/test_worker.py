@@ -26,7 +26,7 @@ from hookline.errors import Invalid, ReservedKey
 from hookline.holding import as_text
 from hookline.source import Source
 from hookline.worker import WAIT
-from jobs import WAITING, fill, statuses
+from jobs import WAITING, fill, let_timers_come_early, statuses
 
 
 @asynccontextmanager
@@ -538,6 +538,7 @@ async def test_a_paused_key_is_gone_on_with_once_it_is_resumed(
     datastore: Datastore, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hookline.worker.REST", 0.05)
+    let_timers_come_early(monkeypatch)
     await datastore.pause("jobs")
     worker = Worker(source, "jobs")
     worker.handles()(raise_cancel)
@@ -583,8 +584,8 @@ async def test_a_worker_that_is_stopped_just_as_it_begins_to_wait(
     worker.handles()(raise_cancel)
     begin = Worker._wait_in_line
 
-    def begin_and_stop(self: Worker, now: float) -> None:
-        begin(self, now)
+    def begin_and_stop(self: Worker) -> None:
+        begin(self)
         if self.lanes[0].waiting:
             self.stop()
 

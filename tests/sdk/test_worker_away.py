@@ -6,9 +6,11 @@ import asyncio
 import random
 from dataclasses import replace
 
+import pytest
+
 from conftest import wait_until
 from hookline import Datastore, EmbeddedStore, Job, SecretBox, Settings, Worker
-from jobs import fill, statuses
+from jobs import WAITING, fill, let_timers_come_early, statuses
 from proxy import LOSE_CALL, LOSE_REPLY, proxied
 
 JOBS = 60
@@ -50,5 +52,32 @@ async def test_every_job_is_completed_with_its_result(
     assert JOBS <= runs <= JOBS + lost
 
 
-async def _all_done(datastore: Datastore) -> bool:
-    return (await statuses(datastore)).get("completed") == JOBS
+async def test_who_pauses_goes_on_when_a_timer_comes_early(
+    datastore: Datastore, store: EmbeddedStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_timers_come_early(monkeypatch)
+    await fill(datastore, JOBS)
+    async with (
+        proxied(store.url) as proxy,
+        Datastore(proxy.url, replace(settings, call_timeout=0.3), SecretBox(bytes(range(32)))) as far,
+    ):
+        worker = Worker(far, "jobs")
+        worker.handles()(_return)
+        running = asyncio.create_task(worker.run())
+        await wait_until(lambda: _all_done(datastore))
+        proxy.store_lost = True
+        await proxy.cut()
+        await wait_until(lambda: worker._paused)
+        proxy.store_lost = False
+        await datastore.create("jobs", "more", metadata=WAITING)
+        await wait_until(lambda: _all_done(datastore, JOBS + 1))
+        worker.stop()
+        await running
+
+
+async def _return(job: Job) -> str:
+    return job.sort_field
+
+
+async def _all_done(datastore: Datastore, jobs: int = JOBS) -> bool:
+    return (await statuses(datastore)).get("completed") == jobs
