@@ -344,7 +344,8 @@ class Links:
         cancelling = task.cancelling() if task else 0
         try:
             await connection.connect()
-        except RuntimeError as error:  # uvloop's, of a transport that the peer has closed
+        except (RuntimeError, redis_errors.InvalidResponse) as error:
+            # uvloop's, of a transport that the peer has closed; or what has the address now is no store.
             raise redis_errors.ConnectionError(str(error)) from error
         link = Link(connection, self._timeout)
         if task and task.cancelling() > cancelling:

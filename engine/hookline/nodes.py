@@ -166,21 +166,21 @@ class Nodes:
                     raise
                 # Nothing ran either. Where the call went, for others may be elsewhere.
                 await self._load(links)
-            except (NotSentError, LostError) as error:
+            except (NotSentError, LostError, Incompatible) as error:
                 links = await self._after(error, links, slot)
         raise Unavailable("the call goes from node to node, or to one that forgets its functions")
 
-    async def _after(self, failure: NotSentError | LostError, failed: Links, slot: int | None) -> Links:
-        """Where to send what could not be sent to a node: to that which has the slot by now.
+    async def _after(self, failure: Exception, failed: Links, slot: int | None) -> Links:
+        """Where to send what could not be sent to a node, or was not let in: to that which has the slot by now.
 
         Raises:
-            NotSentError, LostError: the failure, where it is the same, or the call may have run.
+            NotSentError, LostError, Incompatible: the failure, where it is the same, or the call may have run.
         """
         if isinstance(failure, SilentError):
             failed.forget()
         self._suspect = failed
         self._refresh_soon()
-        if isinstance(failure, NotSentError):
+        if not isinstance(failure, LostError):
             await self.learn()
             links = self._links_of(slot)
             if links is not failed:
@@ -197,14 +197,14 @@ class Nodes:
         """One command on a primary that answers, the same as long as that does.
 
         Raises:
-            NotSentError, LostError, Unavailable: none does.
+            NotSentError, LostError, Unavailable, Incompatible: none does.
         """
         failure: Exception = Unavailable("no node of the cluster answers")
         nodes = self._primaries()
         for _ in nodes:
             try:
                 return await self._exchange(self._links_at(nodes[self._turn % len(nodes)]), *args)
-            except (NotSentError, LostError, Unavailable) as error:
+            except (NotSentError, LostError, Unavailable, Incompatible) as error:
                 failure = error
                 self._turn += 1
             except asyncio.CancelledError:  # it took too long for whoever waited
@@ -240,17 +240,20 @@ class Nodes:
         return done
 
     async def refresh(self) -> None:
-        """Ask one node after the other who has which slots, until one answers; last the one that has just failed.
+        """Ask one node after the other who has which slots, until one answers.
+
+        Late comes the one that has just failed, and last those that the store was named by.
 
         Raises:
-            NotSentError, LostError, Unavailable: none did, or not all slots are served.
+            NotSentError, LostError, Unavailable, Incompatible: none did, or not all slots are served.
         """
         failure: Exception = Unavailable("no node of the cluster answers")
         known = [self._links_at(address) for address in self._primaries()]
-        for links in (*sorted(known, key=lambda links: links is self._suspect), self._first):
+        named = [self._links_at((start.get("host", "localhost"), start.get("port", 6379))) for start in self._starts]
+        for links in (*sorted(known, key=lambda links: links is self._suspect), self._first, *named):
             try:
                 table = await self._exchange(links, "CLUSTER", "SLOTS")
-            except (NotSentError, LostError, Unavailable, redis_errors.ResponseError) as error:
+            except (NotSentError, LostError, Unavailable, Incompatible, redis_errors.ResponseError) as error:
                 failure = error
                 continue
             ranges = [(first, last, self._address(primary)) for first, last, primary, *_ in table]
@@ -323,7 +326,7 @@ class Nodes:
 
     async def _refresh_quietly(self) -> None:
         # Who needs a slot that nobody serves is told so by its own call.
-        with contextlib.suppress(NotSentError, LostError, Unavailable, redis_errors.ResponseError):
+        with contextlib.suppress(NotSentError, LostError, Unavailable, Incompatible, redis_errors.ResponseError):
             await self.refresh()
 
     async def _exchange(self, links: Links, *args: Any, send_by: float | None = None, lane: object = None) -> Any:

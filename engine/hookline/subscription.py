@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 from redis import exceptions as redis_errors
@@ -24,26 +25,39 @@ RECONNECT = 0.5
 """Seconds before a node that was lost is subscribed to again."""
 
 
+class _MovedError(Exception):
+    """The channels of some nodes lie otherwise by now."""
+
+
 async def follow(nodes: Nodes, channels: Channels, hear: Hear) -> NoReturn:
     """Hear the messages of channels until cancelled, and None as soon as those of one node arrive, at first and anew.
 
-    What is lost of one node takes nothing from the others.
+    What is lost of one node takes nothing from the others, unless channels have gone from one to another.
     """
-    async with asyncio.TaskGroup() as following:
-        await _follow(following, nodes, channels, hear)
-
-
-async def _follow(following: asyncio.TaskGroup, nodes: Nodes, channels: Channels, hear: Hear) -> NoReturn:
     while True:
+        groups = _by_node(nodes, channels)
+        stand = partial(_stand, groups, nodes, channels)
         try:
-            together, *others = _by_node(nodes, channels)
-            for other in others:
-                following.create_task(_follow(following, nodes, other, hear))
-            channels = together
-            await _listen(nodes, channels, hear)
-        except (Unavailable, *LOST, redis_errors.ResponseError):
+            async with asyncio.TaskGroup() as following:
+                for together in groups:
+                    following.create_task(_follow(nodes, together, hear, stand))
+        except* _MovedError:
+            pass
+
+
+async def _follow(nodes: Nodes, together: Channels, hear: Hear, stand: Callable[[], bool]) -> NoReturn:
+    """The channels of one node, wherever that is, as long as the groups stand.
+
+    Raises:
+        _MovedError: they do not.
+    """
+    while stand():
+        try:
+            await _listen(nodes, together, hear)
+        except (Unavailable, *LOST, redis_errors.RedisError, RuntimeError):
             await asyncio.sleep(RECONNECT)
             await nodes.learn()
+    raise _MovedError
 
 
 def _by_node(nodes: Nodes, channels: Channels) -> list[Channels]:
@@ -51,6 +65,10 @@ def _by_node(nodes: Nodes, channels: Channels) -> list[Channels]:
     for slot, channel in channels:
         by_node.setdefault(nodes.node_of(slot), []).append((slot, channel))
     return [*by_node.values()]
+
+
+def _stand(groups: list[Channels], nodes: Nodes, channels: Channels) -> bool:
+    return groups == _by_node(nodes, channels)
 
 
 async def _listen(nodes: Nodes, channels: Channels, hear: Hear) -> NoReturn:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hookline.errors import Corrupt
+from hookline.errors import Corrupt, StoreFull
 
 if TYPE_CHECKING:  # what only reads the values that are defined here, a client, needs no store
     from hookline.connection import Connection
@@ -63,7 +63,7 @@ class Upkeep:
 
     async def _sweep(self, partition: int) -> list[str]:
         corrupt: list[str] = []
-        put_off = 0
+        put_off, builds = 0, True
         for _ in range(_ROUNDS):
             places = self._places.get(partition, {})
             request = {"work": WORK, "places": places, "outbox_max": self._outbox_max}
@@ -73,9 +73,13 @@ class Upkeep:
             corrupt += [key.decode() for key in answer[b"corrupt"]]
             put_off += answer[b"put_off"]
             self._places[partition] = dict(answer[b"places"])  # an empty table comes as a list
-            if answer[b"builds"]:
-                await self._step(partition, None, _BUILD_WORK)
-            if not (answer[b"more"] or answer[b"builds"]):
+            builds = builds and bool(answer[b"builds"])
+            if builds:
+                try:
+                    await self._step(partition, None, _BUILD_WORK)
+                except StoreFull:  # an index can wait, and what is swept may make room
+                    builds = False
+            if not (answer[b"more"] or builds):
                 break
         if put_off:
             log.warning("%d jobs whose last lock has expired stay started for now: the outbox has no room", put_off)

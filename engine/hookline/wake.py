@@ -55,7 +55,7 @@ class Wakes:
 
     async def subscribe(self) -> None:
         """Wait until messages arrive, but not for long."""
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._connection.follow(self._channel, self._hear), context=Context())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):

@@ -25,6 +25,8 @@ from process import free_port
 PARTITIONS = 6
 WAITING = {"status": "not_started"}
 NAMES = [f"{n:03}" for n in range(240)]
+FIRST = next(name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == 0)
+"""An item in the first partition, which the first node has."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -156,7 +158,6 @@ async def test_a_waiter_outlives_a_move(
     monkeypatch.setattr("hookline.claims.POLL", 60.0)
     monkeypatch.setattr("hookline.subscription.RECONNECT", 0.05)
     source, target, last = cluster.nodes[0], cluster.nodes[2], SLOTS // NODES - 1
-    name = next(name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == 0)
     waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
     await wait_until(lambda: datastore.claims.lines.waiting("jobs") and datastore.wakes._subscribed.is_set())
     await cluster.move(0, last, source, target)
@@ -167,7 +168,7 @@ async def test_a_waiter_outlives_a_move(
             return bool((await target.client.pubsub_shardnumsub(channel))[0][1])
 
         await wait_until(subscribed)
-        await datastore.create("jobs", name, metadata=WAITING)
+        await datastore.create("jobs", FIRST, metadata=WAITING)
         assert len((await asyncio.wait_for(waiting, 5)).items) == 1
     finally:
         await wait_until(lambda: _agree(cluster))
@@ -179,18 +180,17 @@ async def test_while_a_slot_moves_key_by_key_nothing_is_written(datastore: Datas
     await fill(datastore)
     slot = keys.slot(keys.partition_tag("default", 0, PARTITIONS))
     source, target = cluster.nodes[0], cluster.nodes[1]
-    name = next(name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == 0)
     await target.cluster("SETSLOT", slot, "IMPORTING", source.id)
     await source.cluster("SETSLOT", slot, "MIGRATING", target.id)
     try:
         with pytest.raises(Unavailable, match="as a whole"):
-            await datastore.update("jobs", name, metadata={"x": 1})
+            await datastore.update("jobs", FIRST, metadata={"x": 1})
         other = next(name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == PARTITIONS - 1)
         await datastore.update("jobs", other, metadata={"x": 1})
     finally:
         for node in (source, target):
             await node.cluster("SETSLOT", slot, "STABLE")
-    assert (await datastore.update("jobs", name, metadata={"x": 1})).version == 2
+    assert (await datastore.update("jobs", FIRST, metadata={"x": 1})).version == 2
     tag = keys.partition_tag("default", 0, PARTITIONS)
     assert [key async for key in target.client.scan_iter(f"{tag}:*")] == []
 
@@ -393,6 +393,101 @@ async def test_what_could_not_be_sent_goes_to_who_has_the_slot_by_now(settings: 
         await cluster.move(0, SLOTS // NODES - 1, first, second)
         first.process.kill()
         await first.process.wait()
-        name = next(name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == 0)
-        assert (await datastore.get("jobs", name)).version == 1
+        assert (await datastore.get("jobs", FIRST)).version == 1
         assert await datastore.connection.now_ms()
+
+
+async def test_what_is_no_store_by_now_is_passed_over(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a node was, something else listens: what it had is with another one, and so are the messages."""
+    monkeypatch.setattr("hookline.subscription.RECONNECT", 0.05)
+    async with (
+        clustering(tmp_path / "nodes") as cluster,
+        Datastore(cluster.url, settings, SecretBox(bytes(range(32)))) as datastore,
+    ):
+        first, second, _ = cluster.nodes
+        heard: list[str | None] = []
+        following = asyncio.create_task(datastore.connection.follow(keys.wake_channel, heard.append))
+        await wait_until(lambda: heard == [None] * NODES)
+        await fill(datastore)
+        await cluster.move(0, SLOTS // NODES - 1, first, second)
+        first.process.kill()
+        await first.process.wait()
+        async with await asyncio.start_server(_answer_http, "127.0.0.1", first.port):
+            assert (await datastore.get("jobs", FIRST)).version == 1
+            assert await datastore.connection.now_ms()
+            await wait_until(lambda: heard.count(None) >= NODES + 2)  # two nodes, each anew
+            await _say(second, 0, "from another")
+            await wait_until(lambda: heard[-1] == "from another")
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+async def _answer_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    writer.close()
+
+
+async def test_nodes_that_refuse_the_user_are_passed_over(settings: Settings, tmp_path: Path) -> None:
+    """As those do that were started anew without their lists of users; what they had is with another one."""
+    async with clustering(tmp_path / "nodes") as cluster:
+        for node in cluster.nodes:
+            await node.client.execute_command("ACL SETUSER", "app", "on", ">secret", "~*", "&*", "+@all")  # type: ignore[no-untyped-call]
+        url = cluster.url.replace("//", "//app:secret@")
+        async with Datastore(url, settings, SecretBox(bytes(range(32)))) as datastore:
+            first, second, third = cluster.nodes
+            await fill(datastore)
+            for number, node in enumerate((first, second)):
+                await cluster.move(number * SLOTS // NODES, (number + 1) * SLOTS // NODES - 1, node, third)
+                await node.client.acl_deluser("app")
+            with contextlib.suppress(Unavailable):  # over a connection that ends by that
+                await datastore.get("jobs", FIRST)
+            assert (await datastore.get("jobs", FIRST)).version == 1
+            assert await datastore.connection.now_ms()
+
+
+async def test_where_all_known_nodes_are_gone_those_named_are_asked(settings: Settings, tmp_path: Path) -> None:
+    async with clustering(tmp_path / "nodes") as cluster:
+        first, second, third = cluster.nodes
+        named = f"{first.url},{third.url}"
+        await cluster.move(SLOTS * 2 // NODES, SLOTS - 1, third, first)
+        async with Datastore(named, settings, SecretBox(bytes(range(32)))) as datastore:
+            await fill(datastore)
+            await cluster.move(0, SLOTS // NODES - 1, first, third)
+            await cluster.move(SLOTS * 2 // NODES, SLOTS - 1, first, third)
+            await cluster.move(SLOTS // NODES, SLOTS * 2 // NODES - 1, second, third)
+            for node in (first, second):
+                node.process.kill()
+                await node.process.wait()
+            assert [item is None for item in await datastore.get_many([("jobs", name) for name in NAMES])] == [
+                False
+            ] * len(NAMES)
+
+
+async def test_each_node_has_one_subscription_also_when_slots_have_moved(
+    datastore: Datastore, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.subscription.RECONNECT", 0.05)
+    source, target = cluster.nodes[0], cluster.nodes[1]
+
+    async def subscriptions() -> list[int]:
+        """How many channels each connection to each node has subscribed to."""
+        lists = [await node.client.client_list("pubsub") for node in cluster.nodes]
+        return [int(each["ssub"]) for clients in lists for each in clients]
+
+    async with datastore.wakes.listening("it"):
+        await wait_until(subscriptions)
+        slot = keys.slot(keys.partition_tag("default", 0, PARTITIONS))
+        await cluster.move(slot, slot, source, target)
+        try:
+            await wait_until(lambda: _holds(subscriptions, [1, 3, 2]))
+        finally:
+            await cluster.move(slot, slot, target, source)
+            await wait_until(lambda: _agree(cluster))
+        await wait_until(lambda: _holds(subscriptions, [2, 2, 2]))
+
+
+async def _holds(ask: Callable[[], Coroutine[Any, Any, object]], wanted: object) -> bool:
+    return await ask() == wanted

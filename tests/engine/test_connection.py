@@ -15,6 +15,7 @@ from redis.exceptions import NoPermissionError
 from backends import opened
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings, keys
 from hookline.errors import HooklineError, Incompatible, StoreFull, Unavailable
+from jobs import fill
 from proxy import Proxy, proxied
 
 META = keys.meta("default")
@@ -260,6 +261,19 @@ async def test_a_full_store_still_drains(datastore: Datastore, raw: aioredis.Red
     finally:
         await raw.config_set("maxmemory", 0)
     await datastore.create("jobs", "e")
+
+
+async def test_a_full_store_is_swept_also_where_an_index_waits_for_room(
+    datastore: Datastore, raw: aioredis.Redis
+) -> None:
+    await fill(datastore, 1000, status="completed")
+    await datastore.configure("jobs", indexes={"n": "number"}, retention={"completed": {"count": 1}})
+    await raw.config_set("maxmemory", 1)
+    try:
+        await datastore.sweep()
+        assert (await datastore.count("jobs")).count < 500
+    finally:
+        await raw.config_set("maxmemory", 0)
 
 
 async def test_too_few_replicas(datastore: Datastore, raw: aioredis.Redis) -> None:
