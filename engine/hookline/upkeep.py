@@ -76,7 +76,8 @@ class Upkeep:
             builds = builds and bool(answer[b"builds"])
             if builds:
                 try:
-                    await self._step(partition, None, _BUILD_WORK)
+                    rows, _ = await self._step(partition, None, _BUILD_WORK)
+                    builds = any(rest for _, rest in rows)  # one that cannot be built has nothing left either
                 except StoreFull:  # an index can wait, and what is swept may make room
                     builds = False
             if not (answer[b"more"] or builds):

@@ -17,7 +17,7 @@ from hookline import Datastore
 from hookline.errors import Invalid
 from hookline.index import Index
 from invariants import check_invariants
-from jobs import WAITING, by_partition, fill, names
+from jobs import WAITING, by_partition, fill, names, spoil, tags
 
 VALUES: list[Any] = [
     *(None, True, 0, 1, -1, 1.5, 2**53 + 1, 2**64 - 1, -(2**63), 1e300, {}, [], ["a"]),
@@ -193,6 +193,30 @@ async def test_a_step_of_a_build_looks_at_fewer_items_whose_values_are_large(dat
     assert (await datastore.upkeep.build("jobs", 300))["a.x"].done <= datastore.calls.partitions
     await build(datastore)
     assert await found(datastore, order="a.x") == ([f"{n:03}" for n in range(40)], "a.x")
+
+
+@pytest.mark.spoils
+async def test_a_sweep_does_not_try_on_where_nothing_can_be_built(
+    datastore: Datastore, raw: aioredis.Redis, store: Backend
+) -> None:
+    await put(datastore, [*range(10)])
+    await datastore.configure("jobs", indexes={"x": "number"})
+    for tag in tags(datastore):
+        await spoil(raw, f"{tag}:k:jobs")
+    before = await _calls(store)
+    await datastore.sweep()
+    assert await _calls(store) - before <= 2 * datastore.calls.partitions
+
+
+async def _calls(store: Backend) -> int:
+    """How many script calls there were."""
+    stats = [await node.info("commandstats") for node in store.nodes]
+    return sum(
+        each[f"cmdstat_{name}"]["calls"]
+        for each in stats
+        for name in ("fcall", "fcall_ro")
+        if f"cmdstat_{name}" in each
+    )
 
 
 async def test_an_index_is_dropped_and_declared_anew(datastore: Datastore, raw: aioredis.Redis) -> None:
