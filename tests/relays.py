@@ -13,9 +13,11 @@ from hookline_server.relay import Relay
 
 
 @contextlib.asynccontextmanager
-async def relaying(datastore: Datastore, consumer: str = "relay", grace: float = 5.0) -> AsyncIterator[Relay]:
+async def relaying(
+    datastore: Datastore, consumer: str = "relay", grace: float = 5.0, **limits: Any
+) -> AsyncIterator[Relay]:
     """A relay that runs; it may reach loopback."""
-    egress = Egress(allow_loopback=True, deadline=datastore.settings.delivery_timeout)
+    egress = Egress(allow_loopback=True, deadline=datastore.settings.delivery_timeout, **limits)
     relay = Relay(datastore, egress, consumer, grace=grace)
     task = asyncio.create_task(relay.run())
     try:

@@ -253,7 +253,7 @@ def convert(value: Any, kind: type[Kind]) -> Kind:
         raise Invalid(_flaw(str(error), kind)) from None
 
 
-_MESSAGE = re.compile(r"(.*?)(?: - at `\$((?:\.[A-Za-z]+|\[\d+\])*)[^`]*`)?", re.DOTALL)
+_PATH = re.compile(r"(?:\.[A-Za-z]+|\[\d+\])*")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _WORDS = {
@@ -269,9 +269,11 @@ _WORDS = {
 
 def _flaw(message: str, kind: type[Any]) -> Flaw:
     """A message such as ``Expected `int`, got `str` - at `$.claim.limit` `` -> pointer and plain words."""
-    match = _MESSAGE.fullmatch(message)
-    text, path = (match[1], match[2] or "") if match else (message, "")
-    pointer = "".join(f"/{step.strip('[]')}" for step in re.findall(r"[A-Za-z]+|\[\d+\]", path))
+    text, _, place = message.rpartition(" - at `$")
+    if not text or place.find("`") != len(place) - 1:  # or it is part of a name
+        text, place = message, ""
+    path = _PATH.match(place)
+    pointer = "".join(f"/{step.strip('[]')}" for step in re.findall(r"[A-Za-z]+|\[\d+\]", path[0] if path else ""))
     if missing := _MISSING.fullmatch(text):
         return Flaw(below(pointer, missing[1]), "expected a value: this field is required")
     if unknown := _UNKNOWN.fullmatch(text):

@@ -30,6 +30,7 @@ from hookline_server.address import Network, address_refused, faces
 from hookline_server.pool import Connection, Origin, Pool
 from hookline_server.proxied import Proxied
 from hookline_server.reply import Reply, Timing, Trouble
+from hookline_server.shares import Shares
 
 EXCERPT_MAX = 200
 """Bytes of an answer that are kept for people to read."""
@@ -98,11 +99,11 @@ class Egress:
         allow_loopback: the same for 127.0.0.0/8 and ::1; not through a proxy, whose loopback is not ours.
         proxy: the URL of a forward proxy that all posts go through.
         deadline: seconds for all of one post, from the lookup to the last byte; waiting for one of the
-            ``connections`` counts too.
+            ``connections_per_host`` counts too.
         answer_max: bytes of a body, as they come over the wire, after which the connection is closed.
         forbidden: (address, port) pairs that are refused whatever is allowed: our own store and API.
-            ``0.0.0.0`` and ``::`` stand for every loopback address.
-        connections: open at once, in all.
+            ``0.0.0.0`` and ``::`` stand for every address of this machine.
+        connections: open at once with a post under way, in all: each of those for whom posts are made has its share.
         connections_per_host: open at once to one host and port.
         tls: what certificates are accepted; those of the system's authorities if left out.
         resolver: for tests.
@@ -120,7 +121,7 @@ class Egress:
         deadline: float = 15.0,  # Standard Webhooks advises 15 to 30 s
         answer_max: int = 65536,
         forbidden: Collection[tuple[str, int]] = (),
-        connections: int = 500,
+        connections: int = 1000,
         connections_per_host: int = 100,
         tls: ssl.SSLContext | None = None,
         resolver: AbstractResolver | None = None,
@@ -130,6 +131,7 @@ class Egress:
         self._proxy = proxy
         self._deadline = deadline
         self._answer_max = answer_max
+        self._shares = Shares(connections)
         self._forbidden = {(ip_address(host), port) for host, port in forbidden}
         self._forbidden_ports = {port for host, port in self._forbidden if host.is_unspecified}
         # Through a proxy nothing else is dialled, and whoever runs the server has named it.
@@ -143,14 +145,25 @@ class Egress:
             else Proxied(proxy, self._resolver, deadline=deadline, tls=tls, **limits)
         )
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], secrets: Sequence[str] = ()) -> Answer:
-        """Send one POST, once. Whatever the URL, the network and the receiver do, it ends in an answer.
+    async def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], secrets: Sequence[str] = (), *, payer: str = ""
+    ) -> Answer:
+        """Send one POST. Whatever the URL, the network and the receiver do, it ends in an answer.
 
+        It is sent once more where a connection that was kept ends before anything has come back.
         ``secrets`` are words of the body that the answer must not repeat, besides the headers and the URL's own.
+        ``payer`` is of whose share it is; waiting for that is no part of the deadline.
 
         Raises:
             RuntimeError: the client has been closed.
         """
+        await self._shares.take(payer)
+        try:
+            return await self._post(url, body, headers, secrets)
+        finally:
+            self._shares.give_back(payer)
+
+    async def _post(self, url: str, body: bytes, headers: Mapping[str, str], secrets: Sequence[str]) -> Answer:
         reply = Reply(self._answer_max)
         error: str | None = None
         try:
@@ -195,6 +208,8 @@ class Egress:
                 found, happy_eyeballs_delay=_NEXT_ADDRESS_S, loop=loop, socket_factory=self._socket
             )
             try:
+                if self._leads_back(sock):
+                    raise RefusedAddress
                 _, connection = await loop.create_connection(Connection, sock=sock, ssl=tls, server_hostname=name)
             except BaseException:
                 sock.close()
@@ -230,6 +245,11 @@ class Egress:
         if self._refuses_to_dial(host, port):
             raise RefusedAddress
         return socket.socket(family, kind, protocol)
+
+    def _leads_back(self, sock: socket.socket) -> bool:
+        """Whether a connection leads to this machine, by whatever address, and to what is forbidden at all of them."""
+        own, there = sock.getsockname()[:2], sock.getpeername()[:2]
+        return own[0] == there[0] and there[1] in self._forbidden_ports
 
     def _refuses_to_ask(self, url: URL) -> bool:
         """Whether the proxy is not to be asked for a host: an address, in any of its forms, that is refused here."""

@@ -77,7 +77,7 @@ class Pool:
 
     Args:
         deadline: seconds for all of one post, waiting for a connection included.
-        connections: open at once with a post under way, in all; and as many without one.
+        connections: kept open without a post under way, in all.
         connections_per_host: with a post under way to one origin.
     """
 
@@ -85,7 +85,6 @@ class Pool:
         self._dial = dial
         self._deadline = deadline
         self._idle_max = connections
-        self._slots = asyncio.Semaphore(connections)
         self._slots_each = connections_per_host
         self._places: dict[Origin, _Place] = {}
         self._under_way = Alarm[Connection](deadline, Connection.expire)
@@ -110,16 +109,31 @@ class Pool:
             place = self._places[origin] = _Place(asyncio.Semaphore(self._slots_each))
         place.users += 1
         try:
-            if place.idle and not (place.slots.locked() or self._slots.locked()):
-                async with place.slots, self._slots:
-                    await self._exchange(place, place.idle.pop(), request, reply)
-            else:
-                async with asyncio.timeout(self._deadline), place.slots, self._slots:
-                    connection = place.idle.pop() if place.idle else await self._connect(origin, reply.timing)
-                    await self._exchange(place, connection, request, reply)
+            send_by = asyncio.get_running_loop().time() + self._deadline
+            if place.idle and not place.slots.locked():
+                async with place.slots:
+                    if await self._reuse(place, request, reply):
+                        return
+            async with asyncio.timeout_at(send_by), place.slots:
+                if not (place.idle and await self._reuse(place, request, reply)):
+                    await self._exchange(place, await self._connect(origin, reply.timing), request, reply)
         finally:
             place.users -= 1
             self._tidy(origin)
+
+    async def _reuse(self, place: _Place, request: _Request, reply: Reply) -> bool:
+        """Post over a connection that was kept -> False where it ended before anything came.
+
+        Then the receiver has most likely closed it just as the post was sent, and the post is sent once more.
+        """
+        connection = place.idle.pop()
+        try:
+            await self._exchange(place, connection, request, reply)
+        except Trouble as trouble:
+            if trouble.word != "disconnected" or connection.received or self._closed:
+                raise
+            return False
+        return True
 
     async def _connect(self, origin: Origin, timing: Timing) -> Connection:
         connection = await self._dial(origin, timing)
@@ -195,6 +209,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.reusable = True
+        self.received = 0
         self.lost = _nobody
         self._waiter: asyncio.Future[None] | None = None
 
@@ -208,7 +223,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             raise Trouble("disconnected")
         self._reply = reply
-        self._received = self._head_bytes = 0
+        self.received = self._head_bytes = 0
         self._in_head, self._delimited = True, False
         self._waiter = asyncio.get_running_loop().create_future()
         if len(request) == 1:
@@ -253,7 +268,7 @@ class Connection(asyncio.Protocol):
         if not self._waits:
             self.abort()  # nobody has asked: an answer to this must not be taken for one to what is sent next
             return
-        self._received += len(data)
+        self.received += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -262,7 +277,7 @@ class Connection(asyncio.Protocol):
             self.reusable = False
             self._end(Trouble("protocol"))
         most = HEAD_MAX if self._in_head else HEAD_MAX + _CHUNKED * self._reply.most
-        if self._received > most:
+        if self.received > most:
             self._end(Trouble("protocol"))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -319,7 +334,8 @@ class Connection(asyncio.Protocol):
         """An answer is whole."""
         if self._in_head:
             return  # an interim answer
-        if not self._parser.should_keep_alive():
+        # What is left of the request is not read any more: the next one would wait behind it.
+        if not self._parser.should_keep_alive() or self._transport.get_write_buffer_size():
             self.reusable = False
         self._end()
 

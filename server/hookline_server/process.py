@@ -35,7 +35,7 @@ from hookline_server.wire import configure
 
 Say = Callable[[str], None]
 STORE_PORT = 6379
-OTHER_FILES = 512
+OTHER_FILES = 2560
 """Files that are open besides the connections of clients: those to the store and to receivers of webhooks, and some."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 ASKED_MAX = 3600.0
@@ -29,7 +30,9 @@ def read_retry_after(written: str | None, now: float) -> float:
         seconds = float(text[:10])
     else:
         try:
-            seconds = parsedate_to_datetime(text).timestamp() - now
+            at = parsedate_to_datetime(text)
+            # Of the forms of a date one has no zone: all of them are GMT (RFC 9110, 5.6.7).
+            seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now
         except (ValueError, OverflowError, TypeError):
             return 0.0
     return min(max(0.0, seconds), ASKED_MAX)

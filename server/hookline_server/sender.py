@@ -43,7 +43,9 @@ class Sender:
             attributes = {"http.request.method": "POST", "hookline.event": delivery.webhook_id}
             with trace.span("POST", "client", trace.PARENT.get() or delivery.trace, attributes) as note:
                 headers = self._headers(delivery, body := delivery.body(), await self._signing(delivery))
-                answer = await self._egress.post(delivery.target.url, body, headers, secrets=[delivery.token])
+                answer = await self._egress.post(
+                    delivery.target.url, body, headers, [delivery.token], payer=self._namespace
+                )
                 note(_described(answer))
         except ValueError as error:
             _ATTEMPTS.add(self._namespace, "unopenable")

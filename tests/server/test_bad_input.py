@@ -116,6 +116,13 @@ ROWS = [
     new("depth over 64", "/content" + "/0" * 64, "64 levels", content=nested(65)),
     new("depth over 64 in metadata", "/metadata/deep" + "/0" * 64, "64 levels", metadata={"deep": nested(65)}),
     # Fields
+    # To look for where this one is takes long, if each part of it is tried as a place.
+    new(
+        "unknown field like a place",
+        "/ - at `$." + "a" * 100_000 + "`x",
+        "unknown field",
+        **{" - at `$." + "a" * 100_000 + "`x": 1},
+    ),
     new("unknown field", "/sortfield", "unknown field; expected one of key, sortField", sortfield="x"),
     new("wrong type", "/metadata", "expected an object, got text", metadata="not_started"),
     new("wrong type of a flag", "/upsert", "expected true or false, got text", upsert="yes"),

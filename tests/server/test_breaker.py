@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from hookline_server import retry
@@ -124,11 +126,20 @@ def test_the_loop_guard_counts_anew_where_the_clock_was_put_back() -> None:
         ("99999999999999999999", retry.ASKED_MAX),
         ("Thu, 01 Jan 1970 00:01:40 GMT", 40),
         ("Thu, 01 Jan 1970 00:00:20 GMT", 0),
+        ("Thu Jan  1 00:01:40 1970", 40),
         ("Sun, 06 Nov 2194 08:49:37 GMT", retry.ASKED_MAX),
     ],
 )
-def test_retry_after_is_read_in_both_forms_and_bounded(written: str | None, seconds: float) -> None:
-    assert retry.read_retry_after(written, now=60.0) == seconds
+def test_retry_after_is_read_in_all_forms_and_bounded(
+    monkeypatch: pytest.MonkeyPatch, written: str | None, seconds: float
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert retry.read_retry_after(written, now=60.0) == seconds
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_delays_follow_the_schedule_with_jitter_and_stay_at_its_last() -> None:

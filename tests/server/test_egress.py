@@ -587,6 +587,16 @@ class TestGuard:
             assert (await egress.post(f"http://hook.test:{it.port}/", b"{}", HEADERS)).ok
         assert dialled == ["127.0.0.3", "127.0.0.2"]
 
+    async def test_own_ports_by_any_address_of_this_machine(
+        self, make: Callable[..., Egress], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Here by one of which the guard has not known that it is: only the connection shows where it leads."""
+        monkeypatch.setattr(Egress, "_refuses", lambda *_: False)
+        async with receiver(answers()) as it:
+            egress = make(forbidden=[("0.0.0.0", it.port)])
+            assert (await egress.post(it.url, b"{}", HEADERS)).error == "refused_address"
+        assert it.requests == []
+
     @pytest.mark.parametrize("own", ["127.0.0.1", "0.0.0.0", "::"])
     async def test_own_ports(self, own: str, dialled: list[str], make: Callable[..., Egress]) -> None:
         everything = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]

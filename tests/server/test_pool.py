@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -144,6 +145,63 @@ async def test_what_the_receiver_closes_is_not_used_again(egress: Egress) -> Non
             assert (await egress.post(it.url, b"{}", HEADERS)).ok
             await wait_until(lambda: not pool_of(egress)._open)
     assert it.connections == 3
+
+
+async def test_what_the_receiver_closes_just_then_is_sent_once_more(egress: Egress) -> None:
+    """But not what it has begun to answer, nor over a new connection that ends."""
+    ends: dict[bytes, bytes | None] = {b"kept": b"", b"half": b"HTTP/1.1 2", b"new": None}
+    times: Counter[bytes] = Counter()
+
+    async def reply(request: bytes, writer: asyncio.StreamWriter) -> None:
+        body = request.partition(b"\r\n\r\n")[2]
+        times[body] += 1
+        if times[body] == 1 and (begun := ends.get(body)) is not None:
+            writer.write(begun)
+            writer.close()
+        elif body == b"new":
+            writer.close()
+        else:
+            await answers()(request, writer)
+
+    async with receiver(reply) as it:
+        errors = [(await egress.post(it.url, body, HEADERS)).error for body in (b"1", b"kept", b"half", b"new")]
+    assert errors == [None, None, "disconnected", "disconnected"]
+    assert times == {b"1": 1, b"kept": 2, b"half": 1, b"new": 1}
+
+
+async def test_an_answer_to_half_a_request_ends_its_connection(egress: Egress) -> None:
+    """What is left of it is read by nobody, and what came next would wait behind that."""
+
+    ends = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        await ends.wait()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    large = await egress.post(url, b"x" * 30_000_000, HEADERS)
+    small = await asyncio.wait_for(egress.post(url, b"{}", HEADERS), 10)
+    assert (large.status, small.status) == (413, 413)
+    ends.set()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_one_that_keeps_its_connections_leaves_some_to_others() -> None:
+    async with receiver(hangs) as deaf, receiver(answers()) as it:
+        egress = Egress(allow_loopback=True, connections=6)
+        kept = [asyncio.create_task(egress.post(deaf.url, b"{}", HEADERS, payer="one")) for _ in range(20)]
+        await wait_until(lambda: len(deaf.requests) == 4)
+        for _ in range(3):
+            assert (await egress.post(it.url, b"{}", HEADERS, payer="other")).ok
+        assert len(deaf.requests) == 4
+        await egress.close()
+        for task in kept:
+            task.cancel()
+        await asyncio.gather(*kept, return_exceptions=True)
 
 
 async def test_a_kept_connection_has_a_deadline_too() -> None:

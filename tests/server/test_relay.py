@@ -42,6 +42,17 @@ async def outbox_length(raw: aioredis.Redis) -> int:
     return int(await raw.xlen("hl:{default/0}:outbox"))
 
 
+async def test_webhooks_are_of_their_namespaces_share(datastore: Datastore, receiver: Receiver) -> None:
+    async with relaying(datastore, connections=1) as relay:
+        shares = relay._sender._egress._shares
+        await shares.take("default")
+        await create_job(datastore, receiver.url)
+        await start(datastore)
+        await wait_until(lambda: list(shares._queues) == ["default"])
+        shares.give_back("default")
+        await receiver.wait_for(1)
+
+
 async def test_a_change_is_posted_signed_and_leaves_the_outbox(
     datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
 ) -> None:
