@@ -19,7 +19,7 @@ from hookline_server.routes import served_by
 
 _PLUMBING = frozenset(
     {
-        *("allow", "cache-control", "connection", "content-encoding", "content-length", "content-type", "date"),
+        *("allow", "connection", "content-encoding", "content-length", "content-type", "date"),
         *("accept", "accept-encoding", "accept-patch", "accept-post", "server", "transfer-encoding", "vary"),
         *("content-security-policy", "referrer-policy", "x-content-type-options"),
     }

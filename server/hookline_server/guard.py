@@ -10,11 +10,12 @@ from starlette.types import Receive, Scope, Send
 
 from hookline.errors import MissingScope
 from hookline.grant import ADMIN, READ, WORK, WRITE
-from hookline_server.answer import ADDED
+from hookline_server.answer import ADDED, Header
 from hookline_server.caller import CALLER, OPERATOR, UNLIMITED, anonymous
 from hookline_server.gate import Gate
 from hookline_server.limits import peer_of
 from hookline_server.once import Endpoint, repeatable
+from hookline_server.operation import READS
 
 ANY = (READ, WRITE, WORK)
 """Any scope will do: what is asked for in the body is held against the key, operation by operation."""
@@ -92,6 +93,10 @@ SCOPES: dict[tuple[str, str], Collection[str]] = {
     ("GET", "/docs"): OPEN,
 }
 """Method and path of each route -> the scopes of which its caller must have one."""
+PRIVATE: Header = (b"cache-control", b"private, no-cache")
+"""Of what is read: it is its reader's alone, and is asked for again each time. Without it a cache that many share would
+keep what was read with ``X-API-Key``, of which it knows nothing (RFC 9111 3.5).
+"""
 
 
 class Guard:
@@ -112,6 +117,8 @@ class Guard:
         """Serve one request."""
         wanted = self._scopes[scope["method"]]
         if wanted:
+            if scope["method"] in READS:
+                scope[ADDED].append(PRIVATE)
             state = scope["app"].state
             gate: Gate | None = state.gate
             caller = None if gate is None else gate.known(scope) or await gate.identify(scope)

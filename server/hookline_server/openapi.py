@@ -88,6 +88,10 @@ _REQUEST_HEADERS: dict[str, Schema] = {
     },
 }
 _ANSWER_HEADERS: dict[str, Schema] = {
+    "Cache-Control": {
+        "description": "Of what is read for the caller: not for others, and to be asked for again; or not to be kept.",
+        "schema": {"enum": ["private, no-cache", "no-store"]},
+    },
     "ETag": {"description": 'Of an item: `"<version>.<end of its lock>"`.', "schema": {"pattern": f"^{_ETAG}$"}},
     "Location": {"description": "Of what was made.", "schema": {"pattern": "^/v1/"}},
     "Idempotency-Replayed": {
@@ -105,7 +109,7 @@ _ANSWER_HEADERS: dict[str, Schema] = {
     "RateLimit": {"description": "How many are left, and in how many seconds all are again.", "schema": {}},
     "X-Request-Id": {"description": "The request's own, or a new one.", "schema": {"minLength": 1}},
 }
-_ALWAYS = ("RateLimit-Policy", "RateLimit", "X-Request-Id")
+_ALWAYS = ("Cache-Control", "RateLimit-Policy", "RateLimit", "X-Request-Id")
 _ANY_REQUEST = ("X-Request-Id", "traceparent")
 _HEADERS_OF = {401: ("WWW-Authenticate",), 409: ("Retry-After",), 429: ("Retry-After",), 503: ("Retry-After",)}
 _SECURITY = {

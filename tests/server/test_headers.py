@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from api import Answer, Api, asking
 from conftest import wait_until
 from hookline import Datastore
 from hookline_server.app import create_app
+from hookline_server.guard import SCOPES
 
 ITEM = "/v1/items/jobs/a"
 MINIMAL = {"Prefer": "return=minimal"}
@@ -106,6 +108,34 @@ async def test_head_says_what_get_says(api: Api, path: str) -> None:
     assert (headed.status, headed.body) == (200, b"")
     for name in ("content-length", "content-type", "etag", "vary"):
         assert headed.headers.get(name) == got.headers.get(name)
+
+
+# Caches
+
+
+PRIVATE = "private, no-cache"
+
+
+@pytest.mark.parametrize("path", [path for (method, path), scopes in SCOPES.items() if method == "GET" and scopes])
+async def test_no_shared_cache_keeps_what_is_read_for_a_caller(api: Api, path: str) -> None:
+    asked = re.sub(r"\{[^}]+\}", "a", path)
+    for method in ("GET", "HEAD"):
+        answer = await api(method, asked)
+        assert answer.headers["cache-control"] == PRIVATE, answer
+
+
+async def test_however_it_is_read(api: Api) -> None:
+    await create(api)
+    for path, headers, status in (
+        (ITEM, {"If-None-Match": '"1.0"'}, 304),
+        (ITEM, {"Accept": "application/vnd.msgpack"}, 200),
+        ("/v1/items/jobs", {"Accept": "application/x-ndjson"}, 200),
+        ("/v1/items/jobs/none", {}, 404),
+    ):
+        answer = await api("GET", path, headers=headers)
+        assert (answer.status, answer.headers["cache-control"]) == (status, PRIVATE)
+    for answer in (await api("PUT", ITEM, {}), await api("GET", "/docs"), await api("GET", "/openapi.json")):
+        assert "cache-control" not in answer.headers
 
 
 # Pages of other sites

@@ -19,7 +19,7 @@ async def metrics(request: Request) -> Response:
     Without those of the store while it does not answer.
     """
     content, media_type = await request.app.state.metrics.page(head.field(request, b"accept") or "")
-    return Response(content, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
+    return Response(content, headers={"Content-Type": media_type})
 
 
 routes = [Route("/metrics", metrics, methods=["GET"])]
