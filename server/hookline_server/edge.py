@@ -40,7 +40,7 @@ _PREFLIGHT_FOR = "600"
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _SENT = (
     "Accept, Authorization, Content-Encoding, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, "
-    "X-API-Key, X-Request-Id"
+    "traceparent, X-API-Key, X-Request-Id"
 )
 _SHOWN = (
     b"etag, idempotency-replayed, location, link, preference-applied, ratelimit, ratelimit-policy, retry-after, "

@@ -17,6 +17,7 @@ from hookline.codec import LIMITS, NATIVE, TEXT_MAX, WORD_MAX
 from hookline.index import INDEXES_MAX, KINDS
 from hookline.item import EVENTS, METADATA_FIELDS_MAX, SORT_FIELD_MAX, TERMINAL, TRIGGERS_MAX
 from hookline.keysettings import ATTEMPTS_MAX, BACKOFFS_MAX, LENGTH_MAX
+from hookline.trigger import RETRIES_MAX
 from hookline.where import CONDITIONS_MAX, IN_MAX, OPERATORS
 
 Schema = dict[str, Any]
@@ -192,13 +193,13 @@ def _native(name: str, kind: str) -> Schema:
 
 def _filter() -> Schema:
     operands: Schema = {name: {} for name in OPERATORS}
-    operands["in"] = {"type": "array", "minItems": 1, "maxItems": IN_MAX}
+    operands["in"] = {"type": "array", "items": {}, "minItems": 1, "maxItems": IN_MAX}
     operands["exists"] = {"type": "boolean"}
     operands["prefix"] = {"type": "string"}
     return {
         "description": "What a field must be: a value, or operators.",
         "anyOf": [
-            {"type": ["string", "number", "boolean", "null", "array"]},
+            {"type": ["string", "number", "boolean", "null", "array"], "items": {}},
             {"type": "object", "properties": operands, "minProperties": 1, "additionalProperties": False},
         ],
     }
@@ -215,6 +216,7 @@ SCHEMAS: dict[str, Schema] = {
             "version": {"type": "integer", "minimum": 1, "exclusiveMaximum": 2**53},
         },
         "propertyNames": {"minLength": 1, "maxLength": WORD_MAX},
+        "additionalProperties": True,
         "maxProperties": METADATA_FIELDS_MAX,
     },
     "TriggerUrls": {
@@ -245,10 +247,19 @@ SCHEMAS: dict[str, Schema] = {
                 "minItems": 1,
             },
             "where": {"anyOf": [_ref("Where"), {"type": "null"}]},
-            "retry": {"type": ["array", "null"], "maxItems": 32, "description": "Waits between attempts."},
+            "retry": {
+                "type": ["array", "null"],
+                "items": _DURATIONS,
+                "maxItems": RETRIES_MAX,
+                "description": "Waits between attempts.",
+            },
             "ordered": {"type": ["boolean", "null"], "description": "An item's events arrive one after the other."},
             "format": {"enum": ["cloudevents", None]},
-            "secret": {"type": ["string", "array", "null"], "description": "Signs in place of the namespace's."},
+            "secret": {
+                "type": ["string", "array", "null"],
+                "items": {"type": "string"},
+                "description": "Signs in place of the namespace's.",
+            },
             "hasSecret": {"description": "As it was read; passed over."},
             "hasApiKey": {"description": "Ignored, so that what was read can be written."},
         },

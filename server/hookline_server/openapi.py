@@ -338,8 +338,8 @@ class _Builder:
     def _problem(self, status: int, codes: list[str]) -> dict[str, str]:
         """A reference to the answer with one of these codes, which operations share."""
         name = f"{status}.{'.'.join(codes)}"
-        told = {"status": {"const": status}, "code": {"enum": codes}}
-        schema = {"allOf": [{"$ref": REFERENCE.format(name="Problem")}, {"properties": told}]}
+        told = {"properties": {"code": {"enum": codes}}}
+        schema = {"allOf": [{"$ref": REFERENCE.format(name="Problem")}, told]}
         self._problems[name] = {
             "description": " ".join(f"`{code}`: {KINDS[code][1]}." for code in codes),
             "headers": _refer((*_HEADERS_OF.get(status, ()), *_ALWAYS)),

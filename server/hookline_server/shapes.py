@@ -109,7 +109,9 @@ class Problem(Shape):
     excerpt: Annotated[str, Meta(description="The line, and a caret under the column.")] | UnsetType = UNSET
     index: Annotated[int, Meta(description="Which command was refused, from 0.")] | UnsetType = UNSET
     verb: str | UnsetType = UNSET
-    results: Annotated[list[Any], Meta(description="Of the commands before it, which ran.")] | UnsetType = UNSET
+    results: Annotated[list[dict[str, Any]], Meta(description="Of the commands before it, which ran.")] | UnsetType = (
+        UNSET
+    )
 
 
 class Result(Shape):

@@ -75,6 +75,37 @@ def test_schemas_are_json_schema(schema: dict[str, Any]) -> None:
     jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
 
 
+def arrays(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Every schema of the document that takes an array, with its place."""
+    kinds = value.get("type", ()) if isinstance(value, dict) else ()
+    if "array" in ([kinds] if isinstance(kinds, str) else kinds):
+        yield place, value
+    for name, member in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield from arrays(member, f"{place}/{name}")
+
+
+def test_every_array_says_what_is_in_it() -> None:
+    """A generator of clients passes over a schema whose array does not, and over all that refers to it."""
+    found = dict(arrays(DOCUMENT))
+    assert {"/components/schemas/Filter/anyOf/0", "/components/schemas/NewTrigger/properties/retry"} <= found.keys()
+    assert [place for place, schema in found.items() if "items" not in schema] == []
+
+
+def test_metadata_is_said_to_be_open() -> None:
+    """A generator of clients takes silence for no: what is yours would be lost between reading and writing."""
+    assert DOCUMENT["components"]["schemas"]["Metadata"]["additionalProperties"] is True
+
+
+def test_an_error_is_told_by_its_status_and_narrowed_by_its_codes() -> None:
+    """Generators of clients can narrow a text to some of its values, but no number to one."""
+    for name, answer in DOCUMENT["components"]["responses"].items():
+        for content in answer["content"].values():
+            narrowed = content["schema"]["allOf"][1]["properties"]
+            assert narrowed == {"code": {"enum": name.split(".")[1:]}}
+
+
 @pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=lambda value: str(value)[:40])
 def test_an_operation_says_what_it_does(method: str, path: str, operation: dict[str, Any]) -> None:
     assert operation["summary"]
