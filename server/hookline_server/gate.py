@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.types import Scope
 
@@ -22,6 +22,7 @@ from hookline_server.problem import Problem
 from hookline_server.role import Surviving
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 KNOWN_FOR = 5.0
 """Seconds for which a key that was good is not looked up again: so long a revoked one may still be good."""
@@ -29,13 +30,18 @@ WATCH = 1.0
 """Seconds between looks for the first key, as long as there is none."""
 KNOWN_MAX = 10_000
 """Keys that are known at one time."""
+WRONG_MAX = 1000
+"""Wrong keys that are remembered at one time: each may be looked up every :data:`KNOWN_FOR` seconds, however often."""
 USE_NOTED = 60_000
 """Milliseconds after which the use of a key is noted again."""
 _BEARER = b"bearer "
 
 
 class Gate:
-    """Tells who asks. A key is looked up in the store at most every :data:`KNOWN_FOR` seconds.
+    """Tells who asks. A key, good or wrong, is looked up in the store at most every :data:`KNOWN_FOR` seconds.
+
+    A wrong key counts against its address once, as long as it is remembered: who guesses shows another one each time,
+    while a worker whose key was revoked goes on with the same, and must not keep others out that have its address.
 
     Args:
         keyring: the API keys.
@@ -59,6 +65,7 @@ class Gate:
         # By a digest that nobody outside can compute: neither the keys nor how they compare is in this memory.
         self._salt = os.urandom(16)
         self._known: dict[bytes, tuple[float, Caller]] = {}
+        self._wrong: dict[bytes, float] = {}  # until when each is not looked up again
         self._asked: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._noting: set[asyncio.Task[None]] = set()
         self._attempts = Attempts()
@@ -87,15 +94,15 @@ class Gate:
                 "expected an API key, as 'hookline keys create' makes it: Authorization: Bearer hl_...",
             )
         digest = self._digest(shown)
-        peer = _peer(scope)
-        # Who was good may go on while others from the same address, such as a proxy's, try wrong keys.
-        if digest not in self._known and (wait := self._attempts.wait(peer)):
-            detail = "too many wrong API keys came from this address"
-            raise Problem("too_many_attempts", detail, {"Retry-After": str(wait)})
-        caller = await self._look_up(digest, shown)
+        caller = None
+        if self._wrong.get(digest, 0.0) <= time.monotonic():
+            peer = _peer(scope)
+            # Who was good may go on while others from the same address, such as a proxy's, try wrong keys.
+            if not (digest in self._known or digest in self._wrong) and (wait := self._attempts.wait(peer)):
+                detail = "too many wrong API keys came from this address"
+                raise Problem("too_many_attempts", detail, {"Retry-After": str(wait)})
+            caller = await self._look_up(digest, shown, peer)
         if caller is None:
-            self._known.pop(digest, None)
-            self._attempts.note_wrong(peer)
             detail = "the API key is unknown, or it was revoked or has ended"
             raise _unauthenticated("invalid_api_key", detail, ', error="invalid_token"')
         return caller
@@ -108,11 +115,11 @@ class Gate:
                     self.unguarded = False
             await asyncio.sleep(WATCH)
 
-    async def _look_up(self, digest: bytes, shown: bytes) -> Caller | None:
+    async def _look_up(self, digest: bytes, shown: bytes, peer: str) -> Caller | None:
         """However many ask at one time, the store is asked once."""
         task = self._asked.get(digest)
         if task is None:
-            task = self._asked[digest] = asyncio.create_task(self._verify(digest, shown))
+            task = self._asked[digest] = asyncio.create_task(self._verify(digest, shown, peer))
             task.add_done_callback(partial(self._answered, digest))
         return await asyncio.shield(task)
 
@@ -121,19 +128,21 @@ class Gate:
         if not task.cancelled():
             task.exception()  # else it is reported, where all who asked have gone away
 
-    async def _verify(self, digest: bytes, shown: bytes) -> Caller | None:
+    async def _verify(self, digest: bytes, shown: bytes, peer: str) -> Caller | None:
         began = time.monotonic()
         key = await self._keyring.verify(shown.decode("latin-1"))
         if key is None:
+            self._known.pop(digest, None)
+            if digest not in self._wrong:
+                self._attempts.note_wrong(peer)
+            _put(self._wrong, digest, began + KNOWN_FOR, WRONG_MAX)
             return None
         self.unguarded = False
         whole = await self._open_namespace(key.namespace)
         caller = admitted(whole, key.grant, key.id, at_home=key.namespace == self._home)
         left = KNOWN_FOR if key.ends_ms is None else min(KNOWN_FOR, key.ends_ms / 1000 - time.time())
-        self._known.pop(digest, None)
-        while len(self._known) >= KNOWN_MAX:
-            del self._known[next(iter(self._known))]
-        self._known[digest] = (began + left, caller)
+        self._wrong.pop(digest, None)
+        _put(self._known, digest, (began + left, caller), KNOWN_MAX)
         self._note_use(key)
         return caller
 
@@ -162,6 +171,14 @@ def _shown(scope: Scope) -> bytes | None:
     if written is None:
         return fields.get(b"x-api-key")
     return written[len(_BEARER) :].strip() if written[: len(_BEARER)].lower() == _BEARER else written
+
+
+def _put(memory: dict[bytes, T], digest: bytes, value: T, most: int) -> None:
+    """Remember a value, in place of the oldest where there are ``most``."""
+    memory.pop(digest, None)
+    while len(memory) >= most:
+        del memory[next(iter(memory))]
+    memory[digest] = value
 
 
 def _peer(scope: Scope) -> str:

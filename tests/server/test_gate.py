@@ -27,6 +27,11 @@ from server.conftest import MakeKey
 WRONG = "hl_0123456789ab_" + "0" * 64 + "2f6c5ed9"
 
 
+def guess(number: int) -> dict[str, str]:
+    """Headers that show a wrong key, for each number another."""
+    return {"X-API-Key": WRONG[:-8] + f"{number:08x}"}
+
+
 async def create(api: Api, headers: dict[str, str], sort_field: str = "a") -> Answer:
     return await api("PUT", f"/v1/items/jobs/{sort_field}", {"content": 1}, headers=headers)
 
@@ -124,13 +129,69 @@ async def test_wrong_keys_are_made_to_wait_and_known_ones_are_not(
     good, other = await make_key("default"), await make_key("default")
     assert (await create(api, good)).status == 201
     await raw.config_resetstat()
-    answers = [await create(api, {"X-API-Key": WRONG}) for _ in range(attempts.FREE + 3)]
+    answers = [await create(api, guess(number)) for number in range(attempts.FREE + 3)]
     assert [answer.status for answer in answers] == [401] * attempts.FREE + [429] * 3
     assert answers[-1].data["code"] == "too_many_attempts"
     assert int(answers[-1].headers["retry-after"]) > 100
     assert await looked_up(raw) <= attempts.FREE
     assert (await create(api, good)).status == 200
     assert (await create(api, other)).status == 429, "it is not known yet"
+
+
+@pytest.mark.parametrize("known_for", [600.0, 0.0])
+async def test_a_wrong_key_that_is_shown_on_and_on_keeps_nobody_else_out(
+    api: Api,
+    gate: Gate,
+    make_key: MakeKey,
+    keyring: Keyring,
+    raw: aioredis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    known_for: float,
+) -> None:
+    monkeypatch.setattr(attempts, "PER_SECOND", 0.001)
+    monkeypatch.setattr(gates, "KNOWN_FOR", known_for)
+    revoked = await make_key("default")
+    (key,) = await keyring.all()
+    await keyring.revoke(key.id)
+    await raw.config_resetstat()
+    many = range(2 * attempts.FREE)
+    answers = await asyncio.gather(*(create(api, revoked) for _ in many))
+    answers += [await create(api, revoked) for _ in many]
+    assert {(answer.status, answer.data["code"]) for answer in answers} == {(401, "invalid_api_key")}
+    assert await looked_up(raw) == 1 if known_for else await looked_up(raw) > len(many)
+    assert (await create(api, await make_key("default"))).status == 201
+    # Once the others are used up, it is still told what it is.
+    for number in range(attempts.FREE):
+        refused = await create(api, guess(number))
+    assert (refused.status, (await create(api, revoked)).status) == (429, 401)
+
+
+async def test_a_wrong_key_that_becomes_good_is_found_out(
+    api: Api, gate: Gate, make_key: MakeKey, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by the restore of a backup: a key is made at random, so none that is new was shown before."""
+    monkeypatch.setattr(gates, "KNOWN_FOR", 0.2)
+    headers = await make_key("default")
+    (name,) = [name async for name in raw.scan_iter(match="hl:api-key:*")]
+    kept = await raw.dump(name)
+    assert kept is not None
+    await raw.delete(name)
+    assert (await create(api, headers)).status == 401
+    await raw.restore(name, 0, kept)
+
+    async def good() -> bool:
+        return (await create(api, headers)).status == 201
+
+    await wait_until(good)
+
+
+async def test_the_wrong_keys_that_are_remembered_are_bounded(
+    api: Api, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "WRONG_MAX", 3)
+    for number in range(5):
+        assert (await create(api, guess(number))).status == 401
+    assert len(gate._wrong) == 3
 
 
 def test_tries_come_back_and_the_list_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
