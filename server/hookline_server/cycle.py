@@ -9,6 +9,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _BODILESS = (204, 304)
+CUT_OFF = {"type": "hookline.cut_off"}
+"""What is sent in place of the rest of an answer that ends before its end, where that is meant: it is no error."""
 
 
 class Cycle(RequestResponseCycle):
@@ -26,6 +28,11 @@ class Cycle(RequestResponseCycle):
             RuntimeError: the parts are not those of an answer.
         """
         held = self._held
+        if message is CUT_OFF:
+            if not self.disconnected:
+                self.disconnected = True
+                self.transport.close()
+            return
         if message["type"] == "http.response.start":
             if not self.response_started and _is_measured(message):
                 self._held = message

@@ -19,6 +19,7 @@ from hookline.errors import HooklineError
 from hookline_server import logs, negotiate
 from hookline_server.answer import ADDED, FIELDS, MEDIA_TYPE, Answer, Header
 from hookline_server.bodies import HELD, Bodies
+from hookline_server.cycle import CUT_OFF
 from hookline_server.framing import fields_of
 from hookline_server.gate import Gate
 from hookline_server.guard import SCOPES
@@ -136,15 +137,16 @@ class Edge:
                 said = error if isinstance(error, HooklineError | Problem) else problem.title
                 raised = error if problem.code == "internal" else None
                 log.log(_level(problem), "%s: %s", problem.code, said, exc_info=raised)
-            if status and error is not caught:
-                return  # what could still be told has been
             if status:
-                raise
-            problem.members["instance"] = f"urn:hookline:request:{quote(request_id, safe='')}"
-            response = problem.response()
+                if problem.code == "internal":
+                    raise
+                end = send(CUT_OFF)  # what could still be told has been
+            else:
+                problem.members["instance"] = f"urn:hookline:request:{quote(request_id, safe='')}"
+                end = problem.response()(scope, receive, send_more)
             # It has this frame in its traceback: what is left of a request must not wait for the garbage collector.
             del error, problem
-            await response(scope, receive, send_more)
+            await end
         finally:
             if HELD in scope:
                 self._bodies.release(scope)

@@ -112,12 +112,15 @@ class Stream(Response):
             else:
                 first = await anext(self._parts, b"")
                 await send(start)
-                if not await self._send(first, packer, scope, send):
-                    return
+                await self._send(first, packer, scope, send)
         await send({"type": "http.response.body", "body": packer.flush() if packer else b""})
 
-    async def _send(self, first: bytes, packer: Any, scope: Scope, send: Send) -> bool:
-        """Send all parts -> whether that was the whole."""
+    async def _send(self, first: bytes, packer: Any, scope: Scope, send: Send) -> None:
+        """Send all parts.
+
+        Raises:
+            Problem, HooklineError: that was not the whole; the last line has told why.
+        """
 
         def pack(part: bytes) -> bytes:
             packed: bytes = packer.compress(part) + packer.flush(zlib.Z_SYNC_FLUSH)
@@ -134,10 +137,9 @@ class Stream(Response):
                 await put(part)
         except (Problem, HooklineError) as error:
             await put(join([{"problem": problem_of(error).document()}]))
-            return False
+            raise
         except asyncio.CancelledError:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0):
                     await put(join([{"problem": cut_off(scope).document()}]))
             raise
-        return True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,15 @@ MANY = 1_000_000 if os.environ.get("HOOKLINE_TEST_MILLION") else 40_000
 @pytest.fixture(params=[1, 3])
 def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
     return replace(Settings(), data=tmp_path, call_timeout=5.0, body_max=10_000, partitions=request.param)
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What is logged, by uvicorn too."""
+    logger = logging.getLogger("uvicorn.error")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
 
 
 def read(answer: Answer) -> list[Any]:
@@ -150,12 +160,13 @@ async def test_lines_are_answered_while_more_are_to_come(api: Api) -> None:
         assert await response.content.read() == b""
 
 
-async def test_a_stream_that_breaks_off_says_so(api: Api) -> None:
+async def test_a_stream_that_breaks_off_says_so(api: Api, logged: pytest.LogCaptureFixture) -> None:
     raw = gzip.compress(b"".join(b'{"key":"jobs","sortField":"%05d"}\n' % n for n in range(10_000)))
     status, lines = await broken_off(api, "POST", "/v1/items", data=raw[:-10], **{"Content-Encoding": "gzip"})
     assert status == 207
     assert [line["status"] for line in lines[:-1]] == [201] * len(lines[:-1])
     assert lines[-1]["problem"]["code"] == "invalid_gzip"
+    assert logged.records == [], "what a client does wrong is no error of the server's"
     answer = await send(api, b"no gzip", **{"Content-Encoding": "gzip"})
     assert (answer.status, answer.data["code"]) == (400, "invalid_gzip")
 
@@ -240,7 +251,7 @@ async def test_one_value_is_a_stream_of_one_line(api: Api, datastore: Datastore)
 
 
 async def test_a_failure_on_the_way_breaks_the_stream_off_and_tells_where(
-    api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+    api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
     await fill(datastore, 1000)
     query, asked = datastore.query, 0
@@ -257,6 +268,8 @@ async def test_a_failure_on_the_way_breaks_the_stream_off_and_tells_where(
     assert status == 200
     *items, last = lines
     assert last["problem"]["code"] == "unavailable"
+    (record,) = logged.records
+    assert (record.levelname, record.message.partition(":")[0]) == ("WARNING", "unavailable")
     rest = read(await api("GET", f"/v1/items/jobs?cursor={last['problem']['cursor']}", headers=TAKES))
     assert [item["sortField"] for item in items + rest] == [f"{n:05}" for n in range(1000)]
 
