@@ -119,12 +119,12 @@ def read_limit(text: str, name: str = "limit", most: int = QUERY_MAX) -> int:
     raise Invalid.at(f"/{name}", f"expected a whole number from 1 to {most}")
 
 
-def next_page(request: Request, given: dict[str, str], cursor: str | None) -> dict[str, str]:
-    """The header ``Link`` to the page at the cursor (RFC 8288), if there is one: the same query further on."""
-    if cursor is None:
-        return {}
-    path: bytes = request.scope["raw_path"]
-    return {"Link": f'<{path.decode("ascii")}?{urlencode(given | {"cursor": cursor})}>; rel="next"'}
+def next_page(given: dict[str, str], cursor: str | None) -> dict[str, str]:
+    """The header ``Link`` to the page at the cursor (RFC 8288), if there is one: the same query further on.
+
+    It is relative to the URL that was asked for, so it is right also where a proxy has put the API below a path.
+    """
+    return {} if cursor is None else {"Link": f'<?{urlencode(given | {"cursor": cursor})}>; rel="next"'}
 
 
 def _known(name: str, allowed: Collection[str], prefix: str | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from functools import lru_cache
@@ -13,6 +14,8 @@ from starlette.types import Scope
 
 from hookline import Settings
 from hookline_server.problem import Problem
+
+log = logging.getLogger(__name__)
 
 REFUSAL = "hookline.refusal"
 """Where a request's scope has the problem for which nothing is done for it."""
@@ -57,7 +60,13 @@ class Limits:
         if connection.address is not None:
             self._addresses[connection.address] += 1
             if self._addresses[connection.address] > settings.clients_per_address:
-                return Problem("rate_limited", "too many connections from this address", {"Retry-After": "1"})
+                log.warning(
+                    "%s has %d connections, and gets no more: raise HOOKLINE_CLIENTS_PER_ADDRESS if it is a proxy",
+                    connection.address,
+                    settings.clients_per_address,
+                )
+                detail = "this address has as many connections as HOOKLINE_CLIENTS_PER_ADDRESS allows to one"
+                return Problem("rate_limited", detail, {"Retry-After": "1"})
         if len(self._connections) > settings.clients_max:
             return Problem("overloaded", "the server has as many connections as it takes")
         return None

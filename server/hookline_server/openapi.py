@@ -98,7 +98,10 @@ _ANSWER_HEADERS: dict[str, Schema] = {
         "description": "That nothing was done: the request came before.",
         "schema": {"enum": ["true"]},
     },
-    "Link": {"description": 'The next page, `rel="next"`, if there is one.', "schema": {}},
+    "Link": {
+        "description": 'The next page, `rel="next"`, if there is one: relative to the URL that was asked for.',
+        "schema": {"pattern": '^<[?].*>; rel="next"$'},
+    },
     "Preference-Applied": {"description": "That the preference was met.", "schema": {"enum": ["return=minimal"]}},
     "Retry-After": {"description": "Seconds until a repeat makes sense.", "schema": {"pattern": "^[0-9]+$"}},
     "WWW-Authenticate": {"description": "Which key is asked for, and what is wrong with it.", "schema": {}},

@@ -11,8 +11,9 @@ const narrow = () => {
     one.hidden = !words.every((word) => text.includes(word));
   }
 };
+const base = new URL(".", location).href.slice(0, -1);
 for (const one of document.querySelectorAll("pre.curl")) {
-  one.textContent = one.textContent.replaceAll("http://127.0.0.1:8080", location.origin);
+  one.textContent = one.textContent.replaceAll("http://127.0.0.1:8080", base);
 }
 find.parentElement.hidden = false;
 find.addEventListener("input", narrow);

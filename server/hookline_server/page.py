@@ -52,7 +52,7 @@ def render(document: Mapping[str, Any]) -> str:
             '<label hidden><input id="find" type="search" placeholder="Find a route, a field, an error"></label>',
             "</header>",
             _prose(info["description"]),
-            '<p>For programs: <a href="/openapi.json">/openapi.json</a></p><main>',
+            '<p>For programs: <a href="openapi.json">/openapi.json</a></p><main>',
             *_operations(document),
             "<h2>Webhooks</h2>",
             *(_operation(document, "post", name, path["post"]) for name, path in document["webhooks"].items()),

@@ -314,11 +314,22 @@ async def test_only_so_many_requests_at_once(narrow: Api, raw: aioredis.Redis) -
     assert [len((await task).data["items"]) for task in waiting] == [1, 1]
 
 
-async def test_only_so_many_connections_of_one_address_and_in_all(narrow: Api) -> None:
+async def test_only_so_many_connections_of_one_address_and_in_all(
+    narrow: Api, caplog: pytest.LogCaptureFixture
+) -> None:
     async with dialled(narrow.port) as one, dialled(narrow.port) as two, dialled(narrow.port) as three:
-        async with dialled(narrow.port) as fourth:
-            (answer,) = await fourth.rest()
+        for _ in range(2):
+            async with dialled(narrow.port) as fourth:
+                (answer,) = await fourth.rest()
             assert (answer.status, answer.data["code"], answer.headers["retry-after"]) == (429, "rate_limited", "1")
+            assert "HOOKLINE_CLIENTS_PER_ADDRESS" in answer.data["detail"]
+        # Word for word the same, so that all but the first in a minute are held back.
+        assert [(record.levelname, record.message) for record in caplog.records] == 2 * [
+            (
+                "WARNING",
+                "127.0.0.1 has 3 connections, and gets no more: raise HOOKLINE_CLIENTS_PER_ADDRESS if it is a proxy",
+            )
+        ]
         async with dialled(narrow.port, "127.0.0.2") as other, dialled(narrow.port, "127.0.0.3") as another:
             async with dialled(narrow.port, "127.0.0.4") as sixth:
                 (answer,) = await sixth.rest()

@@ -80,7 +80,7 @@ async def index(request: Request) -> Response:
         whole_of(request), _where(given), _endpoint(given.get("endpoint")), limit, given.get("cursor")
     )
     shown = {"items": [deliveries.describe(item) for item in found], "cursor": cursor}
-    return Answer(shown, headers=head.next_page(request, given, cursor))
+    return Answer(shown, headers=head.next_page(given, cursor))
 
 
 @Operation(name="getDelivery", replies={200: Reply("The delivery.", shapes.WholeDelivery)}, refuses=("not_found",))

@@ -98,7 +98,7 @@ async def index(request: Request) -> Response:
     limit = head.read_limit(given.get("limit", "50"))
     found, cursor = await Endpoints(whole_of(request)).page(where, limit, given.get("cursor"))
     shown = [await _describe(request, endpoint) for endpoint in found]
-    return Answer({"items": shown, "cursor": cursor}, headers=head.next_page(request, given, cursor))
+    return Answer({"items": shown, "cursor": cursor}, headers=head.next_page(given, cursor))
 
 
 @Operation(

@@ -199,7 +199,7 @@ async def list_items(request: Request) -> Response:
     limit = head.read_limit(given.get("limit", "50"))
     page = await datastore.query(head.read_key(request), limit=limit, **wanted)
     shown = describe_page(page, light=light)
-    return Answer(shown, headers=head.next_page(request, given, page.cursor))
+    return Answer(shown, headers=head.next_page(given, page.cursor))
 
 
 def _read_literal(name: str, text: str) -> Any:

@@ -101,7 +101,7 @@ async def index(request: Request) -> Response:
         }
         for name, weight in zip(page, weights, strict=True)
     ]
-    return Answer({"keys": shown, "cursor": cursor}, headers=head.next_page(request, given, cursor))
+    return Answer({"keys": shown, "cursor": cursor}, headers=head.next_page(given, cursor))
 
 
 @Operation(name="getSettings", replies=_SETTINGS)

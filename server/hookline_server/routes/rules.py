@@ -108,7 +108,7 @@ async def runs(request: Request, kind: type[R]) -> Response:
     limit = head.read_limit(given.get("limit", "50"))
     page = await rules.runs(name_of(request), limit=limit, cursor=given.get("cursor"))
     shown = {"items": [item.content for item in page.items], "cursor": page.cursor}
-    return Answer(shown, headers=head.next_page(request, given, page.cursor))
+    return Answer(shown, headers=head.next_page(given, page.cursor))
 
 
 async def upcoming(request: Request, kind: type[R]) -> Response:
