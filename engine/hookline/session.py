@@ -58,6 +58,14 @@ class Session:
             HooklineError: what the server answered.
             RuntimeError: it is open in another event loop.
         """
+        return read(request, self._server.url, *await self.ask(request))
+
+    async def ask(self, request: Request) -> tuple[int, bytes]:
+        """Send a request once -> the status and body of its answer, whatever they are.
+
+        Raises:
+            Unavailable, OutcomeUnknown, RuntimeError: as :meth:`send` does.
+        """
         loop = asyncio.get_running_loop()
         session, closings, closed = self._opened(loop), self.closings, "the client was closed"
         if not request.harmless and loop.time() - self._used > _STALE:
@@ -82,7 +90,7 @@ class Session:
             self._used = loop.time()
         raise failure  # not out of aiohttp's, which may hold the request's headers, and so the API key
 
-    async def _ask(self, session: aiohttp.ClientSession, request: Request) -> Answer:
+    async def _ask(self, session: aiohttp.ClientSession, request: Request) -> tuple[int, bytes]:
         body, headers = write(request)
         patience = self._server.timeout + request.patience
         async with session.request(
@@ -93,8 +101,7 @@ class Session:
             timeout=aiohttp.ClientTimeout(connect=patience, sock_connect=self._server.timeout, sock_read=patience),
             allow_redirects=False,
         ) as response:
-            content = await response.read()
-        return read(request, self._server.url, response.status, content)
+            return response.status, await response.read()
 
     def _own(self) -> aiohttp.ClientSession | None:
         """The session, if this process has opened it: a fork leaves that of its parent as it is."""

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from hookline.clock import format_time
 from hookline.errors import OutcomeUnknown, Unavailable
 from hookline.recurrence import Recurrence
+from hookline.transport import Http
 from hookline_server import remote
 from hookline_server.table import harmless
 
@@ -22,7 +23,7 @@ from hookline_server.table import harmless
 class Foreground:
     """An orchestration of this process. ``claim`` is the body of each claim; None for ``recurrence`` is once, now."""
 
-    server: remote.Server
+    server: Http
     key: str
     claim: dict[str, Any]
     recurrence: Recurrence | None

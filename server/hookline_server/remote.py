@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-import aiohttp
-
 from hookline import transport
 from hookline.answers import read_error
+from hookline.calls import UNSET
 from hookline.errors import HooklineError
 from hookline.flow import Request
-from hookline.session import NOT_SENT
+from hookline.session import Session
+from hookline.transport import Http
 from hookline_server import table
 from hookline_server.command.source import excerpt
 
 Say = Callable[[str], None]
 
-TIME_MAX = 330.0
-"""Seconds in which a server must answer: a text may take 300, and its last command wait for 25 more."""
+PATIENCE = 330.0
+"""Seconds that a server may think about a write: a text may take 300, and its last command wait for 25 more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +33,14 @@ class Answer:
     problem: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server: where it listens, and the API key that is shown to it."""
-
-    url: str
-    api_key: str | None = field(default=None, repr=False)
-
-
-async def send(server: Server, text: str, names: Mapping[str, Any]) -> Answer:
+async def send(server: Http, text: str, names: Mapping[str, Any]) -> Answer:
     """Run a text of commands on a server; ``names`` are what earlier texts have bound.
 
     Raises:
         Unavailable: there is no server.
         OutcomeUnknown: it gave no answer.
     """
-    request = Request("POST", "/v1/command", {"text": text, "names": dict(names)})
+    request = Request("POST", "/v1/command", {"text": text, "names": dict(names)}, patience=PATIENCE)
     status, content = await _send(server, request)
     problem = {} if status == HTTPStatus.OK else _problem(content)
     if problem:
@@ -56,7 +48,7 @@ async def send(server: Server, text: str, names: Mapping[str, Any]) -> Answer:
     return Answer(transport.read(request, server.url, status, content).data["results"])
 
 
-async def run_text(server: Server, text: str, say: Say, output: str = "json") -> None:
+async def run_text(server: Http, text: str, say: Say, output: str = "json") -> None:
     """Run a text of commands on a server and say each result, as JSON or as a ``table``.
 
     Raises:
@@ -85,7 +77,7 @@ def explain(problem: dict[str, Any], text: str) -> str:
     return table.harmless("\n".join([where + _explain(problem), *(f"  {line}" for line in shown.splitlines())]))
 
 
-async def ask(server: Server, method: str, path: str, body: Any = None) -> Any:
+async def ask(server: Http, method: str, path: str, body: Any = None) -> Any:
     """What a server answers to a request of a JSON value.
 
     Raises:
@@ -93,26 +85,19 @@ async def ask(server: Server, method: str, path: str, body: Any = None) -> Any:
         Unavailable: there is no server.
         OutcomeUnknown: it did not tell what became of a write.
     """
-    request = Request(method, path, body, harmless=method == "GET")
+    reads = method == "GET"
+    sent = UNSET if body is None else body
+    request = Request(method, path, sent, harmless=reads, patience=0.0 if reads else PATIENCE)
     status, content = await _send(server, request)
     return transport.read(request, server.url, status, content).data
 
 
-async def _send(server: Server, request: Request) -> tuple[int, bytes]:
-    headers = {"Content-Type": "application/json"}
-    if server.api_key:
-        headers["Authorization"] = f"Bearer {server.api_key}"
-    body = b"" if request.body is None else json.dumps(request.body).encode()
-    timeout = aiohttp.ClientTimeout(total=TIME_MAX, sock_connect=10)
+async def _send(server: Http, request: Request) -> tuple[int, bytes]:
+    session = Session(server, most=1)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.request(request.method, server.url + request.path, data=body, headers=headers) as response,
-        ):
-            return response.status, await response.read()
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        reason = str(error) or type(error).__name__
-        raise transport.explain(reason, request, server.url, sent=not isinstance(error, NOT_SENT)) from error
+        return await session.ask(request)
+    finally:
+        await session.close()
 
 
 def _problem(content: bytes) -> dict[str, Any]:

@@ -44,9 +44,12 @@ def read_secret(text: str) -> bytes:
     Raises:
         ValueError: it is not in that form.
     """
-    if not text.startswith("whsec_"):
-        raise ValueError("expected a secret that begins with whsec_")
-    return base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    try:
+        if text.startswith("whsec_"):
+            return base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        pass
+    raise ValueError("expected a secret: whsec_ and base64")
 
 
 def verify(secrets: Sequence[bytes], headers: Mapping[str, str], body: bytes, now: float) -> bool:

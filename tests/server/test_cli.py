@@ -20,13 +20,14 @@ from rich.text import Text
 from typer import Typer
 from typer.main import get_command
 
-from hookline import Settings, configuration
+from hookline import EmbeddedStore, Settings, configuration
+from hookline.secret import load_key
 from hookline_server.app import ROUTES
 from hookline_server.cli import app
 from hookline_server.cli.ending import CODES
 from hookline_server.cli.page import page
 from hookline_server.openapi import build
-from process import hookline, within
+from process import free_port, hookline, within
 
 
 def commands(of: Typer) -> Iterator[str]:
@@ -111,7 +112,12 @@ async def test_the_help_of_a_command_has_an_example(command: str) -> None:
         (["orchestrate"], "Missing option '--key'"),
         (["orchestrate", "--key", "jobs", "--limit", "0"], "--limit"),
         (["orchestrate", "--key", "jobs", "--every", "soon"], "hookline: --every: expected"),
-        (["orchestrate", "--key", "jobs", "--where", "{"], "hookline: --where: Expecting"),
+        (["orchestrate", "--key", "jobs", "--where", "{"], "hookline: --where: expected JSON, or @FILE"),
+        (["orchestrate", "--key", "jobs", "--where", '{"a": 1, "a": 2}'], "hookline: --where: expected each name once"),
+        (["orchestrate", "--key", "jobs", "--where", "@none"], "hookline: --where: cannot read none"),
+        (["orchestrate", "--key", "jobs", "--where", "[" * 100_000], "hookline: --where: expected JSON that is nested"),
+        (["orchestrate", "--key", "jobs", "--lock-for", "0"], "hookline: --lock-for: expected a duration such as"),
+        (["top", "--every", "5"], "hookline: --every: expected a duration such as"),
         (["orchestrate", "--key", "jobs", "--every", "1s", "--cron", "* * * * *"], "hookline: --cron: expected either"),
         (["orchestrate", "--key", "jobs", "--cron", "often"], "hookline: --cron: expected minute, hour"),
         (
@@ -161,6 +167,135 @@ async def test_a_module_that_cannot_be_imported_is_told_by_file_and_line(
     assert said.startswith("hookline: reports_here:worker: ")
     assert says.format(file=tmp_path / "reports_here.py", directory=tmp_path) in said
     assert len(said.splitlines()) == 1
+
+
+ASKING = [
+    "items query docs",
+    "deliveries list",
+    "settings show docs",
+    "schedules list",
+    "orchestrate --key docs --once",
+    "run /dev/null",
+    "top --once",
+]
+"""A command of each of the ways in which they ask a server."""
+
+
+@pytest.mark.parametrize("command", ASKING)
+async def test_a_server_is_named_by_an_address_and_shown_a_key_that_can_be_sent(command: str) -> None:
+    for url in ("foo", "http://", "ftp://127.0.0.1", "http://127.0.0.1:99999", "http://[::1", "http://127.0.0.1?x=1"):
+        said = await within(*command.split(), "--url", url)
+        assert said == (2, "hookline: --url: expected an address such as http://127.0.0.1:8080\n")
+    for key in ("a\nb", "ключ", "\udcff"):
+        code, told = await within(*command.split(), "--url", "http://127.0.0.1:1", "--api-key", key)
+        assert (code, told.startswith("hookline: --api-key: expected visible characters")) == (2, True), told
+
+
+@pytest.mark.parametrize("command", ASKING)
+async def test_no_password_of_an_address_is_shown(command: str) -> None:
+    code, said = await within(*command.split(), "--url", f"http://ops:hunter2@127.0.0.1:{free_port()}")
+    assert code == 3, said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize("command", ASKING)
+async def test_no_command_goes_where_it_was_not_sent(command: str) -> None:
+    """What is redirected would ask another server, show it the API key, and write by a GET."""
+    asked: list[bytes] = []
+
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(redirect, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        code, said = await within(*command.split(), "--url", f"http://127.0.0.1:{port}")
+    assert (code, bool(asked)) == (3, True), said
+    assert not any(b"elsewhere" in head for head in asked)
+
+
+@pytest.mark.parametrize(
+    ("args", "place"),
+    [
+        ("deliveries list --key \udcff", "--key: "),
+        ("workers quiet \udcff a", "KEY: "),
+        ("orchestrate --once --key \udcff", "--key: "),
+        ('settings set jobs --indexes "\udcff"', ""),
+    ],
+)
+async def test_arguments_that_are_no_text_are_refused(args: str, place: str) -> None:
+    said = await within(*args.split(), "--url", "http://127.0.0.1:1")
+    assert said == (2, f"hookline: {place}expected text in UTF-8\n")
+
+
+async def test_the_server_that_is_asked_is_the_one_of_the_settings(tmp_path: Path) -> None:
+    file, port = tmp_path / "hookline.toml", free_port()
+    file.write_text(f"port = {port}\n")
+    for command in ASKING:
+        code, said = await within(*command.split(), HOOKLINE_CONFIG=str(file))
+        assert (code, f"answers at http://127.0.0.1:{port}: " in said) == (3, True), said
+    code, said = await within("schedules", "list", HOOKLINE_PORT="eighty")
+    assert (code, said.startswith("hookline: HOOKLINE_PORT: expected a whole number")) == (2, True)
+
+
+def shell(script: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script of the shell, in which ``hookline`` is ours."""
+    ours = f'hookline() {{ "{sys.executable}" -m hookline_server "$@"; }}; {script}'
+    return subprocess.run(["sh", "-c", ours], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")
+@pytest.mark.parametrize("command", ["openapi", "--help", "export", "doctor"])
+async def test_a_full_disk_is_a_sentence(tmp_path: Path, command: str) -> None:
+    async with EmbeddedStore(tmp_path / "data", fsync="no"):
+        load_key(None, tmp_path / "data")
+        data = "--data data" if command in ("export", "doctor") else ""
+        done = await asyncio.to_thread(shell, f"hookline {command} {data} > /dev/full", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "hookline: cannot write: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "says"),
+    [
+        ("hookline shell <&-", 2, "hookline: a shell needs a terminal"),
+        ("hookline items create docs --metadata - <&-", 2, "hookline: --metadata: expected JSON"),
+        ("hookline run - --url http://127.0.0.1:1 <&-", 3, "hookline: no Hookline server answers"),
+        ("hookline top --once --url http://127.0.0.1:1 >&-", 3, "hookline: no Hookline server answers"),
+        ("hookline export >&-", 1, "hookline: there is no secret in hookline-data"),
+        ("hookline items get docs a --url http://127.0.0.1:1 >&- 2>&- <&-", 3, ""),
+    ],
+)
+def test_a_stream_that_is_closed_is_an_empty_one(tmp_path: Path, script: str, code: int, says: str) -> None:
+    done = shell(script, cwd=tmp_path)
+    assert (done.returncode, done.stderr.startswith(says), "Traceback" in done.stderr) == (code, True, False), done
+
+
+def test_ctrl_c_while_modules_load(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    command = [sys.executable, "-m", "hookline_server", "--version"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_ends_a_command_as_ctrl_c_does(tmp_path: Path, signum: signal.Signals) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hookline_server", "demo"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "200"},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    url = re.search(r"http://\S+:\d+", (await process.stdout.readline()).decode())
+    assert url
+    process.send_signal(signum)
+    _, said = await asyncio.wait_for(process.communicate(), 30)
+    assert (process.returncode, said) == (-signum, b"")
+    assert list(tmp_path.glob("hookline-demo-*")) == []
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", int(url[0].rpartition(":")[2]))
 
 
 async def test_ctrl_c_ends_with_130() -> None:

@@ -144,10 +144,17 @@ async def test_settings_of_a_key_are_changed_and_brought_back(url: str, datastor
     assert (code, "lockFor           15m\n" in said) == (0, True), said
 
 
+async def test_an_address_may_end_with_a_slash(url: str) -> None:
+    for args in ("deliveries list", "orchestrate --key jobs --once", "items query jobs", "run /dev/null"):
+        code, said = await within(*args.split(), "--url", f"{url}/")
+        assert code == 0, said
+
+
 @pytest.mark.parametrize(
     ("args", "code", "sentences"),
     [
         ("deliveries show none", 4, ["no delivery has this id", "next: 'hookline deliveries list' shows"]),
+        ("deliveries list --status faild", 2, ["hookline: --status: expected one of scheduled, not_started, started"]),
         ("deliveries list --endpoint x", 2, ["hookline: --endpoint: expected the id of an endpoint"]),
         ("deliveries redrive", 2, ["expected either an ID, or what selects"]),
         ("deliveries cancel a.b --all", 2, ["expected either an ID, or what selects"]),

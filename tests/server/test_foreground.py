@@ -13,8 +13,8 @@ from conftest import wait_until
 from hookline import Datastore
 from hookline.errors import HooklineError
 from hookline.recurrence import Recurrence
+from hookline.transport import Http
 from hookline_server.foreground import Foreground
-from hookline_server.remote import Server
 
 EVERY_SECOND = Recurrence(every=1000)
 
@@ -22,7 +22,7 @@ EVERY_SECOND = Recurrence(every=1000)
 def foreground(url: str, said: list[str], **more: Any) -> Foreground:
     claim = {"workerId": "orchestrate", "limit": 1, "lockFor": "10m", "triggers": "on"}
     fields: dict[str, Any] = {"recurrence": EVERY_SECOND, "jitter_ms": 0, "as_json": True} | more
-    return Foreground(server=Server(url), key="jobs", claim=claim, say=said.append, **fields)
+    return Foreground(server=Http(url), key="jobs", claim=claim, say=said.append, **fields)
 
 
 async def test_it_claims_again_at_each_tick_and_says_so(api: Api, datastore: Datastore) -> None:

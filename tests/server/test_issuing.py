@@ -74,6 +74,17 @@ async def test_beyond_loopback_a_server_wants_an_api_key_first(tmp_path: Path) -
         assert await status(server.url, api_key.splitlines()[-1]) == 200
 
 
+async def test_a_key_is_for_the_namespace_of_the_server(tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path / "data"))
+    async with EmbeddedStore(tmp_path / "data", fsync="no"):
+        code, said = await hookline("keys", "create", *data, HOOKLINE_NAMESPACE="acme")
+        assert (code, "for namespace acme:\n" in said) == (0, True), said
+        code, said = await hookline("keys", "create", "--json", "--namespace", "other", *data)
+        assert (code, json.loads(said)["namespace"]) == (0, "other")
+        code, said = await hookline("keys", "list", "--json", *data)
+        assert [json.loads(line)["namespace"] for line in said.splitlines()] == ["acme", "other"]
+
+
 async def test_a_key_that_has_ended_already_is_not_made(tmp_path: Path) -> None:
     code, said = await hookline("keys", "create", "--data", str(tmp_path / "data"), "--lasts", "0s")
     assert (code, said) == (2, "hookline: --lasts: expected a duration above 0\n")

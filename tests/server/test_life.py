@@ -90,13 +90,13 @@ async def test_the_guides_commands(tmp_path: Path) -> None:
 async def test_stopped_and_started_again_it_has_every_item(tmp_path: Path) -> None:
     data = tmp_path / "data"
     async with aiohttp.ClientSession() as session:
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             async with serving(data) as server:
                 await command(session, server.url, f"create item with:\nkey: jobs\nsortField: {signum}\n")
                 assert await server.stop(signum) == 0
         async with serving(data) as server:
             _, answer = await command(session, server.url, "get items with key: jobs")
-            assert [item["sortField"] for item in answer["results"][0]["items"]] == ["15", "2"]
+            assert [item["sortField"] for item in answer["results"][0]["items"]] == ["1", "15", "2"]
 
 
 async def test_an_acknowledged_item_survives_the_death_of_server_and_store(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import stat
+import termios
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -154,6 +156,23 @@ async def test_ctrl_c_stops_waiting_and_not_the_shell(shell: Terminal) -> None:
     shell.type("\x03")
     await shell.sees("no longer waited for")
     await enter(shell, "count items where key: none\n", "count  0")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_to_end_leaves_the_terminal_as_it_was(
+    shell: Terminal, signum: signal.Signals, waits: bool
+) -> None:
+    await wait_until(lambda: shell.is_prompting)
+    if waits:
+        shell.type("claim items where key: nothing-here and wait: 25\n")
+        await shell.sees("wait: 25")
+        await wait_until(lambda: not shell.is_prompting)
+    shell.process.send_signal(signum)
+    assert await asyncio.wait_for(shell.process.wait(), 10) == 130
+    assert termios.tcgetattr(shell.descriptor)[3] & termios.ECHO
+    await wait_until(lambda: shell.raw.rfind(b"\x1b[?2004l") > shell.raw.rfind(b"\x1b[?2004h"))
+    assert b"Traceback" not in shell.raw
 
 
 async def test_without_a_server_the_shell_says_so_and_goes_on(tmp_path: Path) -> None:

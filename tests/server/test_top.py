@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from api import Api
+from conftest import wait_until
 from hookline import Datastore
 from hookline.errors import MissingScope
 from hookline.figures import FAMILIES
@@ -137,3 +138,12 @@ async def test_without_a_server_it_says_so_and_tries_again(tmp_path: Path) -> No
             await shown.sees("no Hookline server answers")
         shown.process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(shown.process.wait(), 20) == 130
+
+
+async def test_a_signal_to_end_leaves_the_terminal_as_it_was() -> None:
+    async with terminal("top", "--every", "1s", "--url", f"http://127.0.0.1:{free_port()}") as shown:
+        await shown.sees("Trying again every 1s")
+        shown.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(shown.process.wait(), 20) == -signal.SIGTERM
+        pairs = ((b"\x1b[?1049h", b"\x1b[?1049l"), (b"\x1b[?25l", b"\x1b[?25h"))
+        await wait_until(lambda: all(shown.raw.rfind(off) > shown.raw.rfind(on) >= 0 for on, off in pairs))

@@ -5,6 +5,8 @@ Whatever a command runs it imports by itself: a short one should not wait for th
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -25,7 +27,7 @@ from hookline_server.cli import (
     webhooks,
     workers,
 )
-from hookline_server.cli.ending import CODES
+from hookline_server.cli.ending import CODES, FAILED, UNWRITTEN, fail
 
 _CODES = "Exit codes: " + "; ".join(f"{code} {says}" for code, says in CODES.items()) + "."
 app = typer.Typer(
@@ -67,4 +69,12 @@ def _hookline(
 
 def main() -> None:
     """Run the command that the arguments name; it ends with one of :data:`CODES`."""
-    app(prog_name="hookline")
+    try:
+        app(prog_name="hookline")
+    except OSError as error:
+        if error.errno not in UNWRITTEN:
+            raise
+        fail(f"cannot write: {error.strerror}")
+        # What could not be written would be tried again at the very end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)

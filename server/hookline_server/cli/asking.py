@@ -12,6 +12,7 @@ import typer
 from hookline.errors import HooklineError, NotFound, OutcomeUnknown, PreconditionFailed
 from hookline.sortfield import new_sort_field
 from hookline_server.cli.ending import ending
+from hookline_server.cli.options import server as server_of
 
 if TYPE_CHECKING:
     from hookline import SyncClient
@@ -68,9 +69,9 @@ def ask(
         return f"'{seen}' shows what is there" if isinstance(error, NotFound | PreconditionFailed) else ""
 
     given = {name: value for name, value in (query or {}).items() if value is not None}
-    target = path(*parts) + (f"?{urlencode(given)}" if given else "")
     with ending(hint), runner() as running:
-        return running.run(remote.ask(remote.Server(*server), method, target, body))
+        target = path(*parts) + (f"?{urlencode(given)}" if given else "")
+        return running.run(remote.ask(server_of(*server), method, target, body))
 
 
 def pages(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,10 @@ CODES = {
 }
 """Every exit code, and what it says."""
 
+_SURROGATES = "surrogates not allowed"
+"""Why text cannot be sent that an argument has brought, whose bytes are no UTF-8."""
+UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Errors of the system that say that output cannot be written. A reader that goes away is another matter."""
 UNKNOWN_PATH = "unknown_path"
 """The code of a server that has nothing at a path, as an error tells it."""
 
@@ -76,16 +81,26 @@ def ending(hint: Callable[[HooklineError], str] = lambda _: "") -> Iterator[None
         if step := _astray(error) or hint(error) or step or _away(error):
             typer.echo(f"  next: {step}", err=True)
         raise typer.Exit(code) from None
+    except UnicodeEncodeError as error:
+        if error.reason != _SURROGATES:
+            raise
+        fail(f"{_whose(error.object)}expected text in UTF-8")
+        raise typer.Exit(MISUSED) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a command's work to its end; one that fails ends the process as :func:`ending` says."""
+    from asyncio import CancelledError
+
     from hookline_server.loop import runner
 
     with ending(), runner() as running:
-        return running.run(work)
+        try:
+            return running.run(work)
+        except CancelledError:  # by a signal that it has a handler of its own for
+            raise KeyboardInterrupt from None
 
 
 def checked(read: Callable[[], Result], option: str = "") -> Result:
@@ -129,6 +144,17 @@ def _place(pointer: str) -> str:
     return pointer.removeprefix("/")
 
 
+def _whose(text: str) -> str:
+    """The option or argument that was given this text, and a colon; empty where it stood inside of one."""
+    context = get_current_context(silent=True)
+    for parameter in context.command.params if context else ():
+        given = _given(str(parameter.name))
+        if text in (given if isinstance(given, list) else [given]):
+            is_argument = parameter.param_type_name == "argument"
+            return f"{str(parameter.name).upper() if is_argument else parameter.opts[0]}: "
+    return ""
+
+
 def _given(name: str) -> Any:
     """What the command was given as an option; None where it has no such."""
     context = get_current_context(silent=True)
@@ -138,7 +164,7 @@ def _given(name: str) -> Any:
 def _astray(error: HooklineError) -> str:
     """The next step where nothing was found at an address that has a path, as one behind a proxy may have."""
     url = _given("url")
-    if url and urlsplit(url).path.strip("/") and UNKNOWN_PATH in f"{error} {error.__cause__}":
+    if url and UNKNOWN_PATH in f"{error} {error.__cause__}" and urlsplit(url).path.strip("/"):
         return "--url is the address of the server alone, without /v1; a path is only what a proxy has before that"
     return ""
 
@@ -147,8 +173,8 @@ def _away(error: HooklineError) -> str:
     """The next step where nobody answers: the server that is asked, or a store."""
     if not isinstance(error, errors.Unavailable):
         return ""
-    if url := _given("url"):
-        return f"try again; 'hookline serve' starts a server, --url names another than {url}"
+    if _given("url"):
+        return "try again; 'hookline serve' starts a server, --url names another"
     if str(error).startswith("the store"):
         return "start the store, or name another by --store or HOOKLINE_STORE_URL"
     return ""

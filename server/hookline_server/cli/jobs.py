@@ -9,9 +9,9 @@ import typer
 
 from hookline.clock import format_time
 from hookline_server.cli.asking import Asked, Key, Mark, SortField, asking, new_mark
-from hookline_server.cli.ending import MISSING, MISUSED, checked, fail
+from hookline_server.cli.ending import MISSING, MISUSED, fail
 from hookline_server.cli.items import Metadata, Where
-from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
+from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url, duration
 from hookline_server.cli.value import read_optional
 
 if TYPE_CHECKING:
@@ -53,10 +53,9 @@ def claim(
       hookline jobs claim jobs --limit 10 --lock-for 10m
       hookline jobs claim jobs --wait 30s --where '{"type": "report"}' --json
     """
-    from hookline.clock import parse_duration
     from hookline_server.cli.output import say_items
 
-    seconds = checked(lambda: parse_duration(wait) / 1000, "--wait")
+    seconds = duration(wait, "--wait") / 1000
     options: dict[str, Any] = {"lock_for": lock_for, "where": read_optional(where, "--where")}
     worker = f"cli@{socket.gethostname()}" if worker_id is None else worker_id
     with asking(url, api_key, new_mark(idempotency_key)) as client:

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from hookline_server.cli.ending import checked, run
-from hookline_server.cli.options import Data, Json, Store, settings
+from hookline_server.cli.ending import run
+from hookline_server.cli.options import Data, Json, Store, duration, settings
 from hookline_server.cli.output import say_documents
 
 PANEL = "Operate"
@@ -22,7 +22,9 @@ Lasts = Annotated[str | None, typer.Option(help="After how long it ends by itsel
 @keys.command()
 def create(
     name: Annotated[str, typer.Option(help="What it is for.")] = "",
-    namespace: Annotated[str, typer.Option(help="The namespace that it is for.")] = "default",
+    namespace: Annotated[
+        str | None, typer.Option(help="The namespace that it is for; left out: the server's own namespace.")
+    ] = None,
     scope: Annotated[
         list[str] | None, typer.Option(help="read, write, work or admin; may be repeated. Left out: all but admin.")
     ] = None,
@@ -43,11 +45,15 @@ def create(
       hookline keys create --name ops --scope admin
       hookline keys create --name reports --namespace acme --scope work --pattern 'reports.*'
     """
+    from hookline import Settings
     from hookline_server import issuing
 
     limits = {"scopes": scope or ["read", "write", "work"], "patterns": pattern or []}
     found = settings(store_url=store, data=data)
-    key, text = run(issuing.create(found, namespace, name=name, lasts=_seconds(lasts, "--lasts"), **limits))
+    made = issuing.create(found, namespace or found.namespace, name=name, lasts=_seconds(lasts, "--lasts"), **limits)
+    key, text = run(made)
+    if namespace is None and found.namespace != Settings().namespace and not as_json:
+        typer.echo(f"for namespace {key.namespace}:", err=True)
     _say(text, key.to_dict() | {"apiKey": text}, as_json=as_json)
 
 
@@ -114,6 +120,4 @@ def _say(text: str, document: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _seconds(text: str | None, option: str) -> float | None:
-    from hookline.clock import parse_duration
-
-    return None if text is None else checked(lambda: parse_duration(text) / 1000, option)
+    return None if text is None else duration(text, option) / 1000

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.main import get_current_context  # type: ignore[attr-defined]  # whose click is its own
 
-from hookline_server.cli.ending import checked
+from hookline_server.cli.ending import MISUSED, checked, fail
 
 if TYPE_CHECKING:
     from hookline import Settings
+    from hookline.transport import Http
 
-DEFAULT_URL = f"http://127.0.0.1:{os.environ.get('HOOKLINE_PORT') or 8080}"
 
-Url = Annotated[str, typer.Option(envvar="HOOKLINE_URL", help="Address of the server.")]
+def _default_url() -> str:
+    """Where the server of this environment listens, as seen from its own machine."""
+    context = get_current_context(silent=True)
+    if context and context.resilient_parsing:  # words are completed, and nothing is asked
+        return ""
+    return f"http://127.0.0.1:{settings().port}"
+
+
+DEFAULT_URL: Any = _default_url
+"""Called where no URL is given, for the settings may be in a file."""
+Url = Annotated[
+    str, typer.Option(envvar="HOOKLINE_URL", help="Address of the server.", show_default="http://127.0.0.1:8080")
+]
 ApiKey = Annotated[
     str | None, typer.Option(envvar="HOOKLINE_API_KEY", show_envvar=True, help="API key that is shown to the server.")
 ]
@@ -27,6 +39,24 @@ Store = Annotated[
     str | None, typer.Option("--store", help="URL of a Redis or Valkey; left out: the embedded store in --data.")
 ]
 Data = Annotated[Path | None, typer.Option(file_okay=False, help="Directory of the data.")]
+
+
+def server(url: str, api_key: str | None) -> Http:
+    """The server that a command asks; an address or an API key that is none ends the process."""
+    from hookline.transport import Http
+
+    return checked(lambda: Http(url, api_key=api_key))
+
+
+def duration(text: str, option: str) -> int:
+    """The milliseconds that an option says; one that is no duration ends the process."""
+    from hookline.clock import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        fail(f"{option}: {error}".replace("seconds as a number, or ", ""))  # an option is never a number
+        raise typer.Exit(MISUSED) from None
 
 
 def settings(**given: Any) -> Settings:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated, Any
 
 import typer
 
 from hookline_server.cli.ending import MISUSED, checked, fail, run
-from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Output, Url
+from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Output, Url, duration, server
+from hookline_server.cli.value import read_value
 
 PANEL = "Use a server"
 app = typer.Typer()
@@ -32,7 +32,7 @@ def run_text(
     from hookline_server import remote
 
     text = checked(lambda: file.read().decode(), file.name)
-    run(remote.run_text(remote.Server(url, api_key), text, typer.echo, "lines" if as_json else output))
+    run(remote.run_text(server(url, api_key), text, typer.echo, "lines" if as_json else output))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -49,10 +49,9 @@ def shell(url: Url = DEFAULT_URL, api_key: ApiKey = None, output: Output = "tabl
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         fail("a shell needs a terminal; 'hookline run -' reads commands from a pipe")
         raise typer.Exit(MISUSED)
-    from hookline_server.remote import Server
     from hookline_server.shell.session import Shell
 
-    run(Shell(Server(url, api_key), output).run())
+    run(Shell(server(url, api_key), output).run())
 
 
 @app.command(rich_help_panel=PANEL)
@@ -67,7 +66,7 @@ def orchestrate(
     max_in_flight: Annotated[
         int | None, typer.Option(min=1, max=1000, help="So many of its items may be started at once.")
     ] = None,
-    where: Annotated[str, typer.Option(help='Filters as JSON, e.g. {"type": "report"}.')] = "{}",
+    where: Annotated[str, typer.Option(help='Filters: JSON, @FILE or -, such as {"type": "report"}.')] = "{}",
     once: Annotated[bool, typer.Option("--once", help="Run once and stop.")] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
@@ -84,19 +83,17 @@ def orchestrate(
       hookline orchestrate --key jobs --every 1s --max-in-flight 20 --json
       hookline orchestrate --key jobs --where '{"type": "report"}' --once
     """
-    from hookline.clock import parse_duration
     from hookline.recurrence import read_recurrence
     from hookline_server.foreground import Foreground
-    from hookline_server.remote import Server
 
     claim: dict[str, Any] = {"workerId": "orchestrate", "limit": limit, "lockFor": lock_for, "triggers": "on"}
-    checked(lambda: parse_duration(lock_for), "--lock-for")
-    claim["where"] = checked(lambda: json.loads(where), "--where")
+    duration(lock_for, "--lock-for")
+    claim["where"] = read_value(where, "--where")
     if max_in_flight is not None:
         claim["maxInFlight"] = max_in_flight
     if every is not None:
-        checked(lambda: parse_duration(every), "--every")
-    jitter_ms = checked(lambda: parse_duration(jitter), "--jitter")
+        duration(every, "--every")
+    jitter_ms = duration(jitter, "--jitter")
     recurrence = checked(lambda: read_recurrence(every or (None if cron else "5m"), cron, time_zone))
     ticks = None if once else recurrence
-    run(Foreground(Server(url, api_key), key, claim, ticks, jitter_ms, typer.echo, as_json).run())
+    run(Foreground(server(url, api_key), key, claim, ticks, jitter_ms, typer.echo, as_json).run())

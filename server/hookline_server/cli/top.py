@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hookline_server.cli.ending import MISUSED, checked, ending, fail
-from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
+from hookline_server.cli.ending import MISUSED, ending, fail
+from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url, duration
 
 PANEL = "Operate"
 SHORTEST = 1.0
@@ -35,11 +35,10 @@ def top(
     """
     from rich.console import Console
 
-    from hookline.clock import parse_duration
     from hookline_server import top as watching
     from hookline_server.vitals import Monitor
 
-    seconds = checked(lambda: parse_duration(every) / 1000, "--every")
+    seconds = duration(every, "--every") / 1000
     if seconds < SHORTEST:
         fail("--every: expected at least 1s: a server counts anew once a second")
         raise typer.Exit(MISUSED)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hookline_server.cli.ending import FAILED, checked, fail, run
-from hookline_server.cli.options import Data, Json, Store, settings
+from hookline_server.cli.options import Data, Json, Store, duration, settings
 from hookline_server.cli.output import say_documents
 
 PANEL = "Receive webhooks"
@@ -38,14 +38,13 @@ def listen(
       hookline listen --status 500
       hookline listen --port 9001 --wait never --secret whsec_...
     """
-    from hookline.clock import parse_duration
     from hookline.embedded import running
     from hookline.secret import SECRET_FILE
     from hookline_server import receiver, signing
     from hookline_server.signature import read_secret
 
-    seconds = None if wait == "never" else checked(lambda: parse_duration(wait) / 1000)
-    given = [checked(partial(read_secret, text)) for text in secret or ()]
+    seconds = None if wait == "never" else duration(wait, "--wait") / 1000
+    given = [checked(partial(read_secret, text), "--secret") for text in secret or ()]
     found = None if given else settings(data=data)
 
     async def find() -> Sequence[bytes]:
@@ -99,11 +98,10 @@ def rotate_signing_secret(
       hookline rotate-signing-secret --grace 7d --namespace acme
       hookline rotate-signing-secret --grace 0s --force
     """
-    from hookline.clock import parse_duration
     from hookline_server import signing
     from hookline_server.signature import format_secret
 
-    found, seconds = settings(store_url=store, data=data), checked(lambda: parse_duration(grace) / 1000, "--grace")
+    found, seconds = settings(store_url=store, data=data), duration(grace, "--grace") / 1000
     rotated = signing.rotate(found, namespace or found.namespace, seconds, force=force)
     _say(format_secret(run(rotated)), as_json=as_json)
 

@@ -26,7 +26,7 @@ _FIELDS = {"status": "status", "event": "event", "key": "item_key", "sortField":
 _BOUNDS = {"since": "gte", "until": "lt"}
 """The ends of when the events were -> the comparison that each is."""
 _SELECTION = ("endpoint", "since", "until", *_FIELDS)
-
+_STATUSES = ("scheduled", "not_started", "started", "failed", "cancelled", "completed")
 
 _Endpoint = Annotated[str, Meta(description="The id of an endpoint.")]
 _Event = Annotated[str, Meta(description="What happened to the item.")]
@@ -58,7 +58,7 @@ class SelectedDeliveries(Body):
     name="listDeliveries",
     query={
         "endpoint": _Endpoint,
-        "status": Annotated[str, Meta(description="Their status.")],
+        "status": Annotated[str, Meta(description="Their status.", extra_json_schema={"enum": list(_STATUSES)})],
         "event": _Event,
         "key": _Key,
         "sortField": _SortField,
@@ -75,6 +75,8 @@ async def index(request: Request) -> Response:
     Those that match, endpoint by endpoint.
     """
     given = head.read_query(request, "limit", "cursor", *_SELECTION)
+    if "status" in given and given["status"] not in _STATUSES:
+        raise Invalid.at("/status", f"expected one of {', '.join(_STATUSES)}")
     limit = head.read_limit(given.get("limit", "50"))
     found, cursor = await deliveries.page(
         whole_of(request), _where(given), _endpoint(given.get("endpoint")), limit, given.get("cursor")

@@ -16,6 +16,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.shortcuts import print_formatted_text
 
 from hookline.errors import HooklineError, OutcomeUnknown, Unavailable
+from hookline.transport import Http
 from hookline_server import remote
 from hookline_server.command import Command, CommandSyntaxError, Statement, parse
 from hookline_server.command.names import Names
@@ -41,7 +42,7 @@ Alt+Enter begins a new line anywhere, Tab completes, Ctrl-R searches the history
 class Shell:
     """One session with one server; results are shown as ``table`` or ``json``."""
 
-    def __init__(self, server: remote.Server, output: str) -> None:
+    def __init__(self, server: Http, output: str) -> None:
         self._server = server
         self._output = output
         self._names = Names()
@@ -64,7 +65,11 @@ class Shell:
     async def run(self) -> None:
         """Read and run texts until ``exit`` or Ctrl-D."""
         # At the prompt Ctrl-C is a key; what follows it must find this handler in place.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        if task:
+            for signum in (signal.SIGTERM, signal.SIGHUP):
+                loop.add_signal_handler(signum, task.cancel)
         self._say(f"Hookline at {self._server.url}. 'help' lists the commands.", "notice")
         try:
             self._note_keys(await self._interruptible("show keys", {}))
@@ -147,6 +152,9 @@ class Shell:
         try:
             return await self._sending
         except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task and task.cancelling():
+                raise
             return None
         finally:
             self._sending = None
