@@ -16,9 +16,12 @@ from hookline.clock import format_time
 from hookline.errors import HooklineError, Unavailable
 from hookline_server.progress import tell
 from hookline_server.signature import verify
+from hookline_server.table import harmless, plain
 
 Take = Callable[[web.Request], Awaitable[web.Response]]
 Find = Callable[[], Awaitable[Sequence[bytes]]]
+BODY_MAX = 2**28
+"""Bytes of a webhook that is taken: as large as an item may be is what its server says, and 1 MiB only by default."""
 
 
 @dataclass
@@ -33,7 +36,7 @@ class Receiver:
         """Note one call."""
         try:
             body = await request.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             return web.Response(status=400, text="expected JSON")
         async with self._arrived:
             self.calls.append((request.headers.get("X-API-KEY", ""), body))
@@ -54,7 +57,7 @@ async def receiving(port: int = 0, take: Take | None = None) -> AsyncIterator[Re
         Unavailable: the port is taken.
     """
     receiver = Receiver()
-    app = web.Application()
+    app = web.Application(client_max_size=BODY_MAX)
     app.router.add_post("/{path:.*}", take or receiver.take)
     runner = web.AppRunner(app, shutdown_timeout=0.5)
     await runner.setup()
@@ -86,11 +89,13 @@ async def listen(
     Raises:
         Unavailable: the port is taken.
         HooklineError: whatever ``find`` raises at first, but Unavailable.
+        OSError: nobody takes what is said any more.
     """
     secrets: Sequence[bytes] = ()
     with contextlib.suppress(Unavailable):  # its server may be about to begin
         secrets = await find()
     asked, asking = time.monotonic(), asyncio.Lock()
+    unheard = asyncio.get_running_loop().create_future()
 
     async def check(headers: Mapping[str, str], raw: bytes) -> str:
         nonlocal secrets, asked
@@ -113,17 +118,17 @@ async def listen(
         headers = {name.lower(): value for name, value in request.headers.items()}
         signed = await check(headers, raw)
         webhook_id = headers.get("webhook-id", "-")
+        shown = {"path": request.path, "webhookId": webhook_id, "signature": signed}
+        is_json = True
         try:
-            body, is_json = json.loads(raw), True
-        except ValueError:
-            body, is_json = None, False
-        if as_json:
-            shown = {"path": request.path, "webhookId": webhook_id, "signature": signed, "body": body}
-            say(json.dumps({"at": format_time(round(time.time() * 1000)), **shown}))
-        else:
-            say(f"{time.strftime('%H:%M:%S')} {request.path}  webhook-id {webhook_id}  signature {signed}")
-            if is_json:
-                say(json.dumps(body, indent=2, ensure_ascii=False))
+            told = _told(shown, raw, as_json=as_json)
+        except (ValueError, RecursionError):
+            told, is_json = _told(shown, None, as_json=as_json), False
+        try:
+            say(told)
+        except OSError as error:
+            if not unheard.done():
+                unheard.set_exception(error)
         if not is_json:
             return web.Response(status=400, text="expected JSON")
         await (asyncio.Event().wait() if wait is None else asyncio.sleep(wait))
@@ -131,4 +136,25 @@ async def listen(
 
     async with receiving(port, answer) as receiver:
         (tell if as_json else say)(f"Waiting for webhooks on {receiver.url} (any path); Ctrl-C ends it")
-        await asyncio.Event().wait()
+        await unheard
+
+
+def _told(shown: Mapping[str, str], raw: bytes | None, *, as_json: bool) -> str:
+    """A webhook as it is shown; without its body where that is None.
+
+    Raises:
+        ValueError: its body is no JSON.
+        RecursionError: it is nested too deeply.
+    """
+    body = None if raw is None else json.loads(raw)
+    if as_json:
+        at = format_time(round(time.time() * 1000))
+        return harmless(json.dumps({"at": at, **shown, "body": body}, ensure_ascii=False))
+    path, webhook_id = _word(shown["path"]), _word(shown["webhookId"])
+    line = f"{time.strftime('%H:%M:%S')} {path}  webhook-id {webhook_id}  signature {shown['signature']}"
+    return line if raw is None else f"{line}\n{harmless(json.dumps(body, indent=2, ensure_ascii=False))}"
+
+
+def _word(text: str) -> str:
+    """Text of whoever posts as one word, so that it cannot be taken for what stands beside it."""
+    return plain(text).replace(" ", "\\x20")

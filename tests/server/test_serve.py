@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
 import json
 import os
 import signal
-import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,11 +16,8 @@ import redis.asyncio as aioredis
 
 from conftest import wait_until
 from hookline import EmbeddedStore
-from hookline.errors import Unavailable
 from hookline.secret import load_key
 from hookline_server.process import is_loopback
-from hookline_server.receiver import listen
-from hookline_server.signature import read_secret, sign
 from process import free_port, hookline, serving
 from receiver import receiving
 
@@ -229,118 +222,6 @@ async def test_signing_secret_is_the_one_that_receivers_verify_with(tmp_path: Pa
     assert first.startswith("whsec_")
     code, again = await hookline("signing-secret", "--json", "--data", str(tmp_path))
     assert (code, json.loads(again)) == (0, {"signingSecret": first.strip()})
-
-
-@contextlib.asynccontextmanager
-async def listening(*args: str, cwd: Path) -> AsyncIterator[tuple[str, asyncio.StreamReader]]:
-    """``hookline listen`` -> its URL, and what it says after that."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hookline_server", *args, "--port", "0"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=cwd,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        begins = process.stderr if "--json" in args else process.stdout
-        yield (await begins.readline()).decode().split()[4], process.stdout
-    finally:
-        process.terminate()
-        await process.communicate()
-
-
-async def test_listen_shows_what_arrives(tmp_path: Path) -> None:
-    async with listening("listen", cwd=tmp_path) as (url, said), aiohttp.ClientSession() as session:
-        async with session.post(url, data=b"no JSON") as response:
-            assert response.status == 400
-        assert b"/run  webhook-id -  signature not checked" in await said.readline()
-        async with session.post(f"{url}/a", json={"event": "updated"}, headers={"webhook-id": "w-1"}) as response:
-            assert response.status == 204
-        assert b"/run/a  webhook-id w-1" in await said.readline()
-        code, told = await hookline("listen", "--port", url.rsplit(":", 1)[1].split("/")[0])
-        assert (code, "choose another --port" in told) == (3, True)
-
-
-async def test_listen_verifies_signatures_and_answers_as_it_is_told(tmp_path: Path) -> None:
-    secret = "whsec_" + base64.b64encode(bytes(32)).decode()
-    args = ("listen", "--secret", secret, "--status", "503")
-    async with listening(*args, cwd=tmp_path) as (url, said), aiohttp.ClientSession() as session:
-        now = int(time.time())
-        for signing, word in ((bytes(32), b"good"), (bytes([1]) * 32, b"BAD")):
-            headers = {"webhook-id": "w", "webhook-timestamp": f"{now}"}
-            headers["webhook-signature"] = sign(signing, "w", now, b"{}")
-            async with session.post(url, data=b"{}", headers=headers) as response:
-                assert response.status == 503
-            assert b"signature " + word in await said.readline()
-            assert await said.readline() == b"{}\n"
-    async with listening("listen", "--json", cwd=tmp_path) as (url, said), aiohttp.ClientSession() as session:
-        async with session.post(url, data=b"{}", headers={"webhook-id": "w"}) as response:
-            assert response.status == 204
-        shown = json.loads(await said.readline())
-        del shown["at"]
-        assert shown == {"path": "/run", "webhookId": "w", "signature": "not checked", "body": {}}
-    async with listening("listen", "--wait", "never", cwd=tmp_path) as (url, said), aiohttp.ClientSession() as session:
-        posting = asyncio.create_task(session.post(url, data=b"{}"))
-        await said.readline()
-        done, _ = await asyncio.wait([posting], timeout=0.3)
-        assert not done
-        posting.cancel()
-
-
-async def test_listen_learns_the_secret_of_a_server_that_begins_or_rotates_it_later(tmp_path: Path) -> None:
-    at = ("--data", str(tmp_path / "data"))
-    async with listening("listen", "--json", *at, cwd=tmp_path) as (url, said), aiohttp.ClientSession() as session:
-
-        async def heard(secret: bytes) -> str:
-            now = int(time.time())
-            headers = {"webhook-id": "w", "webhook-timestamp": f"{now}"}
-            headers["webhook-signature"] = sign(secret, "w", now, b"{}")
-            async with session.post(url, data=b"{}", headers=headers) as response:
-                assert response.status == 204
-            return str(json.loads(await said.readline())["signature"])
-
-        assert await heard(bytes(32)) == "not checked"
-        async with serving(tmp_path / "data"):
-            for verb in (("signing-secret",), ("rotate-signing-secret", "--grace", "0s")):
-                code, secret = await hookline(*verb, *at)
-                assert code == 0, secret
-                assert [await heard(bytes(32)), await heard(read_secret(secret.strip()))] == ["BAD", "good"]
-        left = {each: each.stat().st_mtime_ns for each in (tmp_path / "data").iterdir()}
-        assert [await heard(bytes(32)), await heard(read_secret(secret.strip()))] == ["BAD", "good"]
-        # No store was started to look for another.
-        assert {each: each.stat().st_mtime_ns for each in (tmp_path / "data").iterdir()} == left
-
-
-async def test_listen_holds_up_nothing_that_is_signed_well_and_calls_bad_only_what_it_could_check() -> None:
-    said: list[str] = []
-    asked, away = asyncio.Event(), asyncio.Event()
-    port = free_port()
-
-    async def find() -> list[bytes]:
-        if said:
-            asked.set()
-            await away.wait()
-            raise Unavailable("away")
-        return [bytes(32)]
-
-    async def post(session: aiohttp.ClientSession, secret: bytes) -> None:
-        headers = {"webhook-id": "w", "webhook-timestamp": f"{int(time.time())}"}
-        headers["webhook-signature"] = sign(secret, "w", int(headers["webhook-timestamp"]), b"1")
-        async with session.post(f"http://127.0.0.1:{port}/", data=b"1", headers=headers) as response:
-            assert response.status == 204
-
-    waiting = asyncio.create_task(listen(port, said.append, find))
-    await wait_until(lambda: said)
-    async with aiohttp.ClientSession() as session:
-        bad = asyncio.create_task(post(session, bytes([1]) * 32))
-        await asked.wait()
-        await asyncio.wait_for(post(session, bytes(32)), 10)
-        assert not bad.done()
-        away.set()
-        await bad
-    assert [line.rpartition("  ")[2] for line in said[1::2]] == ["signature good", "signature not checked"]
-    waiting.cancel()
 
 
 async def test_the_refused_command_is_named(tmp_path: Path) -> None:
