@@ -20,7 +20,7 @@ FRESH = 1.0
 SOON = 0.25
 """Seconds that an event waits for room in a lane that is likely to have some by then."""
 FORGET = 300.0
-"""Seconds after which a lane that nothing happens in is forgotten."""
+"""Seconds after which a lane that nothing happens in may be forgotten: as often, all are looked at for that."""
 _HELD_MAX = ASKED_MAX + 60.0
 """Seconds that an endpoint can be held off, by the clocks of servers that are a little apart."""
 
@@ -166,6 +166,7 @@ class Lanes:
         self._endpoints = endpoints
         self._concurrency = concurrency
         self._lanes: dict[str, Lane] = {}
+        self._tidied_at = time.monotonic()
         self._patience = Alarm[tuple[Lane, asyncio.Future[bool]]](SOON, _give_up)
         self.woken = asyncio.Event()
         self.missed = False
@@ -243,12 +244,18 @@ class Lanes:
             stale, asked = [lane for lane in stale if lane.told_at > asked], time.monotonic()
 
     def due(self) -> list[Lane]:
-        """Those to be looked at now; those that nothing happens in are forgotten."""
-        now, clock = time.time(), time.monotonic()
-        for lane in [lane for lane in self if not lane.busy and lane.look_at is None and not lane.draining]:
-            if clock - lane.used_at > FORGET:
-                del self._lanes[lane.endpoint.id]
+        """Those to be looked at now; now and then, those that nothing happens in are forgotten."""
+        now = time.time()
+        if time.monotonic() - self._tidied_at > FORGET:
+            self._tidy()
         return [lane for lane in self if lane.look_at is not None and lane.look_at <= now and not lane.draining]
+
+    def _tidy(self) -> None:
+        self._tidied_at = clock = time.monotonic()
+        for lane in list(self):
+            rests = not lane.busy and lane.look_at is None and not lane.draining
+            if rests and clock - lane.used_at > FORGET:
+                del self._lanes[lane.endpoint.id]
 
 
 def _give_up(waiting: tuple[Lane, asyncio.Future[bool]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, OrderedDict
 
 from hookline_server.alarm import Alarm
 
@@ -24,8 +24,8 @@ class Slots:
     def __init__(self, count: int) -> None:
         self._count = self.free = count
         self.late = 0
-        self._freed = asyncio.Event()
-        self._wanted = 1
+        self._line: OrderedDict[asyncio.Future[None], int] = OrderedDict()
+        """Those who wait, in turn, and how many each waits for."""
         self._patience = Alarm[Slot](PATIENCE, self._give_up)
 
     async def reserve(self, most: int, seconds: float, *, many: bool = False) -> int:
@@ -33,23 +33,53 @@ class Slots:
 
         Each is then to be taken, or given back. ``many`` waits a moment for more, where few are free.
         """
-        await self._wait(1, seconds)
-        if many and self.free > 0:
-            await self._wait(min(most, self._count // 2), GATHER)
-        reserved = max(0, min(self.free, most))
-        self.free -= reserved
-        return reserved
+        reserved = await self._wait(1, seconds)
+        if not reserved:
+            return 0
+        wanted = min(most, self._count // 2) - reserved
+        if many and wanted > 0:
+            try:
+                reserved += await self._wait(wanted, GATHER, first=True)
+            except BaseException:
+                self.give_back(reserved)
+                raise
+        more = min(self.free, most - reserved)
+        self.free -= more
+        return reserved + more
 
-    async def _wait(self, wanted: int, seconds: float) -> None:
-        """Until so many are free, at most so long."""
-        if self.free >= wanted:
-            return
-        self._wanted = wanted
-        self._freed.clear()
-        # Not wait_for, which up to Python 3.11 forgets that it was cancelled if a slot is freed at the same moment.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._freed.wait()
+    async def _wait(self, wanted: int, seconds: float, *, first: bool = False) -> int:
+        """Set so many aside once they are free -> how many: none if that takes longer than so many seconds.
+
+        In turn; ``first`` goes before all others.
+        """
+        if self.free >= wanted and (first or not self._line):
+            self.free -= wanted
+            return wanted
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line[turn] = wanted
+        if first:
+            self._line.move_to_end(turn, last=False)
+        try:
+            # Not wait_for, which up to Python 3.11 forgets that it was cancelled if a slot is freed at the same moment.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await turn
+        except BaseException:
+            if not turn.cancelled():  # its turn came at the same moment
+                self.free += wanted
+            raise
+        finally:
+            self._line.pop(turn, None)
+            self._serve()
+        return 0 if turn.cancelled() else wanted
+
+    def _serve(self) -> None:
+        """Set aside what is free for those who wait: each slot wakes one of them, and not thousands."""
+        while self._line and self.free >= next(iter(self._line.values())):
+            turn, wanted = self._line.popitem(last=False)
+            if not turn.done():
+                self.free -= wanted
+                turn.set_result(None)
 
     def take(self) -> Slot:
         """Take one of those that were set aside."""
@@ -60,8 +90,7 @@ class Slots:
     def give_back(self, count: int = 1) -> None:
         """So many more are free."""
         self.free += count
-        if self.free >= self._wanted:
-            self._freed.set()
+        self._serve()
 
     def release(self, slot: Slot) -> None:
         """A slot that was taken is held no longer."""

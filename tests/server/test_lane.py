@@ -114,6 +114,33 @@ async def test_what_was_read_before_a_change_is_read_again(lanes: Lanes, monkeyp
     assert lanes.get("e").endpoint.status == PAUSED
 
 
+async def test_lanes_are_looked_through_for_old_ones_now_and_then(
+    lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not at each wake message, of which there are many where there are many lanes."""
+    begun = time.monotonic()
+    looks = 0
+
+    def count(lanes: Lanes) -> None:
+        nonlocal looks
+        looks += 1
+        tidy(lanes)
+
+    tidy = Lanes._tidy
+    monkeypatch.setattr(Lanes, "_tidy", count)
+    for minute in range(61):
+        monkeypatch.setattr(time, "monotonic", lambda now=begun + 60 * minute: now)
+        if minute < 50:
+            lanes.get("used")
+        if not minute:
+            lanes.get("old")
+        lanes.due()
+        if minute == 11:
+            assert [lane.endpoint.id for lane in lanes] == ["used"]
+    assert list(lanes) == []
+    assert looks <= 12
+
+
 def test_an_endpoint_with_a_bound_of_its_own_is_counted_by_itself() -> None:
     lane = Lane(Endpoint("e"), 2)
     lane.know(Endpoint("e", url="http://h/a"))
