@@ -43,20 +43,24 @@ class Depths:
     outbox_since_ms: int | None
 
 
-async def key_names(connection: Connection, partitions: int, registry: str) -> tuple[list[str], bool]:
+async def key_names(
+    connection: Connection, partitions: int, registry: str, *, pages: int = PAGES_MAX
+) -> tuple[list[str], bool]:
     """The keys that a registry (``r`` or ``r:hookline``) lists, in order -> and whether these are all.
+
+    Of each partition it reads so many pages at most.
 
     Raises:
         Unavailable
     """
-    read = await asyncio.gather(*(_names(connection, partition, registry) for partition in range(partitions)))
+    read = await asyncio.gather(*(_names(connection, partition, registry, pages) for partition in range(partitions)))
     return sorted(set().union(*(names for names, _ in read))), all(whole for _, whole in read)
 
 
-async def _names(connection: Connection, partition: int, registry: str) -> tuple[set[str], bool]:
+async def _names(connection: Connection, partition: int, registry: str, pages: int) -> tuple[set[str], bool]:
     names: set[str] = set()
     cursor = b"0"
-    for _ in range(PAGES_MAX):
+    for _ in range(pages):
         cursor, members = await connection.read("names", partition, {"set": registry, "cursor": cursor})
         names |= {member.partition(b"\0")[0].decode() for member in members}
         if cursor == b"0":

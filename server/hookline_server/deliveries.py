@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import AsyncGenerator, Mapping
 from functools import partial
 from typing import Any
 
 from hookline import Datastore, Item, bulk
 from hookline.bulk import Progress
+from hookline.depth import key_names
 from hookline.errors import Invalid, NotFound, PreconditionFailed
 from hookline_server.delivery import WAITING, read
 from hookline_server.endpoint import DELIVERIES, lane_of
@@ -196,7 +198,8 @@ async def _change_all(
 async def _lanes(datastore: Datastore, endpoint: str | None, cursor: str | None) -> list[tuple[str, str | None]]:
     """The lanes that are still to be looked into, in order, each with the cursor to begin at."""
     if endpoint is None:
-        names = sorted({row.key for row in (await datastore.stats(DELIVERIES)).rows})
+        known, _ = await key_names(datastore.connection, datastore.calls.partitions, "r:hookline", pages=sys.maxsize)
+        names = [name for name in known if name.startswith(DELIVERIES)]
     else:
         names = [lane_of(endpoint)]
     if cursor is None:

@@ -116,13 +116,10 @@ async def test_many_keys_in_their_order(scripts: Scripts, datastore: Datastore) 
     assert [found.key for found in (await depths(datastore, *names[::-1])).keys] == names[::-1]
 
 
-async def test_names_are_read_up_to_a_bound(
-    scripts: Scripts, datastore: Datastore, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_names_are_read_up_to_a_bound(scripts: Scripts, datastore: Datastore, raw: aioredis.Redis) -> None:
     for start in range(0, 2000, 100):
         await scripts.run(*(scripts.calls.create(f"key-{start + n}", "a") for n in range(100)))
-    monkeypatch.setattr("hookline.depth.PAGES_MAX", 2)
-    names, whole = await key_names(datastore.connection, 1, "r")
+    names, whole = await key_names(datastore.connection, 1, "r", pages=2)
     assert not whole
     assert 900 < len(names) < 1300
 

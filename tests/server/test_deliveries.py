@@ -15,6 +15,8 @@ import redis.asyncio as aioredis
 from api import Api
 from conftest import wait_until
 from hookline import Datastore, Settings
+from hookline.connection import Connection
+from hookline_server import deliveries
 from hookline_server.endpoint import ENDPOINTS, Endpoints, lane_of, moment
 from hookline_server.event import endpoint_of
 from receiver import Receiver, receiving
@@ -234,6 +236,48 @@ async def test_an_endpoint_is_known_anew_once_its_lane_was_forgotten(
         await start(datastore, "b")
         await receiver.wait_for(5)
     assert [each["url"] for each in (await api("GET", "/v1/endpoints")).data["items"]] == [receiver.url]
+
+
+async def test_a_page_asks_the_store_as_often_whatever_is_on_it(
+    api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for each endpoint by itself, and never for the counts of all there are."""
+    asked: list[str] = []
+    read = Connection.read
+
+    async def noting(connection: Connection, script: str, *args: Any) -> Any:
+        asked.append(script)
+        return await read(connection, script, *args)
+
+    calls = datastore.calls
+    for number in range(20):
+        made = await api("POST", "/v1/endpoints", {"url": f"http://127.0.0.1:9/{number}"})
+        waiting = [
+            calls.create(lane_of(made.data["id"]), f"{each}", metadata={"status": status}, reserved=True)
+            for each, status in enumerate(["failed", "failed", "not_started"][: number % 4])
+        ]
+        await datastore.run(waiting)
+    monkeypatch.setattr(Connection, "read", noting)
+    whole = (await api("GET", "/v1/endpoints")).data["items"]
+    assert asked.count("depth") == 1
+    assert "stats" not in asked
+    counts = sorted((each["url"].rpartition("/")[2], each["deliveries"]) for each in whole)
+    expected = [{}, {"failed": 1}, {"failed": 2}, {"failed": 2, "not_started": 1}]
+    assert counts == sorted(((f"{number}", expected[number % 4]) for number in range(20)), key=lambda row: row[0])
+    path = f"/v1/endpoints/{whole[0]['id']}"
+    for method, body in (("GET", None), ("PUT", {"rate": 1.0})):
+        asked.clear()
+        assert (await api(method, path, body)).data["deliveries"] == whole[0]["deliveries"]
+        assert (asked.count("depth"), asked.count("stats")) == (1, 0)
+    asked.clear()
+    await api("GET", "/v1/deliveries?status=completed")
+    assert "stats" not in asked
+
+
+async def test_all_lanes_are_found_however_many(datastore: Datastore, raw: aioredis.Redis) -> None:
+    lanes = [lane_of(f"{number:020x}") for number in range(12_000)]
+    await raw.sadd("hl:{default/0}:r:hookline", *(f"{lane}\0" for lane in lanes))
+    assert await deliveries._lanes(datastore, None, None) == [(lane, None) for lane in lanes]
 
 
 async def test_bad_settings_and_unknown_ids_are_told(api: Api, receiver: Receiver) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from hookline.depth import read_depths
 from hookline.errors import Invalid
-from hookline.stats import Stats
 from hookline.url import check_url
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
@@ -97,7 +98,7 @@ async def index(request: Request) -> Response:
     where = {"status": check_status(given["status"])} if "status" in given else {}
     limit = head.read_limit(given.get("limit", "50"))
     found, cursor = await Endpoints(whole_of(request)).page(where, limit, given.get("cursor"))
-    shown = [await _describe(request, endpoint) for endpoint in found]
+    shown = await _describe(request, found)
     return Answer({"items": shown, "cursor": cursor}, headers=head.next_page(given, cursor))
 
 
@@ -121,7 +122,7 @@ async def post(request: Request) -> Response:
         raise Invalid.at("/url", str(error)) from None
     endpoints, endpoint_id = Endpoints(whole_of(request)), endpoint_of(url)
     await endpoints.note(endpoint_id, url, {})
-    shown = await _describe(request, await endpoints.get(endpoint_id))
+    (shown,) = await _describe(request, [await endpoints.get(endpoint_id)])
     return Answer(shown, 201, {"Location": f"/v1/endpoints/{endpoint_id}"})
 
 
@@ -129,7 +130,8 @@ async def post(request: Request) -> Response:
 async def get(request: Request) -> Response:
     """Read an endpoint."""
     head.read_query(request)
-    return Answer(await _describe(request, await Endpoints(whole_of(request)).get(_id(request))))
+    (shown,) = await _describe(request, [await Endpoints(whole_of(request)).get(_id(request))])
+    return Answer(shown)
 
 
 @Operation(
@@ -147,16 +149,18 @@ async def put(request: Request) -> Response:
     """
     head.read_query(request)
     given = (await body.read_json(request, EndpointSettings)).given()
-    return Answer(await _describe(request, await Endpoints(whole_of(request)).configure(_id(request), given)))
+    (shown,) = await _describe(request, [await Endpoints(whole_of(request)).configure(_id(request), given)])
+    return Answer(shown)
 
 
-async def _describe(request: Request, endpoint: Endpoint) -> dict[str, Any]:
-    stats: Stats = await whole_of(request).stats(lane_of(endpoint.id))
-    counts: dict[str, int] = {}
-    for row in stats.rows:
-        if row.status and row.count:
-            counts[row.status] = counts.get(row.status, 0) + row.count
-    return endpoint.to_dict() | {"deliveries": counts}
+async def _describe(request: Request, endpoints: Sequence[Endpoint]) -> list[dict[str, Any]]:
+    datastore = whole_of(request)
+    lanes = [lane_of(endpoint.id) for endpoint in endpoints]
+    depths = (await read_depths(datastore.connection, datastore.calls.partitions, lanes)).keys
+    return [
+        endpoint.to_dict() | {"deliveries": {status: count for status, count in depth.statuses.items() if count}}
+        for endpoint, depth in zip(endpoints, depths, strict=True)
+    ]
 
 
 def _id(request: Request) -> str:
