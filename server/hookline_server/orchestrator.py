@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from hookline import Datastore
 from hookline.rule import Orchestration
@@ -26,24 +27,34 @@ class Orchestrator:
         self._dispatching: dict[str, tuple[Dispatcher, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
-        """Run due rules and sweep all keys, every tick, and when a rule is stored; until the waits are released."""
-        wakes = self._datastore.wakes
-        messages = [f"ready:{rules.key}" for rules in self._kinds]
+        """Run due rules every tick and when one is stored, and sweep all keys every tick; until the waits are released.
+
+        Each by itself: however much is due of one, the others go on.
+        """
         try:
-            async with wakes.listening(*messages) as woken:
-                while not wakes.released:
-                    for rules in self._kinds:
-                        with Surviving(log, f"a look for due {rules.noun}s"):
-                            await rules.run_due()
-                    with Surviving(log, "a sweep"):
-                        for key in await self._datastore.sweep():
-                            log.error("key %s cannot be swept: something of it has the wrong type in the store", key)
-                    await pause(woken, self._datastore.settings.tick)
+            async with asyncio.TaskGroup() as group:
+                for rules in self._kinds:
+                    group.create_task(self._keep(f"a look for due {rules.noun}s", rules.run_due, f"ready:{rules.key}"))
+                # Nobody says this topic: between the ticks a sweep is woken by the release alone.
+                group.create_task(self._keep("a sweep", self._sweep, "sweep"))
         finally:
             tasks = [task for _, task in self._dispatching.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep(self, step: str, look: Callable[[], Awaitable[None]], topic: str) -> None:
+        """Look every tick, and at each message of the topic."""
+        wakes = self._datastore.wakes
+        async with wakes.listening(topic) as woken:
+            while not wakes.released:
+                with Surviving(log, step):
+                    await look()
+                await pause(woken, self._datastore.settings.tick)
+
+    async def _sweep(self) -> None:
+        for key in await self._datastore.sweep():
+            log.error("key %s cannot be swept: something of it has the wrong type in the store", key)
 
     def _ran(self, name: str, rule: Orchestration) -> None:
         """A tick of an orchestration was run here: until another server runs one, its slots are filled from here."""

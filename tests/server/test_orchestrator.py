@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
 
 from conftest import wait_until
-from hookline import Datastore
+from hookline import Datastore, EmbeddedStore, SecretBox, Settings
 from hookline.errors import Invalid, NotFound, ReservedKey
 from hookline_server.orchestrations import ORCHESTRATIONS, Orchestration, Orchestrations
 from hookline_server.orchestrator import Orchestrator
+from hookline_server.schedules import Schedule, Schedules
 
 
 @contextlib.asynccontextmanager
@@ -97,6 +100,42 @@ async def test_due_items_are_promoted_and_exhausted_locks_buried_without_a_claim
     async with orchestrating(datastore):
         await wait_until(tidied)
     assert (await datastore.get("jobs", "lost")).metadata["last_error"] == "lock expired"
+
+
+@pytest.mark.parametrize("busy", [Orchestrations, Schedules])
+async def test_rules_that_are_due_without_end_hold_up_nothing_else(
+    busy: type[Orchestrations | Schedules], datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of one kind than a server manages: those of the other kind are run, and keys are swept."""
+    run_due, begun = busy.run_due, asyncio.Event()
+
+    async def without_end(rules: Any) -> None:
+        while True:
+            begun.set()
+            await run_due(rules)
+
+    monkeypatch.setattr(busy, "run_due", without_end)
+    async with orchestrating(datastore) as orchestrations:
+        await begun.wait()
+        await create_jobs(datastore, 1)
+        await orchestrations.put("claims", Orchestration(key="jobs", every="1h"))
+        await Schedules(datastore).put("creates", Schedule(key="made", every="1h"))
+        await datastore.create("later", "due", metadata={"status": "not_started", "scheduled_at": "+50ms"})
+
+        async def all_done() -> bool:
+            promoted = (await datastore.get("later", "due")).status == "not_started"
+            return promoted and bool(await started(datastore)) and bool(await datastore.count("made"))
+
+        await wait_until(all_done)
+
+
+async def test_it_ends_at_the_release_of_the_waits(store: EmbeddedStore, settings: Settings) -> None:
+    async with Datastore(store.url, replace(settings, tick=60.0), SecretBox(bytes(range(32)))) as resting:
+        task = asyncio.create_task(Orchestrator(resting).run())
+        await wait_until(lambda: resting.wakes.listeners() == 3)
+        resting.wakes.release()
+        async with asyncio.timeout(10):
+            await task
 
 
 async def test_deleted_it_is_gone(datastore: Datastore) -> None:
