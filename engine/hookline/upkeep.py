@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ if TYPE_CHECKING:  # what only reads the values that are defined here, a client,
 log = logging.getLogger(__name__)
 
 WORK = 1000
-"""Work of one step, in items that are looked at: about 3 ms of the store."""
-_ROUNDS = 20
-"""Steps of one sweep in one partition."""
+"""Work of one step, in items that are looked at: at most about 3 ms of the store."""
+_SECONDS = 3.0
+"""How long one sweep goes on at most, in seconds."""
 _BUILD_WORK = 300
 """Items that one step of building indexes looks at."""
 
@@ -44,10 +45,12 @@ class Upkeep:
         self._connection = connection
         self._partitions = partitions
         self._outbox_max = outbox_max
-        self._places: dict[int, dict[bytes, list[bytes]]] = {}
+        self._ends: dict[int, dict[str, Any]] = {}
 
     async def sweep(self) -> list[str]:
-        """One sweep, in bounded steps -> the keys that are corrupt.
+        """One sweep, in bounded steps, for some seconds at most -> the keys that are corrupt.
+
+        After each step it pauses for as long as that took, so the store is busy with it for half of the time at most.
 
         Raises:
             Corrupt: the list of what is due is.
@@ -64,24 +67,29 @@ class Upkeep:
     async def _sweep(self, partition: int) -> list[str]:
         corrupt: list[str] = []
         put_off, builds = 0, True
-        for _ in range(_ROUNDS):
-            places = self._places.get(partition, {})
-            request = {"work": WORK, "places": places, "outbox_max": self._outbox_max}
+        began = time.monotonic()
+        while True:
+            at = time.monotonic()
+            end = self._ends.get(partition, {"places": {}, "passed": []})
+            request = {"work": WORK, "outbox_max": self._outbox_max, **end}
             answer = await self._connection.read("sweep", partition, request)
             if answer.get(b"unreadable"):
                 raise Corrupt
             corrupt += [key.decode() for key in answer[b"corrupt"]]
             put_off += answer[b"put_off"]
-            self._places[partition] = dict(answer[b"places"])  # an empty table comes as a list
+            # An empty table comes as a list.
+            self._ends[partition] = {"places": dict(answer[b"places"]), "passed": answer[b"passed"]}
             builds = builds and bool(answer[b"builds"])
             if builds:
                 try:
                     rows, _ = await self._step(partition, None, _BUILD_WORK)
-                    builds = any(rest for _, rest in rows)  # one that cannot be built has nothing left either
+                    builds = any(rest is not False for _, rest in rows)  # false: it cannot be built
                 except StoreFull:  # an index can wait, and what is swept may make room
                     builds = False
-            if not (answer[b"more"] or builds):
+            now = time.monotonic()
+            if not (answer[b"more"] or builds) or now - began > _SECONDS:
                 break
+            await asyncio.sleep(now - at)
         if put_off:
             log.warning("%d jobs whose last lock has expired stay started for now: the outbox has no room", put_off)
         return list(dict.fromkeys(corrupt))

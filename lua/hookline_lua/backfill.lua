@@ -1,15 +1,20 @@
 #!lua
--- Go on building the declared indexes of a partition that are not complete yet: of one key, or of all, from the item
--- where the last call ended, looking at so many, or fewer where it costs more to read them. With no work it just tells
--- how much is left, at the memory limit too.
+-- Go on building declared indexes of a partition that are not complete yet: those of one key, or some of any key, each from
+-- the item where the last call ended, looking at so many, or fewer where it costs more to read them. With no work it just
+-- tells how much is left, at the memory limit too.
 -- drain: yes
 -- keys: partition
 -- args: now_ms:int request:msgpack
--- use: outcome index value declared
+-- use: outcome clock settings index value declared
 
-local PAGE = 100
+-- An index costs as much as so many items, whatever is left of it.
+local PAGE, INDEX = 100, 10
 
 local builds, left
+
+local function spend(cost)
+  left = clock.late(cost) and 0 or left - cost
+end
 
 local function lex_count(name, after)
   return redis.call('ZLEXCOUNT', name, after == '' and '-' or '(' .. after, '+')
@@ -40,7 +45,7 @@ local function add(key, place, after)
       entries[#entries + 1] = score
       entries[#entries + 1] = member
     end
-    left = left - math.max(1, raw and value.cost(raw) or 0)
+    spend(math.max(1, raw and value.cost(raw) or 0))
   end
   index.write('ZADD', index.name(key, place.label), entries)
   return (done < #sorts or done == PAGE) and sorts[done] or nil
@@ -67,18 +72,41 @@ local function build(key, name, after)
   return rest
 end
 
+-- All of a key that are not complete, each before its place; or as many as the work may suffice for, at random: so those
+-- that cannot be built hold up no others. Nil where something has a wrong type.
+local function unfinished()
+  if not request.key then
+    local flat = redis.pcall('HRANDFIELD', builds, math.ceil(left / INDEX), 'WITHVALUES')
+    return not flat.err and flat or nil
+  elseif not (settings.of(request.key) and index.probe('HLEN', builds)) then
+    return nil
+  end
+  local flat = {}
+  for _, place in ipairs(declared.of(request.key)) do
+    local after = redis.call('HGET', builds, request.key .. place.label)
+    if after then
+      flat[#flat + 1] = request.key .. place.label
+      flat[#flat + 1] = after
+    end
+  end
+  return flat
+end
+
 return function()
   builds, left = partition .. ':builds', request.work
-  local flat = redis.pcall('HGETALL', builds)
-  if flat.err then
+  local flat = unfinished()
+  if not flat then
     return cmsgpack.pack({ outcome.corrupt, {}, 0 })
   end
   local found = {}
+  spend(0) -- the time counts from here
   for i = 1, #flat, 2 do
-    local key, name = string.match(flat[i], '^(%Z*)%z(.*)$')
-    if not request.key or request.key == key then
-      table.insert(found, { name, build(key, name, flat[i + 1]) })
+    if not request.key and left <= 0 then
+      break
     end
+    local key, name = string.match(flat[i], '^(%Z*)%z(.*)$')
+    table.insert(found, { name, build(key, name, flat[i + 1]) })
+    spend(INDEX)
   end
   local size = request.key and index.probe('ZCARD', index.name(request.key, ''))
   return cmsgpack.pack({ outcome.ok, found, size or 0 })

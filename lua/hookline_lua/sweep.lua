@@ -5,16 +5,20 @@
 -- args: now_ms:int request:msgpack
 -- use: outcome clock settings index declared item lock outbox due wake
 
-local KEYS_MAX, PROMOTION, REMOVAL, CORRUPT_FOR_MS = 100, 10, 10, 60000
+local KEYS_MAX, CORRUPT_FOR_MS = 100, 60000
 
-local name, work, answer
+-- What each takes, in work: an entry is about 3 us. To sweep a key is some 25 commands.
+local KEY, PROMOTION, REMOVAL = 25, 10, 10
+
+local name, work, passed, answer
+
+local function spend(cost)
+  work = clock.late(cost) and 0 or work - cost
+end
 
 local function bury_exhausted(key, sort)
-  local refusal, taken, bytes = due.bury_exhausted(key, sort)
-  work = work - taken
-  if bytes > 0 and clock.late(16) then
-    work = 0 -- it takes longer than that says
-  end
+  local refusal, taken = due.bury_exhausted(key, sort)
+  spend(taken)
   if refusal == outcome.corrupt then
     answer.corrupt[#answer.corrupt + 1] = key
   elseif refusal then
@@ -67,7 +71,7 @@ end
 local function promote(key)
   local most = room(PROMOTION)
   local promoted, last = due.promote(key, most)
-  work = work - promoted * PROMOTION
+  spend(promoted * PROMOTION)
   return promoted == most and tonumber(last) or due.next_ms(key)
 end
 
@@ -75,12 +79,18 @@ end
 local function purge(key)
   local most = room(REMOVAL)
   local removed, next_ms = due.purge(key, most)
-  work = work - removed * REMOVAL
+  spend(removed * REMOVAL)
   return removed == most and clock.ms or next_ms
 end
 
 local function first_of(one, other)
   return one and other and math.min(one, other) or one or other
+end
+
+-- A key of which more is due than the work suffices for.
+local function go_on(key)
+  answer.more = true
+  table.insert(answer.passed, key)
 end
 
 -- `from` is the time up to which the key has been swept before.
@@ -92,28 +102,61 @@ local function sweep(key, from)
   local place = bury(key, from)
   if place then
     answer.places[key] = place
+    go_on(key)
     return redis.call('ZADD', name, place[1], key)
   end
   local next_ms = first_of(promote(key), purge(key))
-  answer.more = answer.more or (next_ms and next_ms <= clock.ms) or false
+  if next_ms and next_ms <= clock.ms then
+    go_on(key)
+  end
   return next_ms and redis.call('ZADD', name, next_ms, key) or redis.call('ZREM', name, key)
 end
 
+-- Sweep a key as long as there is work left; else its turn comes with the next call.
+local function take(key, from)
+  if work > 0 then
+    sweep(key, from)
+    return spend(KEY)
+  end
+  answer.more = true
+  answer.places[key] = request.places[key]
+  if passed[key] then
+    table.insert(answer.passed, key)
+  end
+end
+
+-- Those first that are due first; but a key that took up the work of a call lets all others come before it is swept again.
+local function take_all(keys)
+  local others = {}
+  for i = 1, #keys, 2 do
+    if passed[keys[i]] then
+      table.insert(others, i)
+    else
+      take(keys[i], keys[i + 1])
+    end
+  end
+  if work > 0 then
+    passed = {}
+  end
+  for _, i in ipairs(others) do
+    take(keys[i], keys[i + 1])
+  end
+end
+
 return function()
-  name, work, outbox.events_max = partition .. ':due', request.work, request.outbox_max
-  answer = { more = false, corrupt = {}, places = {}, put_off = 0, builds = index.probe('HLEN', partition .. ':builds') or 0 }
+  name, work, passed, outbox.events_max = partition .. ':due', request.work, {}, request.outbox_max
+  answer = { more = false, corrupt = {}, places = {}, passed = {}, put_off = 0 }
+  answer.builds = index.probe('HLEN', partition .. ':builds') or 0
+  for _, key in ipairs(request.passed) do
+    passed[key] = true
+  end
   local keys = redis.pcall('ZRANGEBYSCORE', name, '-inf', clock.text(clock.ms), 'WITHSCORES', 'LIMIT', 0, KEYS_MAX)
   if keys.err then
     return cmsgpack.pack({ unreadable = true })
   end
   answer.more = #keys == 2 * KEYS_MAX
-  for i = 1, #keys, 2 do
-    if work > 0 then
-      sweep(keys[i], keys[i + 1])
-      work = work - 1
-    end
-    answer.more = answer.more or work <= 0
-  end
+  spend(0) -- the time counts from here
+  take_all(keys)
   item.flush()
   local fired = outbox.flush()
   lock.flush()

@@ -195,6 +195,31 @@ async def test_a_step_of_a_build_looks_at_fewer_items_whose_values_are_large(dat
     assert await found(datastore, order="a.x") == ([f"{n:03}" for n in range(40)], "a.x")
 
 
+async def test_a_step_of_many_builds_is_bounded(datastore: Datastore) -> None:
+    keys = [f"key-{n}" for n in range(60)]
+    await datastore.run([datastore.calls.create(key, name, metadata={"x": 1}) for key in keys for name in "abc"])
+    for key in keys:
+        await datastore.configure(key, indexes={"x": "number"})
+    _, rows, _ = await datastore.connection.read("backfill", 0, {"work": 100})
+    assert 1 <= len(rows) <= (8 if datastore.calls.partitions == 1 else 10)
+    await datastore.sweep()
+    for key in keys:
+        assert (await found(datastore, key, order="x"))[0] == [*"abc"]
+
+
+@pytest.mark.spoils
+async def test_builds_that_are_not_possible_hold_up_no_others(datastore: Datastore, raw: aioredis.Redis) -> None:
+    await put(datastore, [*range(10)])
+    await datastore.configure("jobs", indexes={"x": "number"})
+    for tag in tags(datastore):
+        await raw.hset(f"{tag}:builds", mapping={f"key-{n}\0x": "" for n in range(100)})
+    for _ in range(100):  # each looks at a third of them or more
+        await datastore.sweep()
+        if not await datastore.builds("jobs"):
+            break
+    assert len((await found(datastore, order="x"))[0]) == 10
+
+
 @pytest.mark.spoils
 async def test_a_sweep_does_not_try_on_where_nothing_can_be_built(
     datastore: Datastore, raw: aioredis.Redis, store: Backend

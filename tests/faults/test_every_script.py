@@ -125,7 +125,7 @@ class Bench:
             case "backfill":
                 return {"work": 1000}
             case "backfill_drain":
-                return {"work": 0}
+                return {"work": 0, "key": OTHER}
             case "configure":
                 return {"key": OTHER, "set": {"max_attempts": "1"}, "unset": []}
             case "find":
@@ -145,7 +145,7 @@ class Bench:
             case "stats":
                 return {"prefix": "", "cursor": "0"}
             case "sweep":
-                return {"work": 1000, "places": {}, "outbox_max": 1000}
+                return {"work": 1000, "places": {}, "passed": [], "outbox_max": 1000}
             case "relay_take":
                 return TAKES
             case "relay_done":
