@@ -18,6 +18,8 @@ from hookline.where import Where
 
 _ADDED = frozenset({b"v", b"ca", b"ua", b"at"})
 """What the store adds to a new item of which it was sent all else."""
+FILTERED_LEAST = 10
+"""What a claim by filters counts as at least: so few share the work of a script call that each comes far in it."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -38,10 +40,10 @@ class Call(msgspec.Struct, frozen=True):
         return f"Call({self.script}, partition={self.partition}, key={self.key!r}, sort_field={self.sort_field!r})"
 
     @property
-    def gives(self) -> int:
-        """How many items it may give: a claim's limit, else 0."""
+    def weight(self) -> int:
+        """How many operations of a script call it counts as: a claim, as the items that it may give."""
         limit: int = self.request.get("limit", 0)
-        return limit
+        return max(limit, FILTERED_LEAST if self.request.get("where") else 1)
 
     def failed(self, error: HooklineError) -> Outcome:
         """What became of it where the store has given no answer."""

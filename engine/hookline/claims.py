@@ -27,13 +27,56 @@ POLL = 1.0
 """Seconds after which the first in line looks again by itself: it covers lost wake messages and filtered claims."""
 FRUITLESS_MAX = 20_000
 """Items that one claim looks at without finding any that meet its filters."""
+REST = 4
+"""Times as long as one looked at the whole line in vain, waiting claims by the same filters look at the front alone."""
+REST_MAX = 20.0
+"""Seconds of that at most."""
 _STEP_LEAST = 50
 """As many a step counts at least: one may do no more than bring what is due into line."""
+
+_IN_LINE = (b"started", b"not_started")
+"""What the place begins with where a claim along the line ended early."""
 
 T = TypeVar("T")
 Perform = Callable[[Call], Awaitable[Outcome | Claimed]]
 PerformHeld = Callable[[Call, Hold], Awaitable[Outcome | Claimed | None]]
 """Makes a claim that is held back -> None where it has to be made the usual way."""
+
+
+class _Walk:
+    """The way of a claim over the partitions: where it is, what it has found, how long it has looked in vain."""
+
+    def __init__(self, partition: int, partitions: int, most: int, *, looks_back: bool) -> None:
+        """It looks at ``most`` items in vain; if it ``looks_back``, each second at the front, and then it goes on."""
+        self.partition = partition
+        self.tried = self.found = 0
+        self.after: list[bytes] | None = None
+        self._partitions = partitions
+        self._most = most
+        self._fruitless = 0
+        self._looks_back = looks_back
+        self._behind: list[bytes] | None = None
+        self._looked = time.monotonic()
+
+    def note(self, claimed: Claimed, wanted: int, *, stops: bool) -> None:
+        """Go on behind what was looked at; on the next partition where this one has no more, or it was enough."""
+        found = len(claimed.items) + claimed.gone
+        self.found += found
+        self._fruitless = 0 if claimed.items else self._fruitless + max(claimed.examined, _STEP_LEAST)
+        if found < wanted and (stops or not claimed.more or self._fruitless >= self._most):
+            self.leave()
+            return
+        if self._behind:
+            self.after, self._behind, self._looked = self._behind, None, time.monotonic()
+        elif self._looks_back and time.monotonic() - self._looked > POLL:
+            self.after, self._behind = None, claimed.after
+        else:
+            self.after = claimed.after
+
+    def leave(self) -> None:
+        """Go to the next partition."""
+        self.partition, self.tried = (self.partition + 1) % self._partitions, self.tried + 1
+        self.after = self._behind = None
 
 
 class Claims:
@@ -59,6 +102,7 @@ class Claims:
         self._connection = connection
         self._perform_held = perform_held
         self._rotation: dict[str, int] = {}
+        self._rested: dict[tuple[str, bytes], float] = {}
         self._away = Away(connection)
         self._ballots = 0
 
@@ -79,11 +123,18 @@ class Claims:
         # Any claim that is held back must do for whatever becomes ready.
         special = options["where"].conditions or "max_in_flight" in options or once or limit > GIVEN_MAX
         holds = self._connection.can_hold(key) and not special
+        rests = bool(options["where"].conditions) and not once
         async with self.lines.place(key, filters) as place:
             claimed: Claimed | None = None
             while True:
                 if claimed is None:
-                    claimed = await self.at_once(key, limit, options, once)
+                    began = time.monotonic()
+                    front = rests and began < self._rested.get((key, filters), 0.0)
+                    claimed = await self.at_once(key, limit, options, once, front=front)
+                    if claimed.items:
+                        self._rested.pop((key, filters), None)
+                    elif rests and not front:
+                        self._rest(key, filters, claimed, time.monotonic() - began)
                 left = deadline - time.monotonic()
                 place.found = bool(claimed.items)
                 if place.found or claimed.replayed or left <= 0 or self._wakes.released:
@@ -100,13 +151,26 @@ class Claims:
                     claimed = await self._take_held(place, hold, self._calls.claim(key, limit=limit, **options))
                     holds = not hold.refused
 
-    async def at_once(self, key: str, limit: int, options: dict[str, Any], once: Once | None = None) -> Claimed:
-        """Take items that are there now.
+    def _rest(self, key: str, filters: bytes, claimed: Claimed, seconds: float) -> None:
+        """Let those who wait look at the front alone for a while, since to look for so long at all was in vain.
+
+        By an index it is no line that is walked, and what has come last may be anywhere.
+        """
+        now, rest = time.monotonic(), min(REST_MAX, REST * seconds)
+        if rest > POLL and claimed.after and claimed.after[0] in _IN_LINE:
+            going_on = {line: until for line, until in self._rested.items() if until > now}
+            self._rested = {**going_on, (key, filters): now + rest}
+
+    async def at_once(
+        self, key: str, limit: int, options: dict[str, Any], once: Once | None = None, *, front: bool = False
+    ) -> Claimed:
+        """Take items that are there now; those at the ``front`` of the line, if there are any.
 
         Raises:
             Refused, Unavailable, OutcomeUnknown
         """
-        return await self.whole(key, self.take(key, limit, options, once), _itself, keep=once is not None)
+        taking = self.take(key, limit, options, once, front=front)
+        return await self.whole(key, taking, _itself, keep=once is not None)
 
     async def _take_held(self, place: Place, hold: Hold, call: Call) -> Claimed | None:
         """Let the store hold a claim back -> what it took; None where it is better to look."""
@@ -165,12 +229,20 @@ class Claims:
                 await asyncio.gather(*map(self._perform, calls), return_exceptions=True)
 
     async def take(
-        self, key: str, limit: int, options: dict[str, Any], once: Once | None = None, *, given: bool = False
+        self,
+        key: str,
+        limit: int,
+        options: dict[str, Any],
+        once: Once | None = None,
+        *,
+        given: bool = False,
+        front: bool = False,
     ) -> Claimed:
         """Stay on one partition while that has work, then rotate; the limit is split, never exceeded.
 
         With ``once`` it looks at a single partition, where the repeat of its request will look too; or at all of them
         in the same order, if that says so. Of all of them one that cannot be reached has nothing, unless none can be.
+        Where it finds none at the ``front`` of a partition's line, it looks no further there.
 
         What was taken is locked already, so the caller must have it: a failure after that, or when something was
         ``given`` to it before, is told along with the items.
@@ -181,22 +253,23 @@ class Claims:
         parts: list[Claimed] = []
         failure: HooklineError | None = None
         unreached: Unavailable | None = None
-        after: list[bytes] | None = None
-        partition, tried, fruitless, count = once.partition() if once else self.partition(key), 0, 0, 0
-        everywhere = once is None or once.everywhere
-        visits = self._calls.partitions if everywhere else 1
+        everywhere, partitions = once is None or once.everywhere, self._calls.partitions
+        start = once.partition() if once else self.partition(key)
+        walk = _Walk(start, partitions, 0 if front else FRUITLESS_MAX, looks_back=once is None)
+        visits = partitions if everywhere else 1
         # A repeat has to look where the first did, and a bound holds over all of them.
         away = self._away.now() if everywhere and not bound else None
-        while count < limit and tried < visits and not (bound and bound.full):
+        while walk.found < limit and walk.tried < visits and not (bound and bound.full):
+            partition = walk.partition
             if away and partition in away:
-                partition, tried, after = (partition + 1) % self._calls.partitions, tried + 1, None
+                walk.leave()
                 if once:
                     once.pass_over()
                 continue
-            most, began = min(limit - count, GIVEN_MAX), time.monotonic()
+            most, began = min(limit - walk.found, GIVEN_MAX), time.monotonic()
             share: dict[str, Any] = bound.limits(partition) if bound else {}
-            call = self._calls.claim(key, limit=most, partition=partition, after=after, **share, **options)
-            always = given or count > 0 or (once is not None and once.everywhere)
+            call = self._calls.claim(key, limit=most, partition=partition, after=walk.after, **share, **options)
+            always = given or walk.found > 0 or (once is not None and once.everywhere)
             if once:
                 call = once.mark(call, always=always)
             self._away.look(partition)
@@ -214,17 +287,14 @@ class Claims:
                 once.count(claimed, always=always)
             parts.append(claimed)
             self._away.discard(partition)
-            count, after = count + len(claimed.items) + claimed.gone, claimed.after
+            walk.note(claimed, most, stops=self._wakes.released and not once)
             if bound and not failure:
                 bound.note(partition, claimed)
-            fruitless = 0 if claimed.items else fruitless + max(claimed.examined, _STEP_LEAST)
-            if len(claimed.items) + claimed.gone < most and not (claimed.more and fruitless < FRUITLESS_MAX):
-                partition, tried, after = (partition + 1) % self._calls.partitions, tried + 1, None
         if not once:
             # One with a bound seldom comes to the end of a partition, and must not leave the others waiting; nor must
             # one that gives no answer.
             broken_off = failure is not None and not isinstance(failure, Refused)
-            self._rotate(key, (partition + (bound is not None or broken_off)) % self._calls.partitions)
+            self._rotate(key, (walk.partition + (bound is not None or broken_off)) % partitions)
         failure = failure or (None if parts else unreached)
         if failure and not (given or any(part.items for part in parts)):
             raise failure
@@ -264,6 +334,7 @@ def _together(parts: list[Claimed], bound: Bound | None, failure: HooklineError 
         lost=sum(part.lost for part in parts),
         held=bound.held if bound else (),
         paused=bool(parts) and parts[-1].paused,
+        after=next((part.after for part in parts if part.after), None),
     )
 
 

@@ -61,7 +61,7 @@ class Group:
 
     def add(self, member: Placed, packed: bytes | Row) -> bool:
         """One more, unless that is too much for one call."""
-        weight, size = self.weight + (member[1].gives or 1), self.size + len(packed)
+        weight, size = self.weight + member[1].weight, self.size + len(packed)
         if self.operations and (weight > OPERATIONS_MAX or size > BYTES_MAX):
             return False
         self.members.append(member)
@@ -98,7 +98,7 @@ class Alone:
         self._pack = pack
         self._read = read
         self.operations: Sequence[bytes | Row] = ()
-        self.weight = call.gives or 1
+        self.weight = call.weight
         self.size = 0
 
     def pack(self) -> None:

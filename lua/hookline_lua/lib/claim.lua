@@ -182,7 +182,7 @@ local function pass_along(status, latest, operation, state)
   local name = index.name(operation.key, status)
   local rank, ended = first_rank(name, status, operation), false
   while not ended and goes_on(operation, state) do
-    local count = #operation.where > 0 and 100 or math.min(100, operation.limit - #state.items)
+    local count = math.min(100, #operation.where > 0 and math.ceil(state.work) or operation.limit - #state.items)
     local page, scores = page_of(name, rank, count, latest)
     ended = #page < count
     local passed = nil
