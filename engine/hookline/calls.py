@@ -177,10 +177,12 @@ class Calls:
         after: list[bytes] | None = None,
         in_flight: int | None = None,
         ballot: str | None = None,
+        front: bool = False,
         reserved: bool = False,
     ) -> Call:
         """Claim up to ``limit`` items on one partition; ``after`` is where a claim of the same filters ended early.
 
+        One of the ``front`` does a tenth of the work of a call at most.
         ``in_flight`` and ``ballot``: what a :class:`hookline.bound.Bound` leaves to this partition.
 
         Raises:
@@ -207,6 +209,7 @@ class Calls:
             "triggers": triggers,
             "in_flight": in_flight,
             "ballot": ballot,
+            "front": front or None,
             "nonce": nonces.token_hex(8),
         }
         return Call("claim", partition, key, "", _present(request), compiled)

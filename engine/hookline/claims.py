@@ -131,9 +131,7 @@ class Claims:
                     began = time.monotonic()
                     front = rests and began < self._rested.get((key, filters), 0.0)
                     claimed = await self.at_once(key, limit, options, once, front=front)
-                    if claimed.items:
-                        self._rested.pop((key, filters), None)
-                    elif rests and not front:
+                    if rests and not front and not claimed.items:
                         self._rest(key, filters, claimed, time.monotonic() - began)
                 left = deadline - time.monotonic()
                 place.found = bool(claimed.items)
@@ -267,8 +265,8 @@ class Claims:
                     once.pass_over()
                 continue
             most, began = min(limit - walk.found, GIVEN_MAX), time.monotonic()
-            share: dict[str, Any] = bound.limits(partition) if bound else {}
-            call = self._calls.claim(key, limit=most, partition=partition, after=walk.after, **share, **options)
+            share = {"after": walk.after, "front": front, **(bound.limits(partition) if bound else {})}
+            call = self._calls.claim(key, limit=most, partition=partition, **share, **options)
             always = given or walk.found > 0 or (once is not None and once.everywhere)
             if once:
                 call = once.mark(call, always=always)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -60,9 +61,14 @@ async def test_who_waits_in_vain_looks_at_the_front_meanwhile(
     assert not waiting.done()
     await datastore.create("jobs", "front", metadata={**WAITING, "text": "yes", "priority": 9})
     assert names((await asyncio.wait_for(waiting, 5)).items) == ["front"]
-    # Who finds something may find more, and looks at all of it.
-    found = await asyncio.wait_for(datastore.claim("jobs", worker_id="w", where=SOUGHT, wait=60), 5)
-    assert names(found.items) == [deep]
+
+
+async def test_a_look_at_the_front_is_short(datastore: Datastore) -> None:
+    partition = datastore.calls.partition("jobs", await fill_line(datastore))
+    asked: dict[str, Any] = {"worker_id": "w", "where": SOUGHT, "partition": partition}
+    far = await datastore.claims._ask(datastore.calls.claim("jobs", **asked))
+    short = await datastore.claims._ask(datastore.calls.claim("jobs", **asked, front=True))
+    assert (short.examined, far.examined > 1) == (1, True)
 
 
 async def test_who_waits_in_vain_looks_at_all_again(datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,9 @@ local claim = {}
 -- However much the claims before it took, each may look at a few entries: else one heavy filter would starve the rest.
 local LEAST_WORK = 10
 
+-- So much does one that is to look at the front alone: many of those come one by one each second.
+local FRONT_WORK = 100
+
 -- For so long a call may give items from the line: the cost of ending it must stay small beside that.
 local GIVING_SECONDS = 0.003
 
@@ -326,7 +329,7 @@ end
 
 -- What is left of the call's work is shared evenly among the claims still to come.
 local function take(operation, state)
-  local share = math.max(LEAST_WORK, claim.work / claim.left)
+  local share = math.min(operation.front and FRONT_WORK or math.huge, math.max(LEAST_WORK, claim.work / claim.left))
   state.work = share
   local by = index_for(operation)
   local ended
