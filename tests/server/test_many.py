@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 import redis.asyncio as aioredis
@@ -311,7 +312,7 @@ async def test_pages_of_keys(api: Api, datastore: Datastore) -> None:
         seen += [key["key"] for key in answer.data["keys"]]
         link = answer.headers.get("link")
         assert (link is None) is (answer.data["cursor"] is None)
-        path = link[1:].split(">")[0] if link else None
+        path = urljoin(path, link[1:].split(">")[0]) if link else None
     assert seen == names
     for query, pointer in (("limit=0", "/limit"), ("limit=x", "/limit"), ("after=a", "/after")):
         bad: Answer = await api("GET", f"/v1/keys?{query}")
