@@ -344,19 +344,15 @@ async def test_a_node_that_falls_silent(settings: Settings, tmp_path: Path, monk
         Datastore(cluster.url, near, SecretBox(bytes(range(32)))) as datastore,
     ):
         first, second, third = cluster.nodes
-        heard: list[str | None] = []
-        following = asyncio.create_task(datastore.connection.follow(keys.wake_channel, heard.append))
-        await wait_until(lambda: heard == [None] * NODES)
-        await asyncio.sleep(0.5)  # several times as long as a node may be quiet
-        with _silent(third):
-            await _say(first, 0, "goes on")
-            await wait_until(lambda: "goes on" in heard)
-            await asyncio.sleep(0.5)  # its kernel takes connections all the same
-        await wait_until(lambda: heard == [None] * NODES + ["goes on", None])
-        await _say(third, PARTITIONS - 1, "there again")
-        await wait_until(lambda: heard[-1] == "there again")
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        async with _hearing(datastore) as heard:
+            await asyncio.sleep(0.5)  # several times as long as a node may be quiet
+            with _silent(third):
+                await _say(first, 0, "goes on")
+                await wait_until(lambda: "goes on" in heard)
+                await asyncio.sleep(0.5)  # its kernel takes connections all the same
+            await wait_until(lambda: heard == [None] * NODES + ["goes on", None])
+            await _say(third, PARTITIONS - 1, "there again")
+            await wait_until(lambda: heard[-1] == "there again")
         await fill(datastore)
         mine = [name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == 0]
         await asyncio.gather(*(datastore.get("jobs", name) for name in mine))  # over a link each
@@ -367,6 +363,19 @@ async def test_a_node_that_falls_silent(settings: Settings, tmp_path: Path, monk
             for name in mine:
                 assert (await datastore.update("jobs", name, metadata={"x": 1})).ok
             assert not silent._idle  # else each of them would be tried, and its answer waited for
+
+
+@contextlib.asynccontextmanager
+async def _hearing(datastore: Datastore) -> AsyncIterator[list[str | None]]:
+    """What is heard of all nodes, from when they are subscribed to."""
+    heard: list[str | None] = []
+    following = asyncio.create_task(datastore.connection.follow(keys.wake_channel, heard.append))
+    try:
+        await wait_until(lambda: heard == [None] * NODES)
+        yield heard
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
 
 async def _say(node: Node, partition: int, topic: str) -> None:
@@ -407,21 +416,17 @@ async def test_what_is_no_store_by_now_is_passed_over(
         Datastore(cluster.url, settings, SecretBox(bytes(range(32)))) as datastore,
     ):
         first, second, _ = cluster.nodes
-        heard: list[str | None] = []
-        following = asyncio.create_task(datastore.connection.follow(keys.wake_channel, heard.append))
-        await wait_until(lambda: heard == [None] * NODES)
-        await fill(datastore)
-        await cluster.move(0, SLOTS // NODES - 1, first, second)
-        first.process.kill()
-        await first.process.wait()
-        async with await asyncio.start_server(_answer_http, "127.0.0.1", first.port):
-            assert (await datastore.get("jobs", FIRST)).version == 1
-            assert await datastore.connection.now_ms()
-            await wait_until(lambda: heard.count(None) >= NODES + 2)  # two nodes, each anew
-            await _say(second, 0, "from another")
-            await wait_until(lambda: heard[-1] == "from another")
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        async with _hearing(datastore) as heard:
+            await fill(datastore)
+            await cluster.move(0, SLOTS // NODES - 1, first, second)
+            first.process.kill()
+            await first.process.wait()
+            async with await asyncio.start_server(_answer_http, "127.0.0.1", first.port):
+                assert (await datastore.get("jobs", FIRST)).version == 1
+                assert await datastore.connection.now_ms()
+                await wait_until(lambda: heard.count(None) >= NODES + 2)  # two nodes, each anew
+                await _say(second, 0, "from another")
+                await wait_until(lambda: heard[-1] == "from another")
 
 
 async def _answer_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
