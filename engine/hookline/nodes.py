@@ -179,13 +179,14 @@ class Nodes:
         if isinstance(failure, SilentError):
             failed.forget()
         self._suspect = failed
-        self._refresh_soon()
-        if not isinstance(failure, LostError):
-            await self.learn()
-            links = self._links_of(slot)
-            if links is not failed:
-                return links
-        raise failure
+        if isinstance(failure, LostError):
+            self._refresh_soon()
+            raise failure
+        await self.learn()
+        links = self._links_of(slot)
+        if links is failed:
+            raise failure
+        return links
 
     async def learn(self) -> None:
         """Wait until it is known anew who has what, but not for long."""

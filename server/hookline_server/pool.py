@@ -109,13 +109,13 @@ class Pool:
             place = self._places[origin] = _Place(asyncio.Semaphore(self._slots_each))
         place.users += 1
         try:
-            send_by = asyncio.get_running_loop().time() + self._deadline
+            send_by, kept = asyncio.get_running_loop().time() + self._deadline, True
             if place.idle and not place.slots.locked():
                 async with place.slots:
-                    if await self._reuse(place, request, reply):
+                    if kept := await self._reuse(place, request, reply):
                         return
             async with asyncio.timeout_at(send_by), place.slots:
-                if not (place.idle and await self._reuse(place, request, reply)):
+                if not (kept and place.idle and await self._reuse(place, request, reply)):
                     await self._exchange(place, await self._connect(origin, reply.timing), request, reply)
         finally:
             place.users -= 1
@@ -220,10 +220,10 @@ class Connection(asyncio.Protocol):
             Trouble: ``disconnected`` or ``protocol``.
             TimeoutError: it has expired.
         """
+        self.received = self._head_bytes = 0
         if self._transport.is_closing():
             raise Trouble("disconnected")
         self._reply = reply
-        self.received = self._head_bytes = 0
         self._in_head, self._delimited = True, False
         self._waiter = asyncio.get_running_loop().create_future()
         if len(request) == 1:

@@ -169,6 +169,30 @@ async def test_what_the_receiver_closes_just_then_is_sent_once_more(egress: Egre
     assert times == {b"1": 1, b"kept": 2, b"half": 1, b"new": 1}
 
 
+async def test_of_many_that_were_closed_just_then_one_is_tried(egress: Egress) -> None:
+    """The post goes on over a new connection then: it arrives twice at most."""
+    bodies: list[bytes] = []
+    ends = False
+    go = asyncio.Event()
+
+    async def reply(request: bytes, writer: asyncio.StreamWriter) -> None:
+        bodies.append(request.partition(b"\r\n\r\n")[2])
+        if ends and bodies.count(b"late") < 3:
+            writer.close()
+            return
+        await go.wait()
+        await answers()(request, writer)
+
+    async with receiver(reply) as it:
+        first = [asyncio.create_task(egress.post(it.url, b"early", HEADERS)) for _ in range(3)]
+        await wait_until(lambda: len(bodies) == 3)
+        go.set()
+        await asyncio.gather(*first)
+        ends = True
+        assert (await egress.post(it.url, b"late", HEADERS)).error == "disconnected"
+    assert bodies.count(b"late") == 2
+
+
 async def test_an_answer_to_half_a_request_ends_its_connection(egress: Egress) -> None:
     """What is left of it is read by nobody, and what came next would wait behind that."""
 
