@@ -209,10 +209,10 @@ async def test_a_step_of_many_builds_is_bounded(datastore: Datastore) -> None:
 
 @pytest.mark.spoils
 async def test_builds_that_are_not_possible_hold_up_no_others(datastore: Datastore, raw: aioredis.Redis) -> None:
-    await put(datastore, [*range(10)])
-    await datastore.configure("jobs", indexes={"x": "number"})
     for tag in tags(datastore):
         await raw.hset(f"{tag}:builds", mapping={f"key-{n}\0x": "" for n in range(100)})
+    await put(datastore, [*range(10)])
+    await datastore.configure("jobs", indexes={"x": "number"})
     for _ in range(100):  # each looks at a third of them or more
         await datastore.sweep()
         if not await datastore.builds("jobs"):
