@@ -11,13 +11,16 @@ Through a forward proxy it is that which resolves and dials: here, addresses and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from functools import cache, partial
 from ipaddress import IPv6Address, ip_address
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -37,9 +40,11 @@ EXCERPT_MAX = 200
 
 DISABLE, ABORT = "disable", "abort-message"
 """What a receiver may ask for by the header ``webhook-delivery``: nothing more at all, or not this one again."""
-# A lookup blocks a thread for as long as a name server keeps silent: the event loop's own few (four with
-# uvloop) would be used up by as many bad names.
+# A lookup blocks a thread for as long as a name server keeps silent, also when nobody waits for it any more: the event
+# loop's own few (four with uvloop) would be used up by as many bad names, and these by those of one namespace.
 _LOOKUP_THREADS = 32
+_payer: ContextVar[str] = ContextVar("payer", default="")
+"""Of whose share what a post needs is."""
 # Seconds until another address of a name is tried beside the one before (RFC 8305).
 _NEXT_ADDRESS_S = 0.25
 # All other headers that we send are taken for secrets when an answer repeats them.
@@ -158,6 +163,7 @@ class Egress:
             RuntimeError: the client has been closed.
         """
         await self._shares.take(payer)
+        _payer.set(payer)
         try:
             return await self._post(url, body, headers, secrets)
         finally:
@@ -320,23 +326,31 @@ class _CheckedResolver(AbstractResolver):
 
 
 class _SystemResolver(AbstractResolver):
-    """``getaddrinfo`` in threads of its own."""
+    """``getaddrinfo`` in threads of its own, of which each payer has a share."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, "egress-lookup")
+        self._shares = Shares(_LOOKUP_THREADS)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        look_up = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
+        await self._shares.take(_payer.get())
+        found_later = self._threads.submit(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
+        found_later.add_done_callback(partial(self._free, asyncio.get_running_loop(), _payer.get()))
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+            found = await asyncio.wrap_future(found_later)
         except UnicodeError:  # a label that is empty or longer than 63 characters
             raise OSError("no name that the DNS can hold") from None
         return [
             ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=0)
             for kind, _, protocol, _, address in found
         ]
+
+    def _free(self, loop: asyncio.AbstractEventLoop, payer: str, _: Future[Any]) -> None:
+        """A thread has come back, maybe long after its post has ended."""
+        with contextlib.suppress(RuntimeError):  # and after the loop as well
+            loop.call_soon_threadsafe(self._shares.give_back, payer)
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

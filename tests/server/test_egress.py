@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 import struct
+import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from certificates import certificate
+from conftest import wait_until
 from hookline.url import check_url
 from hookline_server.egress import Answer, Egress
 
@@ -443,6 +445,36 @@ class TestDeadline:
                 raise AssertionError
 
         await self.post(make(deadline=0.25, resolver=Silent()), "http://hook.test/")
+
+    async def test_lookups_of_one_payer_leave_threads_to_others(
+        self, make: Callable[..., Egress], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A lookup that hangs keeps its thread beyond the deadline, and its payer's share with it."""
+        over = threading.Event()
+
+        def look_up(name: str, *rest: Any) -> Any:
+            over.wait(60 if name == "silent.test" else 0)
+            return real("127.0.0.1", *rest)
+
+        real = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        async with receiver(answers()) as it:
+            egress = make(deadline=0.25)
+
+            async def post(host: str, payer: str) -> Answer:
+                return await egress.post(f"http://{host}:{it.port}/", b"{}", HEADERS, payer=payer)
+
+            for _ in range(3):
+                hung = await asyncio.gather(*(post("silent.test", "greedy") for _ in range(50)))
+                assert {answer.error for answer in hung} == {"timeout"}
+            assert (await post("hook.test", "other")).ok
+
+            async def had_again() -> bool:
+                return (await post("again.test", "greedy")).ok
+
+            assert not await had_again()
+            over.set()
+            await wait_until(had_again)
 
     async def test_tls_handshake(self, make: Callable[..., Egress]) -> None:
         async with receiver(hangs) as it:
