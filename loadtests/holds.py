@@ -123,10 +123,11 @@ WORK: dict[str, Callable[[Datastore], Awaitable[object]]] = {
     "a claim whose filter nothing meets, without index": _claim_nothing,
     "a claim of 500": _claim_many,
     "deleting 1,000 that match": _delete,
-    "building two indexes": _build,
-    "a page of 1,000 items by an index": _by_index,
     "making and promoting 10,000 due items": _promote,
     "cancelling and removing 10,000 items": _retire,
+    # Behind these: a sweep would go on building what is left of them.
+    "building two indexes": _build,
+    "a page of 1,000 items by an index": _by_index,
 }
 
 
