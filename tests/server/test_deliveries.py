@@ -107,7 +107,7 @@ async def test_they_are_selected_over_all_endpoints(api: Api, datastore: Datasto
     assert len(await listed(api, f"&until={times[0]}")) == 0
     assert await listed(api, "&event=deleted") == []
     assert (await api("GET", "/v1/deliveries?endpoint=x")).status == 422
-    for name in ("since", "until"):
+    for name in ("since", "until", "event"):
         refused = await api("POST", "/v1/deliveries/redrive", {name: "soon"})
         assert (refused.status, refused.data["errors"][0]["pointer"]) == (422, f"/{name}")
     assert (await api("GET", "/v1/deliveries?cursor=x")).status == 422

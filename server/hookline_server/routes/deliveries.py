@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -12,6 +13,7 @@ from starlette.routing import Route
 
 from hookline.clock import parse_time
 from hookline.errors import Invalid
+from hookline.item import EVENTS
 from hookline_server import body, deliveries, head, shapes
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, Body
@@ -29,7 +31,7 @@ _SELECTION = ("endpoint", "since", "until", *_FIELDS)
 _STATUSES = ("scheduled", "not_started", "started", "failed", "cancelled", "completed")
 
 _Endpoint = Annotated[str, Meta(description="The id of an endpoint.")]
-_Event = Annotated[str, Meta(description="What happened to the item.")]
+_Event = Annotated[str, Meta(description="What happened to the item.", extra_json_schema={"enum": list(EVENTS)})]
 _Key = Annotated[str, Meta(description="The key of the item.")]
 _SortField = Annotated[str, Meta(description="The sortField of the item.")]
 _TIME = {"format": "date-time"}
@@ -75,8 +77,7 @@ async def index(request: Request) -> Response:
     Those that match, endpoint by endpoint.
     """
     given = head.read_query(request, "limit", "cursor", *_SELECTION)
-    if "status" in given and given["status"] not in _STATUSES:
-        raise Invalid.at("/status", f"expected one of {', '.join(_STATUSES)}")
+    _check_word("status", given.get("status"), _STATUSES)
     limit = head.read_limit(given.get("limit", "50"))
     found, cursor = await deliveries.page(
         whole_of(request), _where(given), _endpoint(given.get("endpoint")), limit, given.get("cursor")
@@ -156,7 +157,13 @@ async def cancel_all(request: Request) -> Response:
     return await advance(steps)
 
 
+def _check_word(name: str, written: str | None, words: Sequence[str]) -> None:
+    if written is not None and written not in words:
+        raise Invalid.at(f"/{name}", f"expected one of {', '.join(words)}")
+
+
 def _where(given: dict[str, Any]) -> dict[str, Any]:
+    _check_word("event", given.get("event"), EVENTS)
     where: dict[str, Any] = {field: given[name] for name, field in _FIELDS.items() if given.get(name) is not None}
     bounds = {test: _time(name, given[name]) for name, test in _BOUNDS.items() if given.get(name) is not None}
     return where | ({"occurred_at": bounds} if bounds else {})
