@@ -93,7 +93,7 @@ async def datastore(
         yield opened
 
 
-async def wait_until(holds: Callable[[], Awaitable[Any] | Any], *, seconds: float = 10.0) -> Any:
+async def wait_until(holds: Callable[[], Awaitable[Any] | Any], *, seconds: float = 30.0) -> Any:
     """Wait until the condition holds, and give what it gave; fail after so many seconds."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds

@@ -24,7 +24,7 @@ app.add_typer(
 Id = Annotated[str, typer.Argument(help="Its id, as list shows it.", metavar="ID")]
 OneId = Annotated[str | None, typer.Argument(help="Of one delivery; left out: those selected.", metavar="ID")]
 Endpoint = Annotated[str | None, typer.Option(help="Those to this endpoint: its id, or its URL.", show_default=False)]
-Event = Annotated[str | None, typer.Option(help="Those of this event: created, updated or deleted.", show_default=False)]
+Event = Annotated[str | None, typer.Option(help="Of this event: created, updated or deleted.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="Those of items of this key.", show_default=False)]
 SortField = Annotated[str | None, typer.Option(help="Those of items of this sortField.", show_default=False)]
 Since = Annotated[str | None, typer.Option(help="Those of events from this time on, RFC 3339.", show_default=False)]
