@@ -23,7 +23,7 @@ from hookline.errors import (
     UnknownApiKey,
 )
 from hookline.index import Index
-from hookline.item import Item, Trigger
+from hookline.item import PLAIN, Item, Options, Trigger
 from hookline.keysettings import KeySettings, Retention, encode_backoff
 from hookline.outcome import Claimed, Outcome
 from hookline.query import Explanation
@@ -83,7 +83,26 @@ def read_item(shown: Mapping[str, Any]) -> Item:
 
 def read_triggers(shown: Any) -> tuple[Trigger, ...]:
     """TriggerUrls as they read over HTTP."""
-    return tuple(Trigger(entry["url"], tuple(entry["events"]), entry["hasApiKey"]) for entry in shown)
+    return tuple(
+        Trigger(entry["url"], tuple(entry["events"]), entry["hasApiKey"], _read_options(entry)) for entry in shown
+    )
+
+
+def _read_options(shown: Mapping[str, Any]) -> Options:
+    """What a trigger says beyond that. Its filters stay as written: a newer server may know more of them."""
+    if not shown.keys() & _OPTIONS:
+        return PLAIN
+    retry = shown.get("retry")
+    return Options(
+        where=shown.get("where"),
+        retry=None if retry is None else tuple(map(parse_duration, retry)),
+        ordered=bool(shown.get("ordered")),
+        format=shown.get("format"),
+        sealed=(b"",) if shown.get("hasSecret") else (),
+    )
+
+
+_OPTIONS = {"where", "retry", "ordered", "format", "hasSecret"}
 
 
 def read_written(shown: Mapping[str, Any]) -> Outcome:

@@ -95,6 +95,9 @@ class Calls:
         _refuse_reserved(key, reserved)
         change = self._change(key, sort_field, content, metadata, trigger_urls)
         if not upsert:
+            for name, given in (("version", version), ("match", match)):
+                if given is not None:
+                    raise Invalid.at(f"/{name}", "expected upsert as well: nothing that is there is created")
             if change.version not in (None, 1):
                 raise Invalid.at("/metadata/version", "expected 1, or no version: a new item has version 1")
             change.version = None

@@ -19,7 +19,7 @@ from hookline.calls import CLAIM_MAX, QUERY_MAX, UNSET, check_limit
 from hookline.errors import HooklineError, Invalid, NotFound, OutcomeUnknown, ReservedKey, Unavailable
 from hookline.item import DEPTH_MAX, RESERVED_PREFIX, TERMINAL, Item, check_key, check_sort_field, check_value
 from hookline.keysettings import ARGUMENTS, KeySettings, encode_settings
-from hookline.operations import Operation, check_claim
+from hookline.operations import SETTLES, Operation, check_claim
 from hookline.outcome import Changed, Claimed, Outcome
 from hookline.query import Count, Page
 from hookline.registry import Presence, read_presence
@@ -174,15 +174,20 @@ def _family(operation: Operation) -> tuple[bool, str, bool, object]:
 
 
 def _parts(operations: Sequence[Operation]) -> list[list[Operation]]:
-    """As many as one request takes, at least one."""
+    """As many as one request takes, at least one. It settles verb by verb, so one item's next verb may have to wait."""
     parts: list[list[Operation]] = []
+    latest: dict[tuple[str, str], int] = {}
     size = 0
     for operation in operations:
-        more = len(encode((operation.key, operation.sort_field, operation.body))) + _WORDS
-        if not parts or len(parts[-1]) == CLAIM_MAX or size + more > BYTES_MAX:
+        name = operation.key, operation.sort_field
+        turn = SETTLES.index(operation.verb) if operation.settles else 0
+        more = len(encode((*name, operation.body))) + _WORDS
+        if not parts or len(parts[-1]) == CLAIM_MAX or size + more > BYTES_MAX or turn < latest.get(name, 0):
             parts.append([])
+            latest.clear()
             size = 0
         parts[-1].append(operation)
+        latest[name] = turn
         size += more
     return parts
 

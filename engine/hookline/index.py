@@ -115,8 +115,10 @@ def span(condition: Mapping[str, Any], kind: str) -> Span | None:
     if kind == "number":
         if type(value) not in (int, float):
             return None
-        found = _score_span(test, repr(float(value)))
-        return found and Span(found.ranges, test != "eq" or abs(value) < EXACT)
+        if abs(value) < EXACT:
+            return _score_span(test, repr(float(value)))
+        found = _score_span(_WIDER.get(test, test), repr(float(value)))
+        return found and Span(found.ranges, exact=False)
     if not isinstance(value, str) or "time" in operand:
         return None
     return _string_span(test, value.encode()) if kind == "string" else _member_span(test, value.encode())
@@ -133,6 +135,10 @@ def _score_span(test: str, score: str) -> Span | None:
     return Span((ranges[test],)) if test in ranges else None
 
 
+_WIDER = {"prefix": "eq", "lt": "lte", "gt": "gte"}
+"""The test for all entries that may meet another, where the index knows a value only nearly."""
+
+
 def _string_span(test: str, value: bytes) -> Span:
     """Members are ``<value> NUL <sortField>``; a long operand takes in all that begin as it does."""
     start = b"[" + value[:STRING_MAX].replace(b"\1", b"\1\2").replace(b"\0", b"\1\1")
@@ -147,8 +153,7 @@ def _string_span(test: str, value: bytes) -> Span:
     }
     if len(value) < STRING_MAX:
         return Span((ranges[test],))
-    wider = {"prefix": "eq", "lt": "lte", "gt": "gte"}
-    return Span((ranges[wider.get(test, test)],), exact=False)
+    return Span((ranges[_WIDER.get(test, test)],), exact=False)
 
 
 def _member_span(test: str, member: bytes) -> Span:

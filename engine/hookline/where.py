@@ -8,7 +8,6 @@ stands for itself. All conditions must hold. An operand that is an RFC 3339 time
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,6 +129,10 @@ def _operand(name: str, value: object, pointer: str) -> dict[str, Any]:
     # Lua has doubles, and its cmsgpack would read the upper half of 64 bits as negative.
     operand = {"packed": pack(value), "value": float(value) if type(value) is int and value >= 2**63 else value}
     if isinstance(value, str):
-        with suppress(ValueError, OverflowError):
+        try:
             operand["time"] = str(parse_time(value))
+        except OverflowError:
+            raise Invalid.at(pointer, "expected a time of the years 1 to 9999 in UTC") from None
+        except ValueError:
+            pass
     return operand

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
@@ -32,6 +33,8 @@ class Table(Router):
         super().__init__(routes, redirect_slashes=False)
         self._near: dict[str, list[Route]] = {}
         for route in routes:
+            # A path may hold a newline, as a sortField may.
+            route.path_regex = re.compile(route.path_regex.pattern, re.DOTALL)
             self._near.setdefault(_place(route.path), []).append(route)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -172,8 +172,6 @@ HELD_BY_W = {"status": "started", "worker_id": "w"}
         pytest.param({}, {"upsert": True, "match": 2}, "precondition_failed", id="upsert with If-Match"),
         pytest.param(None, {"upsert": True, "version": 1}, "not_found", id="upsert of a version of nothing"),
         pytest.param(None, {"upsert": True, "match": 1}, "precondition_failed", id="If-Match of nothing"),
-        pytest.param(None, {"version": 1}, "not_found", id="a version of nothing"),
-        pytest.param(None, {"match": 1}, "precondition_failed", id="no upsert, If-Match of nothing"),
         pytest.param(HELD_BY_W, {"upsert": True, "metadata": HELD_BY_W}, "locked", id="upsert claims what is held"),
         pytest.param(HELD_BY_W, {"upsert": True, "metadata": {"worker_id": "v"}}, "locked", id="not the holder"),
         pytest.param(

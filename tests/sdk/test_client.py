@@ -159,6 +159,9 @@ MALFORMED: list[Act] = [
     lambda source: source.query("jobs", limit=1.5),
     lambda source: source.query("jobs", limit=math.nan),
     lambda source: source.count("jobs", where={"price": math.nan}),
+    lambda source: source.create("jobs", "a", match=1),
+    lambda source: source.create("jobs", "a", version=1),
+    lambda source: source.query("jobs", where={"at": {"gte": "0001-01-01T00:00:00+01:00"}}),
     lambda source: source.wait_for("jobs", "\ud800"),
     lambda source: source.wait_for("jobs", "a", until={"price": math.nan}),
     lambda source: source.get_many([("jobs", 5)]),
@@ -292,6 +295,32 @@ async def test_an_exchange_is_one_of_the_datastore(client: Client, datastore: Da
     assert extended.locked_until_ms == (await datastore.get("jobs", "0001")).locked_until_ms
     with pytest.raises(StaleToken):
         await client.update("jobs", "0001", metadata={"x": 1}, token="1.wrong")
+
+
+@pytest.mark.parametrize("verbs", ["release complete", "fail complete", "release fail", "extend complete"])
+async def test_what_is_asked_of_an_item_first_is_done_first(client: Client, datastore: Datastore, verbs: str) -> None:
+    """A request settles verb by verb, in another order."""
+    for source in (datastore, client):
+        await source.create("jobs", "a", metadata=WAITING)
+        (job,) = (await source.claim("jobs", worker_id="w")).items
+        first, then = (getattr(source.calls, verb)("jobs", "a", job.token) for verb in verbs.split())
+        words = [outcome.word for outcome in await source.settle([first, then])]
+        assert words == ["ok", "ok" if verbs.startswith("extend") else "stale_token"], source
+        await source.delete("jobs", "a")
+
+
+async def test_what_triggers_say_is_read_and_can_be_written_back(client: Client, datastore: Datastore) -> None:
+    whole = {"where": {"n": {"gt": 1}}, "retry": ["5s", "1m"], "ordered": True, "format": "cloudevents"}
+    secret = "whsec_" + "A" * 32
+    urls = [{"url": "http://127.0.0.1:1/", **whole, "secret": secret}, {"url": "http://127.0.0.1:2/", "retry": []}]
+    await client.create("docs", "a", trigger_urls=urls)
+    stored = (await datastore.get("docs", "a")).to_dict()["triggerUrls"]
+    assert (stored[0]["retry"], stored[0]["hasSecret"], stored[1]["retry"]) == (["5s", "1m"], True, [])
+    assert (await client.get("docs", "a")).to_dict()["triggerUrls"] == stored
+    await client.update("docs", "a", trigger_urls=stored)
+    assert (await datastore.get("docs", "a")).to_dict()["triggerUrls"] == stored
+    settings = await client.configure("docs", trigger_urls=urls)
+    assert settings.to_dict() == (await datastore.key_settings("docs")).to_dict()
 
 
 async def test_a_claim_waits(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

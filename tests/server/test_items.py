@@ -131,6 +131,7 @@ async def test_a_batch_of_500(api: Api) -> None:
         "a:b@c",
         "x" * 512,
         "\n",
+        "a\nb\n",
     ],
     ids=ascii,
 )

@@ -5,8 +5,8 @@ local where = {}
 
 -- To a filter null and absent are the same, as they are to an update.
 local NULL = '\192'
--- From here on doubles run together, so there equality is that of the packed bytes alone; but within an object, of which
--- nothing but the whole is packed.
+-- From here on doubles run together, so there the packed bytes say which is which; but within an object, of which nothing
+-- but the whole is packed.
 local EXACT = 9007199254740992
 
 -- The values that an equality accepts, each by all the forms in which it may be met.
@@ -69,13 +69,25 @@ local function equal(raw, found, condition)
   return instant and sought.instants[instant] or false
 end
 
+-- Two of one double, as -1, 0 or 1: large integers of one sign order as their bytes do.
+local function compare_packed(raw, condition)
+  local packed = condition.operand.packed
+  if condition.native or #condition.path > 0 or not packed or string.byte(raw) ~= string.byte(packed) then
+    return 0
+  end
+  return text.compare(raw, packed)
+end
+
 -- -1, 0 or 1; nil where the two are of different kinds. A time compares with times, as instants.
-local function compare(found, condition)
+local function compare(raw, found, condition)
   local other = condition.operand.value
   if condition.instant then
     found, other = value.instant(condition, found), condition.instant
   end
   if type(found) == 'number' and type(other) == 'number' then
+    if found == other and math.abs(found) >= EXACT then
+      return compare_packed(raw, condition)
+    end
     return found < other and -1 or found > other and 1 or 0
   elseif type(found) == 'string' and type(other) == 'string' then
     return text.compare(found, other)
@@ -88,17 +100,17 @@ local TESTS = {
   ne = function(raw, found, condition)
     return not equal(raw, found, condition)
   end,
-  lt = function(_, found, condition)
-    return compare(found, condition) == -1
+  lt = function(raw, found, condition)
+    return compare(raw, found, condition) == -1
   end,
-  lte = function(_, found, condition)
-    return (compare(found, condition) or 1) <= 0
+  lte = function(raw, found, condition)
+    return (compare(raw, found, condition) or 1) <= 0
   end,
-  gt = function(_, found, condition)
-    return compare(found, condition) == 1
+  gt = function(raw, found, condition)
+    return compare(raw, found, condition) == 1
   end,
-  gte = function(_, found, condition)
-    return (compare(found, condition) or -1) >= 0
+  gte = function(raw, found, condition)
+    return (compare(raw, found, condition) or -1) >= 0
   end,
   exists = function(_, found, condition)
     return (found ~= nil) == condition.wanted

@@ -14,6 +14,7 @@ from hookline import Call, Datastore
 from hookline.calls import CLAIM_MAX
 from hookline.errors import Flaw, Invalid
 from hookline.item import check_key
+from hookline.operations import SETTLES
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, Body
@@ -106,9 +107,6 @@ class Settle(Body):
     claim: NextClaim | UnsetType = UNSET
 
 
-VERBS = ("complete", "fail", "release", "extend")
-
-
 @Operation(
     name="claimJobs",
     takes={JSON[0]: (Claim,)},
@@ -160,7 +158,7 @@ async def settle(request: Request) -> Response:
     else:
         outcomes = await datastore.settle(calls)
     shown = iter([describe_settled(outcome) for outcome in outcomes])
-    return Answer({verb: [next(shown) for _ in getattr(wanted, verb)] for verb in VERBS} | answer)
+    return Answer({verb: [next(shown) for _ in getattr(wanted, verb)] for verb in SETTLES} | answer)
 
 
 def _settle_calls(datastore: Datastore, key: str, wanted: Settle) -> list[Call]:
@@ -171,7 +169,7 @@ def _settle_calls(datastore: Datastore, key: str, wanted: Settle) -> list[Call]:
     """
     calls: list[Call] = []
     flaws: list[Flaw] = []
-    for verb in VERBS:
+    for verb in SETTLES:
         for place, operation in enumerate(getattr(wanted, verb)):
             try:
                 calls.append(getattr(datastore.calls, verb)(key, **operation.given()))
