@@ -7,9 +7,11 @@ dies before that leaves the tick to another, which finds by its idempotency key,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 from hookline import Datastore, Item
@@ -50,6 +52,8 @@ class Running(Rules[R, A]):
         self._ran = ran
         self.server = secrets.token_hex(8)
         """By which a rule tells who has run it last."""
+        self._unsure_until = 0.0
+        """Until when rules may be claimed here that nobody runs: the store may carry out late what it did not answer."""
 
     def since(self, name: str) -> dict[str, Any]:  # noqa: ARG002 - of a kind that has more
         """What else was done for a rule since this server ran its last tick, in figures."""
@@ -61,16 +65,45 @@ class Running(Rules[R, A]):
         Raises:
             Unavailable, OutcomeUnknown, Corrupt
         """
+        if time.monotonic() < self._unsure_until:
+            await self._give_back()
         found = _TOGETHER
         while found == _TOGETHER:
-            claimed = await self._datastore.claim(
-                self.key, worker_id="orchestrator", limit=_TOGETHER, lock_for=RUN_LOCK, triggers="off", reserved=True
-            )
+            with self._unsure():
+                claimed = await self._datastore.claim(
+                    self.key, worker_id=self.server, limit=_TOGETHER, lock_for=RUN_LOCK, triggers="off", reserved=True
+                )
             found = len(claimed.items)
             await asyncio.gather(*map(self._run_surviving, claimed.items))
 
+    @contextlib.contextmanager
+    def _unsure(self) -> Iterator[None]:
+        """Of what the store did not answer, something may be claimed until the lock ends."""
+        try:
+            yield
+        except (Unavailable, OutcomeUnknown):
+            self._unsure_until = time.monotonic() + self._datastore.settings.call_timeout + RUN_LOCK
+            raise
+
+    async def _give_back(self) -> None:
+        """Let what is claimed here and run by nobody be claimed anew: no run is under way now."""
+        where = {"status": "started", "worker_id": self.server}
+        left = await self._datastore.query(self.key, where=where, limit=_TOGETHER)
+        calls = [
+            self._datastore.calls.update(
+                self.key,
+                item.sort_field,
+                metadata={"status": "not_started"},
+                version=item.version,
+                triggers=False,
+                reserved=True,
+            )
+            for item in left.items
+        ]
+        await self._datastore.run(calls)
+
     async def _run_surviving(self, item: Item) -> None:
-        with Surviving(log, f"a run of {self.noun} {item.sort_field}"):
+        with Surviving(log, f"a run of {self.noun} {item.sort_field}"), self._unsure():
             await self._run(item)
 
     async def _run(self, item: Item) -> None:

@@ -13,7 +13,7 @@ import pytest
 from conftest import NOW_MS, Clock, wait_until
 from hookline import Datastore, EmbeddedStore, Settings
 from hookline.clock import format_time
-from hookline.errors import HooklineError
+from hookline.errors import HooklineError, OutcomeUnknown
 from hookline.orchestrations import claim
 from hookline_server.orchestrations import Orchestration, Orchestrations
 from hookline_server.rules import RECALLED, RUN_LOCK
@@ -156,6 +156,29 @@ async def test_who_goes_on_with_a_run_goes_by_what_was_missed_when_it_began(
         await rules.run_due()
     ticks = [format_time(NOW_MS + tick * 1000) for tick in [*made, 180]]
     assert [item.sort_field for item in (await datastore.query("jobs")).items] == [f"it-{tick}" for tick in ticks]
+
+
+@pytest.mark.parametrize("prepare", [schedule, orchestration])
+async def test_what_a_claim_took_that_was_not_answered_runs_as_soon_as_the_store_is_back(
+    datastore: Datastore,
+    store: EmbeddedStore,
+    settings: Settings,
+    clock: Clock,
+    prepare: Callable[[Datastore], Awaitable[Any]],
+) -> None:
+    """Not only once the lock has expired, though nobody was told of it."""
+    settings = replace(settings, call_timeout=0.5)
+    async with proxied(store.url) as proxy, Datastore(proxy.url, settings, datastore.secrets, now_ms=clock) as own:
+        rules = await prepare(own)
+        await rules.run_due()
+        clock.advance(3601)
+        proxy.faults.append(LOSE_STORE)
+        with pytest.raises(OutcomeUnknown):
+            await rules.run_due()
+        assert (await datastore.count(rules.key, where={"status": "started"})).count == 1
+        proxy.store_lost = False
+        await rules.run_due()
+        assert len((await rules.runs("it")).items) == 2
 
 
 @pytest.mark.parametrize("partitions", [1, 3])

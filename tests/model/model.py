@@ -243,6 +243,8 @@ class Model:
             return Answer("not_found")
         refused = self.refusal(item, change)
         if refused:
+            if change.metadata.get("status") == "started" and change.token is None:
+                self.counts[key, "refused_claims"] += 1
             return self.answer(refused, item)
         self._open(item)
         if change.metadata.get("status") == "started":

@@ -200,16 +200,19 @@ local function warnings(record, operation)
 end
 
 function change.update(record, operation, place)
-  local refusal = change.refusal(record, operation)
+  local refusal, claims = change.refusal(record, operation), operation.set.s == 'started'
   if refusal then
+    if claims and not operation.token then -- another was faster, and the version or the status is not what it was
+      lock.count(record.key, 'refused_claims')
+    end
     return call.refuse(refusal, record)
   end
   item.open(record)
   local fields, token = record.fields, nil
   local from = fields.s
-  if operation.set.s == 'started' and holds(fields, operation) then
+  if claims and holds(fields, operation) then
     extend(record, operation)
-  elseif operation.set.s == 'started' then
+  elseif claims then
     refusal = claim_refusal(record, operation)
     if refusal then
       lock.count(record.key, 'refused_claims')
