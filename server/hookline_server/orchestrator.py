@@ -16,6 +16,9 @@ from hookline_server.schedules import Schedules
 
 log = logging.getLogger(__name__)
 
+_TICKS = 5
+"""Ticks between looks for rules that nobody has told of: a sweep tells of those that become due, as it promotes them."""
+
 
 class Orchestrator:
     """Runs due rules of every kind, and dispatches; and promotes due items and buries exhausted locks of every key."""
@@ -27,30 +30,34 @@ class Orchestrator:
         self._dispatching: dict[str, tuple[Dispatcher, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
-        """Run due rules every tick and when one is stored, and sweep all keys every tick; until the waits are released.
+        """Run rules when they are due or stored, and sweep all keys every tick; until the waits are released.
 
         Each by itself: however much is due of one, the others go on.
         """
+        tick = self._datastore.settings.tick
         try:
             async with asyncio.TaskGroup() as group:
                 for rules in self._kinds:
-                    group.create_task(self._keep(f"a look for due {rules.noun}s", rules.run_due, f"ready:{rules.key}"))
+                    looking = self._keep(
+                        f"a look for due {rules.noun}s", rules.run_due, f"ready:{rules.key}", _TICKS * tick
+                    )
+                    group.create_task(looking)
                 # Nobody says this topic: between the ticks a sweep is woken by the release alone.
-                group.create_task(self._keep("a sweep", self._sweep, "sweep"))
+                group.create_task(self._keep("a sweep", self._sweep, "sweep", tick))
         finally:
             tasks = [task for _, task in self._dispatching.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _keep(self, step: str, look: Callable[[], Awaitable[None]], topic: str) -> None:
-        """Look every tick, and at each message of the topic."""
+    async def _keep(self, step: str, look: Callable[[], Awaitable[None]], topic: str, seconds: float) -> None:
+        """Look every so many seconds, and at each message of the topic."""
         wakes = self._datastore.wakes
         async with wakes.listening(topic) as woken:
             while not wakes.released:
                 with Surviving(log, step):
                     await look()
-                await pause(woken, self._datastore.settings.tick)
+                await pause(woken, seconds)
 
     async def _sweep(self) -> None:
         for key in await self._datastore.sweep():
