@@ -17,7 +17,7 @@ from hookline_server.schedules import Schedules
 log = logging.getLogger(__name__)
 
 _TICKS = 5
-"""Ticks between looks for rules that nobody has told of: a sweep tells of those that become due, as it promotes them."""
+"""Ticks between looks for rules that nobody told of: a sweep tells of those that become due, as it promotes them."""
 
 
 class Orchestrator:

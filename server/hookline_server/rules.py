@@ -53,7 +53,7 @@ class Running(Rules[R, A]):
         self.server = secrets.token_hex(8)
         """By which a rule tells who has run it last."""
         self._unsure_until = 0.0
-        """Until when rules may be claimed here that nobody runs: the store may carry out late what it did not answer."""
+        """Until when rules may be claimed here that nobody runs: what was not answered may still be carried out."""
 
     def since(self, name: str) -> dict[str, Any]:  # noqa: ARG002 - of a kind that has more
         """What else was done for a rule since this server ran its last tick, in figures."""
