@@ -119,10 +119,11 @@ class Link(asyncio.Protocol):
         )
         # Kept, for a writer that is forgotten closes its transport; and taken away, for so does its connection.
         self._writer: asyncio.StreamWriter = connection._writer
+        ended = connection._reader.at_eof()  # then the transport stays open, and nobody would be told any more
         connection._reader = connection._writer = None
         self._transport = self._writer.transport
         self._transport.set_protocol(self)
-        self.closed = self._transport.is_closing()
+        self.closed = ended or self._transport.is_closing()
         self.users = 0
         self._answers: deque[Waits] = deque()
 
@@ -348,6 +349,9 @@ class Links:
             # uvloop's, of a transport that the peer has closed; or what has the address now is no store.
             raise redis_errors.ConnectionError(str(error)) from error
         link = Link(connection, self._timeout)
+        if link.closed:
+            link.close()
+            raise redis_errors.ConnectionError("the store has closed the connection that it took")
         if task and task.cancelling() > cancelling:
             # redis-py sends by wait_for; up to Python 3.11 that forgets it was cancelled if it ends just then.
             link.close()

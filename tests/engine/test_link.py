@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio as aioredis
 import uvloop
 from redis.asyncio.connection import parse_url
 
@@ -55,6 +56,35 @@ async def test_no_link_is_idle_and_none_is_waited_for(links: Links) -> None:
     links.give(taken[0], "b")
     assert echo(links, "d", told, lane="d")
     await wait_until(lambda: told == [b"a", b"d"])
+
+
+async def test_a_connection_that_ends_as_it_is_made_is_no_link(
+    store: EmbeddedStore, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end has been told by then, and a command over it would wait for its time to pass."""
+    links = Links({**parse_url(store.url), "protocol": 2}, MOST, 5.0)
+    make = links._maker.make_connection
+
+    def make_dying() -> Any:
+        connection = make()  # type: ignore[no-untyped-call]
+        connect = connection.connect
+
+        async def connect_to_the_end() -> None:
+            await connect()
+            await connection.send_command("CLIENT", "ID")
+            await raw.client_kill_filter(_id=await connection.read_response())
+            await wait_until(connection._reader.at_eof)
+
+        connection.connect = connect_to_the_end
+        return connection
+
+    monkeypatch.setattr(links._maker, "make_connection", make_dying)
+    for _ in range(2 * MOST):
+        with pytest.raises(LOST):
+            await links.take()
+    monkeypatch.undo()
+    assert await (await links.take()).call("ECHO", "x") == b"x"
+    links.close()
 
 
 async def test_what_is_told_may_begin_the_next(links: Links) -> None:
