@@ -62,6 +62,11 @@ LIST = "query items where:\nkey: a\n\n"
         ("end\n", LIST + "for each job in [items]:\n"),
         ("show keys as a\n", ""),
         ("triggers off ", "update item with "),
+        ("limit ", "get item with key: "),
+        (", limit", "get item with key: a"),
+        ("\u200b", BEGIN + "content: "),
+        ("\t", BEGIN + "sortField: a\tb"),
+        ("10 ", "query items where limit: "),
     ],
 )
 def test_a_long_text_ends_soon(repeated: str, before: str) -> None:
@@ -93,7 +98,7 @@ WORDS = st.sampled_from(
         *re.findall(r"\S+|\s", LIFE),
         *re.findall(r"\S+", "create get item items with where and triggers off : limit: NaN 1e999 \\u // /* */"),
         *re.findall(r"\S+", "for each job in [items] as x end [job.sortField] [token] show keys settings of run"),
-        *("\n", "\r\n", "\ufeff", "\u2028", "\x00", "\ud800", *"{}[],:'\"\\/# "),
+        *("\n", "\r\n", "\ufeff", "\u2028", "\x00", "\ud800", "\u200b", "\u201c", "`", ";", *"{}[],:'\"\\/# "),
     ]
 )
 PHRASES = st.lists(WORDS, max_size=40)

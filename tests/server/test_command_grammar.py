@@ -222,6 +222,29 @@ def test_a_text_field_keeps_what_looks_like_a_number(written: str) -> None:
     assert command.fields["sortField"] == written.strip("\"'")
 
 
+@pytest.mark.parametrize("field", ["key", "sortField", "cursor"])
+@pytest.mark.parametrize("written", ["a,", "a, limit: 5", "a limit: 5", "\u201ca\u201d", "`a`", "a\u200b", "a;key : b"])
+def test_a_name_that_has_taken_in_too_much_must_be_in_quotes(field: str, written: str) -> None:
+    key = [] if field == "key" else ["key: a"]
+    for joined, begun in ((" and ", "get item with "), ("\n", "get item with:\n")):
+        with pytest.raises(CommandSyntaxError, match=r"in quotes|straight quotes"):
+            parse(begun + joined.join([*key, f"{field}: {written}"]))
+        assert one(begun + joined.join([*key, f"{field}: '{written}'"])).fields[field] == written
+
+
+@pytest.mark.parametrize("written", ["a,", "a, limit: 5", "\u201ca\u201d", "`a`", "\u200ba \N{WOMAN}\u200d\N{ROCKET}"])
+def test_prose_is_kept_as_it_is(written: str) -> None:
+    assert one(f"create item with key: a and content: {written}").fields["content"] == written
+    assert one(f"fail item with:\n{HELD}error: {written}\n").fields["error"] == written
+
+
+@pytest.mark.parametrize(
+    "written", ["a,b", "a:b", "a , b", "job, limits: 5", "sortField:desc", "Ann\u2019s", "30 2 * * 1,5"]
+)
+def test_a_name_may_have_what_is_no_field(written: str) -> None:
+    assert one(f"query items where:\nkey: a\norder: {written}\n").fields["order"] == written
+
+
 @pytest.mark.parametrize("written", ["b and c", "and", "b  and c:d", "b:c", "'b and limit: 1'"])
 def test_an_inline_text_ends_only_before_the_next_field(written: str) -> None:
     if written == "b  and c:d":
@@ -306,6 +329,37 @@ def test_a_json_pointer_leads_to_the_place_of_a_value() -> None:
         (f"{QUERY}limit: NaN", 3, 8, "expected an integer, found 'NaN'"),
         (f"{QUERY}limit: '10'", 3, 8, "expected an integer"),
         (f"{QUERY}limit: [10]", 3, 8, "expected an integer, found '['"),
+        (f"{QUERY}limit: +5", 3, 8, "expected an integer, found '+5'"),
+        (f"{QUERY}limit: 10,", 3, 10, "expected the end of the line, found ','"),
+        (f"{QUERY}limit: 10 # ten", 3, 11, "expected the end of the line, found '#'"),
+        (f"{QUERY}limit: 5 and then stop", 3, 10, "expected the end of the line, found 'and'"),
+        (f"{QUERY}limit: 10\u200b", 3, 10, "expected the end of the line, found '\\u200b'"),
+        (f"{QUERY}\nquery items where:\nkey: a\nlimit: [result.n],", 6, 18, "expected the end of the line, found ','"),
+        ("query items where key: a and limit: 10;", 1, 39, "expected the end of the line, found ';'"),
+        ("query items where key: a and limit: 10, order: x", 1, 41, "expected 'and' before the next field"),
+        (f"{CREATE}upsert: true,", 3, 13, "expected the end of the line, found ','"),
+        (f"{CREATE}upsert: True,", 3, 9, "expected true or false, found 'True,'; did you mean 'true'?"),
+        (f"{CLAIM}triggers: off;", 3, 14, "expected the end of the line, found ';'"),
+        (f"{CLAIM}lockFor: 10m,", 3, 13, "expected the end of the line, found ','; text that ends with a comma must"),
+        (
+            'create item with key: a and sortField: b, content: {"a": 1}, metadata: {"status": "not_started"}',
+            1,
+            43,
+            "expected 'and' before the next field, found 'content'; text that has 'content:' in it must be in quotes",
+        ),
+        ("create item with key: a and sortField: b, content: {\n'a': 1}", 1, 43, "expected 'and' before the next"),
+        (f"{CREATE}sortField: b and content: {{}}", 3, 18, "expected the next field on a line of its own"),
+        (f"{CREATE}sortField: b,", 3, 13, "expected the end of the line, found ','"),
+        (f"{CREATE}sortField: \u201cb\u201d", 3, 12, "or straight ones, found '\u201c'; use straight quotes"),
+        (f"{CREATE}sortField: b`", 3, 13, "or straight ones, found '`'; use straight quotes"),
+        (f"{CREATE}sortField: b\u200bc", 3, 13, "expected no invisible character, found '\\u200b'"),
+        (f"update item with triggers-off:\n{BLOCK}", 1, 18, "found 'triggers-off'; did you mean 'with triggers off'?"),
+        (f"update item without triggers:\n{BLOCK}", 1, 13, "found 'without'; did you mean 'with triggers off'?"),
+        (f"update item triggers off with:\n{BLOCK}", 1, 13, "found 'triggers'; did you mean 'with triggers off'?"),
+        (f"update item with:\n{BLOCK}triggers: off", 4, 1, "found 'triggers'; did you mean 'with triggers off'?"),
+        ("delete items with key: a", 1, 19, "expected 'triggers off', found 'key'; fields follow 'where', not 'with'"),
+        ("delete items with trigger of where key: a", 1, 19, "found 'trigger'; did you mean 'triggers off'?"),
+        (f"{CREATE}colour:\n", 3, 1, "expected a field such as 'key: value', found 'colour'"),
         (f"{QUERY}limit: {'1' * 5000}", 3, 8, "expected an integer of at most 64 bits"),
         (f"{CLAIM}triggers: onn", 3, 11, "expected 'key', 'on' or 'off', found 'onn'; did you mean 'on'?"),
         (f"{CLAIM}lockFor: null", 3, 10, "expected seconds as a number, or a duration such as 10m"),

@@ -12,7 +12,7 @@ from hookline.errors import HooklineError
 from hookline_server.command.parser import Command
 from hookline_server.command.placeholder import ITEM, Placeholder, Template
 from hookline_server.command.value import expected, fits
-from hookline_server.command.verbs import VERBS
+from hookline_server.command.verbs import TEXTS, VERBS
 
 NAMES_SHOWN = 10
 """Names that an error lists."""
@@ -147,7 +147,7 @@ class _Binding:
             if name in FILTERS:
                 return _operands(value, bound)
             return _triggers(value, bound) if name == "triggerUrls" and isinstance(value, list) else bound
-        if kind == "text" or value.whole is None:
+        if kind in TEXTS or value.whole is None:
             return self._text(value)
         bound = self._find(value.whole)
         if not fits(bound, kind):

@@ -8,6 +8,7 @@ the brackets is checked token by token, for its place, and then read by a librar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedToken
 
 from hookline_server.command.placeholder import NO_NAMES, OWN, Placeholder
 from hookline_server.command.source import NOTHING, CommandSyntaxError, Source, did_you_mean, either
-from hookline_server.command.value import expected, read_value, skip
+from hookline_server.command.value import check_bare, expected, read_value, skip
 from hookline_server.command.verbs import BRACKETS, KIND_OF, VERBS, WORDS
 
 LOOPS_MAX = 3
@@ -100,17 +101,23 @@ _EXPECTED = {
     **dict.fromkeys(("OPEN", "STRING", "TEXT", "WORDS"), "a value"),
 }
 """Terminal -> how it is called in an error, in the order in which an error lists them."""
+_FIELDS = tuple(dict.fromkeys(name for verb in VERBS.values() for name in verb.fields))
+_NO_TRIGGERS = "did you mean 'with triggers off'?"
+_TRIGGERLESS = re.compile(r"without|no|triggers?(?:[-_]?off)?", re.IGNORECASE)
+"""How those who do not know of 'triggers off' ask for it."""
 _BEGINNINGS = {_EXPECTED[name] for name in ("DATASTORE", "FOR", *(word.upper() for word in WORDS))}
 
 
 def _frame(source: Source) -> Tree[Token]:
     parser = _GRAMMAR.parse_interactive(source.text)
     cursor = parser.lexer_thread.state.line_ctr  # type: ignore[union-attr]  # a text was given, so there is a state
-    token, kind = None, "json"
+    token, name, kind = None, None, "json"
     try:
         for token in parser.iter_parse():
             if token.type == "NAME":
-                kind = KIND_OF.get(token.lower(), "json")
+                name, kind = token, KIND_OF.get(token.lower(), "json")
+            elif token.type in ("TEXT", "WORDS"):
+                check_bare(source, token, kind)
             elif token.type == "OPEN":
                 # The brackets may be on the line after the name. Lark goes on where they close.
                 token.start_pos = cursor.char_pos - 1
@@ -121,22 +128,31 @@ def _frame(source: Source) -> Tree[Token]:
                 cursor.feed(source.text[cursor.char_pos : token.end_pos])
         tree: Tree[Token] = parser.feed_eof(token)  # type: ignore[no-untyped-call]
     except UnexpectedCharacters as error:
-        raise _frame_error(source, error.pos_in_stream or 0, error.allowed) from None
+        raise _frame_error(source, error.pos_in_stream or 0, error.allowed, name) from None
     except UnexpectedToken as error:
-        raise _frame_error(source, _start(error.token), error.expected) from None
+        raise _frame_error(source, _start(error.token), error.expected, name) from None
     return tree
 
 
-def _frame_error(source: Source, at: int, allowed: Iterable[str]) -> CommandSyntaxError:
+def _frame_error(source: Source, at: int, allowed: Iterable[str], name: Token | None) -> CommandSyntaxError:
+    """The error where none of the ``allowed`` terminals stands; ``name`` is the last field's."""
     allowed = set(allowed)
+    if name is not None and "STRING" in allowed and name.lower() not in KIND_OF:
+        # It has no value, but neither is it a field.
+        hint = _NO_TRIGGERS if _TRIGGERLESS.fullmatch(name) else did_you_mean(name, _FIELDS)
+        return source.error(_start(name), _EXPECTED["NAME"], hint=hint)
     word = source.word(at)
     if word in ('"', "'") and "STRING" in allowed:
         return source.error(at, f"this {word} to be closed on its line")
     phrases = list(dict.fromkeys(phrase for terminal, phrase in _EXPECTED.items() if terminal in allowed))
     if "NAME" in allowed and word.lower() in KIND_OF:
         hint = f"is a ':' missing after '{word}'?"
+    elif "_WITH" in allowed and _TRIGGERLESS.fullmatch(word):
+        hint = _NO_TRIGGERS
     else:
         hint = did_you_mean(word, (phrase.strip("'") for phrase in phrases))
+        if not hint and "OFF" in allowed and "NAME" not in allowed:
+            hint = "fields follow 'where', not 'with'"
     if "NAME" in allowed and "DATASTORE" in allowed:
         phrases = [phrase for phrase in phrases if phrase not in _BEGINNINGS] + ["the next command"]
     return source.error(at, either(phrases), hint=hint)
@@ -242,7 +258,9 @@ def _fields(source: Source, verb: str, trees: list[Tree[Token]]) -> tuple[dict[s
         name = spelled.get(written.lower())
         if name is None:
             allowed = f"a field of {verb} ({', '.join(spelled.values())})"
-            raise source.error(at, allowed, hint=did_you_mean(written, spelled.values()))
+            triggerless = VERBS[verb].triggers_off and _TRIGGERLESS.fullmatch(written)
+            hint = _NO_TRIGGERS if triggerless else did_you_mean(written, spelled.values())
+            raise source.error(at, allowed, hint=hint)
         if name in lines:
             raise source.error(at, "each field once", f"'{name}' again after line {lines[name]}")
         for pair in VERBS[verb].exclusive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from typing import Any
 
 import pyjson5
@@ -13,7 +14,7 @@ from lark import Token
 from hookline.item import DEPTH_MAX, INTEGER_MAX, INTEGER_MIN
 from hookline_server.command.placeholder import PATTERN, Placeholder, Template
 from hookline_server.command.source import END_OF_TEXT, CommandSyntaxError, Source, did_you_mean, either
-from hookline_server.command.verbs import KINDS, WORDS
+from hookline_server.command.verbs import BRACKETS, KIND_OF, KINDS, TEXTS, WORDS
 
 LITERALS = ("true", "false", "null")
 
@@ -44,6 +45,14 @@ _PLACEHOLDER = re.compile(PATTERN)
 _QUOTED_PLACEHOLDER = re.compile(rf"\\(?s:.)|{PATTERN}")
 """In quotes a bracket behind a backslash is only a bracket."""
 
+_FIELD = re.compile(rf"(?<=[\s,;])(?:{'|'.join(KIND_OF)})(?=\s*:)", re.IGNORECASE)
+_FIRST = re.compile(rf"{PATTERN}|[\w.+-]+")
+_CURLY = (
+    "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{DOUBLE LOW-9 QUOTATION MARK}"
+    "\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}\N{SINGLE LOW-9 QUOTATION MARK}`"
+)
+"""What word processors and Markdown put in place of quotes."""
+
 
 def expected(kind: str) -> str:
     """How a kind is called in an error."""
@@ -73,15 +82,59 @@ def read_value(source: Source, token: Token, kind: str) -> Any:
         value = _read_string(source, start, source.text[start:end])
     else:
         value = _read_bare(source, start, token.rstrip(), kind)
+    if not _may_fit(value, kind):
+        raise _misfit(source, token, kind)
+    return value
+
+
+def _may_fit(value: object, kind: str) -> bool:
+    """Whether a value is of a kind, or could be once its placeholders are bound."""
     if isinstance(value, Template):
         # What it stands for is not known yet. Text can be a duration, or one of some words, but no number.
-        fitting = value.whole or kind.rstrip("?") in ("text", "json", "duration")
-    else:
-        fitting = fits(value, kind)
-    if not fitting:
-        words = LITERALS[:2] if kind.startswith("boolean") else () if kind.rstrip("?") in KINDS else kind.split("|")
-        raise source.error(start, expected(kind), hint=did_you_mean(source.word(start), words))
-    return value
+        return value.whole is not None or kind.rstrip("?") in (*TEXTS, "json", "duration")
+    return fits(value, kind)
+
+
+def _misfit(source: Source, token: Token, kind: str) -> CommandSyntaxError:
+    """The error for a value that is not of its kind, or for what follows one that is."""
+    start, written, found = token.start_pos or 0, token.rstrip(), None
+    if token.type != "OPEN":
+        found = repr(written[:40])
+        first = _FIRST.match(written)
+        behind = written[first.end() :].lstrip() if first else ""
+        if first and behind and _may_fit(_read_bare(source, start, first[0], kind), kind):
+            return source.error(start + len(written) - len(behind), "the end of the line")
+    words = LITERALS[:2] if kind.startswith("boolean") else () if kind.rstrip("?") in KINDS else kind.split("|")
+    return source.error(start, expected(kind), found, did_you_mean(source.word(start), words))
+
+
+def check_bare(source: Source, token: Token, kind: str) -> None:
+    """Refuse what is no part of a name, but comes into one by a missing 'and' or from a word processor.
+
+    Prose and JSON values may have all of it, and so may names in quotes.
+
+    Raises:
+        CommandSyntaxError
+    """
+    start, written = token.start_pos or 0, token.rstrip()
+    if kind in BRACKETS or kind == "prose":
+        return
+    if field := _FIELD.search(written):
+        wanted = "'and' before the next field" if token.type == "WORDS" else "the next field on a line of its own"
+        hint = f"text that has '{field[0]}:' in it must be in quotes"
+        raise source.error(start + field.start(), wanted, hint=hint)
+    if kind not in ("text", "duration"):
+        return
+    last = len(written) - 1
+    for at in (0, last):
+        if written[at] in _CURLY:
+            raise source.error(start + at, "no quotes around text, or straight ones", hint="use straight quotes")
+    if written[last] == ",":
+        raise source.error(start + last, "the end of the line", hint="text that ends with a comma must be in quotes")
+    if not written.isprintable():
+        for at, character in enumerate(written, start):
+            if unicodedata.category(character) == "Cf":
+                raise source.error(at, "no invisible character", hint="text that has one must be in quotes")
 
 
 def _read_bare(source: Source, at: int, written: str, kind: str) -> Any:
@@ -93,7 +146,7 @@ def _read_bare(source: Source, at: int, written: str, kind: str) -> Any:
         done = match.end()
     if parts:
         return Template(tuple(part for part in (*parts, written[done:]) if part))
-    if kind == "text":
+    if kind in TEXTS:
         return written
     if _NOT_FINITE.fullmatch(written) and kind == "json":
         raise source.error(at, "a finite number", hint="as text it must be in quotes")

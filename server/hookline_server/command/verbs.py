@@ -9,6 +9,7 @@ from hookline_server.command.placeholder import ITEM, ITEMS
 
 KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "text": ("text", (str,)),
+    "prose": ("text", (str,)),
     "integer": ("an integer", (int,)),
     "boolean": ("true or false", (bool,)),
     "duration": ("seconds as a number, or a duration such as 10m", (str, int, float)),
@@ -16,10 +17,12 @@ KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "list": ("a list [...]", (list,)),
     "json": ("a JSON value", (dict, list, str, int, float, bool, type(None))),
 }
-"""Kind -> how it is called in an error, and what its values are in Python."""
+"""Kind -> how it is called in an error, and what its values are in Python. Prose is text that is no name."""
 
 BRACKETS = ("object", "list", "json")
 """The kinds whose values may begin with a bracket."""
+TEXTS = ("text", "prose")
+"""The kinds that are always text, whatever it looks like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ VERBS: dict[str, Verb] = {
         binds=ITEMS,
     ),
     "complete": _settle(metadata="object"),
-    "fail": _settle(error="text", retryAfter="duration", backoff="json", metadata="object"),
+    "fail": _settle(error="prose", retryAfter="duration", backoff="json", metadata="object"),
     "release": _settle(delay="duration"),
     "extend": _settle(lockFor="duration"),
     "cancel": Verb(_IDENTITY, _ONE, triggers_off=True, binds=ITEM),
