@@ -15,6 +15,7 @@ from hookline.keysettings import ARGUMENTS as SETTINGS
 from hookline_server import rulecommands
 from hookline_server.body import read_wait
 from hookline_server.command import Command
+from hookline_server.stop import Stopping
 from hookline_server.view import (
     describe,
     describe_claimed,
@@ -118,7 +119,10 @@ async def _get(datastore: Datastore, command: Command) -> Result:
 async def _claim(datastore: Datastore, command: Command) -> Result:
     options = {"worker_id": COMMAND_WORKER} | _filtered(command)
     options["wait"] = read_wait(options.get("wait", 0))
-    return describe_claimed(await datastore.claim(**options))
+    claimed = await datastore.claim(**options)
+    if options["wait"] and not claimed.items and datastore.wakes.released:
+        raise Stopping
+    return describe_claimed(claimed)
 
 
 async def _settle(datastore: Datastore, command: Command) -> Result:
@@ -133,6 +137,8 @@ async def _wait(datastore: Datastore, command: Command) -> Result:
     named = _named(command)
     seconds = read_wait(named.pop("wait", "20s"))
     item = await datastore.wait_for(**named, timeout=seconds)
+    if item is None and datastore.changes.released:
+        raise Stopping
     return {"item": item.to_dict() if item else None}
 
 

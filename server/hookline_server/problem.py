@@ -17,6 +17,7 @@ from hookline_server.answer import Answer
 from hookline_server.command import CommandSyntaxError
 from hookline_server.command.names import Unfit
 from hookline_server.operation import READS, operation_of
+from hookline_server.stop import Stopping
 
 KINDS: dict[str, tuple[int, str]] = {
     # What is wrong with the request
@@ -132,7 +133,7 @@ def problem_of(error: Exception) -> Problem:
             if error.item is not None:
                 problem.members["item"] = error.item.to_dict()
             return problem
-        case StoreFull() | OutcomeUnknown() | Unfit():
+        case StoreFull() | OutcomeUnknown() | Unfit() | Stopping():
             return Problem(error.code, str(error))
         case Unavailable():
             # The error's own text names addresses of the store; it goes to the log.

@@ -9,9 +9,18 @@ import signal
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from typing import Any
 
+from hookline.errors import Unavailable
+
 Work = Coroutine[Any, Any, None]
 LAST = 1.0
 """The last seconds of a grace, in which what was cut off ends."""
+
+
+class Stopping(Unavailable):
+    """What would go on after a wait that is cut short, since the server stops, must not: its time has not passed."""
+
+    def __init__(self) -> None:
+        super().__init__("the server stops, so this waits no longer; it and what follows may be sent again")
 
 
 class Stop:

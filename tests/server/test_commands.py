@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from api import Api
+from conftest import wait_until
 from hookline import Datastore
 
 CREATE = 'create item with:\nkey: jobs\nsortField: {name}\nmetadata: {{ "status": "not_started", }}\n'
@@ -84,6 +86,25 @@ async def test_the_first_refusal_stops_the_text(api: Api) -> None:
     assert (answer.data["index"], answer.data["line"], answer.data["verb"]) == (1, 6, "create")
     assert answer.data["item"]["sortField"] == "a"
     assert [result["item"]["sortField"] for result in answer.data["results"]] == ["a"]
+    assert (await api("GET", "/v1/items/jobs/b")).status == 404
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    ["wait for item with key: jobs and sortField: a and wait: 20s", "claim items where key: none and wait: 20s"],
+)
+async def test_a_text_that_waits_goes_no_further_when_the_server_stops(
+    api: Api, datastore: Datastore, waiting: str
+) -> None:
+    text = f"{CREATE.format(name='a')}\n{waiting}\n\n{CREATE.format(name='b')}"
+    asked = asyncio.create_task(api.command(text))
+    await wait_until(lambda: datastore.changes.listeners() or datastore.claims.lines.waiting("none"))
+    datastore.wakes.release()
+    datastore.changes.release()
+    answer = await asked
+    assert (answer.status, answer.data["code"], answer.data["index"]) == (503, "unavailable", 1)
+    assert "the server stops" in answer.data["detail"]
+    assert [result["verb"] for result in answer.data["results"]] == ["create"]
     assert (await api("GET", "/v1/items/jobs/b")).status == 404
 
 
