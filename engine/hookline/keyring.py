@@ -8,6 +8,7 @@ back what was revoked meanwhile.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import re
 import secrets
@@ -38,6 +39,7 @@ _MADE = "-"
 """Of the set of ids one member begins so, and stays: with the last key revoked no server must be open again. It tells
 under which pepper the keys were made."""
 _MAC = "mac:"
+_SAME = "name the data directory of the servers with --data, or give this process their HOOKLINE_SECRET_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,26 @@ class Keyring:
         self._pepper = box.derive("api-keys")
         self._mark = _MADE + self._mac("mark")[:16]
 
+    async def check(self, *, claim: bool = False) -> None:
+        """Make sure that the store's servers have this secret; where no one's is noted yet, ``claim`` notes this one.
+
+        Raises:
+            Incompatible: they have another, so nothing that they have sealed opens here, nor the other way round.
+            Unavailable
+        """
+        await self.any_made()
+        name, mark = keys.secret_mark(), self._mark.removeprefix(_MADE).encode()
+        if claim:
+            # At the memory limit servers start all the same, to drain it.
+            with contextlib.suppress(StoreFull):
+                await self._connection.command_on(name, "SET", name, mark, "NX")
+        noted = await self._connection.command_on(name, "GET", name)
+        if noted not in (None, mark):
+            raise Incompatible(
+                f"the servers of this store have another secret: {_SAME}; docs/security.md says what to do where that"
+                " is lost"
+            )
+
     async def create(
         self,
         namespace: str,
@@ -98,6 +120,7 @@ class Keyring:
         """
         grant = _checked(namespace, name, scopes, patterns)
         lasts_ms = _lifetime(lasts)
+        await self.check(claim=True)
         if len(await self._ids()) >= KEYS_MAX:
             raise Invalid.at(
                 "", f"expected at most {KEYS_MAX} API keys: revoke some, they go {REVOKED_FOR // 86_400} days later"
@@ -136,10 +159,7 @@ class Keyring:
         members = await self._connection.command_on(keys.api_keys(), "SMEMBERS", keys.api_keys())
         names = {member.decode() for member in members}
         if names and self._mark not in names:
-            raise Incompatible(
-                "the API keys in this store were made under another secret: name the data directory of the servers with"
-                " --data, or give this process their HOOKLINE_SECRET_KEY"
-            )
+            raise Incompatible(f"the API keys in this store were made under another secret: {_SAME}")
         return sorted(names - {self._mark})
 
     async def all(self) -> list[ApiKey]:

@@ -58,6 +58,11 @@ def api_keys() -> str:
     return "hl:api-keys"
 
 
+def secret_mark() -> str:
+    """The mark of the secret that the servers of the store share."""
+    return "hl:secret-mark"
+
+
 def api_key(key_id: str) -> str:
     """The hash of an API key."""
     return f"hl:api-key:{key_id}"

@@ -88,7 +88,9 @@ async def opened(settings: Settings, *, fresh: bool = False) -> AsyncIterator[tu
         connection = Connection(url, settings)
         try:
             await connection.open()
-            yield connection, SecretBox(load_key(settings.secret_key, settings.data))
+            secrets = SecretBox(load_key(settings.secret_key, settings.data))
+            await Keyring(connection, secrets).check()
+            yield connection, secrets
         finally:
             await connection.close()
 

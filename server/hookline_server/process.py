@@ -73,18 +73,20 @@ class Process:
         settings = self.settings
         async with contextlib.AsyncExitStack() as stack:
             if settings.traces == "otlp":
-                await stack.enter_async_context(_exporting())
+                await stack.enter_async_context(_exporting(stop))
             secrets = SecretBox(load_key(settings.secret_key, settings.data))
             datastore = Datastore(self.store_url, settings, secrets)
             await datastore.open()
             stack.push_async_callback(stop.close, datastore.close)
+            keyring = Keyring(datastore.connection, secrets)
+            await keyring.check(claim=True)
             egress = _egress(settings, self.listener, self.store_url)
             stack.push_async_callback(stop.close, egress.close)
             namespaces = Namespaces(datastore, partial(self._work, egress))
             stack.push_async_callback(stop.close, namespaces.close)
             gate = server = None
             if self.listener:
-                gate = await _gate(settings, Keyring(datastore.connection, secrets), namespaces, say)
+                gate = await _gate(settings, keyring, namespaces, say)
                 stack.push_async_callback(stop.close, gate.close)
                 server = self._server(datastore, gate, egress, namespaces, stop, started)
             tune(settings)
@@ -148,12 +150,12 @@ class Process:
         return WebServer(config, started)
 
 
-def _exporting() -> contextlib.AbstractAsyncContextManager[None]:
+def _exporting(stop: Stop) -> contextlib.AbstractAsyncContextManager[None]:
     try:
         from hookline_server.traces import exporting
     except ImportError as error:
         raise Incompatible("traces need OpenTelemetry: install hookline[otel], or set HOOKLINE_TRACES=off") from error
-    return exporting()
+    return exporting(lambda: stop.last() / 2)
 
 
 async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces, say: Say) -> Gate:

@@ -26,6 +26,7 @@ async def serve(settings: Settings, say: Say) -> None:
     Raises:
         Incompatible, Unavailable: the store cannot be used; the text says what to do.
     """
+    say = partial(_say, say)
     logs.note_loop_errors(asyncio.get_running_loop())
     async with contextlib.AsyncExitStack() as stack:
         port = settings.port if "api" in settings.roles else settings.probe_port
@@ -40,6 +41,12 @@ async def serve(settings: Settings, say: Say) -> None:
         process = Process(settings, url, listener)
         runner = Supervisor(process) if settings.workers > 1 else process
         await runner.run(stop, say, partial(_greet, say, settings, listener))
+
+
+def _say(say: Say, sentence: str) -> None:
+    """Say something, if anybody reads it: a server does not depend on that."""
+    with contextlib.suppress(OSError):
+        say(sentence)
 
 
 def _greet(say: Say, settings: Settings, listener: socket.socket | None) -> None:

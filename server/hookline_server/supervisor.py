@@ -106,6 +106,11 @@ class Supervisor:
                 async with beside(stop, *keeping) as keepers:
                     await stop.asked.wait()
                     self._first_up.set()
+                    self._signal(signal.SIGTERM)
+                    await stop.pause(self._process.settings.drain)
+                    # As they do now: while anybody has it, the system takes connections that nobody will serve.
+                    if self._process.listener:
+                        self._process.listener.close()
                     await self._end(keepers, stop)
             finally:
                 self._signal(signal.SIGKILL)
@@ -120,7 +125,7 @@ class Supervisor:
             since = loop.time()
             if stop.asked.is_set():
                 sibling.signal(signal.SIGTERM)
-            elif await sibling.up():
+            elif await sibling.up() and not stop.asked.is_set():
                 self._note(slot, started)
             code = await sibling.ended()
             if stop.asked.is_set():
@@ -145,7 +150,6 @@ class Supervisor:
 
     async def _end(self, keepers: list[asyncio.Task[None]], stop: Stop) -> None:
         """Let all end; who does not in time, or when we are hurried, is cut off."""
-        self._signal(signal.SIGTERM)
         await stop.wait(keepers, LAST)
         for signum in (signal.SIGINT, signal.SIGKILL):
             if not all(keeper.done() for keeper in keepers):

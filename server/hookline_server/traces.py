@@ -7,13 +7,14 @@ how many of them. Nothing that users store is in a span: names of routes, script
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.metadata import version
+from threading import Thread
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import (
@@ -106,17 +107,31 @@ class Traced:
 
 
 @asynccontextmanager
-async def exporting() -> AsyncIterator[None]:
-    """Export spans by OTLP over HTTP for the time being."""
-    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: "hookline"}))
+async def exporting(left: Callable[[], float]) -> AsyncIterator[None]:
+    """Export spans by OTLP over HTTP for the time being. ``left`` gives the seconds that are left for the last ones."""
+    named = OTELResourceDetector().detect().attributes
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: "hookline", **named}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.exporter = Spans(provider)
     try:
         yield
     finally:
         trace.exporter = None
-        await asyncio.to_thread(provider.force_flush, round(_FLUSH_S * 1000))
-        await asyncio.to_thread(provider.shutdown)
+        await _shut_down(provider, min(_FLUSH_S, left()))
+
+
+async def _shut_down(provider: TracerProvider, seconds: float) -> None:
+    """Send the last spans, for so long. The SDK knows no such bound, so what goes on after it ends with the process."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def shut_down() -> None:
+        provider.shutdown()
+        with suppress(RuntimeError):  # nobody waits any more
+            loop.call_soon_threadsafe(ended.set)
+
+    Thread(target=shut_down, daemon=True).start()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(ended.wait(), seconds)
 
 
 def _context(traceparent: str) -> SpanContext:

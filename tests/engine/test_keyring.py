@@ -106,6 +106,24 @@ async def test_keys_of_another_secret_are_told(keyring: Keyring, datastore: Data
             await refused
 
 
+async def test_another_secret_is_told_before_there_are_keys_and_without_a_mark(
+    keyring: Keyring, datastore: Datastore, raw: aioredis.Redis
+) -> None:
+    other = Keyring(datastore.connection, SecretBox(bytes(32)))
+    await other.check()
+    await keyring.check(claim=True)
+    for claim in (False, True):
+        with pytest.raises(Incompatible, match="servers of this store have another secret"):
+            await other.check(claim=claim)
+    with pytest.raises(Incompatible, match="servers of this store have another secret"):
+        await other.create("acme")
+    await keyring.create("acme")
+    await raw.delete("hl:secret-mark")
+    with pytest.raises(Incompatible, match="made under another secret"):
+        await other.check(claim=True)
+    assert not await raw.exists("hl:secret-mark"), "as of keys that a release without it has made"
+
+
 async def test_bad_arguments_are_named(keyring: Keyring) -> None:
     with pytest.raises(Invalid) as raised:
         await keyring.create("No Namespace", name="\n", scopes=["reed"], patterns=["a b"])

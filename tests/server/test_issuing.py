@@ -8,9 +8,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import redis.asyncio as aioredis
 
 from hookline import EmbeddedStore
-from process import hookline, serving
+from process import hookline, serving, within
 
 
 async def status(url: str, api_key: str = "") -> int:
@@ -113,3 +114,24 @@ async def test_for_a_store_that_is_named_the_secret_must_be_the_servers(tmp_path
         code, said = await hookline(*named, str(tmp_path), HOOKLINE_SECRET_KEY="11" * 32)
         assert code == 3
         assert "made under another secret" in said
+
+
+async def test_a_server_with_another_secret_than_the_others_does_not_start(tmp_path: Path) -> None:
+    async with EmbeddedStore(tmp_path / "own", fsync="no") as store:
+        ours, theirs = {"HOOKLINE_SECRET_KEY": "00" * 32}, {"HOOKLINE_SECRET_KEY": "11" * 32}
+        named = ("--store", store.url, "--data", str(tmp_path))
+        async with serving(tmp_path, "--store", store.url, port=0, **ours):
+            pass
+        for command in (
+            ("serve", "--port", "0", "--require-keys"),
+            ("serve", "--roles", "relay"),
+            ("keys", "list"),
+            ("keys", "create"),
+            ("signing-secret",),
+        ):
+            code, said = await (hookline if command[0] == "serve" else within)(*command, *named, **theirs)
+            assert (code, "have another secret: name the data directory" in said) == (3, True), said
+        async with aioredis.Redis.from_url(store.url, protocol=2) as raw:
+            await raw.delete("hl:secret-mark")
+        async with serving(tmp_path, "--store", store.url, port=0, **theirs) as server:
+            assert await status(server.url) == 200, "as docs/security.md says"

@@ -69,6 +69,16 @@ async def ask(url: str, body: Any = None) -> tuple[int, Any]:
             return response.status, await response.json()
 
 
+async def refuses(server: Process) -> bool:
+    """Whether it takes no connection any more."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
+
+
 @contextlib.asynccontextmanager
 async def half_a_request(server: Process) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]]:
     """A create of which the server has only the first half -> the connection, and the second half."""
@@ -239,7 +249,7 @@ async def test_a_request_under_way_is_finished(tmp_path: Path, workers: str) -> 
         half_a_request(server) as (reader, writer, rest),
     ):
         server.process.send_signal(signal.SIGTERM)
-        await wait_until(lambda: any("Stopping" in line for line in server.said))
+        await wait_until(partial(refuses, server))
         writer.write(rest)
         answer = await asyncio.wait_for(reader.read(), 20)
         assert answer.startswith(b"HTTP/1.1 201 "), answer

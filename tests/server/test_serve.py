@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -35,6 +37,26 @@ async def test_it_says_where_it_listens_and_keeps_its_data_and_what_to_try(tmp_p
     assert server.url in said
     assert str(tmp_path / "data") in said
     assert f"curl -s {server.url}/v1/items" in said
+
+
+async def test_it_goes_on_and_stops_where_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    port = free_port()
+    reads, writes = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hookline_server", "serve", "--port", str(port), "--data", str(tmp_path / "data")),
+        stdout=writes,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writes)
+    try:
+        with open(reads, "rb") as said:  # noqa: PTH123
+            assert b"listens" in await asyncio.to_thread(said.readline)
+        process.terminate()
+        _, errors = await asyncio.wait_for(process.communicate(), 20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    assert (process.returncode, b"Traceback" in errors) == (0, False), errors
 
 
 async def test_the_environment_gives_what_options_do_not(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 import redis.asyncio as aioredis
@@ -186,7 +187,15 @@ async def test_a_failing_call_says_why(datastore: Datastore, spans: InMemorySpan
     assert "CANARY" not in call.to_json()
 
 
-async def test_spans_are_sent_by_otlp(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("named", "name"),
+    [
+        ({}, b"service.name\x12\n\n\x08hookline"),
+        ({"OTEL_SERVICE_NAME": "of acme"}, b"service.name\x12\t\n\x07of acme"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=acme"}, b"service.name\x12\x06\n\x04acme"),
+    ],
+)
+async def test_spans_are_sent_by_otlp(tmp_path: Path, named: dict[str, str], name: bytes) -> None:
     bodies: list[bytes] = []
 
     async def take(request: web.Request) -> web.Response:
@@ -200,7 +209,7 @@ async def test_spans_are_sent_by_otlp(tmp_path: Path) -> None:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     endpoint = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_COMPRESSION": "none"}
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_COMPRESSION": "none"} | named
     try:
         async with serving(tmp_path / "data", "--traces", "otlp", port=0, **environ) as server:
             code = "import sys, urllib.request as r; r.urlopen(sys.argv[1]).read()"
@@ -211,7 +220,26 @@ async def test_spans_are_sent_by_otlp(tmp_path: Path) -> None:
         await runner.cleanup()
     sent = b"".join(bodies)
     assert b"GET /v1/items/{key}" in sent
-    assert b"hookline" in sent
+    assert name in sent
+
+
+async def test_a_collector_that_hangs_prolongs_no_stop(tmp_path: Path) -> None:
+    connected = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as collector:
+        port = collector.sockets[0].getsockname()[1]
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "OTEL_EXPORTER_OTLP_TIMEOUT": "60"}
+        async with serving(tmp_path / "data", "--traces", "otlp", "--grace", "3s", port=0, **environ) as server:
+            async with aiohttp.ClientSession() as session:
+                await session.get(f"{server.url}/v1/items/jobs")
+            stopping = asyncio.create_task(server.stop())
+            await asyncio.wait_for(connected.wait(), 20)
+            assert await asyncio.wait_for(stopping, 15) == 0
 
 
 async def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
