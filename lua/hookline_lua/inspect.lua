@@ -13,8 +13,11 @@ local DERIVED = { k = true, s = true, x = true, r = true, due = true, builds = t
 local PLACES = 1000
 local DUE_LATE = 'is noted to become due too late, or not at all'
 
+local INDEX_KINDS = { string = true, number = true, time = true }
+local SETTINGS_NUMBERS = { max_attempts = true, lock_ms = true, length_max = true, generation = true }
+
 local inspect = {}
-local repair, sizes, findings
+local repair, sizes, findings, unread
 
 -- Note what does not fit, and put it right if there is a way and it was asked for.
 local function tell(key, sort, what, mend)
@@ -33,6 +36,37 @@ local function described(label)
   return 'the set of status ' .. label
 end
 
+-- A number that can be a score: nan is none.
+local function finite(raw)
+  local number = tonumber(raw or nil)
+  return number and math.abs(number) < math.huge and number or nil
+end
+
+-- Tell of settings that cannot be read, which all else passes over; `unread` has the labels of indexes among them.
+local function check_settings(key)
+  if unread[key] then
+    return
+  end
+  unread[key] = {}
+  local known = settings.of(key)
+  for field, raw in pairs(known or {}) do
+    local sound = true
+    if string.sub(field, 1, 2) == 'x:' then
+      local unpacked, place = pcall(cmsgpack.unpack, raw)
+      sound = unpacked and type(place) == 'table' and INDEX_KINDS[place.kind] and type(place.field) == 'string'
+      unread[key]['\0' .. string.sub(field, 3)] = not sound
+    elseif string.sub(field, 1, 5) == 'keep:' then
+      sound = string.match(raw, '^%d* %d*$')
+    elseif SETTINGS_NUMBERS[field] then
+      sound = finite(raw)
+    end
+    if not sound then
+      known[field] = nil
+      tell(key, '', 'has a setting that cannot be read: ' .. field)
+    end
+  end
+end
+
 local function place_of(key, label)
   for _, place in ipairs(declared.of(key)) do
     if place.label == label then
@@ -40,6 +74,10 @@ local function place_of(key, label)
     end
   end
   return nil
+end
+
+local function undeclared(key, label)
+  return settings.of(key) and not place_of(key, label) and not unread[key][label]
 end
 
 local function check_due(key, latest)
@@ -71,7 +109,7 @@ local function check_set(key, label)
     if most and index.set(key, label).size > most then
       check_due(key, clock.ms)
     end
-  elseif settings.of(key) and not place_of(key, label) then
+  elseif undeclared(key, label) then
     tell(key, '', described(label) .. ' was declared by nobody', function()
       redis.call('UNLINK', index.name(key, label))
     end)
@@ -107,6 +145,7 @@ function inspect.keys(short)
     label = family == 'x' and '\0' .. rest or rest
   end
   local kind = redis.call('TYPE', name).ok
+  check_settings(key)
   if kind == 'none' then
     return 1
   elseif not KINDS[family] then
@@ -148,7 +187,10 @@ end
 
 function inspect.builds(entry)
   local key, name = string.match(entry, '^(%Z*)%z(.*)$')
-  if not key or (settings.of(key) and not place_of(key, '\0' .. name)) then
+  if key then
+    check_settings(key)
+  end
+  if not key or undeclared(key, '\0' .. name) then
     tell(key or '', '', described('\0' .. (name or '')) .. ' is to be built, and was declared by nobody', function()
       redis.call('HDEL', partition .. ':builds', entry)
     end)
@@ -161,7 +203,7 @@ end
 -- The entry that an item should have in a declared index; `readable` is false where its value is none.
 local function entry_of(place, raw, sort)
   local readable, score, member = pcall(declared.entry, place, raw, sort)
-  return readable, score, member
+  return readable and score == score, score, member -- nan is no score
 end
 
 local function misplaced(key, label, member, raw)
@@ -177,6 +219,7 @@ end
 
 function inspect.entries(member)
   local key, label = request.key, request.label
+  check_settings(key)
   local place = string.byte(label) == 0 and place_of(key, label)
   if not index.set(key, label).size or (string.byte(label) == 0 and not place) then
     return 1
@@ -226,12 +269,12 @@ end
 -- The first field without which the hash can't be an item, or nil.
 local function unfit(id, fields)
   for _, field in ipairs(NUMBERS) do
-    if not tonumber(fields[field]) then
+    if not finite(fields[field]) then
       return field
     end
   end
   for _, field in ipairs(OPTIONAL) do
-    if fields[field] and not tonumber(fields[field]) then
+    if fields[field] and not finite(fields[field]) then
       return field
     end
   end
@@ -287,8 +330,13 @@ local function check_declared(key, sort, fields)
 end
 
 function inspect.items(name)
-  local key, sort = string.match(name, '^([^:]*):(.*)$')
+  local key, sort = string.match(name, '^([^:]+):(.+)$')
   local id = partition .. ':i:' .. name
+  if not key then
+    tell('', '', 'i:' .. name .. ' names no item')
+    return 1
+  end
+  check_settings(key)
   local fields = read(key, id)
   if not fields then
     tell(key, sort, 'is no hash, so it can be no item')
@@ -303,7 +351,10 @@ function inspect.items(name)
   end
   check_score(key, '', sort, sort, 0)
   local status = fields.s
-  if status then
+  if status and (status == '' or string.byte(status) == 0) then
+    tell(key, sort, 'has a status that can be none')
+    fields.s = nil
+  elseif status then
     local least = index.score(fields)
     check_score(key, status, sort, sort, least, status == 'not_started' and least + PLACES)
   end
@@ -315,7 +366,7 @@ function inspect.items(name)
 end
 
 return function()
-  repair, sizes, findings = request.repair, 0, {}
+  repair, sizes, findings, unread = request.repair, 0, {}, {}
   local work, done = request.work, 0
   for _, name in ipairs(request.names) do
     if work <= 0 or clock.late() then

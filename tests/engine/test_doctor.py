@@ -204,6 +204,16 @@ async def test_a_flaw_is_named_and_put_right(
         (["HDEL", "i:jobs:later", "at"], "jobs/later: can be no item: its field at is missing, or no number"),
         (["HSET", "i:jobs:waits", "p", "x"], "jobs/waits: can be no item: its field p is missing, or no number"),
         (["HSET", "i:jobs:waits", "m:n", b"\xc1"], "jobs/waits: has a field that is no value, at n"),
+        (["HSET", "i:jobs:waits", "p", "nan"], "jobs/waits: can be no item: its field p is missing, or no number"),
+        (["HSET", "i:jobs:waits", "v", "nan"], "jobs/waits: can be no item: its field v is missing, or no number"),
+        (["HSET", "i:jobs:waits", "m:n", b"\xcb\x7f\xf8" + bytes(6)], "jobs/waits: has a field that is no value, at n"),
+        (["HSET", "i:jobs:plain", "s", ""], "jobs/plain: has a status that can be none"),
+        (["HSET", "i:foo", "v", "1"], "i:foo names no item"),
+        (["HSET", "i:jobs:", "v", "1"], "i:jobs: names no item"),
+        (["HSET", "cfg:jobs", "x:n", b"\xc1"], "jobs: has a setting that cannot be read: x:n"),
+        (["HSET", "cfg:jobs", "x:n", b""], "jobs: has a setting that cannot be read: x:n"),
+        (["HSET", "cfg:jobs", "lock_ms", "x"], "jobs: has a setting that cannot be read: lock_ms"),
+        (["HSET", "cfg:jobs", "keep:completed", "x y"], "jobs: has a setting that cannot be read: keep:completed"),
         (["SET", "cfg:jobs", "x"], "cfg:jobs has a wrong type: string"),
         (["SET", "n:jobs", "x"], "n:jobs has a wrong type: string"),
         (["SET", "outbox", "x"], "outbox has a wrong type: string"),
@@ -220,6 +230,30 @@ async def test_what_can_not_be_known_is_only_told(
     assert [str(finding) for finding in found if not finding.repaired] == [expected]
     assert [str(finding) for finding in found if finding.repaired] == []
     assert await stored(raw) == before
+
+
+async def test_a_damaged_item_and_setting_hide_nothing_else(filled: Datastore, raw: aioredis.Redis) -> None:
+    await raw.hset(f"{TAG}:i:foo", mapping={"v": 1})
+    await raw.hset(f"{TAG}:cfg:jobs", mapping={"x:n": b"\xc1", "generation": "x"})
+    await raw.hset(f"{TAG}:i:jobs:waits", mapping={"s": ""})
+    await raw.zadd(f"{TAG}:k:jobs", {"waits": 7})
+    await raw.zrem(f"{TAG}:s:jobs:failed", "dead")
+    told = {
+        "i:foo names no item",
+        "jobs: has a setting that cannot be read: x:n",
+        "jobs: has a setting that cannot be read: generation",
+        "jobs/waits: has a status that can be none",
+    }
+    mended = {
+        "jobs/waits: is in the set of status not_started, and has another status",
+        "jobs/waits: is out of place in the set of all sortFields",
+        "jobs/dead: is not in the set of status failed",
+    }
+    first = await find(filled, repair=True)
+    assert {str(finding) for finding in first if not finding.repaired} == told
+    assert mended <= {str(finding) for finding in first if finding.repaired}
+    assert await raw.zscore(f"{TAG}:k:jobs", "waits") == 0
+    assert {str(finding) for finding in await find(filled, repair=True)} == told
 
 
 async def spoil_something(raw: aioredis.Redis, chance: random.Random) -> None:
@@ -394,8 +428,10 @@ async def test_settings_are_made_the_same_in_all_partitions(
         if spoiled:
             await raw.hset(names[partition], mapping=spoiled)
         flaw = Finding("jobs", "", "has not the same settings in all partitions", False)
-        assert await find(datastore) == [flaw]
-        assert await find(datastore, repair=True) == [replace(flaw, repaired=True)]
+        unread = Finding("jobs", "", "has a setting that cannot be read: generation", False)
+        told = [unread] if spoiled and not spoiled["generation"].isdigit() else []
+        assert await find(datastore) == [*told, flaw]
+        assert await find(datastore, repair=True) == [*told, replace(flaw, repaired=True)]
         first, *others = [await raw.hgetall(name) for name in names]
         assert first[b"max_attempts"] == b"%d" % held
         assert others == [first] * 3
