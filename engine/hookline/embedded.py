@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -46,6 +47,7 @@ TEMP_DIR_MAX = 60
 LOG_LINES = 15
 
 _log = logging.getLogger(__name__)
+_DAMAGED = re.compile(r"Bad file format reading the append only file (\S+\.aof):")
 
 # Only options that Redis 7.0 and every Valkey know.
 CONFIG = """\
@@ -277,9 +279,16 @@ class EmbeddedStore:
                 f"{binary} does not accept the configuration {self.data}/store.conf; Hookline needs Valkey, "
                 f"or Redis 7.0 or later: set HOOKLINE_STORE_SERVER to the path of one. It said:\n{tail}"
             )
+        step = "put right what it complains of and start again"
+        if damaged := _DAMAGED.search(tail):
+            file = self.data / "appendonlydir" / damaged[1]
+            step = (
+                f"its data are damaged. Copy them; then 'valkey-check-aof --fix {file}' cuts this file off (do not"
+                " name the manifest) where the damage begins; what was written later is lost. The command is in the"
+                " package valkey-tools, and as redis-check-aof in redis-tools"
+            )
         return Unavailable(
-            f"the store server {binary} ended while it started on {self.data}; "
-            f"put right what it complains of and start again. The end of {log}:\n{tail}"
+            f"the store server {binary} ended while it started on {self.data}; {step}. The end of {log}:\n{tail}"
         )
 
     def _sync_directories(self) -> None:

@@ -12,9 +12,9 @@ from hookline import Datastore, EmbeddedStore, SecretBox, Settings
 from hookline.connection import Connection
 from hookline.doctor import examine
 from hookline.embedded import running
-from hookline.errors import HooklineError, Unavailable
+from hookline.errors import HooklineError, OutcomeUnknown, Unavailable
 from hookline.secret import KEY_BYTES, SECRET_FILE, load_key
-from hookline.transfer import export, restore
+from hookline.transfer import Imported, export, restore
 from hookline_server.progress import Say, showing, tell
 
 
@@ -110,15 +110,19 @@ async def read_archive(
         Unopenable: its API keys would not open here.
         Incompatible, Unavailable, StoreFull, OutcomeUnknown
     """
-    whole = True
+    whole, step = True, Imported(0, 0, 0, 0, 0, ())
     secrets = _secrets(settings) or _no_secret()
     async with reaching(settings, fresh=True) as url, Datastore(url, settings, secrets) as datastore:
         with showing("Imported", tell) as (advance, say):
-            async for step in restore(datastore, lines, replace=replace, api_keys=api_keys, strict=strict):
-                whole = whole and not step.notes
-                for note in step.notes:
-                    say(note)
-                advance(step.lines, step.total)
+            try:
+                async for step in restore(datastore, lines, replace=replace, api_keys=api_keys, strict=strict):
+                    whole = whole and not step.notes
+                    for note in step.notes:
+                        say(note)
+                    advance(step.lines, step.total)
+            except (Unavailable, OutcomeUnknown):
+                say(f"broken off after {step.lines} lines, {step.written} of them written: a repeat goes on from there")
+                raise
     sums = {"lines": step.lines, "written": step.written, "skipped": step.skipped, "failed": step.failed}
     tell("read {lines} lines: {written} written, {skipped} there already, {failed} failed".format(**sums))
     return whole, sums

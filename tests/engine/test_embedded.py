@@ -269,8 +269,9 @@ async def test_damaged_data_are_refused_with_the_reason(tmp_path: Path) -> None:
     whole = aof.read_bytes()
     aof.write_bytes(whole.replace(b"$3\r\nSET", b"$9\r\nSET", 1))
     store = EmbeddedStore(tmp_path)
-    with pytest.raises(Unavailable, match=r"(?s)ended while it started on .*Bad file format"):
+    with pytest.raises(Unavailable, match=r"(?s)ended while it started on .*Bad file format") as raised:
         await store.start()
+    assert f"valkey-check-aof --fix {aof}'" in str(raised.value)
 
     aof.write_bytes(whole)
     await store.start()

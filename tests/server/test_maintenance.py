@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import redis.asyncio as aioredis
 
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings
-from hookline.embedded import running
+from hookline.embedded import find_server, running
 from hookline.secret import load_key
-from process import serving
+from process import running_store, serving
 from scripts import TAG, URL
 
 
@@ -133,6 +134,28 @@ async def test_out_of_one_store_and_into_another(tmp_path: Path) -> None:
         "import", "-", "--strict", "--data", copy, stdin=out.encode().replace(b'"n"', b"n", 1)
     )
     assert (code, err.splitlines()[-1]) == (2, "hookline: line 3: /: expected a JSON object")
+
+
+async def test_an_import_that_a_full_store_breaks_off_says_how_far_it_was(tmp_path: Path) -> None:
+    async with running_store(str(find_server()), tmp_path / "store") as store:
+        async with Datastore(store.url, Settings(), SecretBox(bytes(32))) as datastore:
+            for number in range(400):
+                await datastore.create("jobs", f"{number}", content="x" * 5000)
+        _, archive, _ = await hookline("export", "--without-api-keys", "--store", store.url)
+        await store.client.flushall()
+        used = (await store.client.info("memory"))["used_memory"]
+        await store.client.config_set("maxmemory", used + 1_000_000)
+        code, _, err = await hookline("import", "-", "--store", store.url, stdin=archive.encode())
+        said, reason = err.splitlines()[-2:]
+        found = re.fullmatch(r"broken off after \d+ lines, (\d+) of them written: a repeat goes on from there", said)
+        assert found, err
+        assert (code, reason) == (3, "hookline: the store is at its memory limit: raise maxmemory, or delete items")
+        await store.client.config_set("maxmemory", 0)
+        code, _, err = await hookline("import", "-", "--store", store.url, stdin=archive.encode())
+        read = re.search(r"read 402 lines: (\d+) written, (\d+) there already, 0 failed", err)
+        assert code == 0
+        assert read, err
+        assert int(read[2]) >= int(found[1]) > 0
 
 
 async def test_without_a_secret_only_without_api_keys(

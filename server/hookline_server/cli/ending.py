@@ -175,7 +175,7 @@ def _away(error: HooklineError) -> str:
         return ""
     if _given("url"):
         return "try again; 'hookline serve' starts a server, --url names another"
-    if str(error).startswith("the store"):
+    if str(error).startswith(("the store gave no answer", "the store cannot be reached")):
         return "start the store, or name another by --store or HOOKLINE_STORE_URL"
     return ""
 
