@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
+from time import monotonic
 from typing import Any, Protocol
 
 import hiredis
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 LOST = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError, TypeError, AttributeError)
 _MORE = object()
 """What the reader gives as long as an answer is not whole."""
+RENEW = 1.0
+"""Seconds in which the links to a node are made anew once at most."""
 LATE = 0.5
 """Seconds by which a store may end a blocking command late: when idle it looks at its clock every 1/hz s, often 0.1."""
 
@@ -124,6 +128,8 @@ class Link(asyncio.Protocol):
         self._transport = self._writer.transport
         self._transport.set_protocol(self)
         self.closed = ended or self._transport.is_closing()
+        self.outdated = False
+        """It is used no more once its calls are answered."""
         self.users = 0
         self._answers: deque[Waits] = deque()
 
@@ -239,6 +245,7 @@ class Links:
         self._taken: set[Link] = set()
         self._shared: dict[object, Link] = {}
         self._turns: dict[object, _Turn] = {}
+        self._renewed = -math.inf
         self._closed = False
 
     async def take(self, lane: object = None) -> Link:
@@ -313,7 +320,7 @@ class Links:
             if self._shared.get(lane) is link:
                 del self._shared[lane]
         self._taken.discard(link)
-        if self._closed:
+        if self._closed or link.outdated:
             link.close()
         elif not link.closed:
             self._idle.append(link)
@@ -323,6 +330,23 @@ class Links:
         """Close those that are idle: the node may have gone without a word."""
         while self._idle:
             self._idle.pop().close()
+
+    def renew(self, since: float) -> bool:
+        """Make new links from now on -> whether what was begun ``since`` then may find another node by them.
+
+        Not so soon after the last time, unless that was later (``time.monotonic``).
+        """
+        now = monotonic()
+        if self._renewed <= since:
+            if now - self._renewed < RENEW:
+                return False
+            self._renewed = now
+            self.forget()
+            self.holders.renew()
+            self._shared.clear()
+            for link in self._taken:
+                link.outdated = True
+        return True
 
     def close(self) -> None:
         """Close all of them; one that is being made just now serves its command."""
@@ -348,6 +372,10 @@ class Links:
         except (RuntimeError, redis_errors.InvalidResponse) as error:
             # uvloop's, of a transport that the peer has closed; or what has the address now is no store.
             raise redis_errors.ConnectionError(str(error)) from error
+        except redis_errors.ConnectionError as error:
+            if isinstance(error.__cause__, redis_errors.AuthenticationError):  # so it comes over a unix socket
+                raise error.__cause__ from None
+            raise
         link = Link(connection, self._timeout)
         if link.closed:
             link.close()
@@ -386,12 +414,19 @@ class Holders:
 
     def give(self, link: Link) -> None:
         """Take a link back, to be used again unless it is closed."""
-        if self._closed:
+        if self._closed or link.outdated:
             link.close()
         if link.closed:
             self._links.discard(link)
         else:
             self._idle.append(link)
+
+    def renew(self) -> None:
+        """Make new ones from now on."""
+        for link in self._links:
+            link.outdated = True
+        while self._idle:
+            self.give(self._idle.pop())
 
     def close(self) -> None:
         """Close all of them."""

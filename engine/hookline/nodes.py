@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from functools import partial
+from time import monotonic
 from typing import Any, NoReturn, TypeVar
 
 import redis.asyncio as aioredis
@@ -150,6 +152,7 @@ class Nodes:
             return await self._anywhere(*args)
         links = self._links_of(slot)
         for _ in range(_TRIES):
+            began = -math.inf if answer else monotonic()
             try:
                 if answer is None:
                     return await self._exchange(links, *args, send_by=send_by, lane=lane)
@@ -161,6 +164,10 @@ class Nodes:
                 self._refresh_soon()
             except redis_errors.AskError:
                 raise Unavailable("the cluster moves a slot key by key: let it move slots as a whole") from None
+            except (redis_errors.ReadOnlyError, redis_errors.MasterDownError):
+                # Nothing ran. The address may lead to another node by now, and the links still to a replica.
+                if not links.renew(began):
+                    raise
             except redis_errors.ResponseError as error:
                 if str(error) != _NO_FUNCTION:
                     raise
@@ -169,6 +176,21 @@ class Nodes:
             except (NotSentError, LostError, Incompatible) as error:
                 links = await self._after(error, links, slot)
         raise Unavailable("the call goes from node to node, or to one that forgets its functions")
+
+    async def ready(self) -> None:
+        """Ask one that answers, and that is no replica.
+
+        Raises:
+            NotSentError, LostError, Unavailable, Incompatible
+        """
+        while True:
+            began = monotonic()
+            answer = await self.run(None, "INFO", "replication")
+            # A cluster sends what is for a primary to one.
+            if self.clustered or b"role:slave" not in answer:
+                return
+            if not self._first.renew(began):
+                raise Unavailable("the store is a replica, which takes no writes")
 
     async def _after(self, failure: Exception, failed: Links, slot: int | None) -> Links:
         """Where to send what could not be sent to a node, or was not let in: to that which has the slot by now.

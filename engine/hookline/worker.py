@@ -20,6 +20,7 @@ from hookline import registry
 from hookline.clock import parse_duration
 from hookline.errors import (
     HooklineError,
+    Incompatible,
     Invalid,
     InvalidApiKey,
     KeyNotAllowed,
@@ -100,7 +101,7 @@ class Worker(Handlers):
         self._held: dict[str, Held] = {}
         self._done: deque[Held] = deque()
         self._untold: list[Held] = []
-        self._failures, self._paused = 0, False
+        self._failures, self._paused, self._let_in = 0, False, False
         self._fatal: Exception | None = None
         self.claiming, self._stopping = True, False
         self._wake, self._tell_again = asyncio.Event(), asyncio.Event()
@@ -248,7 +249,7 @@ class Worker(Handlers):
             self._done.extendleft(reversed(batch))
             self._meet(error, lane)
         else:
-            self._failures = 0
+            self._failures, self._let_in = 0, True
             for held, outcome in zip(batch, outcomes, strict=True):
                 self._settled(held, outcome)
         if claimed and lane:
@@ -261,7 +262,7 @@ class Worker(Handlers):
         """Wait for jobs, slots reserved. Cancelled, the claim gives back what it has just taken."""
         try:
             claimed = await self.source.claim(self.key, limit=limit, wait=wait, **self._options(lane))
-            self._failures = 0
+            self._failures, self._let_in = 0, True
             # The lock began when the item was taken, just now: whoever waits has one that is up to WAIT old.
             self._begin(lane, claimed, self._loop.time())
             lane.idle = not claimed.items
@@ -285,10 +286,14 @@ class Worker(Handlers):
         if isinstance(error, Refused) and not isinstance(error, _FATAL) and lane:
             lane.resting = True
             self._loop.call_later(REST * random.uniform(1, 1.2), self._rested, lane)  # noqa: S311 - spreads load
-        elif isinstance(error, _NOT_NOW):
+        elif self._passes(error):
             self._back_off(error)
         else:
             self._end(error)
+
+    def _passes(self, error: HooklineError) -> bool:
+        """Whether it may be over later: so a store that has let us in before, and does not now."""
+        return isinstance(error, _NOT_NOW) or (self._let_in and isinstance(error, Incompatible))
 
     def _back_off(self, error: HooklineError) -> None:
         if self._paused:
@@ -339,7 +344,7 @@ class Worker(Handlers):
     def _settled(self, held: Held, outcome: Outcome) -> None:
         """What became of a result. Where that is not known, or not now, it is sent again: the token keeps it single."""
         error = None if outcome.ok else outcome.error()
-        if isinstance(error, _NOT_NOW):
+        if error and self._passes(error):
             if not self._untold:
                 log.warning("%s: what became of it could not be told, trying again until it is: %s", held.job, error)
             held.sent = True
@@ -364,7 +369,7 @@ class Worker(Handlers):
                 await self._settle_each(batch, error)
             except HooklineError as error:
                 self._untold = batch + self._untold
-                if not isinstance(error, _NOT_NOW):
+                if not self._passes(error):
                     self._end(error)
             else:
                 for held, outcome in zip(batch, outcomes, strict=True):

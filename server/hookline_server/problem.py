@@ -12,7 +12,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from hookline.errors import Flaw, Invalid, OutcomeUnknown, Refused, StoreFull, Unavailable
+from hookline.errors import Flaw, Incompatible, Invalid, OutcomeUnknown, Refused, StoreFull, Unavailable
 from hookline_server.answer import Answer
 from hookline_server.command import CommandSyntaxError
 from hookline_server.command.names import Unfit
@@ -135,9 +135,10 @@ def problem_of(error: Exception) -> Problem:
             return problem
         case StoreFull() | OutcomeUnknown() | Unfit() | Stopping():
             return Problem(error.code, str(error))
-        case Unavailable():
-            # The error's own text names addresses of the store; it goes to the log.
-            return Problem(error.code, "the store cannot take the call now; nothing was written, a repeat is safe")
+        case Unavailable() | Incompatible():
+            # A store that does not let us in now may do so again. The error's own text names addresses of the store;
+            # it goes to the log.
+            return Problem("unavailable", "the store cannot take the call now; nothing was written, a repeat is safe")
         case HTTPException():
             return Problem("bad_request", error.detail, error.headers)
     return Problem("internal", "the server's log says more, under the X-Request-Id of this answer")

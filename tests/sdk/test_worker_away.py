@@ -7,9 +7,11 @@ import random
 from dataclasses import replace
 
 import pytest
+import redis.asyncio as aioredis
 
 from conftest import wait_until
 from hookline import Datastore, EmbeddedStore, Job, SecretBox, Settings, Worker
+from hookline.errors import Incompatible
 from jobs import WAITING, fill, let_timers_come_early, statuses
 from proxy import LOSE_CALL, LOSE_REPLY, proxied
 
@@ -73,6 +75,48 @@ async def test_who_pauses_goes_on_when_a_timer_comes_early(
         await wait_until(lambda: _all_done(datastore, JOBS + 1))
         worker.stop()
         await running
+
+
+async def test_a_password_that_changes_under_a_worker(
+    datastore: Datastore, store: EmbeddedStore, raw: aioredis.Redis, settings: Settings
+) -> None:
+    """Who was let in before waits to be let in again; who never was ends."""
+
+    async def rotate(password: str) -> None:
+        for words in (f"ACL SETUSER guarded on resetpass >{password} ~* &* +@all", "CLIENT KILL USER guarded"):
+            await raw.execute_command(*words.split())  # type: ignore[no-untyped-call]
+
+    await rotate("one")
+    await fill(datastore, JOBS)
+    url = store.url.replace("unix://", "unix://guarded:one@")
+    try:
+        async with Datastore(url, settings, SecretBox(bytes(range(32)))) as guarded:
+            worker = Worker(guarded, "jobs")
+            may_end = asyncio.Event()
+
+            @worker.handles()
+            async def handler(job: Job) -> str:
+                if job.sort_field == "late":
+                    await may_end.wait()
+                return job.sort_field
+
+            running = asyncio.create_task(worker.run())
+            await wait_until(lambda: _all_done(datastore))
+            await datastore.create("jobs", "late", metadata=WAITING)
+            await wait_until(lambda: worker.in_flight)
+            await rotate("two")
+            may_end.set()
+            await wait_until(lambda: worker._paused)
+            await rotate("one")
+            await wait_until(lambda: _all_done(datastore, JOBS + 1))
+            assert (await datastore.get("jobs", "late")).metadata["result"] == "late"
+            worker.stop()
+            await running
+            await rotate("two")
+            with pytest.raises(Incompatible, match="password"):
+                await asyncio.wait_for(worker.run(), 10)
+    finally:
+        await raw.acl_deluser("guarded")
 
 
 async def _return(job: Job) -> str:

@@ -97,6 +97,35 @@ async def test_a_store_that_hangs_keeps_nobody_waiting(api: Api, settings: Setti
         assert (await api("POST", "/v1/items", {"key": KEY})).status == 201
 
 
+async def test_a_store_that_asks_for_another_password(
+    api: Api, datastore: Datastore, raw: aioredis.Redis, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was rotated: until the old one is good again every route says so, and the log has a line, but no traceback."""
+    filled = await fill(datastore, KEY)
+
+    async def rotate(password: str) -> None:
+        for words in (f"ACL SETUSER guarded on resetpass >{password} ~* &* +@all", "CLIENT KILL USER guarded"):
+            await raw.execute_command(*words.split())  # type: ignore[no-untyped-call]
+
+    await rotate("one")
+    path = raw.connection_pool.connection_kwargs["path"]
+    try:
+        async with Datastore(f"unix://guarded:one@{path}", settings, SecretBox(bytes(range(32)))) as guarded:
+            api.app.state.datastore = guarded
+            await rotate("two")
+            answers = [(said(probe), refused(probe, await ask(api, probe, filled))) for probe in PROBES]
+            assert answers == [
+                (said(probe), set() if probe.route in STORELESS else {"unavailable"}) for probe in PROBES
+            ]
+            lines = [line for line in caplog.records if line.name == "hookline_server.edge"]
+            assert {(line.levelname, line.exc_info) for line in lines} == {("WARNING", None)}
+            assert "the store refuses the user or password of its URL" in caplog.text
+            await rotate("one")
+            assert (await api("POST", "/v1/items", {"key": KEY})).status == 201
+    finally:
+        await raw.acl_deluser("guarded")
+
+
 @pytest.mark.parametrize("probe", PROBES, ids=str)
 async def test_a_full_store_refuses_what_grows_alone(
     api: Api, datastore: Datastore, raw: aioredis.Redis, probe: Probe

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hookline import Call, Datastore, HooklineError, Item, Outcome
-from hookline.errors import Corrupt, Flaw, Invalid, NotFound, OutcomeUnknown, Refused, Unavailable
+from hookline.errors import Corrupt, Flaw, Incompatible, Invalid, NotFound, OutcomeUnknown, Refused, Unavailable
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, Body
@@ -161,14 +161,14 @@ async def _run(datastore: Datastore, steps: Sequence[Call | _Read]) -> list[Resu
 async def _write(datastore: Datastore, calls: Sequence[Call]) -> Sequence[Result]:
     try:
         return await datastore.run(calls)
-    except (Unavailable, OutcomeUnknown) as failure:
+    except (Unavailable, OutcomeUnknown, Incompatible) as failure:
         return [failure] * len(calls)
 
 
 async def _read(datastore: Datastore, names: Sequence[tuple[str, str]]) -> Sequence[Result]:
     try:
         return [item or NotFound() for item in await datastore.get_many(names)]
-    except Unavailable as failure:
+    except (Unavailable, Incompatible) as failure:
         return [failure] * len(names)
     except Corrupt:
         return [await _read_one(datastore, *name) for name in names]
@@ -177,7 +177,7 @@ async def _read(datastore: Datastore, names: Sequence[tuple[str, str]]) -> Seque
 async def _read_one(datastore: Datastore, key: str, sort_field: str) -> Result:
     try:
         return await datastore.get(key, sort_field)
-    except (Refused, Unavailable) as error:
+    except (Refused, Unavailable, Incompatible) as error:
         return error
 
 
@@ -185,7 +185,7 @@ def _failed(result: Result) -> HooklineError | None:
     """The failure of the store that is the result of an operation."""
     if isinstance(result, Outcome):
         return result.failure
-    return result if isinstance(result, Unavailable | OutcomeUnknown) else None
+    return result if isinstance(result, Unavailable | OutcomeUnknown | Incompatible) else None
 
 
 def _describe(step: Call | _Read, result: Result, *, minimal: bool) -> dict[str, Any]:

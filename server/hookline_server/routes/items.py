@@ -16,7 +16,7 @@ from starlette.routing import Route
 from hookline import Call, Datastore
 from hookline.calls import CLAIM_MAX, QUERY_MAX
 from hookline.codec import NATIVE
-from hookline.errors import Flaw, HooklineError, Invalid, OutcomeUnknown, Refused, Unavailable
+from hookline.errors import Flaw, HooklineError, Incompatible, Invalid, OutcomeUnknown, Refused, Unavailable
 from hookline.item import check_value
 from hookline.query import Count, Page
 from hookline_server import body, head, shapes, strictjson
@@ -278,7 +278,7 @@ async def _all_lines(
         most = STREAM_STEP if left is None else min(left, STREAM_STEP)
         try:
             page = await datastore.query(key, **wanted | {"cursor": cursor, "limit": most, "rounds": 1})
-        except (Refused, Unavailable) as error:
+        except (Refused, Unavailable, Incompatible) as error:
             problem = problem_of(error)
             problem.members["cursor"] = cursor
             raise problem from error
@@ -313,7 +313,7 @@ async def _create_some(
     try:
         outcomes = await datastore.run([*calls.values()])
         described = [describe_result(outcome, minimal=minimal) for outcome in outcomes]
-    except (Unavailable, OutcomeUnknown) as failure:
+    except (Unavailable, OutcomeUnknown, Incompatible) as failure:
         described = [describe_error(failure)] * len(calls)
     results |= zip(calls, described, strict=True)
     return [{"line": number} | results[number] for number, _ in numbered]
