@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hookline.connection import Connection
-from hookline.errors import Corrupt, OutcomeUnknown, Unavailable
+from hookline.errors import Corrupt, Incompatible, OutcomeUnknown, Unavailable
 
 Stored = dict[bytes, bytes]
 """Settings as they are stored, their generation among them."""
@@ -46,7 +46,7 @@ async def change(
     unknown = OutcomeUnknown("the change has not reached all partitions: ask for the key's settings")
     try:
         others = await asyncio.gather(*rest)
-    except Unavailable as error:
+    except (Unavailable, Incompatible) as error:
         if not (values or gone):
             raise
         raise unknown from error

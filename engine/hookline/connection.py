@@ -8,7 +8,6 @@ call id under which the store keeps its outcomes; an answer that was lost is ask
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -20,10 +19,11 @@ from redis import exceptions as redis_errors
 
 from hookline import keys, trace
 from hookline.codec import pack_request, unpack_answer
-from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, StoreFull, Unavailable
+from hookline.errors import HooklineError, Incompatible, OutcomeUnknown, Unavailable
 from hookline.figures import Family
 from hookline.item import RESERVED_PREFIX
 from hookline.link import LATE, Hold, LostError
+from hookline.meta import Meta
 from hookline.nodes import Nodes, NotSentError, Run, load_library
 from hookline.requirements import check_policy, check_server, read_info
 from hookline.row import Row, pack_operations
@@ -86,8 +86,12 @@ class Connection:
         self.nodes = url if isinstance(url, Nodes) else Nodes(url, settings)
         self._tags: list[str] = []
         self._slots: list[int] = []
-        self.partitions = 0
-        self.cursor_secret = b""
+        self.meta = Meta(settings, self.command_on, self.now_ms)
+
+    @property
+    def partitions(self) -> int:
+        """How many the namespace has; 0 before it is open."""
+        return self.meta.partitions
 
     async def open(self) -> None:
         """Check the store, open the namespace, load the scripts.
@@ -98,11 +102,13 @@ class Connection:
         """
         if not self._shares:
             await self._open_store()
-        await self._open_namespace()
+        namespace = self._settings.namespace
+        partitions = self._settings.partitions or (CLUSTER_PARTITIONS if self.nodes.clustered else 1)
+        await self.meta.open(partitions, home=not self._shares)
+        self._tags = [keys.partition_tag(namespace, each, self.partitions) for each in range(self.partitions)]
+        self._slots = [keys.slot(tag) for tag in self._tags]
         if self.nodes.clustered and self.partitions == 1:
-            log.warning(
-                "namespace %s has one partition: of this cluster it uses one node only", self._settings.namespace
-            )
+            log.warning("namespace %s has one partition: of this cluster it uses one node only", namespace)
 
     async def _open_store(self) -> None:
         await self._translated(self.nodes.open())
@@ -117,62 +123,41 @@ class Connection:
                 "the store has functions of other releases: FUNCTION DELETE those that no server uses of %s", names
             )
 
-    async def _open_namespace(self) -> None:
-        settings, name = self._settings, keys.meta(self._settings.namespace)
-        partitions = settings.partitions or (CLUSTER_PARTITIONS if self.nodes.clustered else 1)
-        wanted = {"partitions": partitions, "cursor_secret": secrets.token_bytes(32), "schema": keys.SCHEMA}
-        meta = await self._read_meta(name)
-        missing = {field: value for field, value in wanted.items() if field.encode() not in meta}
-        for field, value in missing.items():
-            await self.command_on(name, "HSETNX", name, field, value)
-        # A server opens a namespace also to see whether there is anything to do.
-        await self._list("NX" if self._shares else "GT")
-        if missing:
-            meta = await self._read_meta(name)
-        if int(meta[b"schema"]) != keys.SCHEMA:
-            raise Incompatible(
-                f"namespace {settings.namespace!r} is of schema {int(meta[b'schema'])}, this release works with"
-                f" {keys.SCHEMA}: use a release of that schema"
-            )
-        self.partitions = int(meta[b"partitions"])
-        # Of the other namespaces of a server, the setting means those that are new.
-        if settings.partitions not in (None, self.partitions) and not self._shares:
-            raise Incompatible(
-                f"namespace {settings.namespace!r} was created with {self.partitions} partitions, which is fixed: start"
-                f" with HOOKLINE_PARTITIONS={self.partitions}, or without it"
-            )
-        self.cursor_secret = meta[b"cursor_secret"]
-        self._tags = [
-            keys.partition_tag(settings.namespace, partition, self.partitions) for partition in range(self.partitions)
-        ]
-        self._slots = [keys.slot(tag) for tag in self._tags]
-
-    async def _read_meta(self, name: str) -> dict[bytes, bytes]:
-        flat = await self.command_on(name, "HGETALL", name)
-        return dict(zip(flat[::2], flat[1::2], strict=True))
-
     async def note_use(self) -> None:
         """Note that the namespace is in use now, so that the servers' roles work for it.
 
         Raises:
             Unavailable
         """
-        await self._list("GT")
-
-    async def _list(self, mode: str) -> None:
-        now_ms = await self.now_ms()
-        # At the memory limit servers start all the same, to drain it; one that has begun before is listed.
-        with contextlib.suppress(StoreFull):
-            await self.command_on(keys.namespaces(), "ZADD", keys.namespaces(), mode, now_ms, self._settings.namespace)
+        await self.meta.note_use()
 
     async def close(self) -> None:
         """Close every connection to the store, but those that are shared."""
+        await self.meta.close()
         if not self._shares:
             await self.nodes.close()
 
     def tag(self, partition: int) -> str:
         """What the names of a partition begin with."""
         return self._tags[partition]
+
+    async def tags_elsewhere(self) -> set[str]:
+        """The tags in the store that look like those of partitions, and are none of the namespace's.
+
+        Raises:
+            Unavailable: no answer.
+        """
+        pattern = keys.partition_pattern(self._settings.namespace)
+
+        async def found(run: Run) -> set[str]:
+            tags, cursor = set[str](), b"0"
+            while True:
+                cursor, page = await run("SCAN", cursor, "MATCH", pattern, "COUNT", 500)
+                tags |= {name.partition(b"}")[0].decode(errors="replace") + "}" for name in page}
+                if cursor == b"0":
+                    return tags
+
+        return set().union(*await self._translated(self.nodes.everywhere(found))) - set(self._tags)
 
     def node_of(self, partition: int) -> object:
         """What tells the node of a partition from others; None where there is one.
@@ -217,7 +202,7 @@ class Connection:
         ``told`` gets the answer as it comes, for which no task is woken; where the first attempt has failed, what gives
         the answer in the end.
         """
-        if trace.exporter is not None:
+        if trace.exporter is not None or not self.meta.holds():
             return False
         lane, began = (script, self._tags[partition]), perf_counter()
         args: tuple[Any, ...] = ()
@@ -263,6 +248,8 @@ class Connection:
     def hold(self, key: str, seconds: float, ready: Callable[[], object]) -> Hold | None:
         """Hold a claim back until something of a key is ready; None while no link is free: ``ready`` tells of one."""
         name, call_id = keys.bell(self._tags[0], key), secrets.token_hex(12)
+        if not self.meta.holds():
+            return None
         return self.nodes.hold(self._slots[0], ready, seconds, call_id, "BZPOPMIN", name, f"{seconds:.3f}")
 
     async def held(self, hold: Hold, script: str, operation: bytes | Row, none: bytes | Row) -> list[Any] | None:
@@ -317,8 +304,8 @@ class Connection:
                     raise Unavailable(f"the store cannot be reached: {error}") from error
             except LostError:
                 sent = True
-            except Unavailable:
-                # Once a call was sent, a store that takes none now says nothing about that one.
+            except (Unavailable, Incompatible):
+                # Once a call was sent, a store that takes none now, or not ours, says nothing about that one.
                 if not sent:
                     raise
             else:
@@ -369,6 +356,7 @@ class Connection:
         return await self._command(keys.slot(name), *args)
 
     async def _command(self, slot: int | None, *args: Any) -> Any:
+        self.meta.holds()
         return await self._translated(self.nodes.run(slot, *args))
 
     async def _translated(self, work: Awaitable[Any]) -> Any:
@@ -389,6 +377,8 @@ class Connection:
         first: _First | None = None,
     ) -> Any:
         """One attempt of a call, or what became of the first."""
+        if not self.meta.holds():
+            raise Incompatible(self.meta.refusal)
         began, answer = first or (perf_counter(), None)
         run = partial(self.nodes.run, self._slots[partition], *self._command_of(name), *args)
         try:
@@ -426,6 +416,17 @@ class Connection:
             return fixed
         seconds, micros = await self.command("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
+
+    async def ready(self) -> None:
+        """Ask whether the store is there, and takes what is written.
+
+        Raises:
+            Unavailable: no answer; or it is a replica.
+            Incompatible: it does not let us in, or others use the namespace in another form.
+        """
+        await self._translated(self.nodes.ready())
+        if not self.meta.holds():
+            raise Incompatible(self.meta.refusal)
 
     async def memory(self) -> tuple[int, int]:
         """Bytes that the store uses, and may use at most (0: no limit), over all nodes of it that answer.

@@ -30,6 +30,7 @@ _NO_ITEMS, _ITEMS = "[^io]*", "i:*"
 """Patterns of names: all but items and the outcomes of calls (and the outbox, which is among the roots); items."""
 _SETTINGS = b"cfg:"
 _STRAY = b"belongs into another partition"
+_ELSEWHERE = "keys begin so, which is no partition of the namespace: nobody looks there"
 _APART = "has not the same settings in all partitions"
 
 
@@ -93,6 +94,8 @@ async def examine(connection: Connection, partitions: int, *, repair: bool = Fal
         if walk == examination.keys:
             async for progress in examination.settings():
                 yield progress
+    async for progress in examination.elsewhere():
+        yield progress
 
 
 class _Examination:
@@ -161,6 +164,11 @@ class _Examination:
                 yield self._note([_finding([*_split(name), _STRAY, False]) for name in strays], len(strays))
             async for progress in self._inspect("items", partition, [name for name in found if name not in strays]):
                 yield progress
+
+    async def elsewhere(self) -> AsyncIterator[Progress]:
+        """What was written while the namespace had other partitions, before its store was emptied."""
+        for tag in sorted(await self._connection.tags_elsewhere()):
+            yield self._note([Finding("", "", f"{tag}: {_ELSEWHERE}", False)], 0)
 
     def _is_stray(self, partition: int, name: bytes) -> bool:
         """Whether an item belongs into another partition: where it is, nobody looks for it."""

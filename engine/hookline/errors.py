@@ -255,7 +255,7 @@ class OutcomeUnknown(HooklineError):
 
 
 class Incompatible(HooklineError):
-    """The store cannot be used as it is: its version, its eviction policy or its schema does not fit."""
+    """The store cannot be used as it is: its version, policy, schema or partitions do not fit; or it lets nobody in."""
 
     code = "incompatible"
 

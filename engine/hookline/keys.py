@@ -36,6 +36,11 @@ def partition_tag(namespace: str, partition: int, partitions: int) -> str:
     return f"hl:{{{next(tag for tag in tags if low <= slot(tag) < high)}}}"
 
 
+def partition_pattern(namespace: str) -> str:
+    """A pattern of the keys of all partitions that a namespace may ever have had."""
+    return f"hl:{{{namespace}/*"
+
+
 def partition_of(key: str, sort_field: str, partitions: int) -> int:
     """The partition of an item: CRC16 of key NUL sortField, modulo the partitions of its namespace."""
     if partitions == 1:

@@ -172,7 +172,7 @@ class Queries:
         try:
             candidates = self._candidates(query, whole)
             if sealed is not None:
-                name, kind, positions = cursor.read(self._connection.cursor_secret, query.identity, sealed)
+                name, kind, positions = cursor.read(self._connection.meta.cursor_secret, query.identity, sealed)
                 walk = candidates.get(name)
                 return _Plan(walk if walk and walk.kind == kind else _dropped(name), positions)
         except Invalid:
@@ -262,7 +262,7 @@ class Queries:
         if plan.ended:
             return None
         return cursor.write(
-            self._connection.cursor_secret, query.identity, [plan.walk.name, plan.walk.kind, plan.positions]
+            self._connection.meta.cursor_secret, query.identity, [plan.walk.name, plan.walk.kind, plan.positions]
         )
 
 

@@ -44,7 +44,7 @@ class Repeating(Reader):
         """
         view = copy.copy(self)
         keep_ms = round((self.settings.idempotency_keep if keep is None else keep) * 1000)
-        secret, partitions = self.connection.cursor_secret, self.calls.partitions
+        secret, partitions = self.connection.meta.cursor_secret, self.calls.partitions
         view.marks = Once(secret, caller, idempotency_key, body, keep_ms, partitions, everywhere)
         return view
 

@@ -136,6 +136,6 @@ async def test_a_tampered_cursor(datastore: Datastore) -> None:
 async def test_a_cursor_of_another_namespace(datastore: Datastore) -> None:
     await fill(datastore, 10)
     cursor = (await datastore.query("jobs", limit=5)).cursor
-    datastore.connection.cursor_secret = bytes(32)
+    datastore.connection.meta.cursor_secret = bytes(32)
     with pytest.raises(Invalid):
         await datastore.query("jobs", limit=5, cursor=cursor)

@@ -13,9 +13,12 @@ import redis.asyncio as aioredis
 from redis.exceptions import NoPermissionError
 
 from backends import opened
+from conftest import wait_until
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings, keys
+from hookline.embedded import find_server
 from hookline.errors import HooklineError, Incompatible, StoreFull, Unavailable
 from jobs import fill
+from process import Store, running_store
 from proxy import Proxy, proxied
 
 META = keys.meta("default")
@@ -110,16 +113,16 @@ async def test_no_limit_of_memory_is_said(
 async def test_the_namespace_as_it_was_created(store: EmbeddedStore, raw: aioredis.Redis, settings: Settings) -> None:
     async with datastore_at(store.url, replace(settings, partitions=4)) as first:
         meta = await raw.hgetall(META)
-        assert meta == {b"partitions": b"4", b"schema": b"1", b"cursor_secret": first.connection.cursor_secret}
-        assert len(first.connection.cursor_secret) == 32
+        assert meta == {b"partitions": b"4", b"schema": b"1", b"cursor_secret": first.connection.meta.cursor_secret}
+        assert len(first.connection.meta.cursor_secret) == 32
     assert await refusal(store.url, replace(settings, partitions=1)) == (
         "namespace 'default' was created with 4 partitions, which is fixed: start with HOOKLINE_PARTITIONS=4,"
         " or without it"
     )
     async with datastore_at(store.url, replace(settings, partitions=4)) as again:
-        assert again.connection.cursor_secret == first.connection.cursor_secret
+        assert again.connection.meta.cursor_secret == first.connection.meta.cursor_secret
     async with datastore_at(store.url, replace(settings, namespace="other")) as other:
-        assert other.connection.cursor_secret != first.connection.cursor_secret
+        assert other.connection.meta.cursor_secret != first.connection.meta.cursor_secret
     assert await raw.hgetall(META) == meta
 
 
@@ -172,7 +175,7 @@ async def test_a_newer_schema(store: EmbeddedStore, raw: aioredis.Redis, setting
 async def test_servers_that_start_together_agree(store: EmbeddedStore, raw: aioredis.Redis, settings: Settings) -> None:
     datastores = [datastore_at(store.url, settings) for _ in range(10)]
     await asyncio.gather(*(datastore.open() for datastore in datastores))
-    assert len({datastore.connection.cursor_secret for datastore in datastores}) == 1
+    assert len({datastore.connection.meta.cursor_secret for datastore in datastores}) == 1
     await asyncio.gather(*(datastore.close() for datastore in datastores))
 
 
@@ -218,13 +221,75 @@ async def test_errors_of_the_store(
             lambda: datastore.get("jobs", "a"),
             lambda: datastore.connection.command("TIME"),
         ):
-            proxy.faults.append(f"-{answer}\r\n".encode())
+            # More than once, for where links lead to a replica the call is sent again over a new one.
+            proxy.faults.extend([f"-{answer}\r\n".encode()] * 2)
             proxy.answers[b"TIME"] = proxy.faults[0]
             with pytest.raises(error, match=words) as caught:
                 await verb()
             assert type(caught.value) is error
             proxy.faults.clear()
             assert (await datastore.create("jobs")).ok, "the connection is of no use any more"
+
+
+async def test_a_primary_is_demoted_and_its_address_leads_to_the_new_one(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links that lead to the old one are made anew: by writes, by the question whether the store is ready, by reads."""
+    monkeypatch.setattr("hookline.link.RENEW", 0.0)
+    monkeypatch.setattr("hookline.meta.LOOK", 0.1)
+    server = str(find_server())
+    async with (
+        running_store(server, tmp_path / "a", unixsocket=str(tmp_path / "a.sock")) as one,
+        running_store(server, tmp_path / "b", unixsocket=str(tmp_path / "b.sock")) as two,
+        proxied(f"unix://{tmp_path}/a.sock") as proxy,
+        datastore_at(proxy.url, settings) as datastore,
+    ):
+        primary, replica = one, two
+        for verb in (lambda: datastore.create("jobs"), datastore.connection.ready, lambda: _until_written(datastore)):
+            await datastore.create("jobs", "seen", upsert=True)
+            await replica.client.replicaof("127.0.0.1", str(primary.port))
+            await wait_until(lambda: _follows(replica))  # noqa: B023 - it is called at once
+            await replica.client.replicaof("NO", "ONE")
+            await primary.client.replicaof("127.0.0.1", str(replica.port))
+            proxy.socket = str(tmp_path / ("b.sock" if replica is two else "a.sock"))
+            await datastore.get("jobs", "seen")  # an idle link, which leads to the old one
+            await verb()
+            await datastore.create("jobs")
+            primary, replica = replica, primary
+
+
+async def _follows(store: Store) -> bool:
+    told = await store.client.info("replication")
+    return bool(told.get("master_link_status") == "up" and not told["master_sync_in_progress"])
+
+
+async def _until_written(datastore: Datastore) -> None:
+    """Read alone, until the answers are those of a primary."""
+
+    async def primary() -> bool:
+        await datastore.get("jobs", "seen")
+        return b"role:master" in await datastore.connection.command("INFO", "replication")
+
+    await wait_until(primary)
+
+
+async def test_a_replica_is_not_ready_and_not_asked_over_ever_new_links(
+    store: EmbeddedStore, settings: Settings, tmp_path: Path
+) -> None:
+    async with (
+        running_store(str(find_server()), tmp_path / "a", unixsocket=str(tmp_path / "a.sock")) as alone,
+        proxied(f"unix://{tmp_path}/a.sock") as proxy,
+        datastore_at(proxy.url, settings) as datastore,
+    ):
+        await datastore.connection.ready()
+        await alone.client.replicaof("127.0.0.1", "1")
+        proxy.commands.clear()
+        for _ in range(20):
+            with pytest.raises(Unavailable, match="is a replica"):
+                await datastore.connection.ready()
+            with pytest.raises(Unavailable, match="read only replica"):
+                await datastore.create("jobs")
+        assert proxy.commands.count(b"CLIENT") < 10
 
 
 async def test_wrong_password(store: EmbeddedStore, raw: aioredis.Redis, settings: Settings, proxy: Proxy) -> None:
@@ -236,6 +301,7 @@ async def test_wrong_password(store: EmbeddedStore, raw: aioredis.Redis, setting
         text = await refusal(f"redis://guarded:canary-7f3a@{host}", settings)
         assert "user or password" in text
         assert "canary" not in text
+        assert await refusal(store.url.replace("unix://", "unix://guarded:canary-7f3a@"), settings) == text
         async with datastore_at(f"redis://guarded:right@{host}", settings) as datastore:
             await datastore.create("jobs", "a")
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -243,6 +244,7 @@ async def staging(store: EmbeddedStore, call_timeout: float) -> AsyncIterator[St
     settings, clock = replace(Settings(), call_timeout=call_timeout), Clock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hookline.subscription.RECONNECT", 0.05)
+        patch.setattr("hookline.meta.LOOK", math.inf)  # it would write back what is emptied here
         async with aioredis.Redis.from_url(store.url, protocol=2) as raw, proxied(store.url) as proxy:
             await raw.flushall()  # the verb before may have left more partitions
             async with Datastore(proxy.url, settings, SecretBox(bytes(32)), now_ms=clock) as datastore:

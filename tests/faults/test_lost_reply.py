@@ -317,21 +317,24 @@ async def test_gone_after_it_was_sent(far: Datastore, datastore: Datastore, prox
     assert (await datastore.get("jobs", "a")).metadata == {"x": 1, "version": 2}
 
 
-@pytest.mark.parametrize("answer", ["LOADING it is", "OOM it is", "READONLY it is", "BUSY it is", "MISCONF it is"])
+@pytest.mark.parametrize("answer", ["LOADING", "OOM", "READONLY", "BUSY", "MISCONF", "NOPERM", "NOAUTH", "WRONGPASS"])
 async def test_the_repeat_meets_a_store_that_cannot_take_it(
     answer: str, far: Datastore, datastore: Datastore, proxy: Proxy
 ) -> None:
     """Then it is not known to have had no effect: the engine asks on, and gets the outcome in the end."""
     await datastore.create("jobs", "a")
-    proxy.faults.extend([LOSE_REPLY, f"-{answer}\r\n".encode()])
+    proxy.faults.extend([LOSE_REPLY, f"-{answer} it is\r\n".encode()])
     outcome = await far.update("jobs", "a", metadata={"x": 1})
     assert outcome.version == 2
     assert len(proxy.calls) == 3
 
 
-async def test_no_repeat_meets_a_store_that_can_take_it(far: Datastore, datastore: Datastore, proxy: Proxy) -> None:
+@pytest.mark.parametrize("answer", ["OOM", "READONLY", "NOPERM", "NOAUTH", "WRONGPASS"])
+async def test_no_repeat_meets_a_store_that_can_take_it(
+    answer: str, far: Datastore, datastore: Datastore, proxy: Proxy
+) -> None:
     await datastore.create("jobs", "a")
-    proxy.faults.extend([LOSE_REPLY, *[b"-OOM it is\r\n"] * 100])
+    proxy.faults.extend([LOSE_REPLY, *[f"-{answer} it is\r\n".encode()] * 100])
     with pytest.raises(OutcomeUnknown):
         await far.update("jobs", "a", metadata={"x": 1})
     assert (await datastore.get("jobs", "a")).version == 2

@@ -29,7 +29,7 @@ async def test_readyz_asks_the_store(api: Api, datastore: Datastore, monkeypatch
     async def broken(*args: object) -> None:
         raise Unavailable("cannot reach /secret/store.sock")
 
-    monkeypatch.setattr(datastore.connection, "command", broken)
+    monkeypatch.setattr(datastore.connection, "ready", broken)
     answer = await api("GET", "/readyz")
     assert answer.status == 503
     assert answer.data == {"status": "unavailable", "checks": {"store": "no answer"}}
@@ -41,7 +41,7 @@ async def test_readyz_does_not_wait_for_ever(api: Api, datastore: Datastore, mon
     async def hangs(*args: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(datastore.connection, "command", hangs)
+    monkeypatch.setattr(datastore.connection, "ready", hangs)
     monkeypatch.setattr(health, "_PATIENCE", 0.05)
     assert (await api("GET", "/readyz")).status == 503
 

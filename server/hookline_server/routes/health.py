@@ -40,7 +40,7 @@ async def readyz(request: Request) -> Response:
     checks = {"store": "no answer"}
     try:
         async with asyncio.timeout(_PATIENCE):
-            await request.app.state.datastore.connection.command("PING")
+            await request.app.state.datastore.connection.ready()
             checks["store"] = "ok"
             if request.app.state.ready is not None:
                 checks |= await request.app.state.ready()
