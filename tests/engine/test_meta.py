@@ -63,7 +63,8 @@ async def test_who_looks_and_who_starts_agree(store: EmbeddedStore, raw: aioredi
     old, new = ([datastore_at(store, settings) for _ in range(5)] for _ in range(2))
     await asyncio.gather(*(datastore.open() for datastore in old))
     await raw.flushall()
-    await asyncio.gather(*(each.connection.meta.look() for each in old), *(datastore.open() for datastore in new))
+    await new[0].open()  # so there is another secret than theirs
+    await asyncio.gather(*(each.connection.meta.look() for each in old), *(datastore.open() for datastore in new[1:]))
     await asyncio.gather(*(each.connection.meta.look() for each in old))
     secret = await raw.hget(META, "cursor_secret")
     assert {each.connection.meta.cursor_secret for each in (*old, *new)} == {secret}
