@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 LOOK = 1.0
 """Seconds after which it is looked again, while the namespace is used."""
+_OTHERS = 5
+"""So many times as seldom at those of a server besides its own: there may be hundreds."""
 
 
 class Meta:
@@ -38,6 +40,7 @@ class Meta:
         self._run = run
         self._now_ms = now_ms
         self._look_at = math.inf
+        self._pause = LOOK
         self._looking: asyncio.Task[None] | None = None
         self.partitions = 0
         self.cursor_secret = b""
@@ -71,7 +74,8 @@ class Meta:
             )
         self.cursor_secret = found[b"cursor_secret"]
         self.refusal = ""
-        self._look_at = monotonic() + LOOK
+        self._pause = LOOK if home else _OTHERS * LOOK
+        self._look_at = monotonic() + self._pause
 
     async def _agree(self, wanted: Mapping[bytes, Any]) -> dict[bytes, bytes]:
         """Write what is missing -> what is there then, of whoever was first."""
@@ -99,7 +103,7 @@ class Meta:
     def holds(self) -> bool:
         """Whether the store had the namespace as it is here, by the last look; where that is long ago, look beside."""
         if monotonic() >= self._look_at:
-            self._look_at = monotonic() + LOOK
+            self._look_at = monotonic() + self._pause
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._look_quietly(), context=Context())
         return not self.refusal
