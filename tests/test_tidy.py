@@ -21,7 +21,8 @@ PACKAGES = {
 MODULES = sorted(path for name, root in PACKAGES.items() for path in (root / name).rglob("*.py"))
 LUA = sorted((ROOT / "lua").rglob("*.lua"))
 LAYERS = [
-    *("errors", "nodes", "subscription", "outcome", "call", "calls", "once", "meta", "connection", "group", "keyring"),
+    *("errors", "searches", "nodes", "subscription", "outcome", "call", "calls", "once", "meta", "connection", "group"),
+    "keyring",
     *("wake", "line", "batcher", "away", "claims", "query", "stats", "agreement", "doctor"),
     *("tally", "registry", "reader", "rule", "datastore", "limited", "bulk", "transfer"),
     *("operations", "answers", "flow", "ruleflow", "transport", "session", "syncsession", "client", "syncclient"),

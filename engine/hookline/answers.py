@@ -16,6 +16,7 @@ from hookline.errors import (
     KeyNotAllowed,
     MissingScope,
     OutcomeUnknown,
+    Overloaded,
     ReservedKey,
     StoppedAt,
     StoreFull,
@@ -29,7 +30,7 @@ from hookline.outcome import Claimed, Outcome
 from hookline.query import Explanation
 
 _FAILURES: dict[str, type[HooklineError]] = {
-    kind.code: kind for kind in (Unavailable, StoreFull, OutcomeUnknown, Incompatible)
+    kind.code: kind for kind in (Unavailable, StoreFull, Overloaded, OutcomeUnknown, Incompatible)
 }
 _REFUSALS = REFUSALS | {
     kind.code: kind for kind in (ReservedKey, MissingScope, KeyNotAllowed, InvalidApiKey, UnknownApiKey)

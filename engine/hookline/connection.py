@@ -27,6 +27,7 @@ from hookline.meta import Meta
 from hookline.nodes import Nodes, NotSentError, Run, load_library
 from hookline.requirements import check_policy, check_server, read_info
 from hookline.row import Row, pack_operations
+from hookline.searches import Searches
 from hookline.settings import Settings
 from hookline.subscription import Hear, follow
 from hookline_lua import NAMED, NAMED_FULLY, library, load
@@ -100,6 +101,7 @@ class Connection:
             Incompatible: the store is too old, may evict keys, or holds the namespace in another form.
             Unavailable: the store cannot be reached.
         """
+        self.searches = Searches(self._settings.call_timeout)
         if not self._shares:
             await self._open_store()
         namespace = self._settings.namespace
@@ -326,6 +328,16 @@ class Connection:
         args = (self._tags[partition], self._now_text(), pack_request(request))
         answer = await self._translated(self._evaluate(script, partition, args))
         return unpack_answer(answer) if isinstance(answer, bytes) else answer
+
+    async def search(self, script: str, partition: int, request: object) -> Any:
+        """Do as :meth:`read` does what looks at many items: it waits for others of the namespace, and for these alone.
+
+        Raises:
+            Overloaded: for too long.
+            Unavailable, StoreFull: as :meth:`read` does.
+        """
+        async with self.searches.turn(self.node_of(partition)):
+            return await self.read(script, partition, request)
 
     async def change(self, script: str, partition: int, request: object) -> Any:
         """Run a script that writes, and of which a repeat does no harm -> its answer; a lost one is asked for again.

@@ -22,7 +22,8 @@ HooklineError
 │   ├── OutboxFull           too many webhook events wait; changes that would add one are refused
 │   └── Corrupt              a key in the store has a type that Hookline never writes
 ├── Unavailable          the store could not be reached or cannot take the call; nothing was written
-│   └── StoreFull            the store is at its memory limit; what drains still works
+│   ├── StoreFull            the store is at its memory limit; what drains still works
+│   └── Overloaded           too many searches of the namespace are under way, or a server has too much to do
 ├── OutcomeUnknown       the call was sent and its answer never came
 ├── Incompatible         the store's version, policy or schema does not fit this release
 └── Unopenable           a sealed secret does not open: another key, another owner, or altered bytes
@@ -246,6 +247,17 @@ class StoreFull(Unavailable):
     """The store is at its memory limit: claims, settles and deletes still work, growth is refused."""
 
     code = "store_full"
+
+
+class Overloaded(Unavailable):
+    """Too many searches of this namespace are under way; or a server has too much to do for this."""
+
+    code = "overloaded"
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(
+            detail or "too many searches of this namespace are under way: try again later, or give the filters an index"
+        )
 
 
 class OutcomeUnknown(HooklineError):

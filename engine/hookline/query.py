@@ -240,7 +240,7 @@ class Queries:
             **plan.walk.request(),
         }
         reads = [
-            self._connection.read("find", partition, [request | {"after": plan.positions[partition] or None}])
+            self._connection.search("find", partition, [request | {"after": plan.positions[partition] or None}])
             for partition in asked
         ]
         # A task for the only one would cost as much as five items.

@@ -59,7 +59,7 @@ async def _pages(connection: Connection, partition: int, prefix: str) -> list[An
     pages: list[Any] = []
     while not pages or pages[-1][4] != b"0":
         cursor = pages[-1][4] if pages else b"0"
-        pages.append(await connection.read("stats", partition, {"prefix": prefix, "cursor": cursor}))
+        pages.append(await connection.search("stats", partition, {"prefix": prefix, "cursor": cursor}))
     return pages
 
 
@@ -76,6 +76,8 @@ async def weigh(connection: Connection, partitions: int, keys: Sequence[str]) ->
     totals: list[int] = []
     for start in range(0, len(keys), _WEIGHED):
         request = {"weigh": keys[start : start + _WEIGHED], "samples": _SAMPLES}
-        read = await asyncio.gather(*(connection.read("stats", partition, request) for partition in range(partitions)))
+        read = await asyncio.gather(
+            *(connection.search("stats", partition, request) for partition in range(partitions))
+        )
         totals += map(sum, zip(*read, strict=True))
     return totals

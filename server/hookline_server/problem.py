@@ -12,7 +12,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from hookline.errors import Flaw, Incompatible, Invalid, OutcomeUnknown, Refused, StoreFull, Unavailable
+from hookline.errors import Flaw, Incompatible, Invalid, OutcomeUnknown, Overloaded, Refused, StoreFull, Unavailable
 from hookline_server.answer import Answer
 from hookline_server.command import CommandSyntaxError
 from hookline_server.command.names import Unfit
@@ -133,7 +133,7 @@ def problem_of(error: Exception) -> Problem:
             if error.item is not None:
                 problem.members["item"] = error.item.to_dict()
             return problem
-        case StoreFull() | OutcomeUnknown() | Unfit() | Stopping():
+        case StoreFull() | Overloaded() | OutcomeUnknown() | Unfit() | Stopping():
             return Problem(error.code, str(error))
         case Unavailable() | Incompatible():
             # A store that does not let us in now may do so again. The error's own text names addresses of the store;

@@ -39,6 +39,7 @@ from hookline_server.lines import Stream, join, split, while_read
 from hookline_server.negotiate import LINES
 from hookline_server.operation import Operation, Reply
 from hookline_server.problem import Problem, problem_of
+from hookline_server.routes import search
 from hookline_server.view import created, describe_error, describe_page, describe_result
 
 BATCH_MAX = CLAIM_MAX
@@ -197,7 +198,7 @@ async def list_items(request: Request) -> Response:
         return _stream(request, wanted, limit, light=light)
     datastore = datastore_of(request)
     limit = head.read_limit(given.get("limit", "50"))
-    page = await datastore.query(head.read_key(request), limit=limit, **wanted)
+    page = await search(request, datastore, datastore.query(head.read_key(request), limit=limit, **wanted))
     shown = describe_page(page, light=light)
     return Answer(shown, headers=head.next_page(given, page.cursor))
 
@@ -241,10 +242,10 @@ async def query(request: Request) -> Response:
     datastore = datastore_of(request)
     found: Page | Count
     if count:
-        found = await datastore.count(head.read_key(request), **_countable(given))
+        found = await search(request, datastore, datastore.count(head.read_key(request), **_countable(given)))
         shown = {"count": found.count, "cursor": found.cursor}
     else:
-        found = await datastore.query(head.read_key(request), **given)
+        found = await search(request, datastore, datastore.query(head.read_key(request), **given))
         shown = describe_page(found)
     return Answer(shown | {"explain": found.explanation.to_dict()} if explain else shown)
 
