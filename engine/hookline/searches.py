@@ -7,10 +7,16 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from hookline.errors import Overloaded
+from hookline.errors import Overloaded, Unavailable
 
 SEARCHES_MAX = 4
 """Of one namespace at one node: the links to it are there for all namespaces, and for what is no search."""
+
+
+class _Turns(asyncio.Semaphore):
+    """Those at one node, and how many of them have been answered so far."""
+
+    answered = 0
 
 
 class Searches:
@@ -18,7 +24,7 @@ class Searches:
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._turns: dict[object, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(SEARCHES_MAX))
+        self._turns: dict[object, _Turns] = defaultdict(lambda: _Turns(SEARCHES_MAX))
 
     @property
     def crowded(self) -> bool:
@@ -31,17 +37,22 @@ class Searches:
 
         Raises:
             Overloaded: it took too long until there was room.
+            Unavailable: it did, for the node answers none of those that are there.
         """
         turns = self._turns[node]
         if turns.locked():
+            answered = turns.answered
             try:
                 async with asyncio.timeout(self._patience):
                     await turns.acquire()
             except TimeoutError:
+                if turns.answered == answered:
+                    raise Unavailable("the store has answered no search meanwhile") from None
                 raise Overloaded from None
         else:
             await turns.acquire()
         try:
             yield
+            turns.answered += 1
         finally:
             turns.release()
