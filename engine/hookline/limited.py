@@ -14,6 +14,7 @@ from hookline.datastore import Datastore
 from hookline.grant import ADMIN, READ, WORK, WRITE, Grant
 from hookline.item import Item
 from hookline.outcome import Claimed, Outcome
+from hookline.query import ANSWER_MAX
 from hookline.stats import Stats
 
 
@@ -61,9 +62,19 @@ class Limited(Datastore):
 
     async def get_many(self, names: Sequence[tuple[str, str]]) -> list[Item | None]:
         """:meth:`Datastore.get_many`."""
+        self._check_names(names)
+        return await super().get_many(names)
+
+    async def get_some(
+        self, names: Sequence[tuple[str, str]], room: float = ANSWER_MAX
+    ) -> dict[tuple[str, str], Item | None]:
+        """:meth:`Datastore.get_some`."""
+        self._check_names(names)
+        return await super().get_some(names, room)
+
+    def _check_names(self, names: Sequence[tuple[str, str]]) -> None:
         for key, _ in names:
             self.grant.check(READ, key)
-        return await super().get_many(names)
 
     async def stats(self, prefix: str = "") -> Stats:
         """:meth:`Datastore.stats`, of the keys that the grant covers."""

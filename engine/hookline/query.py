@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hookline import codec, cursor
@@ -22,6 +23,10 @@ BUDGET = 1000
 """Work of one bounded read, in entries that are examined: about 3 ms of the store."""
 GET_MAX = 100
 """Items that one call reads by their names."""
+ANSWER_MAX = 16 * 2**20
+"""Bytes of items in one answer, as they are stored; the first is given whatever it has."""
+_READ_MAX = 4 * 2**20
+"""Bytes that one read gives at most, but for its last item."""
 _ROUNDS = 50
 """Bounded reads of one query before it answers a short page with a cursor."""
 T = TypeVar("T")
@@ -88,6 +93,7 @@ class _Entry(NamedTuple):
     score: str
     member: bytes
     item: Item
+    size: int
 
 
 @dataclass(slots=True)
@@ -203,6 +209,7 @@ class Queries:
     async def _merge(self, query: Query, plan: _Plan, limit: int, rounds: int) -> list[Item]:
         """The next entries of all partitions, in order."""
         items: list[Item] = []
+        size = 0
         for _ in range(rounds):
             left = limit - len(items)
             ends: dict[int, Position] = {}
@@ -216,14 +223,16 @@ class Queries:
             if len(ends) > 1:  # those of one are in order
                 entries.sort(key=lambda entry: _place(entry.score, entry.member), reverse=plan.walk.descending)
                 left = min(left, _reach(entries, ends, descending=plan.walk.descending))
+            left = min(left, _fitting(entries, ANSWER_MAX - size))
             for entry in entries[:left]:
+                size += entry.size
                 items.append(entry.item)
                 plan.positions[entry.partition] = [entry.score, entry.member]
             left_over = {entry.partition for entry in entries[left:]}
             for partition, end in ends.items():
                 if partition not in left_over:
                     plan.positions[partition] = end
-            if len(items) >= limit or plan.ended:
+            if len(items) >= limit or plan.ended or size > ANSWER_MAX - _READ_MAX:
                 break
         return items
 
@@ -290,15 +299,25 @@ def _reach(entries: Sequence[_Entry], ends: Mapping[int, Position], *, descendin
     return sum(place >= first if descending else place <= first for place in places)
 
 
-def _entry(key: str, partition: int, sort: bytes, fields: Any, score: bytes, member: bytes | None) -> _Entry:
+def _fitting(entries: Sequence[_Entry], room: int) -> int:
+    """How many of the entries there is room for: one at least, if that is all there is of the answer."""
+    if sum(entry.size for entry in entries) <= room:
+        return len(entries)
+    sizes = accumulate(entry.size for entry in entries)
+    return max(sum(size <= room for size in sizes), room == ANSWER_MAX)
+
+
+def _entry(key: str, partition: int, sort: bytes, fields: Any, score: bytes, member: bytes | None, size: int) -> _Entry:
     item = codec.decode_item(key, sort.decode(), codec.decode_fields(fields))
-    return _Entry(partition, score.decode(), member or sort, item)
+    return _Entry(partition, score.decode(), member or sort, item, size)
 
 
 async def get_many(
-    connection: Connection, partition_of: Callable[[str, str], int], names: Sequence[tuple[str, str]]
-) -> list[Item | None]:
+    connection: Connection, partition_of: Callable[[str, str], int], names: Sequence[tuple[str, str]], room: float
+) -> dict[tuple[str, str], Item | None]:
     """Items by their names, :data:`GET_MAX` a call; what a call had no room for is asked for again.
+
+    Once they have more than ``room`` bytes, no more is asked for: the others are left out.
 
     Raises:
         Invalid, Corrupt, Unavailable
@@ -311,7 +330,8 @@ async def get_many(
         waiting.setdefault(partition_of(key, sort_field), []).append((key, sort_field))
 
     async def read(partition: int, left: list[tuple[str, str]]) -> None:
-        while left:
+        nonlocal room
+        while left and room > 0:
             asked, left = left[:GET_MAX], left[GET_MAX:]
             request = [{"verb": "get", "key": key, "sort": sort_field} for key, sort_field in asked]
             answers = await connection.read("find", partition, request)
@@ -323,6 +343,7 @@ async def get_many(
                 else:
                     shown = codec.decode_item(key, sort_field, codec.decode_fields(fields)) if fields else None
                     found[key, sort_field] = shown
+                    room -= sum(map(len, fields)) if fields else 0
 
     await asyncio.gather(*(read(partition, asked) for partition, asked in waiting.items()))
-    return [found[name] for name in names]
+    return found

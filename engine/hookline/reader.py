@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from hookline import codec, keys
@@ -13,7 +14,7 @@ from hookline.connection import Connection
 from hookline.errors import Corrupt, NotFound, check_loop
 from hookline.item import TERMINAL, Item, check_key, check_sort_field
 from hookline.nodes import Nodes
-from hookline.query import Count, Page, Queries, Query, get_many
+from hookline.query import ANSWER_MAX, Count, Page, Queries, Query, get_many
 from hookline.secret import SecretBox
 from hookline.settings import Settings
 from hookline.stats import Stats, read_stats
@@ -117,7 +118,21 @@ class Reader:
             Invalid, Corrupt, Unavailable
         """
         self._check_loop()
-        return await get_many(self.connection, self.calls.partition, names)
+        found = await get_many(self.connection, self.calls.partition, names, inf)
+        return [found[name] for name in names]
+
+    async def get_some(
+        self, names: Sequence[tuple[str, str]], room: float = ANSWER_MAX
+    ) -> dict[tuple[str, str], Item | None]:
+        """The same by their names; of those that are large in all, some are left out: no more than ``room`` bytes.
+
+        It may be passed by what one call of the store gives, which is below 4 MiB of a partition.
+
+        Raises:
+            Invalid, Corrupt, Unavailable
+        """
+        self._check_loop()
+        return await get_many(self.connection, self.calls.partition, names, room)
 
     async def wait_for(self, key: str, sort_field: str, *, until: object = None, timeout: float = 30) -> Item | None:
         """The item once it meets the filters ``until``, or has ended if there are none; None if that takes longer.
@@ -158,8 +173,9 @@ class Reader:
         (the order within the one status asked for: for ``not_started`` that of claims), and ``:desc`` to reverse it.
         Without one, the items come in the order of the index that has the fewest entries within the filters: a declared
         one, that of a status asked for, or that of the sortFields.
-        A page is shorter than ``limit`` only at the end, or when the budget of entries examined is spent; then it
-        carries a cursor all the same. ``rounds`` is how many reads it may take, each below 4 MiB of a partition.
+        A page is shorter than ``limit`` only at the end, or when the budget of entries examined or that of bytes
+        (:data:`ANSWER_MAX`) is spent; then it carries a cursor all the same. ``rounds`` is how many reads it may take,
+        each below 4 MiB of a partition.
 
         Raises:
             Invalid: an argument has the wrong form, or the order has no index.

@@ -105,7 +105,7 @@ function find.query(operation)
     if not fields then
       return 2
     end
-    items[#items + 1] = { sort, fields, score, member ~= sort and member or false }
+    items[#items + 1] = { sort, fields, score, member ~= sort and member or false, bytes }
     return 2 + bytes / 4096
   end)
   return { outcome.ok, false, { items = items, after = after or false, examined = examined } }

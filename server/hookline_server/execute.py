@@ -12,6 +12,7 @@ from hookline.calls import QUERY_MAX
 from hookline.errors import HooklineError, Invalid, NotClaimable, PreconditionFailed
 from hookline.item import TERMINAL
 from hookline.keysettings import ARGUMENTS as SETTINGS
+from hookline.query import ANSWER_MAX
 from hookline_server import rulecommands
 from hookline_server.body import read_wait
 from hookline_server.command import Command
@@ -112,8 +113,11 @@ async def _get(datastore: Datastore, command: Command) -> Result:
     wanted = command.fields["sortFields"]
     if len(wanted) > QUERY_MAX:
         raise Invalid.at("/sortFields", f"expected at most {QUERY_MAX} of them")
-    items = await datastore.get_many([(command.fields["key"], sort_field) for sort_field in wanted])
-    return {"items": [item.to_dict() if item else None for item in items]}
+    names = [(command.fields["key"], sort_field) for sort_field in wanted]
+    found = await datastore.get_some(names)
+    if not found.keys() >= set(names):
+        raise Invalid.at("/sortFields", f"expected items of at most {ANSWER_MAX} bytes in all: ask for fewer")
+    return {"items": [item.to_dict() if item else None for item in map(found.__getitem__, names)]}
 
 
 async def _claim(datastore: Datastore, command: Command) -> Result:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import msgspec
+
 from hookline import Datastore
 from hookline.errors import HooklineError, Invalid
+from hookline.query import ANSWER_MAX
 from hookline_server.command import Command, Loop, Statement
 from hookline_server.command.names import Names, Unfit
 from hookline_server.execute import Result, execute
@@ -81,6 +84,7 @@ class _Interpreter:
     def __init__(self, datastore: Datastore) -> None:
         self._datastore = datastore
         self._left = RESULTS_MAX
+        self._room = ANSWER_MAX
         self._end = time.monotonic() + TIME_MAX
 
     async def run(self, statements: Sequence[Statement], names: Names, results: list[Result]) -> None:
@@ -99,6 +103,7 @@ class _Interpreter:
         result = await execute(self._datastore, bound)
         # What is there is told, also where it is more than was left.
         self._left -= len(result.get("items", ()))
+        self._room -= len(msgspec.json.encode(result))
         names.take(command, result)
         return result
 
@@ -118,4 +123,6 @@ class _Interpreter:
             raise Invalid.at("", f"expected a text of commands that are done within {TIME_MAX:.0f} seconds")
         if self._left < cost:
             raise Invalid.at("", f"expected a text of at most {RESULTS_MAX} results, their items and rounds of loops")
+        if self._room <= 0:
+            raise Invalid.at("", f"expected a text whose results have at most {ANSWER_MAX} bytes")
         self._left -= cost

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from hookline import Claimed, Outcome, Page
+import msgspec
+
+from hookline import Claimed, Item, Outcome, Page
 from hookline.clock import format_time
 from hookline.keysettings import KeySettings
 from hookline.outcome import item_of
+from hookline.query import ANSWER_MAX
 from hookline.stats import Stats
 from hookline.upkeep import Build
 from hookline_server.answer import Answer
@@ -43,8 +46,25 @@ def describe(outcome: Outcome) -> dict[str, Any]:
     return shown
 
 
-def describe_result(outcome: Outcome, *, minimal: bool = False) -> dict[str, Any]:
-    """What became of one write among many: its status, and the item (``minimal``: its names) or the problem."""
+class Room:
+    """What an answer of many has room for: one item more, as long as ``left``, which are bytes, is above 0."""
+
+    left = ANSWER_MAX
+
+    def take(self, item: Item) -> None:
+        """Count an item."""
+        self.left -= len(msgspec.json.encode((item.content, item.metadata)))
+
+
+def describe_result(outcome: Outcome, room: Room, *, minimal: bool = False) -> dict[str, Any]:
+    """What became of one write among many: its status, and the item (``minimal``: its names) or the problem.
+
+    Without room there are no items.
+    """
+    if room.left <= 0:
+        outcome, minimal = msgspec.structs.replace(outcome, item=None), True
+    elif outcome.item and not (outcome.ok and is_new(outcome)):  # what is new came in the body of the request
+        room.take(outcome.item)
     if not outcome.ok:
         return describe_error(outcome.error())
     status = 201 if is_new(outcome) else 200

@@ -121,7 +121,7 @@ async def test_a_status_is_walked_in_its_order(scripts: Scripts, datastore: Data
 async def test_an_item_found_carries_its_score_and_no_token(scripts: Scripts, datastore: Datastore) -> None:
     await scripts.create(content=1, metadata={"status": "started", "locked_until": at(30)})
     ((_, _, extra),) = await find(datastore, walking("started"))
-    ((sort, shown, score, member),) = extra[b"items"]
+    ((sort, shown, score, member, _),) = extra[b"items"]
     fields = decode_fields(shown)
     assert (sort, member) == (b"a", False)
     assert (sort, score, fields[b"c"], fields[b"ca"]) == (b"a", str(NOW_MS + 30_000).encode(), pack(1), NOW.encode())

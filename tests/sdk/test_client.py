@@ -46,9 +46,9 @@ def public(kind: type) -> set[str]:
     return {name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")}
 
 
-NOT_OVER_HTTP = {"sweep", "change_settings", "stats"} | public(Repeating) - public(Reader) | {"recall"}
-"""What servers do by themselves, what is about the form of settings in the store, what /v1/keys tells otherwise, and
-idempotency keys, which a server takes in a header."""
+NOT_OVER_HTTP = {"sweep", "change_settings", "stats", "get_some"} | public(Repeating) - public(Reader) | {"recall"}
+"""What servers do by themselves, what is about the form of settings in the store, what /v1/keys tells otherwise, what
+fits into one answer, and idempotency keys, which a server takes in a header."""
 BESIDES = {"items", "command", "once", "cancel", "redrive", "delete_all"}
 """Pages as one iterator, the command language, which is the server's, idempotency keys, changes of all that match."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -15,15 +15,17 @@ from starlette.routing import Route
 
 from hookline import Call, Datastore, HooklineError, Item, Outcome
 from hookline.errors import Corrupt, Flaw, Incompatible, Invalid, NotFound, OutcomeUnknown, Refused, Unavailable
+from hookline.query import ANSWER_MAX
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, Body
 from hookline_server.caller import datastore_of
 from hookline_server.fields import Condition, Key, SortField, Token
 from hookline_server.operation import Operation, Reply
+from hookline_server.problem import Problem
 from hookline_server.routes.item import TRIGGERS, Patch, Version
 from hookline_server.routes.items import BATCH_MAX, NewItem
-from hookline_server.view import describe_error, describe_result
+from hookline_server.view import Room, describe_error, describe_result
 
 
 class Create(NewItem, tag_field="op", tag="create", kw_only=True):
@@ -71,7 +73,10 @@ class _Read:
     sort_field: str
 
 
-Result = Outcome | Item | HooklineError
+Result = Outcome | Item | HooklineError | Problem
+_NO_ROOM = Problem(
+    "body_too_large", f"the answer has its {ANSWER_MAX} bytes of items: ask for this one, and those after it, anew"
+)
 
 
 @Operation(
@@ -112,10 +117,11 @@ async def run(request: Request) -> Response:
         raise Invalid(*flaws)
     if len(steps) > 1:
         await datastore.begin()
-    results = await _run(datastore, steps)
+    room = Room()
+    results = await _run(datastore, steps, room)
     if all(map(_failed, results)):
         raise _failed(results[0]) or TypeError("a failure is one")
-    shown = [_describe(step, result, minimal=minimal) for step, result in zip(steps, results, strict=True)]
+    shown = [_describe(step, result, room, minimal=minimal) for step, result in zip(steps, results, strict=True)]
     return Answer({"results": shown}, 207, head.applied(minimal=minimal))
 
 
@@ -144,7 +150,7 @@ def _parts(steps: Sequence[Call | _Read]) -> Iterator[Sequence[Call | _Read]]:
     yield steps[begin:]
 
 
-async def _run(datastore: Datastore, steps: Sequence[Call | _Read]) -> list[Result]:
+async def _run(datastore: Datastore, steps: Sequence[Call | _Read], room: Room) -> list[Result]:
     """The results in order. After a failure of the store nothing more is sent, but what runs at the same time."""
     results: list[Result] = []
     for part in _parts(steps):
@@ -153,7 +159,7 @@ async def _run(datastore: Datastore, steps: Sequence[Call | _Read]) -> list[Resu
             continue
         calls = [step for step in part if isinstance(step, Call)]
         names = [(step.key, step.sort_field) for step in part if isinstance(step, _Read)]
-        written, read = map(iter, await asyncio.gather(_write(datastore, calls), _read(datastore, names)))
+        written, read = map(iter, await asyncio.gather(_write(datastore, calls), _read(datastore, names, room)))
         results += [next(written if isinstance(step, Call) else read) for step in part]
     return results
 
@@ -165,13 +171,25 @@ async def _write(datastore: Datastore, calls: Sequence[Call]) -> Sequence[Result
         return [failure] * len(calls)
 
 
-async def _read(datastore: Datastore, names: Sequence[tuple[str, str]]) -> Sequence[Result]:
+async def _read(datastore: Datastore, names: Sequence[tuple[str, str]], room: Room) -> Sequence[Result]:
+    found: Mapping[tuple[str, str], Item | None] | None = None
     try:
-        return [item or NotFound() for item in await datastore.get_many(names)]
+        found = await datastore.get_some(names, room.left)
     except (Unavailable, Incompatible) as failure:
         return [failure] * len(names)
     except Corrupt:
-        return [await _read_one(datastore, *name) for name in names]
+        pass  # of one of them: they are read one by one
+    results: list[Result] = []
+    for name in names:
+        if room.left <= 0 or (found is not None and name not in found):
+            room.left = 0  # it is all the rest that has to be asked for anew
+            results.append(_NO_ROOM)
+            continue
+        result = await _read_one(datastore, *name) if found is None else found[name] or NotFound()
+        results.append(result)
+        if isinstance(result, Item):
+            room.take(result)
+    return results
 
 
 async def _read_one(datastore: Datastore, key: str, sort_field: str) -> Result:
@@ -188,14 +206,14 @@ def _failed(result: Result) -> HooklineError | None:
     return result if isinstance(result, Unavailable | OutcomeUnknown | Incompatible) else None
 
 
-def _describe(step: Call | _Read, result: Result, *, minimal: bool) -> dict[str, Any]:
-    if isinstance(result, HooklineError):
+def _describe(step: Call | _Read, result: Result, room: Room, *, minimal: bool) -> dict[str, Any]:
+    if isinstance(result, HooklineError | Problem):
         return describe_error(result)
     if isinstance(result, Item):
         return {"status": 200, "item": result.to_dict()}
     if result.ok and isinstance(step, Call) and step.script == "delete":
         return {"status": 204}
-    return describe_result(result, minimal=minimal)
+    return describe_result(result, room, minimal=minimal)
 
 
 routes = [Route("/v1/items:batch", run, methods=["POST"])]

@@ -40,7 +40,7 @@ from hookline_server.negotiate import LINES
 from hookline_server.operation import Operation, Reply
 from hookline_server.problem import Problem, problem_of
 from hookline_server.routes import search
-from hookline_server.view import created, describe_error, describe_page, describe_result
+from hookline_server.view import Room, created, describe_error, describe_page, describe_result
 
 BATCH_MAX = CLAIM_MAX
 """Operations of one request."""
@@ -145,7 +145,8 @@ async def _create_many(datastore: Datastore, batch: NewItems, *, minimal: bool) 
             flaws += body.within(invalid, f"/items/{place}")
     if flaws:
         raise Invalid(*flaws)
-    results = [describe_result(outcome, minimal=minimal) for outcome in await datastore.run(calls)]
+    room = Room()
+    results = [describe_result(outcome, room, minimal=minimal) for outcome in await datastore.run(calls)]
     return Answer({"results": results}, 207, head.applied(minimal=minimal))
 
 
@@ -313,7 +314,8 @@ async def _create_some(
             results[number] = describe_error(error)
     try:
         outcomes = await datastore.run([*calls.values()])
-        described = [describe_result(outcome, minimal=minimal) for outcome in outcomes]
+        room = Room()
+        described = [describe_result(outcome, room, minimal=minimal) for outcome in outcomes]
     except (Unavailable, OutcomeUnknown, Incompatible) as failure:
         described = [describe_error(failure)] * len(calls)
     results |= zip(calls, described, strict=True)
