@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from hookline.connection import Connection
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +43,25 @@ async def read_stats(connection: Connection, partitions: int, prefix: str) -> St
     rows: list[Row] = []
     counts: dict[str, dict[str, int]] = {}
     for partition, pages in enumerate(read):
-        found = {(key, status): facts for page in pages for key, status, *facts in page[1]}
-        rows += [
-            Row(partition, key.decode(), status.decode(), count, float(first) if first else None)
-            for (key, status), (count, first) in found.items()
-        ]
+        found: dict[tuple[bytes, bytes], list[Any]] = {}
+        async for page in paced(pages, 2):
+            found.update(((key, status), facts) for key, status, *facts in page[1])
+        async for (key, status), (count, first) in paced(found.items()):
+            rows.append(Row(partition, key.decode(), status.decode(), count, float(first) if first else None))
         flats = {key: flat for page in pages for key, flat in dict(page[2]).items()}
-        for key, flat in flats.items():
+        async for key, flat in paced(flats.items()):
             total = counts.setdefault(key.decode(), {})
             for name, count in zip(flat[::2], flat[1::2], strict=True):
                 total[name.decode()] = total.get(name.decode(), 0) + int(count)
     return Stats(int(read[0][0][0]), rows, counts, sum(pages[-1][3] for pages in read))
+
+
+async def paced(values: Iterable[T], step: int = 500) -> AsyncIterator[T]:
+    """The values; after every few the event loop has a turn."""
+    for place, value in enumerate(values, 1):
+        if place % step == 0:
+            await asyncio.sleep(0)
+        yield value
 
 
 async def _pages(connection: Connection, partition: int, prefix: str) -> list[Any]:

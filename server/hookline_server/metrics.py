@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
 
 from hookline import Datastore, figures
 from hookline.figures import Family, Labels, Row
+from hookline_server.fresh import Fresh
 from hookline_server.peers import Peers
 from hookline_server.survey import survey
 from hookline_server.usage import note_usage
-
-FRESH_S = 1.0
-"""Seconds for which a page is good: a second scraper costs the store nothing."""
 
 _BUILD = Family("gauge", "hookline_build_info", "The release that answers; always 1", ("version",))
 _PROCESSES = Family("gauge", "hookline_processes", "Processes of this server whose figures are in here")
@@ -30,17 +27,11 @@ class Metrics:
     def __init__(self, datastores: Served, peers: Peers | None = None) -> None:
         self._datastores = datastores
         self._peers = peers
-        self._lock = asyncio.Lock()
-        self._rows: Rows = {}
-        self._until = 0.0
+        self._rows = Fresh(self._gather)
 
     async def page(self, accept: str) -> tuple[bytes, str]:
         """A page in a form that the Accept header takes, and its media type."""
-        async with self._lock:
-            if time.monotonic() >= self._until:
-                self._rows = await self._gather()
-                self._until = time.monotonic() + FRESH_S
-            return await asyncio.to_thread(_write, self._rows, accept)
+        return await asyncio.to_thread(_write, await self._rows.get(), accept)
 
     async def _gather(self) -> Rows:
         readings = await survey(await self._datastores())

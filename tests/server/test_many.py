@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from api import Answer, Api
 from conftest import NOW_MS, Clock
 from hookline import Datastore, Settings
 from hookline.errors import OutcomeUnknown, Unavailable
+from hookline.stats import Stats
+from hookline_server import fresh
 from invariants import check_invariants
 
 BATCH = "/v1/items:batch"
@@ -317,3 +320,23 @@ async def test_pages_of_keys(api: Api, datastore: Datastore) -> None:
     for query, pointer in (("limit=0", "/limit"), ("limit=x", "/limit"), ("after=a", "/after")):
         bad: Answer = await api("GET", f"/v1/keys?{query}")
         assert (bad.status, bad.data["errors"][0]["pointer"]) == (422, pointer)
+
+
+async def test_who_lists_keys_at_one_time_shares_one_reading(
+    api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "ab", "b"):
+        await fill(datastore, 1, name)
+    read, prefixes = datastore.stats, list[str]()
+
+    async def stats(prefix: str = "") -> Stats:
+        prefixes.append(prefix)
+        return await read(prefix)
+
+    monkeypatch.setattr(datastore, "stats", stats)
+    monkeypatch.setattr(fresh, "FRESH_S", 60.0)
+    asked = ["", "?prefix=a", "?prefix=ab&limit=1", "?cursor=a", "?prefix=hookline.workers"] * 4
+    answers = await asyncio.gather(*(api("GET", f"/v1/keys{query}") for query in asked))
+    listed = [[key["key"] for key in answer.data["keys"]] for answer in answers]
+    assert listed == [["a", "ab", "b"], ["a", "ab"], ["ab"], ["ab", "b"], []] * 4
+    assert sorted(prefixes) == ["", "hookline."]

@@ -23,7 +23,7 @@ from hookline import Datastore, SecretBox, Settings
 from hookline.embedded import find_server
 from hookline.errors import Unavailable
 from hookline.figures import FAMILIES, Family
-from hookline_server import metrics
+from hookline_server import fresh
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
 from hookline_server.endpoint import Endpoints
@@ -56,7 +56,7 @@ class Page:
 
 async def scrape(api: Api, accept: str = "*/*") -> Page:
     """A page that no earlier one is kept of."""
-    api.app.state.metrics._until = 0
+    api.app.state.metrics._rows._kept = None
     answer = await api("GET", "/metrics", headers={"Accept": accept})
     assert answer.status == 200
     return Page(answer.body.decode(), openmetrics="openmetrics" in answer.headers["content-type"])
@@ -247,7 +247,7 @@ def test_rows_have_a_bound(families: Mapping[str, Family], monkeypatch: pytest.M
 
 
 async def test_a_page_is_good_for_a_while(api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "FRESH_S", 60.0)
+    monkeypatch.setattr(fresh, "FRESH_S", 60.0)
     await scrape(api)
     before = FAMILIES["hookline_store_call_duration_seconds"].row("depth")[1:]
     for _ in range(3):

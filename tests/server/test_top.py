@@ -67,7 +67,7 @@ async def test_a_look_has_what_the_server_holds(api: Api, datastore: Datastore) 
     await datastore.pause("jobs")
     await datastore.create("notes", "a")
     await datastore.heartbeat(Presence("jobs", "w", "host", 1, ("run",), 10, 2))
-    api.app.state.metrics._until = 0
+    api.app.state.metrics._rows._kept = None
     with Monitor(f"http://127.0.0.1:{api.port}/") as monitor:
         look = await asyncio.to_thread(monitor.look)
     found = {key.key: key for key in look.keys}

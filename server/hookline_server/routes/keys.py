@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import weakref
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from itertools import islice, takewhile
 from typing import Annotated
+from weakref import WeakKeyDictionary
 
 from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from hookline import Datastore
+from hookline.grant import READ
+from hookline.item import RESERVED_PREFIX
 from hookline.keysettings import KeySettings
-from hookline.stats import weigh
+from hookline.stats import paced, weigh
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, Body
-from hookline_server.caller import datastore_of
+from hookline_server.caller import caller_of, datastore_of
 from hookline_server.fields import (
     Backoff,
     Cursor,
@@ -28,6 +36,7 @@ from hookline_server.fields import (
     Retention,
     TriggerUrls,
 )
+from hookline_server.fresh import Fresh
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes import Resource
 from hookline_server.view import describe_settings
@@ -82,26 +91,58 @@ async def index(request: Request) -> Response:
     """
     given = head.read_query(request, "prefix", "limit", "cursor")
     limit = head.read_limit(given.get("limit", "100"))
-    datastore = datastore_of(request)
-    stats = await datastore.stats(given.get("prefix", ""))
-    statuses: dict[str, dict[str, int]] = {}
-    for row in stats.rows:
-        counted = statuses.setdefault(row.key, {})
-        counted[row.status] = counted.get(row.status, 0) + row.count
-    names = sorted(name for name in statuses if name > given.get("cursor", ""))
+    caller = caller_of(request)
+    caller.grant.check(READ)
+    prefix = given.get("prefix", "")
+    held = await _reading(caller.whole, prefix)
+    begin = max(bisect_left(held.names, prefix), bisect_right(held.names, given.get("cursor", "")))
+    named = takewhile(lambda name: name.startswith(prefix), islice(held.names, begin, None))
+    names = [*islice(filter(caller.grant.covers, named), limit + 1)]
     page, cursor = names[:limit], names[limit - 1] if len(names) > limit else None
+    datastore = caller.whole
     weights = await weigh(datastore.connection, datastore.calls.partitions, page)
     shown = [
         {
             "key": name,
-            "items": statuses[name].pop("", 0),
-            "statuses": statuses[name],
-            **{outside: stats.counts.get(name, {}).get(inside, 0) for inside, outside in _COUNTS.items()},
+            "items": held.statuses[name].get("", 0),
+            "statuses": {status: count for status, count in held.statuses[name].items() if status},
+            **{outside: held.counts.get(name, {}).get(inside, 0) for inside, outside in _COUNTS.items()},
             "bytes": weight,
         }
         for name, weight in zip(page, weights, strict=True)
     ]
     return Answer({"keys": shown, "cursor": cursor}, headers=head.next_page(given, cursor))
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What a namespace holds: the names in order, how many of each key are in which status, and what it counts."""
+
+    names: list[str]
+    statuses: dict[str, dict[str, int]]
+    counts: dict[str, dict[str, int]]
+
+
+_readings: WeakKeyDictionary[Datastore, dict[str, Fresh[_Held]]] = WeakKeyDictionary()
+
+
+async def _reading(datastore: Datastore, prefix: str) -> _Held:
+    """All keys of a namespace, or where the prefix is theirs the engine's own, as they were a second ago at most."""
+    ref = weakref.ref(datastore)
+    registry = RESERVED_PREFIX if prefix.startswith(RESERVED_PREFIX) else ""
+
+    async def read() -> _Held:
+        whole = ref()
+        if whole is None:
+            raise TypeError("who asks has the datastore")
+        stats = await whole.stats(registry)
+        statuses: dict[str, dict[str, int]] = {}
+        async for row in paced(stats.rows):
+            counted = statuses.setdefault(row.key, {})
+            counted[row.status] = counted.get(row.status, 0) + row.count
+        return _Held(sorted(statuses), statuses, stats.counts)
+
+    return await _readings.setdefault(datastore, {}).setdefault(registry, Fresh(read)).get()
 
 
 @Operation(name="getSettings", replies=_SETTINGS)
