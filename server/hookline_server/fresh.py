@@ -1,4 +1,4 @@
-"""A reading that costs much, shared by those who ask while it is made, and for about a second by who comes then."""
+"""A reading that costs much, shared by those who ask while it is made, and for a second at most by who comes then."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ T = TypeVar("T")
 
 
 class Fresh(Generic[T]):
-    """Reads by ``read`` where the last reading is too old."""
+    """Reads by ``read`` where the last is too old. One that is not ``costly`` is for those alone who wait for it."""
 
-    def __init__(self, read: Callable[[], Coroutine[Any, Any, T]]) -> None:
+    def __init__(self, read: Callable[[], Coroutine[Any, Any, T]], costly: Callable[[T], bool] = bool) -> None:
         self._read = read
+        self._costly = costly
         self._making: asyncio.Task[T] | None = None
         self._kept: tuple[float, T] | None = None
 
@@ -36,5 +37,5 @@ class Fresh(Generic[T]):
 
     def _made(self, task: asyncio.Task[T]) -> None:
         self._making = None
-        if not task.cancelled() and task.exception() is None:
+        if not task.cancelled() and task.exception() is None and self._costly(task.result()):
             self._kept = time.monotonic() + FRESH_S, task.result()

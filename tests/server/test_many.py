@@ -17,6 +17,7 @@ from hookline import Datastore, Settings
 from hookline.errors import OutcomeUnknown, Unavailable
 from hookline.stats import Stats
 from hookline_server import fresh
+from hookline_server.routes import keys
 from invariants import check_invariants
 
 BATCH = "/v1/items:batch"
@@ -335,6 +336,7 @@ async def test_who_lists_keys_at_one_time_shares_one_reading(
 
     monkeypatch.setattr(datastore, "stats", stats)
     monkeypatch.setattr(fresh, "FRESH_S", 60.0)
+    monkeypatch.setattr(keys, "_MANY", -1)
     asked = ["", "?prefix=a", "?prefix=ab&limit=1", "?cursor=a", "?prefix=hookline.workers"] * 4
     answers = await asyncio.gather(*(api("GET", f"/v1/keys{query}") for query in asked))
     listed = [[key["key"] for key in answer.data["keys"]] for answer in answers]

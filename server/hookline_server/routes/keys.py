@@ -114,6 +114,10 @@ async def index(request: Request) -> Response:
     return Answer({"keys": shown, "cursor": cursor}, headers=head.next_page(given, cursor))
 
 
+_MANY = 1000
+"""Of no more keys a reading costs little, and who has just written something sees it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
     """What a namespace holds: the names in order, how many of each key are in which status, and what it counts."""
@@ -126,8 +130,12 @@ class _Held:
 _readings: WeakKeyDictionary[Datastore, dict[str, Fresh[_Held]]] = WeakKeyDictionary()
 
 
+def _are_many(held: _Held) -> bool:
+    return len(held.names) > _MANY
+
+
 async def _reading(datastore: Datastore, prefix: str) -> _Held:
-    """All keys of a namespace, or where the prefix is theirs the engine's own, as they were a second ago at most."""
+    """All keys of a namespace, or where the prefix is theirs the engine's own; many as they were a second ago at most."""
     ref = weakref.ref(datastore)
     registry = RESERVED_PREFIX if prefix.startswith(RESERVED_PREFIX) else ""
 
@@ -142,7 +150,7 @@ async def _reading(datastore: Datastore, prefix: str) -> _Held:
             counted[row.status] = counted.get(row.status, 0) + row.count
         return _Held(sorted(statuses), statuses, stats.counts)
 
-    return await _readings.setdefault(datastore, {}).setdefault(registry, Fresh(read)).get()
+    return await _readings.setdefault(datastore, {}).setdefault(registry, Fresh(read, _are_many)).get()
 
 
 @Operation(name="getSettings", replies=_SETTINGS)
