@@ -135,7 +135,7 @@ def _are_many(held: _Held) -> bool:
 
 
 async def _reading(datastore: Datastore, prefix: str) -> _Held:
-    """All keys of a namespace, or where the prefix is theirs the engine's own; many as they were a second ago at most."""
+    """All keys of a namespace, or by that prefix the engine's own; many as they were a second ago at most."""
     ref = weakref.ref(datastore)
     registry = RESERVED_PREFIX if prefix.startswith(RESERVED_PREFIX) else ""
 
