@@ -33,13 +33,15 @@ class Client(Http):
         url: address of the server.
         api_key: sent as ``Authorization: Bearer``; never shown.
         timeout: seconds for which the server may say nothing, beyond those that a request waits by itself.
-        connections: at most so many at a time; those that wait for something have :data:`WAITS_MAX` of their own.
+        connections: at most so many at a time; those that wait have :data:`WAITS_MAX` of their own: ``wait_for``, and
+            claims.
     """
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
         super().__init__(url, api_key=api_key, timeout=timeout, connections=connections)
         self._session = Session(self, connections)
         self._waits = Session(self, max(connections, WAITS_MAX))
+        self._watches = Session(self, max(connections, WAITS_MAX))
 
     async def open(self) -> None:
         """Nothing has to be opened: the first request connects. It is here as a datastore has it."""
@@ -48,6 +50,7 @@ class Client(Http):
         """Close every connection; another request opens new ones."""
         await self._session.close()
         await self._waits.close()
+        await self._watches.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,11 +74,11 @@ class Client(Http):
             return value
 
     async def _send(self, request: Request) -> Answer:
-        session = self._waits if request.patience else self._session
-        following, tries, closings = self._mark(request), 0, session.closings
+        following, tries, closings = self._mark(request), 0, self._session.closings
         deadline = time.monotonic() + request.patience
         while True:
             tries += 1
+            session = self._watches if following.watches else self._waits if following.patience else self._session
             try:
                 return await session.send(following)
             except HooklineError as error:
@@ -83,7 +86,7 @@ class Client(Http):
             again = repeat(following, failure, tries, deadline - time.monotonic())
             if again:
                 await asyncio.sleep(pause(tries))
-            if not again or session.closings > closings:
+            if not again or self._session.closings > closings:
                 raise failure
             following = again
 

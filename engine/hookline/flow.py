@@ -52,10 +52,14 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def watches(self) -> bool:
+        """Whether it is a read that waits for a change."""
+        return self.method == "GET" and self.patience > 0
+
+    @property
     def target(self) -> str:
         """The path; of a read that waits, with how long. A write says that in its body."""
-        waits = self.method == "GET" and self.patience
-        return f"{self.path}?wait={round(self.patience * 1000)}ms" if waits else self.path
+        return f"{self.path}?wait={round(self.patience * 1000)}ms" if self.watches else self.path
 
 
 @dataclass(frozen=True, slots=True)

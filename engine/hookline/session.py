@@ -11,7 +11,7 @@ from yarl import URL
 
 from hookline.errors import HooklineError, check_loop
 from hookline.flow import Answer, Request
-from hookline.transport import KEEP_ALIVE, Http, explain, read, trusted, write
+from hookline.transport import KEEP_ALIVE, Http, admit, explain, none_free, read, room, trusted, write
 
 _WHOLE_MAX = 2**20
 """Bytes that are written in one go; of more aiohttp would say that it holds the loop."""
@@ -38,6 +38,8 @@ class Session:
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = os.getpid()
+        self._free = asyncio.Semaphore(most)
+        """The connections that are free: aiohttp's own limit has no time of its own to wait for one."""
         self._used = 0.0
         self.closings = 0
         """How often it was closed: what was sent before must not be sent again after."""
@@ -67,7 +69,19 @@ class Session:
             Unavailable, OutcomeUnknown, RuntimeError: as :meth:`send` does.
         """
         loop = asyncio.get_running_loop()
-        session, closings, closed = self._opened(loop), self.closings, "the client was closed"
+        session, free, closings, began = self._opened(loop), self._free, self.closings, loop.time()
+        try:
+            async with asyncio.timeout(room(request, self._server.timeout)):
+                await free.acquire()
+        except TimeoutError:
+            raise none_free(request, self._most) from None
+        try:
+            return await self._ask(session, admit(request, loop.time() - began), closings)
+        finally:
+            free.release()
+
+    async def _ask(self, session: aiohttp.ClientSession, request: Request, closings: int) -> tuple[int, bytes]:
+        loop, closed = asyncio.get_running_loop(), "the client was closed"
         if not request.harmless and loop.time() - self._used > _STALE:
             # Two turns of the loop: then a connection that the server has closed meanwhile is known to be.
             await asyncio.sleep(0)
@@ -78,7 +92,7 @@ class Session:
         cancelling = task.cancelling() if task else 0
         failure: HooklineError
         try:
-            return await self._ask(session, request)
+            return await self._exchange(session, request)
         except asyncio.CancelledError:
             if self.closings == closings or (task and task.cancelling() > cancelling):
                 raise
@@ -90,7 +104,7 @@ class Session:
             self._used = loop.time()
         raise failure  # not out of aiohttp's, which may hold the request's headers, and so the API key
 
-    async def _ask(self, session: aiohttp.ClientSession, request: Request) -> tuple[int, bytes]:
+    async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> tuple[int, bytes]:
         body, headers = write(request)
         patience = self._server.timeout + request.patience
         async with session.request(
@@ -98,7 +112,9 @@ class Session:
             URL(self._server.url + request.target, encoded=True),
             data=io.BytesIO(body) if body and len(body) > _WHOLE_MAX else body,
             headers=headers,
-            timeout=aiohttp.ClientTimeout(connect=patience, sock_connect=self._server.timeout, sock_read=patience),
+            timeout=aiohttp.ClientTimeout(
+                connect=self._server.timeout, sock_connect=self._server.timeout, sock_read=patience
+            ),
             allow_redirects=False,
         ) as response:
             return response.status, await response.read()
@@ -119,11 +135,10 @@ class Session:
             self._session = None
         if self._session is None:
             self._loop, self._process = loop, os.getpid()
+            self._free = asyncio.Semaphore(self._most)
             # No proxies and passwords out of the environment, and no cookies: the API key goes to this server alone.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._most, keepalive_timeout=KEEP_ALIVE, ssl=trusted(self._server.url)
-                ),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ssl=trusted(self._server.url)),
                 headers=self._server.headers,
                 skip_auto_headers=("Content-Type",),
                 cookie_jar=aiohttp.DummyCookieJar(),

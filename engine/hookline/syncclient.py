@@ -35,11 +35,13 @@ class SyncClient(Http):
         super().__init__(url, api_key=api_key, timeout=timeout, connections=connections)
         self._session = SyncSession(self, connections)
         self._waits = SyncSession(self, max(connections, WAITS_MAX))
+        self._watches = SyncSession(self, max(connections, WAITS_MAX))
 
     def close(self) -> None:
         """Close every connection."""
         self._session.close()
         self._waits.close()
+        self._watches.close()
 
     def __enter__(self) -> Self:
         return self
@@ -63,11 +65,11 @@ class SyncClient(Http):
             return value
 
     def _send(self, request: Request) -> Answer:
-        session = self._waits if request.patience else self._session
         following, tries = self._mark(request), 0
         deadline = time.monotonic() + request.patience
         while True:
             tries += 1
+            session = self._watches if following.watches else self._waits if following.patience else self._session
             try:
                 return session.send(following)
             except HooklineError as error:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import httpx
 
 from hookline.flow import Answer, Request
-from hookline.transport import KEEP_ALIVE, Http, explain, read, trusted, write
+from hookline.transport import KEEP_ALIVE, Http, admit, explain, none_free, read, room, trusted, write
 
 _NOT_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
-    httpx.PoolTimeout,
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
 )
@@ -29,6 +29,7 @@ class SyncSession:
         self._server = server
         self._most = most
         self._process, self._http = os.getpid(), self._made()
+        self._free = threading.Semaphore(most)
 
     def _made(self) -> httpx.Client:
         # No proxies and passwords out of the environment: the API key goes to this server alone.
@@ -36,7 +37,7 @@ class SyncSession:
             base_url=self._server.url,
             headers=self._server.headers,
             limits=httpx.Limits(
-                max_connections=self._most, max_keepalive_connections=self._most, keepalive_expiry=KEEP_ALIVE
+                max_connections=None, max_keepalive_connections=self._most, keepalive_expiry=KEEP_ALIVE
             ),
             trust_env=False,
             verify=trusted(self._server.url),
@@ -50,7 +51,7 @@ class SyncSession:
                     http = self._made()
                     if self._http.is_closed:
                         http.close()
-                    self._http, self._process = http, os.getpid()
+                    self._http, self._free, self._process = http, threading.Semaphore(self._most), os.getpid()
         return self._http
 
     def close(self) -> None:
@@ -76,15 +77,21 @@ class SyncSession:
         Raises:
             Unavailable, OutcomeUnknown
         """
+        http, free, began = self._own(), self._free, time.monotonic()
+        if not free.acquire(timeout=room(request, self._server.timeout)):
+            raise none_free(request, self._most)
+        try:
+            return self._ask(http, admit(request, time.monotonic() - began))
+        finally:
+            free.release()
+
+    def _ask(self, http: httpx.Client, request: Request) -> tuple[int, bytes]:
         body, headers = write(request)
-        patience = self._server.timeout + request.patience
-        timeout = httpx.Timeout(patience, connect=self._server.timeout, pool=patience)
-        if self.closed:
+        timeout = httpx.Timeout(self._server.timeout + request.patience, connect=self._server.timeout)
+        if http.is_closed:
             raise explain("the client was closed", request, self._server.url, sent=False)
         try:
-            response = self._own().request(
-                request.method, request.target, content=body, headers=headers, timeout=timeout
-            )
+            response = http.request(request.method, request.target, content=body, headers=headers, timeout=timeout)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             told = str(error) or type(error).__name__
             raise explain(told, request, self._server.url, sent=not isinstance(error, _NOT_SENT)) from error

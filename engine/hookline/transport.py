@@ -32,7 +32,8 @@ INTERNAL = "internal"
 _REFUSED = frozenset({400, 413, 415, 422})
 """Statuses by which a proxy, too, says that the request is at fault."""
 WAITS_MAX = 100
-"""Connections for requests that wait by themselves, beside those for all others, which they must not hold up."""
+"""Connections for reads that wait, and for others that wait by themselves, as claims do: neither must hold up the
+other, nor what does not wait."""
 _VISIBLE = re.compile(r"[!-~]+", re.ASCII)
 _KEY = re.compile(r"[!#-+\--\[\]-~]{1,200}", re.ASCII)
 
@@ -150,6 +151,23 @@ def explain(reason: str, request: Request, url: str, *, sent: bool) -> HooklineE
     return OutcomeUnknown(f"{url} was sent the request and did not tell what became of it: {reason}")
 
 
+def room(request: Request, timeout: float) -> float:
+    """Seconds for which a request may wait for a connection that is free: a read that waits, no longer than it may."""
+    return request.patience if request.watches else timeout
+
+
+def admit(request: Request, waited: float) -> Request:
+    """The request once it has waited for a connection: that is part of the time of a read that waits."""
+    return replace(request, patience=max(0.0, request.patience - waited)) if request.watches else request
+
+
+def none_free(request: Request, most: int) -> Unavailable:
+    """No connection got free in time, so nothing was sent."""
+    error = Unavailable(f"all {most} connections {'for waits ' if request.patience else ''}of this client are in use")
+    error.unsent = True
+    return error
+
+
 def _unreached(url: str, reason: str) -> Unavailable:
     return Unavailable(f"no Hookline server answers at {url}: {reason}")
 
@@ -158,16 +176,17 @@ def repeat(request: Request, error: HooklineError, tries: int, left: float) -> R
     """What to send next, if anything. With an Idempotency-Key any request may be sent again, and any that was not sent.
 
     What a server refuses as unavailable was sent: of a text a part may be done, and a store that is full stays so.
-    A read that waits goes on for the seconds that are ``left`` of its time, since its server may be starting anew.
+    A read that waits goes on for the seconds that are ``left`` of its time, since its server may be starting anew, or
+    all connections for such be in use. After that it does not wait any more.
     """
     if isinstance(error, Incompatible) or not isinstance(error, Unavailable | OutcomeUnknown):
         return None
     unsent = isinstance(error, Unavailable) and error.unsent
     if not (request.harmless or unsent or "Idempotency-Key" in request.headers):
         return None
-    if request.method == "GET" and left > 0:
-        return replace(request, patience=left)
-    return request if tries < TRIES else None
+    if request.watches:
+        request = replace(request, patience=max(0.0, left))
+    return request if tries < TRIES or request.watches else None
 
 
 def pause(tries: int) -> float:

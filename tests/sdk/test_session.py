@@ -17,11 +17,13 @@ from typing import Any
 import pytest
 
 from certificates import certificate
-from hookline import Client, Datastore, EmbeddedStore, SecretBox, Settings, SyncClient
+from conftest import wait_until
+from hookline import Client, Datastore, EmbeddedStore, Item, SecretBox, Settings, SyncClient
 from hookline.errors import HooklineError, Invalid, NotFound, OutcomeUnknown, Unavailable
 from hookline.flow import Request
 from hookline.session import Session
 from hookline.transport import TRIES
+from jobs import fill
 
 
 def test_the_api_key_is_not_shown() -> None:
@@ -142,7 +144,7 @@ async def test_a_write_that_a_server_refuses_for_now_is_sent_once() -> None:
     ("method", "act"),
     [
         (b"POST", lambda client: client.claim("jobs", worker_id="w")),
-        (b"PUT", lambda client: client.create("jobs", "a", match="*")),
+        (b"PUT", lambda client: client.create("jobs", "a", upsert=True, match="*")),
         (b"PATCH", lambda client: client.update("jobs", "a", metadata={"n": 1})),
         (b"DELETE", lambda client: client.delete("jobs", "a")),
     ],
@@ -193,12 +195,63 @@ async def test_who_finds_no_connection_free_has_sent_nothing(silent: str) -> Non
     session = Session(Client(silent, timeout=0.2), 1)
     first = asyncio.create_task(session.send(Request("POST", "/v1/items", patience=5)))
     await asyncio.sleep(0)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match=r"^all 1 connections of this client are in use$"):
         await session.send(Request("POST", "/v1/items"))
+    with pytest.raises(Unavailable, match=r"^all 1 connections for waits of this client are in use$"):
+        await session.send(Request("POST", "/v1/jobs/a/claim", patience=9))
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
     await session.close()
+
+
+def few_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients have one connection for each kind of wait."""
+    monkeypatch.setattr("hookline.client.WAITS_MAX", 1)
+    monkeypatch.setattr("hookline.syncclient.WAITS_MAX", 1)
+
+
+async def test_a_wait_that_finds_no_connection_free_looks_once_as_its_time_ends(
+    url: str, client: Client, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_waits(monkeypatch)
+    await fill(datastore, 2)
+    async with Client(url, connections=1) as waiter:
+        with SyncClient(url, connections=1) as blocking:
+
+            async def both(name: str, timeout: float) -> list[Item | None]:
+                asked = asyncio.to_thread(blocking.wait_for, "jobs", name, timeout=timeout)
+                return [*await asyncio.gather(waiter.wait_for("jobs", name, timeout=timeout), asked)]
+
+            long = asyncio.create_task(both("0000", 60))
+            await wait_until(lambda: waiter._watches._free.locked() and blocking._watches._free._value == 0)
+            began = time.monotonic()
+            assert await both("0001", 0.5) == [None, None]
+            short = asyncio.create_task(both("0001", 2))
+            await client.update("jobs", "0001", metadata={"status": "completed"})
+            ended = await client.get("jobs", "0001")
+            assert await short == [ended, ended]
+            assert time.monotonic() - began < 10
+            assert not long.done()
+            await client.update("jobs", "0000", metadata={"status": "completed"})
+            assert all(await long)
+
+
+async def test_waits_for_items_hold_up_no_claims_that_wait(
+    url: str, client: Client, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_waits(monkeypatch)
+    await client.create("docs", "a")
+    async with Client(url, connections=1) as waiter:
+        waits = [asyncio.create_task(waiter.wait_for("docs", "a", timeout=60)) for _ in range(3)]
+        await wait_until(lambda: waiter._watches._free.locked() or waiter._waits._free.locked())
+        claim = asyncio.create_task(waiter.claim("jobs", worker_id="w", wait=20))
+        await wait_until(lambda: waiter._waits._free.locked())
+        await fill(datastore, 1)
+        async with asyncio.timeout(9):  # the time for which a claim waits for a connection is 10 s
+            assert (await claim).items
+        for wait in waits:
+            wait.cancel()
 
 
 @pytest.mark.parametrize(
