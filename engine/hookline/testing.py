@@ -14,7 +14,7 @@ from typing import Any
 from hookline.client import Client
 from hookline.datastore import Datastore
 from hookline.embedded import EmbeddedStore
-from hookline.holding import Held
+from hookline.holding import LOST, Held
 from hookline.item import Item
 from hookline.secret import SecretBox
 from hookline.settings import Settings
@@ -68,7 +68,8 @@ async def _run_all(worker: Worker, source: Any) -> list[Item]:
     ended: list[Item] = []
     while len(ended) < RUNS_MAX:
         for lane in worker.lanes:
-            claimed = await source.claim(worker.key, worker_id=worker.worker_id, where=lane.where)
+            options = {"worker_id": worker.worker_id, "lock_for": worker.lock_for, "where": lane.where}
+            claimed = await source.claim(worker.key, **options)
             if claimed.items:
                 break
         else:
@@ -76,7 +77,12 @@ async def _run_all(worker: Worker, source: Any) -> list[Item]:
         (item,) = claimed.items
         held = Held(item, lambda _: None, 0.0)
         held.task = asyncio.ensure_future(lane.run(held.job))
-        await asyncio.wait((held.task,))
+        try:
+            await asyncio.wait((held.task,))
+        except asyncio.CancelledError:
+            held.give_up(LOST)  # else it would go on without its datastore
+            await asyncio.wait((held.task,))
+            raise
         held.judge(source.calls, held.task)
         (outcome,) = await source.run([held.call])
         if not outcome.ok:

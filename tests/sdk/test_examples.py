@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,31 @@ async def test_jobs_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AssertionError, match="give itself back"):
             await run_jobs(worker)
         assert (await datastore.get("jobs", "a")).updated_at == "2027-01-15T08:00:00Z"
+
+
+async def test_jobs_that_are_given_up() -> None:
+    """Their handlers do not go on once ``run_jobs`` is cancelled."""
+    began, ended = asyncio.Event(), list[float]()
+    async with open_datastore(Clock()) as datastore:
+        worker = Worker(datastore, "jobs", lock_for="2m")
+
+        @worker.handles()
+        async def handler(job: Job) -> None:
+            began.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                assert job.deadline
+                claimed = datetime.fromisoformat(job.metadata["started_at"])
+                ended.append((job.deadline - claimed).total_seconds())
+
+        await datastore.create("jobs", "a", metadata=WAITING)
+        running = asyncio.create_task(run_jobs(worker))
+        await began.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert ended == [120]
 
 
 IN_A_PROCESS = """
