@@ -95,7 +95,12 @@ class Held:
             self.call = calls.fail(*self._name, error=as_text(error), metadata=progress or None)
 
     def refuse(self, calls: Any, refused: Exception) -> None:
-        """What the handler gave can't be kept, which is a failure like others."""
+        """What the handler gave can't be kept, which is a failure like others, unless it is the progress."""
+        if self._progress and self.task and self.task.done():
+            log.warning("%s: its progress is dropped, it may be what cannot be kept: %s", self.job, describe(refused))
+            self._progress, self.updates = None, False
+            self.judge(calls, self.task)
+            return
         log.warning("%s failed: what its handler gave cannot be kept: %s", self.job, describe(refused))
         reason = str(refused) if isinstance(refused, HooklineError) else describe(refused)
         self.call, self.updates = calls.fail(*self._name, error=as_text(f"cannot be kept: {reason}")), False
@@ -165,5 +170,4 @@ def timed(run: Run, seconds: float) -> Run:
 
 def as_text(reason: object) -> str:
     """A reason, which may be an error, as text: as much of it as the store keeps."""
-    text = describe(reason) if isinstance(reason, BaseException) else str(reason or "")
-    return text.encode(errors="replace").decode().replace("\0", "")[:TEXT_MAX] or "failed"
+    return describe(reason).encode(errors="replace").decode().replace("\0", "")[:TEXT_MAX] or "failed"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import logging
 import multiprocessing
 import os
 import pickle
@@ -19,7 +20,12 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from hookline.item import Item
-from hookline.job import Job
+from hookline.job import Cancel, Job, Release, Retry
+
+LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
+"""How the log of a worker reads, and of its processes."""
+
+log = logging.getLogger(__name__)
 
 Run = Callable[[Job], Coroutine[Any, Any, Any]]
 """A job -> what its handler returned; raises what that raised."""
@@ -32,8 +38,10 @@ class _RemoteTraceback(Exception):
         return f"\n{self.args[0]}"
 
 
-def describe(error: BaseException) -> str:
-    """An error as the last error of its job."""
+def describe(error: object) -> str:
+    """An error, or the reason that a handler gives, as the last error of its job."""
+    if not isinstance(error, BaseException):
+        return str(error or "")
     name = type(error).__name__
     try:
         text = str(error)
@@ -162,16 +170,29 @@ class Processes:
 def _start() -> tuple[BaseProcess, Connection]:
     context = multiprocessing.get_context("spawn")
     line, child = context.Pipe()
-    process = context.Process(target=_serve, args=(child,), name="hookline-handler", daemon=True)
+    process = context.Process(target=_serve, args=(child, _log_levels()), name="hookline-handler", daemon=True)
     process.start()
     child.close()
     return process, line
 
 
-def _serve(line: Connection) -> None:
+def _log_levels() -> dict[str, int]:
+    """The levels that loggers of this process were given, by name, the root's as ``""``; none if it writes no log."""
+    if not logging.root.handlers:
+        return {}
+    named = {name: logging.getLogger(name) for name in ["", *logging.root.manager.loggerDict]}
+    return {name: logger.level for name, logger in named.items() if logger.level}
+
+
+def _serve(line: Connection, log_levels: dict[str, int]) -> None:
     """Run what comes, until the worker goes away; only it decides when this ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if log_levels:
+        logging.basicConfig(format=LOG_FORMAT)
+    for name, level in log_levels.items():
+        logging.getLogger(name).setLevel(level)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        # Not SIG_IGN, which the programs that a handler starts would have as well.
+        signal.signal(signum, lambda *_: None)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
@@ -197,11 +218,37 @@ def _end_with_parent() -> None:
 def _movable(error: BaseException) -> Exception:
     """An error as it can be sent from one process to another: some are made of more than they show."""
     with contextlib.suppress(Exception):
+        error = _plain(error)
         if isinstance(error, Exception) and isinstance(pickle.loads(pickle.dumps(error)), type(error)):  # noqa: S301
             return error
     return RuntimeError(describe(error))
 
 
+def _plain(error: BaseException) -> BaseException:
+    """What a handler says of its job, as the class that says it, with its reason as text; others as they are."""
+    if isinstance(error, Retry):
+        return Retry(describe(error.reason), after=error.after)
+    if isinstance(error, Release):
+        return Release(error.delay)
+    return Cancel(describe(error.reason)) if isinstance(error, Cancel) else error
+
+
 def _call(function: Callable[[Job], Any], item: Item, line: Connection) -> Any:
-    value = function(Job(item, lambda progress: line.send(("progress", progress))))
-    return asyncio.run(value) if inspect.iscoroutine(value) else value
+    """What the function returns. Threads of it may tell progress meanwhile, but not once it has returned."""
+    telling, returned = threading.Lock(), False
+
+    def tell(progress: Any) -> None:
+        with telling:
+            if not returned:
+                try:
+                    line.send(("progress", progress))
+                except Exception as error:  # also where the worker is gone: then this process ends as well
+                    log.warning("%s: its progress cannot be kept: %s", job, describe(error))
+
+    job = Job(item, tell)
+    try:
+        value = function(job)
+        return asyncio.run(value) if inspect.iscoroutine(value) else value
+    finally:
+        with telling:
+            returned = True

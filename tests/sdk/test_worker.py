@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -12,6 +13,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from functools import wraps as wraps_by
 from pathlib import Path
@@ -20,7 +23,23 @@ from typing import Any, NoReturn
 import pytest
 
 from conftest import wait_until
-from handlers import hang, kill_itself, leave, pid, raise_here, raise_told
+from handlers import (
+    cancel_told,
+    end_a_program,
+    hang,
+    kill_itself,
+    leave,
+    pid,
+    raise_here,
+    raise_told,
+    release_until_tomorrow,
+    retry_told,
+    say,
+    tell_in_many_threads,
+    tell_of_another_job_only,
+    tell_once_it_has_returned,
+    tell_what_cannot_be_sent,
+)
 from hookline import Cancel, Client, Datastore, EmbeddedStore, Item, Job, Release, Retry, SecretBox, Settings, Worker
 from hookline.errors import Invalid, ReservedKey
 from hookline.holding import as_text
@@ -137,6 +156,63 @@ async def test_the_log_shows_where_another_process_failed(
 ) -> None:
     await outcome_of(datastore, datastore, raise_told, process=True)
     assert 'raise Told("7", "the disk is full")' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("handler", "status", "error", "seconds"),
+    [
+        (retry_told, "scheduled", "Told: 7: the disk is full", 3600),
+        (cancel_told, "cancelled", "Told: 7: the disk is full", None),
+        (release_until_tomorrow, "scheduled", None, 86_400),
+    ],
+)
+async def test_what_a_process_says_of_its_job(
+    datastore: Datastore, handler: Callable[[Job], Any], status: str, error: str | None, seconds: float | None
+) -> None:
+    """Also where the error itself cannot be sent from there."""
+    await datastore.create("jobs", "a", metadata=WAITING)
+    worker = Worker(datastore, "jobs")
+    worker.handles(process=True)(handler)
+    async with working(worker):
+        item = await datastore.wait_for("jobs", "a", until={"status": status}, timeout=20)
+    assert item
+    assert item.metadata.get("last_error") == error
+    if seconds:
+        due = datetime.fromisoformat(item.metadata["scheduled_at"]).timestamp()
+        assert seconds - 60 < due - time.time() <= seconds + 1
+
+
+async def test_programs_that_a_process_starts_can_be_ended(datastore: Datastore) -> None:
+    item = await outcome_of(datastore, datastore, end_a_program, process=True)
+    assert item.metadata["result"] == -signal.SIGTERM
+
+
+async def test_progress_of_threads_in_a_process(datastore: Datastore) -> None:
+    """It comes one after the other, and that of a job that has returned is not that of the next."""
+    worker = Worker(datastore, "jobs", concurrency=1)
+    worker.handles(where={"n": 0}, process=True)(tell_once_it_has_returned)
+    worker.handles(where={"n": 1}, process=True)(tell_of_another_job_only)
+    worker.handles(where={"n": 2}, process=True)(tell_in_many_threads)
+    async with working(worker):
+        for number in range(3):
+            await datastore.create("jobs", f"{number}", metadata={**WAITING, "n": number, "max_attempts": 1})
+            await ended(datastore, f"{number}")
+    items = [await datastore.get("jobs", f"{number}") for number in range(3)]
+    assert [item.metadata.get("last_error") for item in items] == [None] * 3
+    assert [item.metadata.get("result") for item in items] == [None, None, 7]
+    assert [item.metadata.get("progress") for item in items[:2]] == [None, None]
+    assert set(items[2].metadata["progress"]) == {"number", "of"}
+
+
+async def test_the_log_of_a_process(
+    datastore: Datastore, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.WARNING, logger="httpx")
+    await outcome_of(datastore, datastore, say, process=True)
+    said = capfd.readouterr().err
+    assert "INFO handlers: said in a process\n" in said
+    assert "a request" not in said
 
 
 async def raise_value_error(_: Job) -> None:
@@ -296,6 +372,38 @@ async def test_progress_is_told_while_the_handler_runs(datastore: Datastore, sou
         go_on.set()
         item = await ended(datastore)
     assert item.metadata["progress"] == {"done": 2, "of": 3}
+
+
+async def too_large(job: Job) -> str:
+    job.progress("x" * 2_000_000)  # a server takes bodies of 1 MiB
+    return "the result"
+
+
+async def no_json(job: Job) -> str:
+    job.progress({"eta": Decimal("1.5")})
+    return "the result"
+
+
+async def no_json_and_cancel(job: Job) -> None:
+    job.progress({"eta": Decimal("1.5")})
+    raise Cancel("a duplicate")
+
+
+@pytest.mark.parametrize(
+    ("handler", "process", "told"),
+    [
+        (too_large, False, "completed the result None"),
+        (no_json, False, "completed the result None"),
+        (tell_what_cannot_be_sent, True, "completed the result None"),
+        (no_json_and_cancel, False, "cancelled None a duplicate"),
+    ],
+)
+async def test_progress_that_cannot_be_kept_is_dropped(
+    datastore: Datastore, source: Source, handler: Callable[[Job], Any], process: bool, told: str
+) -> None:
+    item = await outcome_of(datastore, source, handler, process=process)
+    assert f"{item.status} {item.metadata.get('result')} {item.metadata.get('last_error')}" == told
+    assert "progress" not in item.metadata or (handler is too_large and isinstance(source, Datastore))
 
 
 async def test_the_last_progress_counts(datastore: Datastore, source: Source) -> None:

@@ -51,11 +51,12 @@ def worker(
         raise typer.Exit(run(crew.run()))
     import logging
 
+    from hookline.runner import LOG_FORMAT
     from hookline.work import work
     from hookline_server.crew import MEMBER
 
     found = _load(target)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # of a handler's SyncClient: it tells every request
     with ending():
         work(found, with_parent=os.environ.pop(MEMBER, None) is not None)
