@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from hookline import flow, ruleflow
+from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, UpdateArguments
 from hookline.calls import UNSET
 from hookline.clientrules import ClientRules
 from hookline.errors import HooklineError
@@ -92,7 +93,7 @@ class Client(Http):
 
     # Writing
 
-    async def create(self, key: str, sort_field: str | None = None, **fields: Any) -> Outcome:
+    async def create(self, key: str, sort_field: str | None = None, **fields: Unpack[CreateArguments]) -> Outcome:
         """Create an item (:meth:`Operations.create`); without a sortField it gets one, unique and time-ordered.
 
         Raises:
@@ -102,7 +103,7 @@ class Client(Http):
         named = sort_field is not None or self._marks is None
         return await self._drive(flow.create(self.calls.create(key, sort_field, **fields), named=named))
 
-    async def update(self, key: str, sort_field: str, **fields: Any) -> Outcome:
+    async def update(self, key: str, sort_field: str, **fields: Unpack[UpdateArguments]) -> Outcome:
         """Update an item (:meth:`Operations.update`).
 
         Raises:
@@ -112,7 +113,7 @@ class Client(Http):
         """
         return await self._drive(flow.update(self.calls.update(key, sort_field, **fields)))
 
-    async def delete(self, key: str, sort_field: str, **fields: Any) -> Outcome:
+    async def delete(self, key: str, sort_field: str, **fields: Unpack[DeleteArguments]) -> Outcome:
         """Delete an item (:meth:`Operations.delete`); the outcome names it, and does not have it.
 
         Raises:
@@ -138,7 +139,7 @@ class Client(Http):
         return await self._drive(flow.settle(calls))
 
     async def exchange(
-        self, calls: Sequence[Operation], key: str, *, worker_id: str, limit: int = 1, **options: Any
+        self, calls: Sequence[Operation], key: str, *, worker_id: str, limit: int = 1, **options: Unpack[ClaimArguments]
     ) -> tuple[list[Outcome], Claimed]:
         """Settle, and claim up to ``limit`` items again, in one request.
 
@@ -194,7 +195,7 @@ class Client(Http):
         worker_id: str,
         limit: int = 1,
         wait: float = 0,
-        **options: Any,
+        **options: Unpack[ClaimArguments],
     ) -> Claimed:
         """Claim up to ``limit`` items; none there, wait up to ``wait`` seconds for one.
 

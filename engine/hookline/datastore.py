@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from msgspec import structs
 
 from hookline import agreement, codec, keys, registry, rulebook
+from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, UpdateArguments
 from hookline.batcher import Batcher, drop
 from hookline.call import Call
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
@@ -212,7 +213,7 @@ class Datastore(Repeating):
             self.marks.count(outcome)
         return outcome
 
-    async def create(self, key: str, sort_field: str | None = None, **fields: Any) -> Outcome:
+    async def create(self, key: str, sort_field: str | None = None, **fields: Unpack[CreateArguments]) -> Outcome:
         """Create an item (:meth:`Calls.create`); without a sortField it gets one that is unique and time-ordered.
 
         Raises:
@@ -221,7 +222,7 @@ class Datastore(Repeating):
         """
         return await self._accept(self.calls.create(key, sort_field, partition=self.partition_ahead(0), **fields))
 
-    async def update(self, key: str, sort_field: str, **fields: Any) -> Outcome:
+    async def update(self, key: str, sort_field: str, **fields: Unpack[UpdateArguments]) -> Outcome:
         """Update an item (:meth:`Calls.update`).
 
         Raises:
@@ -231,7 +232,7 @@ class Datastore(Repeating):
         """
         return await self._accept(self.calls.update(key, sort_field, **fields))
 
-    async def delete(self, key: str, sort_field: str, **fields: Any) -> Outcome:
+    async def delete(self, key: str, sort_field: str, **fields: Unpack[DeleteArguments]) -> Outcome:
         """Delete an item (:meth:`Calls.delete`); the outcome has the item as it was.
 
         Raises:
@@ -249,7 +250,7 @@ class Datastore(Repeating):
         return await self.run(calls)
 
     async def exchange(
-        self, calls: Sequence[Call], key: str, *, worker_id: str, limit: int = 1, **options: Any
+        self, calls: Sequence[Call], key: str, *, worker_id: str, limit: int = 1, **options: Unpack[ClaimArguments]
     ) -> tuple[list[Outcome], Claimed]:
         """Settle, and claim up to ``limit`` items again, in one call of the store per partition.
 
@@ -260,8 +261,8 @@ class Datastore(Repeating):
             Invalid, ReservedKey
             Unavailable, OutcomeUnknown: that became of everything.
         """
-        options |= {"worker_id": worker_id, "where": compile_where(options.get("where"))}
-        exchange = self._exchange(calls, key, _check_limit(limit), options)
+        asked: dict[str, Any] = {**options, "worker_id": worker_id, "where": compile_where(options.get("where"))}
+        exchange = self._exchange(calls, key, _check_limit(limit), asked)
         return await self.claims.whole(key, exchange, itemgetter(1), keep=self.marks is not None)
 
     async def _exchange(
@@ -301,7 +302,7 @@ class Datastore(Repeating):
         worker_id: str,
         limit: int = 1,
         wait: float = 0,
-        **options: Any,
+        **options: Unpack[ClaimArguments],
     ) -> Claimed:
         """Claim up to ``limit`` items (:meth:`Calls.claim`); none there, wait up to ``wait`` seconds for one.
 
@@ -310,12 +311,12 @@ class Datastore(Repeating):
         """
         self._check_loop()
         _check_limit(limit)
-        options |= {"worker_id": worker_id, "where": compile_where(options.get("where"))}
+        asked: dict[str, Any] = {**options, "worker_id": worker_id, "where": compile_where(options.get("where"))}
         if self.marks:
             await self._begin_if(several=False)
         if wait > 0:
-            return await self.claims.wait(key, limit, wait, options, self.marks)
-        return await self.claims.at_once(key, limit, options, self.marks)
+            return await self.claims.wait(key, limit, wait, asked, self.marks)
+        return await self.claims.at_once(key, limit, asked, self.marks)
 
     async def sweep(self) -> list[str]:
         """Promote what is due, bury, remove and build, as :class:`Upkeep` does -> the keys that are corrupt.

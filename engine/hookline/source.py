@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
+from hookline.arguments import ClaimArguments
 from hookline.outcome import Claimed, Outcome
 from hookline.registry import Presence
 
@@ -16,11 +17,13 @@ class Source(Protocol):
     def calls(self) -> Any:
         """Makes the operations."""
 
-    async def claim(self, key: str, *, worker_id: str, limit: int = 1, wait: float = 0, **options: Any) -> Claimed:
+    async def claim(
+        self, key: str, *, worker_id: str, limit: int = 1, wait: float = 0, **options: Unpack[ClaimArguments]
+    ) -> Claimed:
         """Claim, and wait for something to claim."""
 
     async def exchange(
-        self, calls: Sequence[Any], key: str, *, worker_id: str, limit: int = 1, **options: Any
+        self, calls: Sequence[Any], key: str, *, worker_id: str, limit: int = 1, **options: Unpack[ClaimArguments]
     ) -> tuple[list[Outcome], Claimed]:
         """Settle and claim."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from hookline import flow, ruleflow
+from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, UpdateArguments
 from hookline.calls import UNSET
 from hookline.clientrules import SyncRules
 from hookline.errors import HooklineError
@@ -81,7 +82,7 @@ class SyncClient(Http):
 
     # Writing
 
-    def create(self, key: str, sort_field: str | None = None, **fields: Any) -> Outcome:
+    def create(self, key: str, sort_field: str | None = None, **fields: Unpack[CreateArguments]) -> Outcome:
         """Create an item (:meth:`Operations.create`); without a sortField it gets one, unique and time-ordered.
 
         Raises:
@@ -91,7 +92,7 @@ class SyncClient(Http):
         named = sort_field is not None or self._marks is None
         return self._drive(flow.create(self.calls.create(key, sort_field, **fields), named=named))
 
-    def update(self, key: str, sort_field: str, **fields: Any) -> Outcome:
+    def update(self, key: str, sort_field: str, **fields: Unpack[UpdateArguments]) -> Outcome:
         """Update an item (:meth:`Operations.update`).
 
         Raises:
@@ -101,7 +102,7 @@ class SyncClient(Http):
         """
         return self._drive(flow.update(self.calls.update(key, sort_field, **fields)))
 
-    def delete(self, key: str, sort_field: str, **fields: Any) -> Outcome:
+    def delete(self, key: str, sort_field: str, **fields: Unpack[DeleteArguments]) -> Outcome:
         """Delete an item (:meth:`Operations.delete`); the outcome names it, and does not have it.
 
         Raises:
@@ -127,7 +128,7 @@ class SyncClient(Http):
         return self._drive(flow.settle(calls))
 
     def exchange(
-        self, calls: Sequence[Operation], key: str, *, worker_id: str, limit: int = 1, **options: Any
+        self, calls: Sequence[Operation], key: str, *, worker_id: str, limit: int = 1, **options: Unpack[ClaimArguments]
     ) -> tuple[list[Outcome], Claimed]:
         """Settle, and claim up to ``limit`` items again, in one request.
 
@@ -183,7 +184,7 @@ class SyncClient(Http):
         worker_id: str,
         limit: int = 1,
         wait: float = 0,
-        **options: Any,
+        **options: Unpack[ClaimArguments],
     ) -> Claimed:
         """Claim up to ``limit`` items; none there, wait up to ``wait`` seconds for one.
 

@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,6 +22,7 @@ from msgspec import structs
 
 from conftest import wait_until
 from hookline import Changed, Client, Datastore, SyncClient
+from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, UpdateArguments
 from hookline.calls import Calls
 from hookline.errors import (
     Exists,
@@ -34,10 +37,12 @@ from hookline.errors import (
     Unavailable,
     VersionConflict,
 )
+from hookline.flow import _CLAIM
 from hookline.keysettings import KeySettings
 from hookline.operations import Operations
 from hookline.reader import Reader
 from hookline.repeating import Repeating
+from hookline.source import Source
 from jobs import WAITING, fill
 from process import free_port, serving
 
@@ -55,8 +60,9 @@ BESIDES = {"items", "command", "once", "cancel", "redrive", "delete_all"}
 
 def arguments(kind: type, name: str) -> list[tuple[str, Any, Any]]:
     signature = inspect.signature(getattr(kind, name))
+    by_name = inspect.Parameter.VAR_KEYWORD
     return [
-        (each.name, each.kind, each.default)
+        (each.name, each.kind, each.annotation if each.kind == by_name else each.default)
         for each in signature.parameters.values()
         if each.name not in ("rounds", "partition")
     ]
@@ -75,6 +81,44 @@ def test_the_operations_are_those_of_the_engine() -> None:
     for name in public(Operations):
         assert arguments(Operations, name) == arguments(Calls, name), name
     assert public(Calls) - public(Operations) == {"claim", "partition", "item_name", "name"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(CreateArguments, "create"), (UpdateArguments, "update"), (DeleteArguments, "delete")]
+)
+def test_the_arguments_of_a_verb_are_those_of_its_operation(kind: type, name: str) -> None:
+    assert inspect.signature(getattr(Client, name)).parameters["fields"].annotation == f"Unpack[{kind.__name__}]"
+    given = inspect.signature(getattr(Calls, name)).parameters.values()
+    named = {each.name: each.annotation for each in given if each.kind == inspect.Parameter.KEYWORD_ONLY}
+    named.pop("partition", None)
+    assert {name: of.__forward_arg__ for name, of in kind.__annotations__.items()} == named
+
+
+def test_the_arguments_of_a_claim_are_those_that_go_over_http() -> None:
+    assert set(ClaimArguments.__annotations__) == _CLAIM.keys() - {"worker_id", "limit"} | {"reserved"}
+    for verb in (Client.claim, Client.exchange, Source.claim, Source.exchange):
+        assert inspect.signature(verb).parameters["options"].annotation == "Unpack[ClaimArguments]"
+
+
+MISSPELT = """
+from hookline import Client, Datastore, SyncClient
+
+
+async def use(client: Client, blocking: SyncClient, datastore: Datastore) -> None:
+    await client.create("jobs", content={}, metadata={}, trigger_urls=[], upsert=True)
+    await client.claim("jobs", worker_id="w", limit=2, wait=1, lock_for="10m", where={"x": 1})
+    await client.create("jobs", contents={})
+    blocking.update("jobs", "a", meta={})
+    await datastore.delete("jobs", "a", iff={})
+    await datastore.claim("jobs", worker_id="w", lock="10m")
+"""
+
+
+def test_arguments_that_are_misspelt_are_told_by_a_type_checker(tmp_path: Path) -> None:
+    (tmp_path / "misspelt.py").write_text(MISSPELT)
+    asked = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", f"{tmp_path}/cache", f"{tmp_path}/misspelt.py"]
+    told = subprocess.run(asked, capture_output=True, text=True, cwd=tmp_path, check=False).stdout
+    assert re.findall(r"misspelt.py:(\d+): error: Unexpected keyword argument", told) == ["8", "9", "10", "11"], told
 
 
 async def test_items(client: Client, datastore: Datastore) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hookline import Datastore, registry
+from hookline.arguments import CreateArguments
 from hookline.keyring import Keyring
 from hookline_server.delivery import Deliveries
 from hookline_server.endpoint import Endpoint
@@ -204,7 +205,7 @@ PROBES += [
 async def fill(datastore: Datastore, key: str) -> tuple[str, str]:
     """Write something for every probe to find -> the token of the started item, and the id of an API key."""
     trigger = [{"url": URL, "apiKey": f"{CANARY}-api-key", "events": ["deleted"]}]
-    told = {"content": CANARY, "trigger_urls": trigger}
+    told: CreateArguments = {"content": CANARY, "trigger_urls": trigger}
     await datastore.create(key, "a", **told)
     await datastore.create(key, "held", metadata={"status": "not_started", "told": CANARY})
     (held,) = (await datastore.claim(key, worker_id=CANARY)).items
