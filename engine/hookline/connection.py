@@ -333,8 +333,7 @@ class Connection:
         """Do as :meth:`read` does what looks at many items: it waits for others of the namespace, and for these alone.
 
         Raises:
-            Overloaded: for too long.
-            Unavailable, StoreFull: as :meth:`read` does.
+            Overloaded, Unavailable, StoreFull: for too long; as :meth:`read` does.
         """
         async with self.searches.turn(self.node_of(partition)):
             return await self.read(script, partition, request)

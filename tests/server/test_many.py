@@ -141,12 +141,12 @@ async def test_the_operations_that_there_are_are_named(api: Api) -> None:
 async def test_a_failure_of_the_store_is_told_where_it_struck(
     api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(names: list[tuple[str, str]]) -> Any:
+    async def fail(names: list[tuple[str, str]], _: float) -> Any:
         if names:
             raise Unavailable("gone")
-        return []
+        return {}
 
-    monkeypatch.setattr(datastore, "get_many", fail)
+    monkeypatch.setattr(datastore, "get_some", fail)
     results = await batch(api, op("create"), op("get"), op("delete"))
     assert [result["status"] for result in results] == [201, 503, 503]
     answer = await api("POST", BATCH, {"operations": [op("get"), op("get", "b")]})
