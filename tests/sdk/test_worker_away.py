@@ -90,6 +90,8 @@ async def test_a_password_that_changes_under_a_worker(
     await fill(datastore, JOBS)
     url = store.url.replace("unix://", "unix://guarded:one@")
     try:
+        # Of what was sent just then it asks for so long what became of it.
+        settings = replace(settings, call_timeout=0.5)
         async with Datastore(url, settings, SecretBox(bytes(range(32)))) as guarded:
             worker = Worker(guarded, "jobs")
             may_end = asyncio.Event()

@@ -15,7 +15,7 @@ from hookline_server.gate import Gate
 from server.conftest import MakeKey
 
 HERE = Path(__file__).parent
-EXAMPLES = os.environ.get("HOOKLINE_TEST_EXAMPLES", "4")
+EXAMPLES = os.environ.get("HOOKLINE_TEST_EXAMPLES", "2")
 """Made-up requests for each operation, beside those that follow from its schemas. ``make probe`` sends many more."""
 SEED = os.environ.get("HOOKLINE_TEST_SEED", "1")
 
