@@ -29,7 +29,7 @@ PLANTED = "HOOKLINE_SEEDS_BY_MODEL" in os.environ
 """Then tests/seeded only asks whether something is found."""
 STEPS = 40
 LIMITS = limits(
-    max_examples=int(EXAMPLES or 24),
+    max_examples=int(EXAMPLES or 16),
     stateful_step_count=STEPS,
     derandomize=EXAMPLES is None,
     database=None,
