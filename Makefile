@@ -16,6 +16,8 @@ serve: .venv/ready ## Start the store and the API on 127.0.0.1:8080, data in ./h
 demo: .venv/ready ## Play a job's whole life on this machine, in under 30 seconds
 	@exec $(BIN)/hookline demo
 
+# They start some hundreds of processes, which must not compile every module anew, whatever the environment says.
+test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/dev ## Run all tests
 	$(BIN)/pytest -q -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 

@@ -7,9 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 Say = Callable[[str], None]
 Advance = Callable[[int, int | None], None]
 """Takes how much is done, and of how much (None: nobody knows)."""
@@ -24,6 +21,10 @@ def tell(line: str) -> None:
 @contextmanager
 def showing(title: str, say: Say) -> Iterator[tuple[Advance, Say]]:
     """Show progress -> how to tell of it, and how to say a line meanwhile without breaking a bar."""
+    # Not with the module: also a server has it, which must not wait for rich to load.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(title), say
