@@ -126,7 +126,10 @@ class Settings:
     )
     body_max: int = _setting(1_048_576, "bytes of a request's body, at most", 1, section="Limits")
     bodies_max: int = _setting(
-        268_435_456, "bytes of bodies that are in memory at once, in all requests together; more are refused", 1
+        268_435_456,
+        "bytes of bodies that are in memory at once, in all requests together, two thirds of it at most for one API key"
+        " or address; more are refused",
+        1,
     )
     head_max: int = _setting(32_768, "bytes of a request's line and headers together, at most", 256)
     target_max: int = _setting(8192, "bytes of a request's path and query, at most", 64)

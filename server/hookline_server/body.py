@@ -175,10 +175,10 @@ def hold(request: Request, size: int) -> None:
     """Note that so much of the body is in memory.
 
     Raises:
-        Problem: with those of all other requests that is too much.
+        Problem: with those of all other requests, or of the caller's, that is too much.
     """
     state = request.app.state
-    state.bodies.hold(request.scope, size, state.datastore.settings.bodies_max)
+    state.bodies.hold(request.scope, size, state.datastore.settings.bodies_max, _sender(request))
 
 
 def _again(message: Message, receive: Receive) -> Receive:

@@ -9,6 +9,7 @@ import gc
 import types
 import zlib
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -16,11 +17,13 @@ from api import Api
 from conftest import wait_until
 from hookline import Settings
 from hookline_server.cycle import Cycle
+from hookline_server.gate import Gate
 from hookline_server.memory import give_back
 from hookline_server.problem import Problem
 from hookline_server.usage import resident
 from hookline_server.wire import Wire
 from rawhttp import Line, dialled, request
+from server.conftest import MakeKey
 
 KIB, MIB = 1 << 10, 1 << 20
 SENT = 200 * KIB
@@ -63,6 +66,34 @@ async def test_bodies_are_in_memory_up_to_a_bound(api: Api, way: str) -> None:
     large = {"key": "jobs", "content": "x" * SENT}
     assert (await api("POST", "/v1/items", large)).status == 201
     assert api.app.state.bodies.held == 0
+
+
+async def test_one_caller_leaves_memory_for_the_bodies_of_others(api: Api, gate: Gate, make_key: MakeKey) -> None:
+    def begun(header: dict[str, str]) -> bytes:
+        return request("POST", "/v1/items", Content_Length=LENGTH, Authorization=header["Authorization"])
+
+    one, other = await make_key("one"), await make_key("other")
+    async with dialled(api.port) as first, dialled(api.port) as second, dialled(api.port) as third:
+        for number, line in enumerate((first, second), 1):
+            await line.send(begun(one), b" " * 100 * KIB)
+            await wait_until(partial(holds, api, number * 100 * KIB))
+        await third.send(begun(one), b" " * 50 * KIB)
+        refused = await third.answer()
+        assert (refused.status, refused.data["code"]) == (503, "overloaded")
+        assert "your share" in refused.data["detail"]
+        async with dialled(api.port) as neighbour:
+            await neighbour.send(begun(other), b" " * 90 * KIB)
+            await wait_until(partial(holds, api, 290 * KIB))
+    await wait_until(partial(holds, api, 0))
+    # What has gone is counted no more: alone a body may be larger than a share.
+    async with dialled(api.port) as alone:
+        await alone.send(begun(one), b" " * 240 * KIB)
+        await wait_until(partial(holds, api, 240 * KIB))
+    await wait_until(partial(holds, api, 0))
+
+
+def holds(api: Api, size: int) -> bool:
+    return bool(api.app.state.bodies.held == size)
 
 
 LEFT = {
