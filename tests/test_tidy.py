@@ -21,7 +21,21 @@ PACKAGES = {
 MODULES = sorted(path for name, root in PACKAGES.items() for path in (root / name).rglob("*.py"))
 LUA = sorted((ROOT / "lua").rglob("*.lua"))
 LAYERS = [
-    *("errors", "searches", "nodes", "subscription", "outcome", "call", "calls", "once", "meta", "connection", "group"),
+    *(
+        "errors",
+        "searches",
+        "link",
+        "feed",
+        "subscription",
+        "nodes",
+        "outcome",
+        "call",
+        "calls",
+        "once",
+        "meta",
+        "connection",
+        "group",
+    ),
     "keyring",
     *("wake", "line", "batcher", "away", "claims", "query", "stats", "agreement", "doctor"),
     *("tally", "registry", "reader", "rule", "datastore", "limited", "bulk", "transfer"),
@@ -54,7 +68,7 @@ def test_imports_go_one_way(path: Path) -> None:
 
 def test_only_the_connection_speaks_redis_py() -> None:
     speaking = [path.stem for path in MODULES if "redis" in tops(path)]
-    assert speaking == ["connection", "link", "nodes", "subscription"]
+    assert speaking == ["connection", "feed", "link", "nodes", "subscription"]
 
 
 def test_layers_of_the_engine() -> None:

@@ -29,7 +29,7 @@ from hookline.requirements import check_policy, check_server, read_info
 from hookline.row import Row, pack_operations
 from hookline.searches import Searches
 from hookline.settings import Settings
-from hookline.subscription import Hear, follow
+from hookline.subscription import Hear
 from hookline_lua import NAMED, NAMED_FULLY, library, load
 
 log = logging.getLogger(__name__)
@@ -412,9 +412,9 @@ class Connection:
         return "FCALL", script.function, len(script.keys)
 
     async def follow(self, channel: Callable[[str], str], hear: Hear) -> NoReturn:
-        """Hear the messages of a channel of every partition, as :func:`hookline.subscription.follow` says."""
+        """Hear the messages of a channel of every partition, as :meth:`Subscriptions.follow` says."""
         channels = [(slot, channel(tag)) for slot, tag in zip(self._slots, self._tags, strict=True)]
-        await follow(self.nodes, channels, hear)
+        await self.nodes.subscriptions.follow(channels, hear)
 
     async def now_ms(self) -> int:
         """The store's clock (on a cluster that of one of its nodes), or the one that a test has set.

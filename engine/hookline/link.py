@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import hiredis
 import redis.asyncio as aioredis
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # Python 3.12 to 3.14.0 raise the last two on a socket that the peer closed (redis-py #4287).
 LOST = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError, TypeError, AttributeError)
-_MORE = object()
+MORE = object()
 """What the reader gives as long as an answer is not whole."""
 RENEW = 1.0
 """Seconds in which the links to a node are made anew once at most."""
@@ -57,6 +57,9 @@ class Waits(Protocol):
 
     def set_exception(self, error: Exception) -> None:
         """It will not."""
+
+
+Made = TypeVar("Made", bound="Link")
 
 
 class Hold:
@@ -119,7 +122,7 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._timeout = timeout
         self._reader = hiredis.Reader(
-            protocolError=redis_errors.InvalidResponse, replyError=connection._parser.parse_error, notEnoughData=_MORE
+            protocolError=redis_errors.InvalidResponse, replyError=connection._parser.parse_error, notEnoughData=MORE
         )
         # Kept, for a writer that is forgotten closes its transport; and taken away, for so does its connection.
         self._writer: asyncio.StreamWriter = connection._writer
@@ -176,7 +179,7 @@ class Link(asyncio.Protocol):
         asked = len(self._answers)  # whoever is told one may send the next call
         try:
             self._reader.feed(data)
-            while (answer := self._reader.gets()) is not _MORE:
+            while (answer := self._reader.gets()) is not MORE:
                 if not asked:
                     self.close()  # nobody has asked: whatever it is, the link is out of step
                     return
@@ -364,6 +367,14 @@ class Links:
         return None
 
     async def _make(self) -> Link:
+        return await self.make(Link)
+
+    async def make(self, kind: type[Made]) -> Made:
+        """A link of some kind, which is not one of ``most``, and which the caller closes.
+
+        Raises:
+            redis.exceptions.RedisError, OSError: none could be made.
+        """
         connection = self._maker.make_connection()  # type: ignore[no-untyped-call]
         task = asyncio.current_task()
         cancelling = task.cancelling() if task else 0
@@ -376,7 +387,7 @@ class Links:
             if isinstance(error.__cause__, redis_errors.AuthenticationError):  # so it comes over a unix socket
                 raise error.__cause__ from None
             raise
-        link = Link(connection, self._timeout)
+        link = kind(connection, self._timeout)
         if link.closed:
             link.close()
             raise redis_errors.ConnectionError("the store has closed the connection that it took")

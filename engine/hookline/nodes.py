@@ -16,16 +16,17 @@ from functools import partial
 from time import monotonic
 from typing import Any, NoReturn, TypeVar
 
-import redis.asyncio as aioredis
 from redis import exceptions as redis_errors
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from hookline.errors import Incompatible, StoreFull, Unavailable
+from hookline.feed import Feed
 from hookline.keys import SLOTS
 from hookline.link import LOST, Hold, Link, Links, LostError, SilentError, Told
 from hookline.settings import Settings
+from hookline.subscription import Subscriptions
 from hookline_lua import library
 
 Address = tuple[str, int]
@@ -74,6 +75,7 @@ class Nodes:
         self.closed = False
         self._turn = 0
         self._loading: dict[Links, asyncio.Task[None]] = {}
+        self.subscriptions = Subscriptions(self)
 
     @property
     def clustered(self) -> bool:
@@ -300,13 +302,14 @@ class Nodes:
         if not task.cancelled():
             task.exception()  # told to those who still wait for it
 
-    def client(self, slot: int) -> aioredis.Redis:
-        """A client of its own for the node that has the slot, to subscribe with; the caller closes it."""
-        options = self._url_options if not self.clustered else self._options_at(self._address_of(slot))
-        kind = options.get("connection_class", aioredis.Connection)
-        rest = {name: value for name, value in options.items() if name != "connection_class"}
-        pool = aioredis.ConnectionPool(connection_class=kind, **{**rest, **self._options, "socket_timeout": None})
-        return aioredis.Redis.from_pool(pool)
+    async def feed(self, slot: int) -> Feed:
+        """A link of its own to the node that has the slot, to hear messages by; the caller closes it.
+
+        Raises:
+            Unavailable: no node has it.
+            redis.exceptions.RedisError, OSError: none could be made.
+        """
+        return await self._links_of(slot).make(Feed)
 
     def node_of(self, slot: int) -> Address | None:
         """The address of the node that has a slot; None without a cluster."""

@@ -1,17 +1,22 @@
-"""Subscriptions: the messages of channels, each from the node that has its slot."""
+"""Subscriptions: the messages of channels, over one connection to each node that has some, whoever follows them.
+
+All namespaces of a process share these connections: there may be more tenants than a store takes connections.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NoReturn
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol
 
 from redis import exceptions as redis_errors
 
 from hookline.errors import Unavailable
+from hookline.feed import Feed
 from hookline.link import LOST
-from hookline.nodes import Nodes
 
 Channels = Sequence[tuple[int, str]]
 """Each with its slot."""
@@ -19,90 +24,234 @@ Hear = Callable[[str | None], None]
 """Is told the topic of a message, or None where messages may have been lost."""
 
 QUIET = 5.0
-"""Seconds without a message after which a node is asked whether it is there, and has as long to answer: one that falls
+"""Seconds without a word after which a node is asked whether it is there, and has as long to answer: one that falls
 silent ends no connection, and its messages would be missed for good."""
 RECONNECT = 0.5
-"""Seconds before a node that was lost is subscribed to again."""
+"""Seconds before a channel that was lost is subscribed to again."""
 
 
-class _MovedError(Exception):
-    """The channels of some nodes lie otherwise by now."""
+class Store(Protocol):
+    """Where the channels are."""
+
+    def node_of(self, slot: int) -> object:
+        """Which node has a slot, as a value to compare.
+
+        Raises:
+            Unavailable: none has.
+        """
+
+    async def learn(self) -> None:
+        """Wait until it is known anew who has what, but not for long."""
+
+    async def feed(self, slot: int) -> Feed:
+        """A new connection to the node of a slot.
+
+        Raises:
+            Unavailable: none has it.
+            redis.exceptions.RedisError, OSError: none could be made.
+        """
 
 
-async def follow(nodes: Nodes, channels: Channels, hear: Hear) -> NoReturn:
-    """Hear the messages of channels until cancelled, and None as soon as those of one node arrive, at first and anew.
+@dataclass(eq=False, slots=True)
+class _Follower:
+    hear: Hear
+    channels: list[_Channel]
 
-    What is lost of one node takes nothing from the others, unless channels have gone from one to another.
-    """
-    while True:
-        groups = _by_node(nodes, channels)
-        stand = partial(_stand, groups, nodes, channels)
+    def arrived(self, reader: _Reader) -> None:
+        """Tell that messages of a node arrive from now on, once those of all its channels do."""
+        if all(channel.heard for channel in self.channels if channel.reader is reader):
+            self.hear(None)
+
+
+@dataclass(eq=False, slots=True)
+class _Channel:
+    slot: int
+    name: str
+    followers: list[_Follower] = field(default_factory=list)
+    reader: _Reader | None = None
+    """The node's, unless it was lost, and is looked for anew."""
+    heard: bool = False
+
+
+class Subscriptions:
+    """What is followed of one store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._channels: dict[str, _Channel] = {}
+        self._readers: dict[object, _Reader] = {}
+        self._looking: set[asyncio.Task[None]] = set()
+
+    async def follow(self, channels: Channels, hear: Hear) -> NoReturn:
+        """Hear the messages of channels until cancelled, and None once those of a node arrive, at first and anew.
+
+        What is lost of one node takes nothing from the others.
+        """
+        known = [self._channels.setdefault(name, _Channel(slot, name)) for slot, name in channels]
+        follower = _Follower(hear, known)
         try:
-            async with asyncio.TaskGroup() as following:
-                for together in groups:
-                    following.create_task(_follow(nodes, together, hear, stand))
-        except* _MovedError:
-            pass
+            for channel in known:
+                channel.followers.append(follower)
+                if len(channel.followers) == 1:
+                    self._place(channel)
+            for reader in {channel.reader for channel in known if channel.heard}:
+                if reader:
+                    follower.arrived(reader)
+            while True:
+                await asyncio.Event().wait()
+        finally:
+            for channel in known:
+                self._leave(channel, follower)
 
+    def lose(self, channels: Iterable[_Channel]) -> None:
+        """Look for channels anew, which a node does not have, or has no more."""
+        lost = [*channels]
+        for channel in lost:
+            channel.reader, channel.heard = None, False
+        task = asyncio.create_task(self._look_for(lost), context=Context())
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
 
-async def _follow(nodes: Nodes, together: Channels, hear: Hear, stand: Callable[[], bool]) -> NoReturn:
-    """The channels of one node, wherever that is, as long as the groups stand.
+    def end(self, reader: _Reader) -> None:
+        """Use a reader no more."""
+        if self._readers.get(reader.node) is reader:
+            del self._readers[reader.node]
 
-    Raises:
-        _MovedError: they do not.
-    """
-    while stand():
+    async def _look_for(self, lost: list[_Channel]) -> None:
+        await asyncio.sleep(RECONNECT)
+        await self.store.learn()
+        for channel in lost:
+            if channel.followers:
+                self._place(channel)
+
+    def _place(self, channel: _Channel) -> None:
         try:
-            await _listen(nodes, together, hear)
+            node = self.store.node_of(channel.slot)
+        except Unavailable:
+            self.lose([channel])
+            return
+        reader = self._readers.get(node)
+        if reader is None:
+            reader = self._readers[node] = _Reader(self, node, channel.slot)
+        reader.add(channel)
+
+    def _leave(self, channel: _Channel, follower: _Follower) -> None:
+        if follower in channel.followers:
+            channel.followers.remove(follower)
+        if not channel.followers:
+            self._channels.pop(channel.name, None)
+            if channel.reader:
+                channel.reader.remove(channel)
+
+
+class _Reader:
+    """The channels of one node, from when its connection is made until that is lost, or nobody follows any."""
+
+    def __init__(self, subscriptions: Subscriptions, node: object, slot: int) -> None:
+        self.node = node
+        self._subscriptions = subscriptions
+        self._slot = slot
+        self._channels: dict[str, _Channel] = {}
+        self._feed: Feed | None = None
+        self._asked: deque[tuple[str, str]] = deque()
+        """The commands that are not answered yet, each with its channel."""
+        self._quiet = True
+        self._task = asyncio.create_task(self._run(), context=Context())
+
+    def add(self, channel: _Channel) -> None:
+        """Subscribe to one more."""
+        self._channels[channel.name], channel.reader = channel, self
+        self._send("SSUBSCRIBE", channel.name)
+
+    def remove(self, channel: _Channel) -> None:
+        """Hear it no more; with the last one the connection ends."""
+        del self._channels[channel.name]
+        channel.reader, channel.heard = None, False
+        if self._channels:
+            self._send("SUNSUBSCRIBE", channel.name)
+        else:
+            self._subscriptions.end(self)
+            self._task.cancel()
+
+    def _send(self, command: str, name: str) -> None:
+        # A cluster takes only channels of one slot at a time.
+        if self._feed:
+            self._asked.append((command, name))
+            self._feed.send(command, name)
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.timeout(QUIET):  # one that has fallen silent takes connections all the same
+                self._feed = await self._subscriptions.store.feed(self._slot)
+            self._feed.told = self._told
+            for name in self._channels:
+                self._send("SSUBSCRIBE", name)
+            await self._listen(self._feed)
         except (Unavailable, *LOST, redis_errors.RedisError, RuntimeError):
-            await asyncio.sleep(RECONNECT)
-            await nodes.learn()
-    raise _MovedError
+            pass
+        finally:
+            if self._feed:
+                self._feed.close()
+            self._subscriptions.end(self)
+        if self._channels:
+            self._subscriptions.lose(self._channels.values())
 
+    async def _listen(self, feed: Feed) -> None:
+        """Until the connection is lost, or the node has fallen silent."""
+        while not feed.closed:
+            self._quiet, waiting = True, bool(self._asked)
+            try:
+                async with asyncio.timeout(QUIET):
+                    await feed.lost.wait()
+            except TimeoutError:
+                if self._quiet and waiting:
+                    return
+                if self._quiet:
+                    self._asked.append(("PING", ""))
+                    feed.send("PING")
 
-def _by_node(nodes: Nodes, channels: Channels) -> list[Channels]:
-    by_node: dict[object, list[tuple[int, str]]] = {}
-    for slot, channel in channels:
-        by_node.setdefault(nodes.node_of(slot), []).append((slot, channel))
-    return [*by_node.values()]
+    def _told(self, answer: Any) -> None:
+        self._quiet = False
+        if isinstance(answer, Exception):
+            # In most cases it has gone to another node.
+            _, name = self._asked.popleft() if self._asked else ("", "")
+            self._lost(name)
+            return
+        kind, name = answer[0].decode(), answer[1].decode()
+        if kind in ("smessage", "message"):
+            self._pass_on(name, answer[2].decode())
+        elif kind == "pong":
+            self._answered("PING", "")
+        elif kind == "ssubscribe":
+            self._answered("SSUBSCRIBE", name)
+            self._heard(name)
+        elif kind == "sunsubscribe" and not self._answered("SUNSUBSCRIBE", name):
+            self._lost(name)  # its slot went to another node
 
+    def _answered(self, command: str, name: str) -> bool:
+        """Note the answer of a command -> whether it was asked."""
+        asked = (command, name) in self._asked
+        if asked:
+            self._asked.remove((command, name))
+        return asked
 
-def _stand(groups: list[Channels], nodes: Nodes, channels: Channels) -> bool:
-    return groups == _by_node(nodes, channels)
+    def _pass_on(self, name: str, topics: str) -> None:
+        channel = self._channels.get(name)
+        for follower in [*channel.followers] if channel else ():
+            for topic in topics.split("\0"):
+                follower.hear(topic)
 
+    def _heard(self, name: str) -> None:
+        channel = self._channels.get(name)
+        if channel and not channel.heard:
+            channel.heard = True
+            for follower in [*channel.followers]:
+                follower.arrived(self)
 
-async def _listen(nodes: Nodes, channels: Channels, hear: Hear) -> NoReturn:
-    """Hear the messages of channels that one node has, as long as it has them all.
-
-    Raises:
-        Unavailable: it has fallen silent, or has given one of them up.
-        ConnectionError, TimeoutError, OSError, ResponseError: as redis-py raises them.
-    """
-    client = nodes.client(channels[0][0])
-    pubsub = client.pubsub()
-    try:
-        # One that has fallen silent takes connections all the same.
-        async with asyncio.timeout(QUIET):
-            for _, channel in channels:  # A cluster takes only channels of one slot at a time.
-                await pubsub.ssubscribe(channel)
-            confirmed = 0
-            while confirmed < len(channels):
-                message = await pubsub.get_message(timeout=None)
-                confirmed += bool(message and message["type"] == "ssubscribe")
-        hear(None)
-        asked = False
-        while True:
-            message = await pubsub.get_message(timeout=QUIET)
-            if message is None:
-                if asked:
-                    raise Unavailable("a node has fallen silent")
-                await pubsub.ping()
-            asked = message is None
-            if message and message["type"] in ("smessage", "message"):
-                for topic in message["data"].decode().split("\0"):
-                    hear(topic)
-            elif message and message["type"] == "sunsubscribe":
-                raise Unavailable("a slot went to another node, and its channel with it")
-    finally:
-        await pubsub.aclose()  # type: ignore[no-untyped-call]
-        await client.aclose()
+    def _lost(self, name: str) -> None:
+        channel = self._channels.pop(name, None)
+        if channel:
+            self._subscriptions.lose([channel])
+        if not self._channels:
+            self._subscriptions.end(self)
+            self._task.cancel()

@@ -1,0 +1,98 @@
+"""Subscriptions: all that a process follows comes over one connection to each node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import operator
+from collections.abc import AsyncIterator
+from functools import partial
+
+import pytest
+import redis.asyncio as aioredis
+
+from conftest import wait_until
+from hookline import EmbeddedStore
+from hookline.nodes import Nodes
+from hookline.settings import Settings
+from hookline.subscription import Subscriptions
+
+
+@contextlib.asynccontextmanager
+async def following(subscriptions: Subscriptions, *names: str) -> AsyncIterator[list[str | None]]:
+    """What is heard of channels, from when their messages arrive."""
+    heard: list[str | None] = []
+    task = asyncio.create_task(subscriptions.follow([(0, name) for name in names], heard.append))
+    try:
+        await wait_until(lambda: heard)
+        yield heard
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def subscriptions(store: EmbeddedStore, settings: Settings) -> Subscriptions:
+    return Nodes(store.url, settings).subscriptions
+
+
+async def say(raw: aioredis.Redis, channel: str, text: str) -> None:
+    await raw.execute_command("SPUBLISH", channel, text)  # type: ignore[no-untyped-call]
+
+
+async def channels(raw: aioredis.Redis) -> list[int]:
+    """How many channels each connection has subscribed to."""
+    return sorted(int(each["ssub"]) for each in await raw.client_list("pubsub"))
+
+
+async def test_many_followers_share_one_connection(raw: aioredis.Redis, subscriptions: Subscriptions) -> None:
+    async def are(*counts: int) -> bool:
+        return await channels(raw) == [*counts]
+
+    async with following(subscriptions, "first", "second") as both:
+        assert both == [None], "once for all channels of a node"
+        async with contextlib.AsyncExitStack() as stack:
+            tenants = [await stack.enter_async_context(following(subscriptions, f"t{n}")) for n in range(50)]
+            assert await channels(raw) == [52]
+            for name in ("second", "t7", "first"):
+                await say(raw, name, f"of {name}")
+            await wait_until(lambda: both == [None, "of second", "of first"])
+            assert tenants[7] == [None, "of t7"]
+            assert all(each == [None] for place, each in enumerate(tenants) if place != 7)
+        await wait_until(lambda: are(2))
+        await say(raw, "first", "a\0b")
+        await wait_until(lambda: both[-2:] == ["a", "b"])
+    await wait_until(lambda: are())
+    async with following(subscriptions, "first"):
+        assert await channels(raw) == [1], "begun anew after the last one had gone"
+
+
+async def test_two_may_follow_one_channel(raw: aioredis.Redis, subscriptions: Subscriptions) -> None:
+    async with following(subscriptions, "it") as first:
+        async with following(subscriptions, "it") as second:
+            assert await channels(raw) == [1]
+            await say(raw, "it", "to both")
+            await wait_until(lambda: first == second == [None, "to both"])
+        await say(raw, "it", "to one")
+        await wait_until(lambda: first[-1] == "to one")
+        assert second == [None, "to both"]
+
+
+async def test_who_leaves_and_comes_back_at_once_hears(raw: aioredis.Redis, subscriptions: Subscriptions) -> None:
+    async with following(subscriptions, "other"):
+        for number in range(20):
+            async with following(subscriptions, "it") as heard:
+                await say(raw, "it", str(number))
+                await wait_until(partial(operator.eq, heard, [None, str(number)]))
+
+
+async def test_a_lost_connection_is_made_anew_for_all(
+    raw: aioredis.Redis, subscriptions: Subscriptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.subscription.RECONNECT", 0.02)
+    async with following(subscriptions, "a", "b") as one, following(subscriptions, "c") as other:
+        await raw.client_kill_filter(_type="pubsub")
+        await wait_until(lambda: one == other == [None, None])
+        await say(raw, "b", "there")
+        await wait_until(lambda: one[-1] == "there")
+        assert await channels(raw) == [3]
