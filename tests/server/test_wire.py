@@ -334,6 +334,7 @@ async def test_only_so_many_connections_of_one_address_and_in_all(
             async with dialled(narrow.port, "127.0.0.4") as sixth:
                 (answer,) = await sixth.rest()
                 assert (answer.status, answer.data["code"]) == (503, "overloaded")
+            assert "there are 5 connections, and no more are taken: see HOOKLINE_CLIENTS_MAX" in caplog.messages
             for line in (one, two, three, other, another):
                 await line.send(PROBE)
                 assert [answer.status for answer in await line.rest()] == [200]
