@@ -31,6 +31,8 @@ REST = 4
 """Times as long as one looked at the whole line in vain, waiting claims by the same filters look at the front alone."""
 REST_MAX = 20.0
 """Seconds of that at most."""
+SEEN_MAX = 1000
+"""Keys of which it is kept that their line was just seen to its end."""
 _STEP_LEAST = 50
 """As many a step counts at least: one may do no more than bring what is due into line."""
 
@@ -103,6 +105,7 @@ class Claims:
         self._perform_held = perform_held
         self._rotation: dict[str, int] = {}
         self._rested: dict[tuple[str, bytes], float] = {}
+        self._seen: dict[str, tuple[float, float | None]] = {}
         self._away = Away(connection)
         self._ballots = 0
 
@@ -126,6 +129,9 @@ class Claims:
         rests = bool(options["where"].conditions) and not once
         async with self.lines.place(key, filters) as place:
             claimed: Claimed | None = None
+            if holds and (hold := self._hold_unseen(place, key, seconds)):
+                claimed = await self._take_held(place, hold, self._calls.claim(key, limit=limit, **options))
+                holds = not hold.refused
             while True:
                 if claimed is None:
                     began = time.monotonic()
@@ -137,17 +143,44 @@ class Claims:
                 place.found = bool(claimed.items)
                 if place.found or claimed.replayed or left <= 0 or self._wakes.released:
                     return claimed
-                due = math.inf if claimed.next_ms is None else max(0.01, claimed.next_ms / 1000 - time.time())
-                hold = None
-                # The store ends a hold late, so it must not be the last, nor end when something is due.
-                if holds and place.first and not place.event.is_set() and min(left, due) >= POLL + LATE:
-                    hold = self._connection.hold(key, POLL, place.event.set)
+                due = _seconds_until(claimed.next_ms)
+                hold = self._hold(place, key, min(left, due)) if holds else None
                 if hold is None:
                     await place.pause(left, min(POLL, due))
                     claimed = claimed if self._wakes.released else None
                 else:
                     claimed = await self._take_held(place, hold, self._calls.claim(key, limit=limit, **options))
                     holds = not hold.refused
+
+    def see(self, call: Call, claimed: Claimed) -> None:
+        """Note of a claim whether it has seen the line to its end: who waits next need not look again."""
+        request = call.request
+        whole = len(claimed.items) < request["limit"] and not (claimed.more or claimed.paused or claimed.replayed)
+        if whole and not (request.get("where") or "in_flight" in request) and self._connection.can_hold(call.key):
+            if len(self._seen) >= SEEN_MAX:
+                self._seen.clear()
+            self._seen[call.key] = time.monotonic(), claimed.next_ms
+        else:
+            self._seen.pop(call.key, None)
+
+    def _hold_unseen(self, place: Place, key: str, seconds: float) -> Hold | None:
+        """Hold a claim back without a look, where one has just seen that nothing is left: the bell tells the rest."""
+        seen_at, next_ms = self._seen.get(key, (-math.inf, None))
+        if time.monotonic() - seen_at >= POLL:
+            return None
+        return self._hold(place, key, min(seconds, _seconds_until(next_ms)))
+
+    def _hold(self, place: Place, key: str, seconds: float) -> Hold | None:
+        """Hold a claim back; None where it is better to wait, or no link is free.
+
+        The store ends a hold late, so it must not be the last, nor end when something is due.
+        """
+        if not place.first or seconds < POLL + LATE:
+            return None
+        hold = self._connection.hold(key, POLL, place.event.set)
+        if hold:
+            place.event.clear()  # whatever has been told has rung the bell as well
+        return hold
 
     def _rest(self, key: str, filters: bytes, claimed: Claimed, seconds: float) -> None:
         """Let those who wait look at the front alone for a while, since to look for so long at all was in vain.
@@ -195,6 +228,8 @@ class Claims:
             hold.drop()
         if isinstance(outcome, Outcome):
             raise outcome.error()
+        if outcome:
+            self.see(call, outcome)
         return outcome
 
     async def whole(
@@ -315,7 +350,12 @@ class Claims:
         outcome = await self._perform(call)
         if isinstance(outcome, Outcome):
             raise outcome.error()
+        self.see(call, outcome)
         return outcome
+
+
+def _seconds_until(ms: float | None) -> float:
+    return math.inf if ms is None else max(0.01, ms / 1000 - time.time())
 
 
 def _together(parts: list[Claimed], bound: Bound | None, failure: HooklineError | None) -> Claimed:

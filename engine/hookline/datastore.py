@@ -280,8 +280,10 @@ class Datastore(Repeating):
         settled = self._counted([_settled(outcome) for outcome in outcomes])
         if isinstance(claimed, Outcome):
             claimed = Claimed([], failure=claimed.error())
-        elif self.marks:
-            self.marks.count(claimed, always=len(calls) > 0)
+        else:
+            self.claims.see(following, claimed)
+            if self.marks:
+                self.marks.count(claimed, always=len(calls) > 0)
         goes_on = claimed.more or limit > GIVEN_MAX or self.calls.partitions > 1
         left = limit - len(claimed.items) - claimed.gone
         elsewhere = isinstance(claimed.failure, Unavailable) and not self.marks

@@ -265,7 +265,7 @@ class Worker(Handlers):
             self._failures, self._let_in = 0, True
             # The lock began when the item was taken, just now: whoever waits has one that is up to WAIT old.
             self._begin(lane, claimed, self._loop.time())
-            lane.idle = not claimed.items
+            lane.idle = len(claimed.items) < limit
             self.lanes.remove(lane)
             self.lanes.append(lane)
         except HooklineError as error:

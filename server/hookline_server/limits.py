@@ -68,7 +68,9 @@ class Limits:
                 detail = "this address has as many connections as HOOKLINE_CLIENTS_PER_ADDRESS allows to one"
                 return Problem("rate_limited", detail, {"Retry-After": "1"})
         if len(self._connections) > settings.clients_max:
-            log.warning("there are %d connections, and no more are taken: see HOOKLINE_CLIENTS_MAX", settings.clients_max)
+            log.warning(
+                "there are %d connections, and no more are taken: see HOOKLINE_CLIENTS_MAX", settings.clients_max
+            )
             return Problem("overloaded", "the server has as many connections as it takes")
         return None
 

@@ -103,6 +103,29 @@ async def test_one_of_those_who_wait_claims_and_no_other_asks(
     assert names((await asyncio.wait_for(other, 5)).items) == ["b"]
 
 
+async def test_who_has_seen_the_end_of_the_line_does_not_look_again(
+    datastore: Datastore, second: Datastore, store: Backend
+) -> None:
+    waiting = await waits(datastore, store, limit=2)
+    before = await calls(store)
+    for made, name in enumerate("abc", 1):
+        await datastore.create("jobs", name, metadata=WAITING)
+        assert names((await asyncio.wait_for(waiting, 5)).items) == [name]
+        waiting = await waits(datastore, store, limit=2)
+        assert await calls(store) == before + 2 * made
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert (await datastore.claim("jobs", worker_id="w", limit=2)).items == []
+    # What comes in line before it is held back has rung the bell, and what will be due is waited for.
+    await second.create("jobs", "d", metadata=WAITING)
+    held_back = await asyncio.wait_for(datastore.claim("jobs", worker_id="w", limit=2, wait=120), 5)
+    assert names(held_back.items) == ["d"]
+    await second.create("jobs", "e", metadata={**WAITING, "scheduled_at": "+1s"})
+    assert (await datastore.claim("jobs", worker_id="w", limit=2)).items == []
+    due = await asyncio.wait_for(datastore.claim("jobs", worker_id="w", limit=2, wait=120), 10)
+    assert names(due.items) == ["e"]
+
+
 async def test_what_one_leaves_the_next_gets(datastore: Datastore, second: Datastore, store: Backend) -> None:
     first, other = await waits(datastore, store, limit=2), await waits(second, store, limit=2)
     await datastore.run([datastore.calls.create("jobs", f"{n}", metadata=WAITING) for n in range(5)])
