@@ -6,6 +6,7 @@ All namespaces of a process share these connections: there may be more tenants t
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
@@ -17,6 +18,8 @@ from redis import exceptions as redis_errors
 from hookline.errors import Unavailable
 from hookline.feed import Feed
 from hookline.link import LOST
+
+log = logging.getLogger(__name__)
 
 Channels = Sequence[tuple[int, str]]
 """Each with its slot."""
@@ -60,7 +63,14 @@ class _Follower:
     def arrived(self, reader: _Reader) -> None:
         """Tell that messages of a node arrive from now on, once those of all its channels do."""
         if all(channel.heard for channel in self.channels if channel.reader is reader):
-            self.hear(None)
+            self.tell(None)
+
+    def tell(self, topic: str | None) -> None:
+        """Tell of a message. One that breaks on it must not take the connection from all others."""
+        try:
+            self.hear(topic)
+        except Exception:
+            log.exception("a message was not heard")
 
 
 @dataclass(eq=False, slots=True)
@@ -239,7 +249,7 @@ class _Reader:
         channel = self._channels.get(name)
         for follower in [*channel.followers] if channel else ():
             for topic in topics.split("\0"):
-                follower.hear(topic)
+                follower.tell(topic)
 
     def _heard(self, name: str) -> None:
         channel = self._channels.get(name)

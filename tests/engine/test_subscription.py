@@ -96,3 +96,18 @@ async def test_a_lost_connection_is_made_anew_for_all(
         await say(raw, "b", "there")
         await wait_until(lambda: one[-1] == "there")
         assert await channels(raw) == [3]
+
+
+async def test_one_that_breaks_on_a_message_takes_nothing_from_others(
+    raw: aioredis.Redis, subscriptions: Subscriptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(topic: str | None) -> None:
+        raise ZeroDivisionError(topic)
+
+    async with following(subscriptions, "it") as heard:
+        broken = asyncio.create_task(subscriptions.follow([(0, "it")], breaks))
+        await wait_until(lambda: "a message was not heard" in caplog.messages)
+        await say(raw, "it", "goes on")
+        await wait_until(lambda: heard == [None, "goes on"])
+        broken.cancel()
+        await asyncio.gather(broken, return_exceptions=True)
