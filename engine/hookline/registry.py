@@ -25,6 +25,8 @@ GONE_AFTER = 20.0
 """Seconds after which a worker that is not heard of is not live any more."""
 FORGOTTEN_AFTER = 3600.0
 FORGET_MAX = 100
+SEEN = "seen"
+"""The status of each document, whose set has them in the order in which they were last written."""
 LIVE_MAX = 1000
 QUIET, STOP = "quiet", "stop"
 
@@ -82,7 +84,7 @@ async def heartbeat(datastore: Datastore, presence: Presence) -> str | None:
         Invalid, Unavailable, OutcomeUnknown
     """
     name = _name(presence.key, presence.worker_id)
-    told = presence.to_dict() | {"seenAt": CURRENT_TIMESTAMP}
+    told = presence.to_dict() | {"seenAt": CURRENT_TIMESTAMP, "status": SEEN}
     del told["signal"]
     calls = datastore.calls
     update = calls.update(WORKERS, name, metadata=told, triggers=False, reserved=True)
@@ -90,9 +92,11 @@ async def heartbeat(datastore: Datastore, presence: Presence) -> str | None:
     if outcome.word == NotFound.code:
         create = calls.create(WORKERS, name, metadata=told, upsert=True, triggers=False, reserved=True)
         (outcome,) = await datastore.run([create])
-        await _forget(datastore)
     if outcome.item is None:
         raise outcome.error()
+    # Each new worker, so that what dies at once leaves no more and more; and now and then where no new one ever comes.
+    if outcome.item.version % FORGET_MAX == 1:
+        await _forget(datastore)
     signal: str | None = outcome.item.metadata.get("signal")
     return signal
 
@@ -165,9 +169,9 @@ async def signal_worker(datastore: Datastore, key: str, worker_id: str, signal: 
 
 
 async def _forget(datastore: Datastore) -> None:
-    """Remove some of those that died long ago."""
+    """Remove some of those that died long ago: the set of the status begins with them, so no live one is looked at."""
     before = format_time(await datastore.connection.now_ms() - round(FORGOTTEN_AFTER * 1000))
-    page = await datastore.query(WORKERS, where={"seenAt": {"lt": before}}, limit=FORGET_MAX)
+    page = await datastore.query(WORKERS, where={"status": SEEN, "updatedAt": {"lt": before}}, limit=FORGET_MAX)
     calls = datastore.calls
     if page.items:
         await datastore.run(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from api import Api
 from conftest import Clock, wait_until
 from hookline import Client, Datastore, Job, Worker
 from hookline.errors import Invalid, NotFound
+from hookline.query import Page
 from hookline.registry import WORKERS, Presence
 from jobs import WAITING, fill
 
@@ -103,3 +106,35 @@ async def test_the_dead_are_not_listed_and_then_forgotten(datastore: Datastore, 
     clock.advance(3600)
     await datastore.heartbeat(Presence("jobs", "v", "h", 1, (), 1, 0))
     assert [item.sort_field for item in (await datastore.query(WORKERS)).items] == ["jobs/v"]
+
+
+async def test_the_dead_are_forgotten_also_where_no_new_worker_comes(
+    datastore: Datastore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.registry.FORGET_MAX", 3)
+    clock.advance(0)
+    lasting = replace(SOMEBODY, worker_id="v")
+    for each in (SOMEBODY, lasting):
+        await datastore.heartbeat(each)
+    clock.advance(3601)
+    for _ in range(3):
+        await datastore.heartbeat(lasting)
+    assert [item.sort_field for item in (await datastore.query(WORKERS)).items] == ["jobs/v"]
+
+
+async def test_a_new_worker_costs_the_same_however_many_live(
+    datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        await datastore.heartbeat(replace(SOMEBODY, worker_id=str(number)))
+    examined: list[int] = []
+    query = Datastore.query
+
+    async def counted(self: Datastore, *named: Any, **given: Any) -> Page:
+        page = await query(self, *named, **given)
+        examined.append(page.explanation.examined)
+        return page
+
+    monkeypatch.setattr(Datastore, "query", counted)
+    await datastore.heartbeat(SOMEBODY)
+    assert examined == [0]
