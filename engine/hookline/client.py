@@ -18,7 +18,7 @@ from hookline.keysettings import KeySettings
 from hookline.operations import Operation
 from hookline.outcome import Changed, Claimed, Outcome
 from hookline.query import Count, Page
-from hookline.registry import Presence
+from hookline.registry import Presence, Workers
 from hookline.rule import Orchestration, Schedule
 from hookline.session import Session
 from hookline.transport import WAITS_MAX, Http, pause, repeat
@@ -222,8 +222,8 @@ class Client(Http):
         """
         await self._drive(flow.leave(presence))
 
-    async def workers(self) -> list[Presence]:
-        """The workers that live.
+    async def workers(self) -> Workers:
+        """The workers that live, at most 10,000.
 
         Raises:
             Corrupt, Unavailable

@@ -23,7 +23,7 @@ from hookline.keysettings import KeySettings, Known, decode_settings, encode_set
 from hookline.link import Hold
 from hookline.nodes import Nodes
 from hookline.outcome import Claimed, Outcome
-from hookline.registry import Presence
+from hookline.registry import Presence, Workers
 from hookline.repeating import Repeating
 from hookline.row import Row
 from hookline.rule import Orchestration, Schedule
@@ -359,8 +359,8 @@ class Datastore(Repeating):
         """
         await registry.leave(self, presence.key, presence.worker_id)
 
-    async def workers(self) -> list[Presence]:
-        """The workers that live.
+    async def workers(self) -> Workers:
+        """The workers that live, at most 10,000.
 
         Raises:
             Corrupt, Unavailable

@@ -22,7 +22,7 @@ from hookline.keysettings import ARGUMENTS, KeySettings, encode_settings
 from hookline.operations import SETTLES, Operation, check_claim
 from hookline.outcome import Changed, Claimed, Outcome
 from hookline.query import Count, Page
-from hookline.registry import Presence, read_presence
+from hookline.registry import Presence, Workers, read_workers
 from hookline.upkeep import Build
 from hookline.where import compile_where
 
@@ -436,10 +436,9 @@ def leave(presence: Presence) -> Flow[None]:
     yield Request("DELETE", path("workers", presence.key, presence.worker_id), harmless=True)
 
 
-def workers() -> Flow[list[Presence]]:
+def workers() -> Flow[Workers]:
     """The workers that live."""
-    shown = (yield Request("GET", "/v1/workers", harmless=True)).data["workers"]
-    return [read_presence(each) for each in shown]
+    return read_workers((yield Request("GET", "/v1/workers", harmless=True)).data)
 
 
 def signal_worker(presence: Presence, signal: str) -> Flow[None]:

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hookline.clock import CURRENT_TIMESTAMP, format_time
 from hookline.errors import HooklineError, Invalid, NotFound
-from hookline.item import Item, check_key, check_sort_field
+from hookline.item import check_key, check_sort_field
 
 Datastore = Any
 """An open :class:`hookline.Datastore`, which stands above this and offers these functions as its verbs."""
@@ -27,7 +27,8 @@ FORGOTTEN_AFTER = 3600.0
 FORGET_MAX = 100
 SEEN = "seen"
 """The status of each document, whose set has them in the order in which they were last written."""
-LIVE_MAX = 1000
+LIVE_MAX, PAGE = 10_000, 1000
+"""Workers that one answer lists, and that one page of the store has, at most."""
 QUIET, STOP = "quiet", "stop"
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,14 @@ class Presence:
         }
 
 
+class Workers(list[Presence]):
+    """The workers that live, in order of key and id; ``left_out`` are those that are not listed, at least."""
+
+    def __init__(self, found: Iterable[Presence] = (), left_out: int = 0) -> None:
+        super().__init__(found)
+        self.left_out = left_out
+
+
 def read_presence(shown: Mapping[str, Any]) -> Presence:
     """What :meth:`Presence.to_dict` wrote, or the metadata of a worker's document, which are alike."""
     return Presence(
@@ -75,6 +84,11 @@ def read_presence(shown: Mapping[str, Any]) -> Presence:
         seen_at=shown["seenAt"],
         signal=shown.get("signal"),
     )
+
+
+def read_workers(shown: Mapping[str, Any]) -> Workers:
+    """What a server answered; one of an earlier release does not say how many it left out."""
+    return Workers(map(read_presence, shown["workers"]), shown.get("leftOut", 0))
 
 
 async def heartbeat(datastore: Datastore, presence: Presence) -> str | None:
@@ -132,22 +146,22 @@ async def be_seen(source: Source, presence: Callable[[], Presence], obey: Mappin
                 await source.leave(presence())
 
 
-async def workers(datastore: Datastore) -> list[Presence]:
-    """The workers that live, at most :data:`LIVE_MAX`.
+async def workers(datastore: Datastore, covers: Callable[[str], bool] = lambda _: True) -> Workers:
+    """The workers that live of the keys that ``covers`` takes, at most :data:`LIVE_MAX`.
 
     Raises:
         Corrupt, Unavailable
     """
     since = format_time(await datastore.connection.now_ms() - round(GONE_AFTER * 1000))
-    found: list[Item] = []
+    found: list[Presence] = []
     cursor: str | None = None
-    while len(found) < LIVE_MAX:
-        page = await datastore.query(WORKERS, where={"seenAt": {"gte": since}}, limit=LIVE_MAX, cursor=cursor)
-        found += page.items
+    while len(found) <= LIVE_MAX:
+        page = await datastore.query(WORKERS, where={"seenAt": {"gte": since}}, limit=PAGE, cursor=cursor)
+        found += [read_presence(item.metadata) for item in page.items if covers(item.metadata["key"])]
         cursor = page.cursor
         if cursor is None:
             break
-    return [read_presence(item.metadata) for item in found]
+    return Workers(found[:LIVE_MAX], max(0, len(found) - LIVE_MAX))
 
 
 async def signal_worker(datastore: Datastore, key: str, worker_id: str, signal: str) -> None:

@@ -17,7 +17,7 @@ from hookline.keysettings import KeySettings
 from hookline.operations import Operation
 from hookline.outcome import Changed, Claimed, Outcome
 from hookline.query import Count, Page
-from hookline.registry import Presence
+from hookline.registry import Presence, Workers
 from hookline.rule import Orchestration, Schedule
 from hookline.syncsession import SyncSession
 from hookline.transport import WAITS_MAX, Http, pause, repeat
@@ -211,8 +211,8 @@ class SyncClient(Http):
         """
         self._drive(flow.leave(presence))
 
-    def workers(self) -> list[Presence]:
-        """The workers that live.
+    def workers(self) -> Workers:
+        """The workers that live, at most 10,000.
 
         Raises:
             Corrupt, Unavailable

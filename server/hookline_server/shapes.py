@@ -253,6 +253,7 @@ class Workers(Shape):
     """The workers that live."""
 
     workers: list[Worker]
+    left_out: Annotated[int, Meta(ge=0, description="Workers that live and are not listed, at least.")]
 
 
 class Heard(Shape):

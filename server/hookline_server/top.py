@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hookline.errors import Unavailable
-from hookline.registry import Presence
+from hookline.registry import Workers
 from hookline_server.table import plain
 from hookline_server.vitals import PACE, KeyVitals, Monitor, Vitals
 
@@ -152,7 +152,7 @@ def _figures(key: KeyVitals) -> dict[str, str]:
     return {**counts, "done/s": done, "oldest": _duration(key.oldest) if key.claimable else "", **locks}
 
 
-def _workers(workers: Sequence[Presence]) -> list[RenderableType]:
+def _workers(workers: Workers) -> list[RenderableType]:
     if not workers:
         return [Text("no workers")]
     table = _table(["worker", "key", "host", "handlers"], ["in flight", "slots"])
@@ -160,8 +160,9 @@ def _workers(workers: Sequence[Presence]) -> list[RenderableType]:
         signal = f" ({worker.signal})" if worker.signal else ""
         words = (worker.worker_id + signal, worker.key, f"{worker.host}:{worker.pid}", ", ".join(worker.handlers))
         table.add_row(*(Text(plain(word)) for word in words), f"{worker.in_flight:,}", f"{worker.concurrency:,}")
-    left_out = max(0, len(workers) - ROWS_MAX)
-    return [table, *([Text(f"and {left_out:,} more workers")] if left_out else [])]
+    left_out = workers.left_out + max(0, len(workers) - ROWS_MAX)
+    least = "at least " if workers.left_out else ""
+    return [table, *([Text(f"and {least}{left_out:,} more workers")] if left_out else [])]
 
 
 def _table(words: Sequence[str], numbers: Sequence[str]) -> Table:

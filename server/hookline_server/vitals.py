@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hookline import transport
 from hookline.clock import format_time
 from hookline.flow import Request
-from hookline.registry import Presence, read_presence
+from hookline.registry import Workers, read_workers
 from hookline.syncsession import SyncSession
 
 PATIENCE = 5.0
@@ -70,7 +70,7 @@ class Vitals:
     outbox: int = 0
     lag: float = 0.0
     deliveries: dict[str, int] = field(default_factory=dict)
-    workers: list[Presence] = field(default_factory=list)
+    workers: Workers = field(default_factory=Workers)
 
     def since(self, before: Vitals) -> Self:
         """This moment, with the rates since an earlier one; none where a count has fallen: then the server is new."""
@@ -101,6 +101,7 @@ class Vitals:
             "outbox": {"events": self.outbox, "lag": self.lag},
             "deliveries": self.deliveries,
             "workers": [worker.to_dict() for worker in self.workers],
+            "workersLeftOut": self.workers.left_out,
         }
 
 
@@ -128,8 +129,7 @@ class Monitor:
         vitals = Vitals(self.url, format_time(time.time_ns() // 1_000_000), time.monotonic())
         _read(vitals, _samples(self._get("/metrics").decode()))
         if all(vitals.stores.values()):
-            workers = self._session.send(Request("GET", "/v1/workers", harmless=True)).data["workers"]
-            vitals.workers = [read_presence(each) for each in workers]
+            vitals.workers = read_workers(self._session.send(Request("GET", "/v1/workers", harmless=True)).data)
         return vitals
 
     def _get(self, path: str) -> bytes:

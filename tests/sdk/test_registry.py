@@ -11,7 +11,7 @@ import pytest
 
 from api import Api
 from conftest import Clock, wait_until
-from hookline import Client, Datastore, Job, Worker
+from hookline import Client, Datastore, Job, SyncClient, Worker
 from hookline.errors import Invalid, NotFound
 from hookline.query import Page
 from hookline.registry import WORKERS, Presence
@@ -46,6 +46,20 @@ async def test_a_worker_is_listed_while_it_lives(
     worker.stop()
     await running
     assert await datastore.workers() == []
+
+
+@pytest.mark.parametrize(("live", "least", "most"), [(4, 0, 0), (5, 1, 1), (9, 1, 5)])
+async def test_what_is_not_listed_is_told_of(
+    live: int, least: int, most: int, datastore: Datastore, client: Client, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.registry.LIVE_MAX", 4)
+    monkeypatch.setattr("hookline.registry.PAGE", 2)
+    for number in range(live):
+        await datastore.heartbeat(replace(SOMEBODY, worker_id=str(number)))
+    with SyncClient(url) as sync:
+        for found in (await datastore.workers(), await client.workers(), await asyncio.to_thread(sync.workers)):
+            assert [each.worker_id for each in found] == ["0", "1", "2", "3"]
+            assert least <= found.left_out <= most
 
 
 async def _in_flight(client: Client, count: int) -> bool:

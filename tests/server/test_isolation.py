@@ -224,3 +224,15 @@ async def test_of_a_stream_each_line_is_asked(api: Api, gate: Gate, datastore: D
     shown = [line.split(b'"status":')[1][:3] for line in answer.body.splitlines()]
     assert shown == [b"201", b"403", b"201"]
     assert [item.sort_field for item in (await datastore.query("jobs")).items] == ["a", "b"]
+
+
+async def test_the_workers_of_others_leave_room_for_those_that_an_api_key_covers(
+    api: Api, datastore: Datastore, gate: Gate, make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.registry.LIVE_MAX", 2)
+    for key in ("a", "b", "c", "zz"):
+        await datastore.heartbeat(Presence(key, "w", "host", 1, (), 1, 0))
+    answer = await api("GET", "/v1/workers", headers=await make_key("default", patterns=["zz"]))
+    assert ([each["key"] for each in answer.data["workers"]], answer.data["leftOut"]) == (["zz"], 0)
+    answer = await api("GET", "/v1/workers", headers=await make_key("default"))
+    assert ([each["key"] for each in answer.data["workers"]], answer.data["leftOut"]) == (["a", "b"], 2)

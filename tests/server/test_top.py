@@ -114,6 +114,20 @@ async def test_once_for_scripts_and_for_people(api: Api, datastore: Datastore) -
         assert word in said
 
 
+async def test_workers_that_are_not_listed_are_told_of(
+    api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.registry.LIVE_MAX", 30)
+    for number in range(33):
+        await datastore.heartbeat(Presence("jobs", str(number), "host", 1, (), 10, 2))
+    to = ("--once", "--every", "1s", "--url", f"http://127.0.0.1:{api.port}")
+    (_, line), (_, said) = await asyncio.gather(hookline("top", "--json", *to), hookline("top", *to))
+    assert (len(json.loads(line)["workers"]), json.loads(line)["workersLeftOut"]) == (30, 3)
+    assert "and at least 13 more workers" in said
+    _, said = await hookline("workers", "list", "--url", f"http://127.0.0.1:{api.port}")
+    assert "and at least 3 more" in said
+
+
 async def test_who_may_not_see_the_figures_is_told(api: Api, gate: Gate, make_key: Any) -> None:
     api_key = (await make_key("default", scopes=["read"]))["Authorization"].split()[1]
     with Monitor(f"http://127.0.0.1:{api.port}", api_key) as monitor, pytest.raises(MissingScope, match="admin"):

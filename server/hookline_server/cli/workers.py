@@ -73,8 +73,11 @@ def show_all(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = Fal
     from hookline_server.cli.output import columns, say_rows
 
     names = ("key", "workerId", "host", "pid", "handlers", "concurrency", "inFlight", "seenAt", "signal")
-    found = ask((url, api_key), "GET", "workers", seen=SEEN)["workers"]
+    answer = ask((url, api_key), "GET", "workers", seen=SEEN)
+    found, left_out = answer["workers"], answer.get("leftOut", 0)
     say_rows(found if as_json else [columns(each, *names) for each in found], as_json=as_json)
+    if left_out:
+        typer.echo(f"and at least {left_out:,} more", err=True)
 
 
 @workers.command()

@@ -40,12 +40,12 @@ class Signal(Body):
 async def index(request: Request) -> Response:
     """List workers.
 
-    Those heard of in the last 20 seconds.
+    Those heard of in the last 20 seconds, at most 10,000.
     """
     head.read_query(request)
     caller = caller_of(request)
-    found = await registry.workers(caller.whole)
-    return Answer({"workers": [each.to_dict() for each in found if caller.grant.covers(each.key)]})
+    found = await registry.workers(caller.whole, caller.grant.covers)
+    return Answer({"workers": [each.to_dict() for each in found], "leftOut": found.left_out})
 
 
 @Operation(
