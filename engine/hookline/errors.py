@@ -70,12 +70,21 @@ class Flaw:
     detail: str
 
 
+TOLD_MAX = 1000
+"""Characters of a name, or of a JSON pointer, that an error repeats."""
+
+
+def cut(text: str, most: int = TOLD_MAX) -> str:
+    """Text as an error repeats it: behind so many characters it ends with ``...``."""
+    return text if len(text) <= most + 3 else f"{text[:most]}..."
+
+
 def below(pointer: str, name: object) -> str:
-    """The JSON pointer of a member."""
-    step = str(name)
+    """The JSON pointer of a member, cut where it is long: a whole one for each of many members takes seconds."""
+    step = str(name)[: TOLD_MAX + 3]
     if "~" in step or "/" in step:
         step = step.replace("~", "~0").replace("/", "~1")
-    return f"{pointer}/{step}"
+    return cut(f"{pointer}/{step}")
 
 
 class Invalid(HooklineError):

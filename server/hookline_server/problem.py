@@ -12,7 +12,17 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from hookline.errors import Flaw, Incompatible, Invalid, OutcomeUnknown, Overloaded, Refused, StoreFull, Unavailable
+from hookline.errors import (
+    Flaw,
+    Incompatible,
+    Invalid,
+    OutcomeUnknown,
+    Overloaded,
+    Refused,
+    StoreFull,
+    Unavailable,
+    cut,
+)
 from hookline_server.answer import Answer
 from hookline_server.command import CommandSyntaxError
 from hookline_server.command.names import Unfit
@@ -75,6 +85,8 @@ KINDS: dict[str, tuple[int, str]] = {
 
 _FLAWS_TOLD, _FLAWS_MAX = 3, 100
 """Bad fields that ``detail`` names, and that ``errors`` lists."""
+_DETAIL_MAX = 4000
+"""Characters of ``detail``, which may have several names of the caller's."""
 RETRY_AFTER = "1"
 """Seconds until a repeat makes sense, for what is refused with 503."""
 UNREAD = "hookline.unread"
@@ -88,7 +100,7 @@ class Problem(Exception):
         super().__init__(detail)
         self.code = code
         self.status, self.title = KINDS[code]
-        self.detail = detail
+        self.detail = cut(detail, _DETAIL_MAX)
         self.headers = dict(headers or {})
         self.members = members
         if self.status == 503:
@@ -123,9 +135,9 @@ def problem_of(error: Exception) -> Problem:
                 str(error),
                 line=error.line,
                 column=error.column,
-                expected=error.expected,
-                found=error.found,
-                hint=error.hint,
+                expected=cut(error.expected),
+                found=cut(error.found),
+                hint=cut(error.hint),
                 excerpt=error.excerpt,
             )
         case Refused():
@@ -155,13 +167,13 @@ def cut_off(scope: Scope) -> Problem:
 
 def _of_flaws(flaws: Sequence[Flaw]) -> Problem:
     """All that is wrong with a request, within reason; the sentence of it names the first few."""
-    texts = [f"{flaw.pointer}: {flaw.detail}" if flaw.pointer else flaw.detail for flaw in flaws[:_FLAWS_TOLD]]
+    errors = [{"pointer": _told(flaw.pointer), "detail": _told(flaw.detail)} for flaw in flaws[:_FLAWS_MAX]]
+    texts = [": ".join(filter(None, error.values())) for error in errors[:_FLAWS_TOLD]]
     if len(flaws) > _FLAWS_TOLD:
         texts.append(f"and {len(flaws) - _FLAWS_TOLD} more")
-    errors = [{"pointer": _sound(flaw.pointer), "detail": _sound(flaw.detail)} for flaw in flaws[:_FLAWS_MAX]]
-    return Problem("invalid", _sound("; ".join(texts)), errors=errors)
+    return Problem("invalid", "; ".join(texts), errors=errors)
 
 
-def _sound(text: str) -> str:
-    """Text that can be sent: a name that is refused for half a surrogate pair stands in its own pointer."""
-    return text.encode(errors="replace").decode()
+def _told(text: str) -> str:
+    """Text that can be sent: cut, and sound, as a name that is refused for half a surrogate pair is in its pointer."""
+    return cut(text).encode(errors="replace").decode()

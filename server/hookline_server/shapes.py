@@ -85,7 +85,10 @@ class ClaimedItem(Item, kw_only=True):
 class Flaw(Shape):
     """One bad field."""
 
-    pointer: Annotated[str, Meta(description="Where it stands: a JSON pointer (RFC 6901) into the body.")]
+    pointer: Annotated[
+        str,
+        Meta(description="Where it stands: a JSON pointer (RFC 6901) into the body. A long one is cut, as `...` says."),
+    ]
     detail: Annotated[str, Meta(description="What was expected there.")]
 
 

@@ -169,7 +169,7 @@ def test_triggers(written: object, read: list[TriggerChange]) -> None:
         ({"http://a#b": "k"}, ["/triggerUrls/http:~1~1a#b"]),
         ({"http://a b": "k"}, ["/triggerUrls/http:~1~1a b"]),
         ({"http://": "k"}, ["/triggerUrls/http:~1~1"]),
-        ({"http://a/" + "b" * 2040: "k"}, ["/triggerUrls/http:~1~1a~1" + "b" * 2040]),
+        ({"http://a/" + "b" * 2040: "k"}, [("/triggerUrls/http:~1~1a~1" + "b" * 2040)[:1000] + "..."]),
         ({"http://a/\n": "k"}, ["/triggerUrls/http:~1~1a~1\n"]),
         ({URL: 5}, ["/triggerUrls/https:~1~1worker.example~1run"]),
         ({URL: "a\r\nX: y"}, ["/triggerUrls/https:~1~1worker.example~1run"]),

@@ -119,7 +119,7 @@ ROWS = [
     # To look for where this one is takes long, if each part of it is tried as a place.
     new(
         "unknown field like a place",
-        "/ - at `$." + "a" * 100_000 + "`x",
+        "/ - at `$." + "a" * 990 + "...",
         "unknown field",
         **{" - at `$." + "a" * 100_000 + "`x": 1},
     ),

@@ -12,6 +12,7 @@ import pytest
 from api import Api
 from hookline import Datastore, errors
 from hookline.errors import HooklineError, Incompatible, Invalid, Refused
+from hookline.item import check_value
 from hookline_server import logs
 from hookline_server.problem import KINDS, Problem, problem_of
 
@@ -189,6 +190,50 @@ async def test_a_method_that_is_not_there_is_told_those_that_are(api: Api) -> No
         assert (answer.status, answer.body) == (204, b"")
         assert set(answer.headers["allow"].split(", ")) == {*allowed, "OPTIONS"}
     assert (await api("OPTIONS", "/nowhere")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("content", "pointer"),
+    [
+        ({"n" * 900_000: [10**30] * 60}, "/content/nnn"),
+        ({"n" * 600: {"m" * 900_000: {"a": [[10**30]]}}}, f"/content/{'n' * 600}/mmm"),
+        ({"n" * 50_000: "\ud800"}, "/content/nnn"),
+    ],
+    ids=["name", "path", "surrogate"],
+)
+async def test_long_names_are_cut(api: Api, content: Any, pointer: str) -> None:
+    answer = await api("POST", "/v1/items", {"key": "e", "content": content})
+    assert (answer.status, answer.data["code"], len(answer.body) < 40_000) == (422, "invalid", True)
+    for flaw in answer.data["errors"]:
+        assert flaw["pointer"].startswith(pointer)
+        assert (flaw["pointer"][-4] != ".", flaw["pointer"][-3:], len(flaw["pointer"])) == (True, "...", 1003)
+    first = answer.data["errors"][0]
+    assert answer.data["detail"].startswith(f"{first['pointer']}: {first['detail']}")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/items", {"key": "e", "n" * 900_000: 1}),
+        ("/v1/items/e/query", {"order": "n" * 900_000}),
+        ("/v1/items/e/query", {"where": {"n" * 900_000: {"no": 1}}}),
+        ("/v1/command", {"text": "get item with key: a and sortField: [b]", "names": {"n" * 900_000: 1}}),
+        ("/v1/command", {"text": f"get item with key: a and sortField: [a.{'n' * 60_000}]", "names": {"a": {}}}),
+        ("/v1/command", {"text": "get item with key: a and sortField: [a.b]", "names": {"a": {"n" * 900_000: 1}}}),
+    ],
+    ids=["field", "order", "where", "names", "placeholder", "members"],
+)
+async def test_nothing_of_the_callers_is_repeated_without_bound(api: Api, path: str, body: Any) -> None:
+    answer = await api("POST", path, body)
+    assert answer.status == 422
+    assert len(answer.body) < 10_000
+
+
+def test_pointers_are_short_where_they_are_made() -> None:
+    with pytest.raises(Invalid) as raised:
+        check_value({"n" * 5000: [10**30]}, "/content")
+    (flaw,) = raised.value.flaws
+    assert len(flaw.pointer) < 1010
 
 
 async def test_a_problem_names_its_request(api: Api) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from hookline.errors import HooklineError
+from hookline.errors import HooklineError, cut
 from hookline_server.command.parser import Command
 from hookline_server.command.placeholder import ITEM, Placeholder, Template
 from hookline_server.command.value import expected, fits
@@ -28,7 +28,7 @@ class Unfit(HooklineError):
     def __init__(self, placeholder: Placeholder, detail: str) -> None:
         self.line = placeholder.line
         self.column = placeholder.column
-        super().__init__(f"{placeholder}: {detail}")
+        super().__init__(f"{cut(str(placeholder))}: {cut(detail)}")
 
 
 class Names:
