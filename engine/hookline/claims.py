@@ -113,6 +113,10 @@ class Claims:
         """The partition that the next claim begins with."""
         return self._rotation.get(key, 0)
 
+    def move_on(self, key: str) -> None:
+        """Let the next claim begin with the next partition, also where this one has more."""
+        self._rotate(key, (self.partition(key) + 1) % self._calls.partitions)
+
     async def wait(
         self, key: str, limit: int, seconds: float, options: dict[str, Any], once: Once | None = None
     ) -> Claimed:

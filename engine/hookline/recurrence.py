@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from itertools import count, islice, pairwise
+from itertools import chain, count, islice, pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -54,11 +55,10 @@ class Recurrence:
             return tick + (max(0, since - tick) // self.every + 1) * self.every
         return next(self._crons(since))
 
-    def ahead(self, tick: int, most: int) -> list[int]:
-        """So many ticks, of which ``tick`` is the first."""
-        if self.every:
-            return list(islice(count(tick, self.every), most))
-        return [tick, *islice(self._crons(tick), most - 1)]
+    def ahead(self, tick: int, most: int, until: float = math.inf) -> list[int]:
+        """So many ticks, of which ``tick`` is the first; none later than ``until``."""
+        ticks = count(tick, self.every) if self.every else chain([tick], self._crons(tick))
+        return list(islice(takewhile(lambda each: each <= until, ticks), most))
 
     def distance(self) -> int:
         """The shortest time between two ticks, in ms; of cron as if clocks were never put forward or back."""

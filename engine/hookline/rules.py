@@ -116,7 +116,8 @@ class Rules(ABC, Generic[R, A]):
             if stored is None:
                 raise NotFound(f"no {self.noun} has this name")
             rule = msgspec.structs.replace(self.rule(stored), enabled=enabled)
-            gone = {"status": None, "tick": None, "until": None, "scheduled_at": None, "attempts": 0}
+            names = ("status", "tick", "until", "run", "priority", "scheduled_at")
+            gone = dict.fromkeys(names) | {"attempts": 0}
             outcome = await self._datastore.update(
                 self.key,
                 name,

@@ -31,6 +31,8 @@ RETRY = 5.0
 """Seconds after which a run that the store could not take is tried again."""
 TICKS_MAX = 1000
 """Ticks that one run makes up for."""
+TURN = 100
+"""Of these, how many are run before other rules have their turn: more than a rule has that lets missed ones go."""
 _TOGETHER = 10
 """Rules that one claim takes."""
 _PASSING = (Unavailable, OutcomeUnknown, OutboxFull)
@@ -67,14 +69,16 @@ class Running(Rules[R, A]):
         """
         if time.monotonic() < self._unsure_until:
             await self._give_back()
-        found = _TOGETHER
-        while found == _TOGETHER:
+        more = True
+        while more:
             with self._unsure():
                 claimed = await self._datastore.claim(
                     self.key, worker_id=self.server, limit=_TOGETHER, lock_for=RUN_LOCK, triggers="off", reserved=True
                 )
-            found = len(claimed.items)
-            await asyncio.gather(*map(self._run_surviving, claimed.items))
+            again = await asyncio.gather(*map(self._run_surviving, claimed.items))
+            more = len(claimed.items) == _TOGETHER or any(again)
+            if any(again):  # They stand last in the line of their own partition alone.
+                self._datastore.claims.move_on(self.key)
 
     @contextlib.contextmanager
     def _unsure(self) -> Iterator[None]:
@@ -102,56 +106,70 @@ class Running(Rules[R, A]):
         ]
         await self._datastore.run(calls)
 
-    async def _run_surviving(self, item: Item) -> None:
+    async def _run_surviving(self, item: Item) -> bool:
         with Surviving(log, f"a run of {self.noun} {item.sort_field}"), self._unsure():
-            await self._run(item)
+            return await self._run(item)
+        return False
 
-    async def _run(self, item: Item) -> None:
+    async def _run(self, item: Item) -> bool:
+        """Run a rule that was claimed, or one turn of that -> whether the run waits for its next turn."""
         rule, told = self.rule(item), item.metadata
         now, begun = parse_time(told["started_at"]), told["attempts"] > 1
         recurrence = rule.recurrence
         if recurrence is None:
-            return
+            return False
         tick, until = told["tick"], told.get("until")
-        passed = recurrence.passed(tick, now, TICKS_MAX) or [tick]
-        ticks = rule.made_up(passed, now)
-        if until is None and begun and not (self.repeatable and tick in ticks):
-            until = tick  # what was begun is gone on with by itself
+        run = told.get("run") or {"tick": format_time(tick), "by": "tick", "startedAt": told["started_at"]}
+        if until is None:
+            passed = recurrence.passed(tick, now, TICKS_MAX) or [tick]
+            ticks = rule.made_up(passed, now)
+            if begun and not (self.repeatable and tick in ticks):
+                until = tick  # what was begun is gone on with by itself
         if until is None:
             since, (tick, until) = now, (ticks[0], ticks[-1]) if ticks else (passed[-1], passed[-1] - 1)
+            run["tick"] = format_time(tick)
+            if skipped := len(passed) - len(ticks):
+                run["skipped"] = skipped
             late = now - parse_time(told["scheduled_at"]) > LATE_MS
             # Which ones are run since when must stay so, also for who goes on with them.
             started = {"tick": tick, "until": until, "scheduled_at": told["started_at"]}
+            if len(ticks) > TURN:
+                return await self._stand_behind(item, started | {"run": run})
             if (late or ticks != [told["tick"]]) and not await self._update(item, started):
-                return
+                return False
         else:
-            passed = ticks = recurrence.passed(tick, until, TICKS_MAX) if tick <= until else []
-            since = max(tick, until)
-        run = {"tick": format_time(tick), "by": "tick", "startedAt": told["started_at"]}
-        if skipped := len(passed) - len(ticks):
-            run["skipped"] = skipped
+            ticks, since = recurrence.ahead(tick, TURN + 1, until), max(tick, until)
+        ticks, more = ticks[:TURN], ticks[TURN:]
         try:
             if begun and not self.repeatable and now - parse_time(told["scheduled_at"]) > RECALLED * 1000:
                 run |= {"abandoned": True, "error": "interrupted: what it has done is not known any more"}
             elif ticks:
-                run |= self.tell(await self.perform(lambda at: self._once(item, at), item, rule, ticks))
+                done = self.tell(await self.perform(lambda at: self._once(item, at), item, rule, ticks))
+                run |= {name: run.get(name, 0) + figure for name, figure in done.items()}
                 run |= self.since(item.sort_field)
         except _PASSING as error:
             log.warning("%s %s: %s; it is tried again", self.noun, item.sort_field, error)
             again = {"status": "scheduled", "scheduled_at": f"+{round(RETRY * 1000)}ms"}
             await self._update(item, again | {"tick": tick, "until": until})
-            return
+            return False
         except HooklineError as error:
             log.warning("%s %s: %s", self.noun, item.sort_field, error)
             run["error"] = str(error)
+        if more:
+            return await self._stand_behind(item, {"tick": more[0], "scheduled_at": told["started_at"], "run": run})
         try:
-            run = await self.record(item.sort_field, f"{tick:015d}", run)
+            run = await self.record(item.sort_field, f"{parse_time(run['tick']):015d}", run)
         except _PASSING as error:  # the rule itself has it as its last one
             log.warning("a run of %s %s is not in the list of its runs: %s", self.noun, item.sort_field, error)
         following = recurrence.after(tick, since)
-        told = {"attempts": 0, "until": None, "last_run": run, "ran_by": self.server}
-        if await self._update(item, told | due(rule, following, now)) and self._ran:
+        ended = {"attempts": 0, "until": None, "run": None, "priority": None, "last_run": run, "ran_by": self.server}
+        if await self._update(item, ended | due(rule, following, now)) and self._ran:
             self._ran(item.sort_field, rule)
+        return False
+
+    async def _stand_behind(self, item: Item, metadata: dict[str, Any]) -> bool:
+        """Let a run wait for its next turn until no other rule is due -> whether this server still had it."""
+        return await self._update(item, {"status": "not_started", "priority": 0, "attempts": 0} | metadata)
 
     def _once(self, item: Item, tick: int) -> Datastore:
         """The datastore, in which what is done for a tick of a rule is done once."""

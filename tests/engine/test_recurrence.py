@@ -80,6 +80,19 @@ def test_cron_by_the_clock_on_the_wall(expression: str, zone: str, since: str, e
     assert ticks(cron(expression, zone), since, len(expected)) == expected
 
 
+@pytest.mark.parametrize("zone", [BERLIN, NEW_YORK, LORD_HOWE])
+@pytest.mark.parametrize("expression", ["*/10 * * * *", "30 2 * * *", "*/30 1,2 * * *", "15 * * * *"])
+def test_ticks_found_part_by_part_are_the_same(expression: str, zone: str) -> None:
+    recurrence, until = cron(expression, zone), ms("2026-12-01T00:00+00:00")
+    begin = recurrence.first(ms("2026-02-20T00:00+00:00"))
+    parts, left = list[int](), [begin]
+    while left:
+        part = recurrence.ahead(left[0], 8, until)
+        parts, left = parts + part[:7], part[7:]
+    assert parts == recurrence.passed(begin, until, 10**6)
+    assert recurrence.ahead(begin, 8, begin - 1) == []
+
+
 def test_of_many_ticks_that_passed_the_last_are_found_as_those_ahead() -> None:
     recurrence = cron("*/10 * * * *", BERLIN)
     begin, end = ms("2026-10-20T00:00+02:00"), ms("2026-11-01T00:05+01:00")

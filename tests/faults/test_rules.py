@@ -183,12 +183,13 @@ async def test_what_a_claim_took_that_was_not_answered_runs_as_soon_as_the_store
 
 @pytest.mark.parametrize("partitions", [1, 3])
 @pytest.mark.parametrize(
-    ("prepare", "late", "effects", "each", "coming"),
+    ("prepare", "late", "effects", "each", "coming", "turn"),
     [
-        (schedule, 3601, items, 2, 7200),
-        (partly_missed, 110, items, 2, 180),
-        (orchestration, 30, attempts, 3, 3600),
-        (bounded, 30, attempts, 3, 3600),
+        (schedule, 3601, items, 2, 7200, 100),
+        (schedule, 7201, items, 3, 10800, 1),
+        (partly_missed, 110, items, 2, 180, 100),
+        (orchestration, 30, attempts, 3, 3600, 100),
+        (bounded, 30, attempts, 3, 3600, 100),
     ],
 )
 async def test_whatever_dies_a_tick_runs_once(
@@ -201,8 +202,11 @@ async def test_whatever_dies_a_tick_runs_once(
     effects: Callable[[Datastore], Awaitable[int]],
     each: int,
     coming: int,
+    turn: int,
     partitions: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("hookline_server.rules.TURN", turn)
     settings = replace(settings, partitions=partitions, call_timeout=0.5)
     for fault in (LOSE_CALL, LOSE_STORE):
         place, befell = 0, True
@@ -223,6 +227,7 @@ async def test_whatever_dies_a_tick_runs_once(
                 assert await effects(other) == each, (fault, place, proxy.commands)
                 (run,) = (await rules.runs("it")).items
                 assert run.metadata["status"] == "completed"
+                assert run.content["created" if effects is items else "claimed"] == each
                 assert (await rules.next("it", 1))[0]["at"] == format_time(NOW_MS + coming * 1000)
             place += 1
         assert place > 4

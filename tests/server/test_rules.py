@@ -104,6 +104,47 @@ async def test_ticks_at_which_no_server_was_there(
     assert coming["at"] == at(late // 60 * 60 + 60)
 
 
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_those_that_catch_up_let_others_go_first(
+    datastore: Datastore, clock: Clock, store: Any, partitions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[tuple[str, int]] = []
+
+    class Slow(Schedules):
+        async def perform(self, view: Any, item: Item, rule: Any, ticks: Any) -> Any:
+            turns.append((item.sort_field, len(ticks)))
+            clock.advance(len(ticks) / 6)
+            return await super().perform(view, item, rule, ticks)
+
+    monkeypatch.setattr(rules, "TURN", 10)
+    await datastore.connection.command("FLUSHALL")
+    settings = replace(datastore.settings, partitions=partitions)
+    async with Datastore(store.url, settings, datastore.secrets, now_ms=clock) as spread:
+        schedules = Slow(spread)
+        late = [f"late{number:02d}" for number in range(40)]
+        for name in late:
+            await schedules.put(name, Schedule(key="late", every="1h", catch_up="all"))
+        clock.advance(24 * 3600)
+        others: dict[str, Any] = {f"{kind}{number}": kind for kind in ("skip", "one", "all") for number in range(3)}
+        for name, kind in others.items():
+            await schedules.put(name, Schedule(key="jobs", every="10s", catch_up=kind))
+        await schedules.run_due()
+        end = max(place for place, (name, _) in enumerate(turns) if name in late)
+        assert {name for name, _ in turns[: end // 2]} >= set(others)
+        assert {turns.count((name, 10)) for name in late} == {2}
+        every_hour = [at(3600 * hour) for hour in range(25)]
+        assert await names(spread, "late") == [f"{name}-{tick}" for name in late for tick in every_hour]
+        for name in late:
+            (run,) = await runs(schedules, name)
+            assert (run["tick"], run["created"], run.get("existed", 0)) == (at(0), 25, 0)
+            assert not {"until", "priority", "run"} & set((await schedules.get(name)).metadata)
+        # Meanwhile the others have lost nothing.
+        await schedules.run_due()
+        ticks = [at(tick) for tick in range(24 * 3600, ((clock.ms or 0) - NOW_MS) // 1000 + 1, 10)]
+        assert len(ticks) > 15
+        assert await names(spread) == sorted(f"{name}-{tick}" for name in others for tick in ticks)
+
+
 @pytest.mark.parametrize("catch_up", ["skip", "one", "all"])
 async def test_a_tick_that_was_begun_in_time_was_not_missed(
     schedules: Schedules, datastore: Datastore, clock: Clock, catch_up: Any
@@ -218,8 +259,14 @@ async def test_a_run_that_is_to_be_tried_again_is_none_of_a_rule_that_was_enable
     schedules: Schedules, datastore: Datastore
 ) -> None:
     await schedules.put("nightly", Schedule(key="jobs", cron="0 3 * * *"))
-    await datastore.update(schedules.key, "nightly", metadata={"attempts": 1}, reserved=True)
-    assert (await schedules.enable("nightly", True)).metadata["attempts"] == 0
+    begun = {"attempts": 1, "until": NOW_MS, "priority": 0, "run": {"created": 1}}
+    await datastore.update(schedules.key, "nightly", metadata=begun, reserved=True)
+    enabled = (await schedules.enable("nightly", True)).metadata
+    assert enabled["attempts"] == 0
+    assert not {"until", "priority", "run"} & set(enabled)
+    await datastore.update(schedules.key, "nightly", metadata=begun, reserved=True)
+    again = (await schedules.put("nightly", Schedule(key="jobs", cron="0 3 * * *"))).metadata
+    assert not {"until", "priority", "run"} & set(again)
 
 
 async def test_stored_again_a_rule_runs_when_it_would_have(
