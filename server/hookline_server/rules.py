@@ -145,7 +145,7 @@ class Running(Rules[R, A]):
                 run |= {"abandoned": True, "error": "interrupted: what it has done is not known any more"}
             elif ticks:
                 done = self.tell(await self.perform(lambda at: self._once(item, at), item, rule, ticks))
-                run |= {name: run.get(name, 0) + figure for name, figure in done.items()}
+                run |= {name: run.get(name, 0) + each if type(each) is int else each for name, each in done.items()}
                 run |= self.since(item.sort_field)
         except _PASSING as error:
             log.warning("%s %s: %s; it is tried again", self.noun, item.sort_field, error)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio as aioredis
 
 from api import Api
 from conftest import NOW_MS, Clock
@@ -17,6 +18,7 @@ from hookline.errors import Invalid, KeyFull, ReservedKey
 from hookline_server import rules
 from hookline_server.orchestrations import Orchestration, Orchestrations
 from hookline_server.schedules import Schedule, Schedules
+from jobs import spoil, tags
 
 WAITING = {"status": "not_started"}
 CALLED = [{"url": "https://worker.example/run", "apiKey": "its-secret-key", "events": ["created"], "retry": ["5s"]}]
@@ -300,6 +302,24 @@ async def test_the_random_delay_is_no_longer_than_asked(
     clock.advance(1800)
     await schedules.run_due()
     assert await names(datastore) == [f"s{number}-{at(0)}" for number in range(8)]
+
+
+async def test_a_run_tells_what_it_claimed_and_what_kept_it_from_more(
+    datastore: Datastore, clock: Clock, raw: aioredis.Redis, store: Any
+) -> None:
+    await raw.flushall()
+    settings = replace(datastore.settings, partitions=3)
+    async with Datastore(store.url, settings, datastore.secrets, now_ms=clock) as spread:
+        made = [await spread.create("jobs", f"{number:02d}", metadata=WAITING) for number in range(40)]
+        spoilt = spread.calls.partition("jobs", "00")
+        await spoil(raw, f"{tags(spread)[spoilt]}:s:jobs:not_started")
+        left = [item for item in made if spread.calls.partition("jobs", item.sort_field) != spoilt]
+        orchestrations = Orchestrations(spread)
+        await orchestrations.put("all", Orchestration(key="jobs", limit=100, every="1s"))
+        clock.advance(2)
+        await orchestrations.run_due()
+        told = orchestrations.describe(await orchestrations.get("all"))["lastRun"]
+        assert (told["claimed"], bool(told["error"])) == (len(left), True)
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
