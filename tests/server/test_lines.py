@@ -20,6 +20,7 @@ from api import Answer, Api
 from hookline import Datastore, Settings
 from hookline.errors import Unavailable
 from hookline_server.lines import split
+from hookline_server.routes import items
 from process import Process, serving
 
 LINES = "application/x-ndjson"
@@ -128,6 +129,15 @@ async def test_a_compressed_stream_that_prefers_little(api: Api) -> None:
         {"line": n + 1, "status": 201, "key": "jobs", "sortField": f"{n:05}", "version": 1} for n in range(5000)
     ]
     assert read(answer) == expected
+
+
+async def test_lines_that_are_all_refused_let_others_be_served(datastore: Datastore) -> None:
+    nothing: Any = None
+    served = asyncio.Event()
+    asyncio.get_running_loop().call_soon(served.set)
+    results = await items._create_some(nothing, datastore, [(n, b"[]") for n in range(500)], minimal=False)
+    assert [result["status"] for result in results] == [422] * 500
+    assert served.is_set()
 
 
 async def test_nothing_to_create(api: Api) -> None:
