@@ -6,9 +6,10 @@ import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from hookline.errors import Flaw, Invalid, KeyNotAllowed, MissingScope
-from hookline.item import RESERVED_PREFIX
+from hookline.item import FLAWS_MAX, RESERVED_PREFIX
 
 READ, WRITE, WORK, ADMIN = "read", "write", "work", "admin"
 IMPLIED = {
@@ -78,12 +79,12 @@ def read_grant(scopes: object, patterns: object = ()) -> Grant:
     expected = f"one of {', '.join(IMPLIED)}"
     if not found:
         flaws.append(Flaw("/scopes", f"expected a list of at least {expected}"))
-    flaws += [
-        Flaw(f"/scopes/{n}", f"expected {expected}") for n, scope in enumerate(found or ()) if scope not in IMPLIED
-    ]
+    unknown = (n for n, scope in enumerate(found or ()) if scope not in IMPLIED)
+    flaws += [Flaw(f"/scopes/{n}", f"expected {expected}") for n in islice(unknown, FLAWS_MAX)]
     limits = _texts(patterns)
     if limits is None or len(limits) > PATTERNS_MAX:
         flaws.append(Flaw("/patterns", f"expected a list of at most {PATTERNS_MAX} patterns such as reports.*"))
+        limits = ()
     for place, pattern in enumerate(limits or ()):
         if not _PATTERN.fullmatch(pattern):
             flaws.append(Flaw(f"/patterns/{place}", "expected 1 to 128 characters of A-Z a-z 0-9 . _ - *"))

@@ -71,9 +71,9 @@ def read_indexes(value: object, pointer: str) -> tuple[Index, ...]:
     """
     if not isinstance(value, Mapping):
         raise Invalid.at(pointer, 'expected an object such as {"customer": "string", "createdAt": "time"}')
-    flaws = [flaw for name, kind in value.items() for flaw in _flaws(name, kind, below(pointer, name))]
     if len(value) > INDEXES_MAX:
-        flaws.append(Flaw(pointer, f"expected at most {INDEXES_MAX} indexes"))
+        raise Invalid.at(pointer, f"expected at most {INDEXES_MAX} indexes")
+    flaws = [flaw for name, kind in value.items() for flaw in _flaws(name, kind, below(pointer, name))]
     if flaws:
         raise Invalid(*flaws)
     return tuple(Index(name, kind) for name, kind in value.items())

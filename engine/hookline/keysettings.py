@@ -10,7 +10,7 @@ from hookline.clock import format_duration, parse_duration
 from hookline.codec import decode_triggers, encode_lock, unpack_answer
 from hookline.errors import Flaw, Invalid, below
 from hookline.index import Index, read_indexes
-from hookline.item import EVENTS, TERMINAL, Trigger, TriggerChange
+from hookline.item import EVENTS, FLAWS_MAX, TERMINAL, Trigger, TriggerChange
 from hookline.trigger import read_triggers
 
 ATTEMPTS_MAX = 1_000_000
@@ -220,6 +220,8 @@ def _encode_retention(value: object, pointer: str, partitions: int) -> dict[str,
     flaws: list[Flaw] = []
     fields: dict[str, str] = {}
     for status, bounds in value.items():
+        if len(flaws) == FLAWS_MAX:
+            break
         place = below(pointer, status)
         if status not in TERMINAL:
             flaws.append(Flaw(place, f"expected one of {', '.join(sorted(TERMINAL))}: other items are not removed"))

@@ -38,14 +38,14 @@ def read_triggers(
     """
     if value is None:
         return []
+    if not isinstance(value, Mapping | Sequence) or isinstance(value, str | bytes):
+        raise Invalid.at(pointer, 'expected an object {"url": "apiKey"} or a list [{"url", "apiKey", "events"}]')
+    if len(value) > TRIGGERS_MAX:
+        raise Invalid.at(pointer, f"expected at most {TRIGGERS_MAX} triggers")
     if isinstance(value, Mapping):
         entries = [({"url": url, "apiKey": api_key}, below(pointer, url)) for url, api_key in value.items()]
-    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        entries = [(entry, f"{pointer}/{place}") for place, entry in enumerate(value)]
     else:
-        raise Invalid.at(pointer, 'expected an object {"url": "apiKey"} or a list [{"url", "apiKey", "events"}]')
-    if len(entries) > TRIGGERS_MAX:
-        raise Invalid.at(pointer, f"expected at most {TRIGGERS_MAX} triggers")
+        entries = [(entry, f"{pointer}/{place}") for place, entry in enumerate(value)]
     flaws: list[Flaw] = []
     changes: list[TriggerChange] = []
     for entry, place in entries:

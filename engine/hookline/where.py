@@ -44,6 +44,8 @@ def compile_where(where: object, pointer: str = "/where") -> Where:
         return Where()
     if not isinstance(where, Mapping):
         raise Invalid.at(pointer, 'expected an object such as {"status": "not_started"}')
+    if len(where) > CONDITIONS_MAX:
+        raise _too_many(pointer)
     conditions: list[dict[str, Any]] = []
     flaws: list[Flaw] = []
     for name, wanted in where.items():
@@ -52,11 +54,15 @@ def compile_where(where: object, pointer: str = "/where") -> Where:
         except Invalid as invalid:
             flaws.extend(invalid.flaws)
     if len(conditions) > CONDITIONS_MAX:
-        flaws.append(Flaw(pointer, f"expected at most {CONDITIONS_MAX} conditions"))
+        flaws += _too_many(pointer).flaws
     if flaws:
         raise Invalid(*flaws)
     statuses = [c["operand"]["value"] for c in conditions if c["field"] == "s" and c["test"] == "eq"]
     return Where(tuple(conditions), statuses[0] if statuses else None)
+
+
+def _too_many(pointer: str) -> Invalid:
+    return Invalid.at(pointer, f"expected at most {CONDITIONS_MAX} conditions")
 
 
 def _compile_field(name: object, wanted: object, pointer: str) -> list[dict[str, Any]]:

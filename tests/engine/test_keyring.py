@@ -13,6 +13,7 @@ from conftest import NOW_MS, Clock
 from hookline import Datastore, SecretBox
 from hookline.errors import Incompatible, Invalid, KeyNotAllowed, MissingScope, UnknownApiKey
 from hookline.grant import Grant, read_grant
+from hookline.item import FLAWS_MAX
 from hookline.keyring import KEYS_MAX, Keyring, read_id
 from invariants import check_invariants
 
@@ -131,6 +132,9 @@ async def test_bad_arguments_are_named(keyring: Keyring) -> None:
     for scopes, patterns in (([], []), ("read", []), (["read"], "jobs"), (["read"], ["x"] * 33)):
         with pytest.raises(Invalid):
             read_grant(scopes, patterns)
+    with pytest.raises(Invalid) as raised:
+        read_grant(["reed"] * 1000, ["a b"] * 1000)
+    assert [flaw.pointer for flaw in raised.value.flaws] == [*(f"/scopes/{n}" for n in range(FLAWS_MAX)), "/patterns"]
 
 
 async def test_there_are_so_many_at_most(keyring: Keyring, raw: aioredis.Redis) -> None:

@@ -16,6 +16,7 @@ import redis.asyncio as aioredis
 from hookline import Datastore, SecretBox, Settings
 from hookline.codec import encode_triggers
 from hookline.errors import Invalid, OutcomeUnknown
+from hookline.item import FLAWS_MAX
 from hookline.keys import partition_tag
 from hookline.keysettings import decode_settings, encode_backoff, encode_settings
 
@@ -121,6 +122,7 @@ def test_none_brings_the_default_back() -> None:
         ({"backoff": {"first": None, "longest": "1s"}}, "/backoff/first"),
         ({"indexes": ["size"]}, "/indexes"),
         ({"indexes": {f"f{n}": "number" for n in range(9)}}, "/indexes"),
+        ({"indexes": {f"f{n}": "float" for n in range(9)}}, "/indexes"),
         ({"indexes": {"size": "float"}}, "/indexes/size"),
         ({"indexes": {"a/b": None}}, "/indexes/a~1b"),
         ({"indexes": {"": "string"}}, "/indexes/"),
@@ -146,6 +148,12 @@ async def test_every_flaw_is_named_and_nothing_changed(
         await datastore.configure("jobs", **changes, **other)
     assert {flaw.pointer for flaw in refused.value.flaws} == {pointer, *(f"/{name}" for name in outside(other))}
     assert (await datastore.key_settings("jobs")).generation == 0
+
+
+async def test_of_very_many_flaws_some_are_named(datastore: Datastore) -> None:
+    with pytest.raises(Invalid) as refused:
+        await datastore.configure("jobs", retention={f"status {n}": {"age": "7d"} for n in range(1000)})
+    assert [flaw.pointer for flaw in refused.value.flaws] == [f"/retention/status {n}" for n in range(FLAWS_MAX)]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from hookline.codec import pack
 from hookline.errors import Invalid
+from hookline.item import check_value
 from hookline.where import compile_where
 
 T, T_MS = "2024-03-15T10:00:00Z", "1710496800000"
@@ -102,6 +103,21 @@ def test_bad_filters(where: object, at: list[str]) -> None:
     with pytest.raises(Invalid) as invalid:
         compile_where(where)
     assert [flaw.pointer for flaw in invalid.value.flaws] == at
+
+
+def test_too_many_filters_are_refused_before_any_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+
+    def check(value: object, pointer: str) -> None:
+        read.append(value)
+        check_value(value, pointer)
+
+    monkeypatch.setattr("hookline.where.check_value", check)
+    with pytest.raises(Invalid, match="expected at most 32 conditions"):
+        compile_where({f"f{n}": 1 for n in range(33)})
+    assert not read
+    compile_where({"f": 1})
+    assert read
 
 
 def test_a_name_that_is_not_utf8_is_refused() -> None:

@@ -10,7 +10,8 @@ import redis.asyncio as aioredis
 
 from api import Answer, Api
 from conftest import Clock, wait_until
-from hookline import Datastore
+from hookline import Call, Datastore
+from hookline.calls import Calls
 
 CLAIM = "/v1/jobs/jobs/claim"
 SETTLE = "/v1/jobs/jobs/settle"
@@ -124,6 +125,24 @@ async def test_settling_answers_in_the_order_of_the_lists(api: Api) -> None:
     assert extended["lockedUntil"] == found["locked_until"] > e["metadata"]["locked_until"]
     assert (await api("GET", "/v1/items/jobs/a")).data["metadata"]["result"] == {"rows": 3}
     assert (await api("GET", "/v1/items/jobs/c")).data["metadata"]["last_error"] == "no rows"
+
+
+async def test_too_many_operations_are_refused_before_any_is_made(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def complete(calls: Calls, key: str, sort_field: str, token: str) -> Call:
+        made.append(sort_field)
+        return real(calls, key, sort_field, token)
+
+    real = Calls.complete
+    monkeypatch.setattr(Calls, "complete", complete)
+    operations = [{"sortField": "a", "token": "1.0"}, {"sortField": "", "token": "1.0"}] * 250
+    answer = await api("POST", SETTLE, {"complete": operations, "extend": [{"sortField": "b", "token": "1.0"}]})
+    assert answer.data["errors"] == [{"pointer": "", "detail": "expected at most 500 operations"}]
+    assert not made
+    answer = await api("POST", SETTLE, {"complete": operations})
+    assert answer.data["errors"][0]["pointer"] == "/complete/1/sortField"
+    assert len(made) == 500
 
 
 async def test_an_exchange_settles_and_claims(api: Api) -> None:

@@ -165,8 +165,10 @@ def _settle_calls(datastore: Datastore, key: str, wanted: Settle) -> list[Call]:
     """The calls in order of verb and list; one that is malformed refuses them all.
 
     Raises:
-        Invalid: each bad field is named.
+        Invalid: they are too many; or each bad field is named.
     """
+    if sum(len(getattr(wanted, verb)) for verb in SETTLES) > OPERATIONS_MAX:
+        raise Invalid.at("", f"expected at most {OPERATIONS_MAX} operations")
     calls: list[Call] = []
     flaws: list[Flaw] = []
     for verb in SETTLES:
@@ -175,8 +177,6 @@ def _settle_calls(datastore: Datastore, key: str, wanted: Settle) -> list[Call]:
                 calls.append(getattr(datastore.calls, verb)(key, **operation.given()))
             except Invalid as invalid:
                 flaws += body.within(invalid, f"/{verb}/{place}")
-    if len(calls) > OPERATIONS_MAX:
-        flaws.append(Flaw("", f"expected at most {OPERATIONS_MAX} operations"))
     if flaws:
         raise Invalid(*flaws)
     return calls
