@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import secrets as nonces
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from hookline.keysettings import encode_backoff
 from hookline.secret import SecretBox
 from hookline.sortfield import new_sort_field
 from hookline.trigger import read_triggers
-from hookline.where import Where, compile_where
+from hookline.where import compile_where
 
 CLAIM_MAX = 500
 """Items of one claim, and operations of one request; the engine splits them over calls of the scripts."""
@@ -200,7 +199,7 @@ class Calls:
         lock_ms = codec.encode_lock(lock_for, "/lockFor")
         if lock_ms == 0:
             raise Invalid.at("/lockFor", "expected a duration above 0")
-        compiled = where if isinstance(where, Where) else compile_where(where)
+        compiled = compile_where(where)
         request = {
             "verb": "claim",
             "key": key,
@@ -325,8 +324,10 @@ class Calls:
 
     def _results(self, metadata: object) -> Change:
         change = codec.encode_metadata(metadata)
-        if metadata and isinstance(metadata, Mapping) and not _SETTLE_OWNS.isdisjoint(metadata):
-            owned = [name for name in metadata if name in _SETTLE_OWNS]
+        fields = [*change.values, *change.unset, *change.stamped] if change.unset or change.stamped else change.values
+        if change.version is not None or not _SETTLE_OWNS.isdisjoint(fields):
+            owned = [codec.NAMES[field] for field in fields if field in _SETTLE_OWNS]
+            owned += ["version"] if change.version is not None else []
             raise Invalid(*(Flaw(f"/metadata/{name}", "set by the engine when a claim ends") for name in owned))
         return change
 
@@ -387,19 +388,21 @@ class Calls:
         )
 
 
-_SETTLE_OWNS = {
-    "status",
-    "version",
-    "worker_id",
-    "started_at",
-    "locked_until",
-    "attempts",
-    "scheduled_at",
-    "last_error",
-    "crashed_attempts",
-    "failed_attempts",
-    "released_attempts",
-}
+_SETTLE_OWNS = frozenset(
+    codec.NATIVE[name][0]
+    for name in (
+        "status",
+        "worker_id",
+        "started_at",
+        "locked_until",
+        "attempts",
+        "scheduled_at",
+        "last_error",
+        "crashed_attempts",
+        "failed_attempts",
+        "released_attempts",
+    )
+)
 
 
 def check_token(token: object) -> str:

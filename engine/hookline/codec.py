@@ -91,7 +91,7 @@ def encode_content(content: object, pointer: str = "/content") -> bytes:
 
 
 def encode_metadata(metadata: object, pointer: str = "/metadata") -> Change:
-    """Metadata as written -> the fields to set, remove and stamp.
+    """Metadata as written, or what was made of it ahead -> the fields to set, remove and stamp; the caller's own.
 
     Raises:
         Invalid: not an object, or a field with a value that it cannot have; every bad field is named.
@@ -100,6 +100,8 @@ def encode_metadata(metadata: object, pointer: str = "/metadata") -> Change:
     if metadata is None:
         return change
     if not (type(metadata) is dict or isinstance(metadata, Mapping)):
+        if type(metadata) is Change:
+            return Change({**metadata.values}, [*metadata.unset], [*metadata.stamped], metadata.version)
         raise Invalid.at(pointer, "expected an object")
     if len(metadata) > METADATA_FIELDS_MAX:
         raise Invalid.at(pointer, f"expected at most {METADATA_FIELDS_MAX} fields")

@@ -61,12 +61,14 @@ def read_triggers(
 
 
 def read_trigger(entry: object, pointer: str, default: tuple[str, ...] = ("updated",)) -> TriggerChange:
-    """Read one entry of the list.
+    """Read one entry of the list, or take one that was read ahead.
 
     Raises:
         Invalid: it is not one; the first thing that is wrong is named.
     """
     if not isinstance(entry, Mapping):
+        if isinstance(entry, TriggerChange):
+            return entry
         raise Invalid.at(pointer, 'expected an object {"url", "apiKey", "events"}')
     unknown = sorted(set(entry) - _NAMES - _READ_ONLY, key=str)
     if unknown:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from hookline.clock import CURRENT_TIMESTAMP, parse_time
 from hookline.codec import NATIVE, encode_time, pack
 from hookline.errors import Flaw, Invalid, below
@@ -19,6 +21,8 @@ from hookline.item import check_value
 OPERATORS = ("eq", "ne", "lt", "lte", "gt", "gte", "in", "exists", "prefix")
 CONDITIONS_MAX = 32
 IN_MAX = 100
+OPERAND_MAX = 4096
+"""Bytes of JSON that lists and objects of one condition have at most: a large one would be walked for too long."""
 OWN = {"version": ("v", "number"), "createdAt": ("ca", "time"), "updatedAt": ("ua", "time"), "sortField": ("v", "word")}
 """What can be filtered beside metadata -> (hash field, kind), as in :data:`hookline.codec.NATIVE`. The sortField is not
 in the hash: its condition says so by ``sort``."""
@@ -35,7 +39,7 @@ class Where:
 
 
 def compile_where(where: object, pointer: str = "/where") -> Where:
-    """Compile filters as users write them.
+    """Compile filters as users write them; what was compiled ahead stays as it is.
 
     Raises:
         Invalid: not an object, an unknown operator, or an operand that the field cannot have; every flaw is named.
@@ -43,6 +47,8 @@ def compile_where(where: object, pointer: str = "/where") -> Where:
     if where is None:
         return Where()
     if not isinstance(where, Mapping):
+        if isinstance(where, Where):
+            return where
         raise Invalid.at(pointer, 'expected an object such as {"status": "not_started"}')
     if len(where) > CONDITIONS_MAX:
         raise _too_many(pointer)
@@ -90,12 +96,36 @@ def _condition(name: str, test: str, operand: object, pointer: str) -> dict[str,
     elif test == "in":
         if not isinstance(operand, list | tuple) or not 1 <= len(operand) <= IN_MAX:
             raise Invalid.at(pointer, f"expected a list of 1 to {IN_MAX} values")
+        _check_size([value for value in operand if type(value) in (list, dict)], pointer)
         condition["operands"] = [_operand(name, value, f"{pointer}/{place}") for place, value in enumerate(operand)]
     else:
+        if type(operand) in (list, dict):
+            _check_size(operand, pointer)
         condition["operand"] = _operand(name, operand, pointer)
         if test in ("lt", "lte", "gt", "gte") and type(operand) not in (str, int, float):
             raise Invalid.at(pointer, "expected a number, text, or a time")
     return condition
+
+
+def _check_size(operand: object, pointer: str) -> None:
+    """Refuse a list or an object that is too long to be walked.
+
+    Raises:
+        Invalid: it is, or too deep even to be measured.
+    """
+    if not operand:
+        return
+    try:
+        fits = len(_encode(operand)) <= OPERAND_MAX
+    except RecursionError:
+        fits = False
+    except (TypeError, ValueError):
+        return  # no JSON, as whoever walks it will say
+    if not fits:
+        raise Invalid.at(pointer, f"expected lists and objects of at most {OPERAND_MAX} bytes of JSON")
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 def kind_of(name: str) -> str:

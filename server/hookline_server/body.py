@@ -12,9 +12,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
+from hookline.calls import CLAIM_MAX
 from hookline.clock import parse_duration
-from hookline.codec import Packed, encode_content
+from hookline.codec import Packed, encode_content, encode_metadata
 from hookline.errors import Flaw, Invalid, below
+from hookline.trigger import read_triggers
+from hookline.where import compile_where
 from hookline_server import head, heavy, strictjson, strictmsgpack
 from hookline_server.answer import FIELDS
 from hookline_server.caller import caller_of
@@ -32,34 +35,67 @@ KEPT = "hookline.body"
 MERGE_PATCH = "application/merge-patch+json"
 WAIT_MAX = 25.0
 """Seconds: well below the minute after which load balancers give an idle connection up."""
+Packs = dict[str, Callable[[Any], Any]]
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """A typed request: fields are camelCase outside and named as the engine's arguments inside."""
 
-    packs: ClassVar[str | None] = None
-    """``content``, if it has that of an item; or the field whose members are requests that have."""
+    packs: ClassVar[Packs] = {}
+    """Fields that take long where they are large -> what makes of one that which the engine takes in its place."""
 
     def given(self) -> dict[str, Any]:
         """The fields that the request has, null included."""
         return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not msgspec.UNSET}
 
     def pack(self) -> Self:
-        """Encode contents ahead.
+        """Encode ahead.
 
         Raises:
-            Invalid: one is not of allowed depth and size of integers.
+            Invalid: a field has a value that it cannot have; each is named.
         """
-        held = getattr(self, self.packs, msgspec.UNSET) if self.packs else msgspec.UNSET
-        if self.packs == "content" and held is not msgspec.UNSET:
-            self.content = Packed(encode_content(held))
-        elif self.packs != "content" and isinstance(held, list):
-            for place, part in enumerate(held):
-                try:
-                    part.pack()
-                except Invalid as invalid:
-                    raise Invalid(*within(invalid, f"/{self.packs}/{place}")) from None
+        flaws: list[Flaw] = []
+        for name, encode in self.packs.items():
+            held = getattr(self, name)
+            try:
+                if held is not msgspec.UNSET and held is not None:
+                    setattr(self, name, encode(held))
+            except Invalid as invalid:
+                flaws += invalid.flaws
+        if flaws:
+            raise Invalid(*flaws)
         return self
+
+
+def pack_content(content: object) -> Packed:
+    """Content, encoded ahead.
+
+    Raises:
+        Invalid: it is not of allowed depth and size of integers.
+    """
+    return Packed(encode_content(content))
+
+
+def pack_each(parts: list[Any], pointer: str) -> list[Any]:
+    """Requests of a list, each encoded ahead; too many are left to who refuses them.
+
+    Raises:
+        Invalid: each flaw of each is named.
+    """
+    flaws: list[Flaw] = []
+    for place, part in enumerate(parts if len(parts) <= CLAIM_MAX else ()):
+        try:
+            part.pack()
+        except Invalid as invalid:
+            flaws += within(invalid, f"{pointer}/{place}")
+    if flaws:
+        raise Invalid(*flaws)
+    return parts
+
+
+ITEM_PACKS: Packs = {"content": pack_content, "metadata": encode_metadata, "trigger_urls": read_triggers}
+"""Of the fields of an item those that take long where they are large."""
+CONDITION_PACKS: Packs = {"only_if": partial(compile_where, pointer="/if")}
 
 
 Kind = TypeVar("Kind")

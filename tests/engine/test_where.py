@@ -12,6 +12,9 @@ from hookline.errors import Invalid
 from hookline.item import check_value
 from hookline.where import compile_where
 
+DEEP: list[Any] = []
+for _ in range(2000):
+    DEEP = [DEEP]
 T, T_MS = "2024-03-15T10:00:00Z", "1710496800000"
 
 
@@ -97,12 +100,30 @@ def test_integers_beyond_63_bits_are_compared_as_doubles() -> None:
         ({"locked_until": 5}, ["/where/locked_until"]),
         ({"a.b": {"eq": {"c": 1}}}, ["/where/a.b/eq"]),
         ({f"f{n}": 1 for n in range(33)}, ["/where"]),
+        ({"x": [10**6] * 512}, ["/where/x"]),
+        ({"x": {"ne": [10**6] * 512, "eq": 1}, "y": 2}, ["/where/x/ne"]),
+        ({"x": {"in": [[10**6] * 256, "z", [10**6] * 256]}}, ["/where/x/in"]),
+        ({"x": {"eq": DEEP}}, ["/where/x/eq"]),
     ],
 )
 def test_bad_filters(where: object, at: list[str]) -> None:
     with pytest.raises(Invalid) as invalid:
         compile_where(where)
     assert [flaw.pointer for flaw in invalid.value.flaws] == at
+
+
+def test_the_longest_operands() -> None:
+    (condition,) = compile_where({"x": [10**6] * 511 + [100]}).conditions
+    assert len(condition["operand"]["value"]) == 512
+    assert compile_where({"x": {"in": ["x" * 512] * 100}}).conditions
+
+
+def test_a_large_operand_is_refused_before_it_is_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    walked: list[object] = []
+    monkeypatch.setattr("hookline.where.check_value", lambda value, _: walked.append(value))
+    with pytest.raises(Invalid, match="at most 4096 bytes of JSON"):
+        compile_where({"x": {"in": [1, [[0] * 5000]]}})
+    assert walked == ["x"]
 
 
 def test_too_many_filters_are_refused_before_any_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -18,7 +19,7 @@ from hookline.errors import Corrupt, Flaw, Incompatible, Invalid, NotFound, Outc
 from hookline.query import ANSWER_MAX
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import JSON, Body
+from hookline_server.body import CONDITION_PACKS, JSON, Body, pack_each
 from hookline_server.caller import datastore_of
 from hookline_server.fields import Condition, Key, SortField, Token
 from hookline_server.operation import Operation, Reply
@@ -42,6 +43,8 @@ class Update(Patch, tag_field="op", tag="update", kw_only=True):
 class Delete(Body, tag_field="op", tag="delete", kw_only=True):
     """Delete an item."""
 
+    packs: ClassVar = CONDITION_PACKS
+
     key: Key
     sort_field: SortField
     version: Version | UnsetType = UNSET
@@ -60,7 +63,7 @@ class Batch(Body):
     """The operations, which run in order as far as they are on the same item."""
 
     tags: ClassVar[str] = "create, update, delete, get"
-    packs: ClassVar = "operations"
+    packs: ClassVar = {"operations": partial(pack_each, pointer="/operations")}
 
     operations: Annotated[
         list[Create | Update | Delete | Get], Meta(extra_json_schema={"minItems": 1, "maxItems": BATCH_MAX})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -12,12 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hookline import Datastore, Item, Outcome
+from hookline.codec import pack
 from hookline.errors import Exists, NotFound, PreconditionFailed, VersionConflict
 from hookline.reader import CHANGE_POLL
 from hookline.wake import pause
-from hookline_server import body, head, merge, shapes
+from hookline_server import body, head, heavy, merge, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import JSON, MERGE_PATCH, Body
+from hookline_server.body import CONDITION_PACKS, ITEM_PACKS, JSON, MERGE_PATCH, Body
 from hookline_server.caller import datastore_of
 from hookline_server.fields import Condition, Content, Metadata, TextDuration, Token, TriggerUrls
 from hookline_server.operation import Operation, Reply
@@ -34,7 +36,7 @@ Version = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
 class WholeItem(Body):
     """What an item is to be: what is left out is empty."""
 
-    packs: ClassVar = "content"
+    packs: ClassVar = ITEM_PACKS
 
     content: Content = UNSET
     metadata: Metadata | UnsetType = UNSET
@@ -44,7 +46,7 @@ class WholeItem(Body):
 class Patch(Body):
     """An update: metadata is merged (null removes), content and triggers are replaced."""
 
-    packs: ClassVar = "content"
+    packs: ClassVar = ITEM_PACKS | CONDITION_PACKS
 
     content: Content = UNSET
     metadata: Metadata | UnsetType = UNSET
@@ -166,12 +168,14 @@ async def patch(request: Request) -> Response:
     if body.media_type(request) != MERGE_PATCH:
         given = (await body.read_json(request, Patch, accept)).given()
         return updated(await datastore.update(key, sort_field, match=version, triggers=triggers, **given))
-    wanted = merge.check_patch(await body.read_value(request, accept))
+    wanted = await body.read_value(request, accept, merge.check_patch)
 
-    def merged(current: Item) -> Awaitable[Outcome]:
+    async def merged(current: Item) -> Outcome:
         # As If-Match, not as a version that the client names: that would let it start what is completed.
-        changes = merge.changes(current, wanted)
-        return datastore.update(key, sort_field, match=current.version, triggers=triggers, **changes)
+        is_large = len(pack([current.content, current.metadata, wanted])) >= heavy.HEAVY_FROM
+        work = partial(merge.changes, current, wanted)
+        changes = await heavy.run(lambda: Patch(**work()).pack().given()) if is_large else work()
+        return await datastore.update(key, sort_field, match=current.version, triggers=triggers, **changes)
 
     return updated(await _change(datastore, key, sort_field, merged, version))
 

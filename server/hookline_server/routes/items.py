@@ -22,7 +22,7 @@ from hookline.item import check_value
 from hookline.query import Count, Page
 from hookline_server import body, head, shapes, strictjson
 from hookline_server.answer import Answer
-from hookline_server.body import JSON, Body
+from hookline_server.body import ITEM_PACKS, JSON, Body, pack_each
 from hookline_server.caller import datastore_of
 from hookline_server.fields import (
     Content,
@@ -56,7 +56,7 @@ ITEM_LINKS = ("getItem", "patchItem", "deleteItem")
 class NewItem(Body):
     """An item to create. Without a ``sortField`` it gets one, ordered by time."""
 
-    packs: ClassVar = "content"
+    packs: ClassVar = ITEM_PACKS
 
     key: Key
     sort_field: SortField | UnsetType = UNSET
@@ -69,7 +69,7 @@ class NewItem(Body):
 class NewItems(Body):
     """Many items to create. ``upsert`` holds for those that do not say themselves."""
 
-    packs: ClassVar = "items"
+    packs: ClassVar = {"items": partial(pack_each, pointer="/items")}
 
     items: Annotated[list[NewItem], Meta(extra_json_schema={"minItems": 1, "maxItems": BATCH_MAX})]
     upsert: Upsert = False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -12,12 +13,13 @@ from starlette.routing import Route
 
 from hookline import Call, Datastore
 from hookline.calls import CLAIM_MAX
+from hookline.codec import encode_metadata
 from hookline.errors import Flaw, Invalid
 from hookline.item import check_key
 from hookline.operations import SETTLES
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import JSON, Body
+from hookline_server.body import JSON, Body, pack_each
 from hookline_server.caller import datastore_of
 from hookline_server.fields import (
     Backoff,
@@ -72,11 +74,15 @@ class Settlement(Body):
 class Complete(Settlement):
     """The work is done."""
 
+    packs: ClassVar = {"metadata": encode_metadata}
+
     metadata: Results | UnsetType = UNSET
 
 
 class Fail(Settlement):
     """This attempt failed."""
+
+    packs: ClassVar = {"metadata": encode_metadata}
 
     error: Error | UnsetType = UNSET
     retry_after: Duration | UnsetType = UNSET
@@ -98,6 +104,8 @@ class Extend(Settlement):
 
 class Settle(Body):
     """Claims to end or prolong, and the claim to make after that."""
+
+    packs: ClassVar = {verb: partial(pack_each, pointer=f"/{verb}") for verb in ("complete", "fail")}
 
     worker_id: WorkerId | UnsetType = UNSET
     complete: list[Complete] = msgspec.field(default_factory=list)

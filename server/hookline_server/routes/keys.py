@@ -5,8 +5,9 @@ from __future__ import annotations
 import weakref
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, takewhile
-from typing import Annotated
+from typing import Annotated, ClassVar
 from weakref import WeakKeyDictionary
 
 from msgspec import UNSET, Meta, UnsetType
@@ -16,12 +17,13 @@ from starlette.routing import Route
 
 from hookline import Datastore
 from hookline.grant import READ
-from hookline.item import RESERVED_PREFIX
+from hookline.item import EVENTS, RESERVED_PREFIX
 from hookline.keysettings import KeySettings
 from hookline.stats import paced, weigh
+from hookline.trigger import read_triggers
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import JSON, Body
+from hookline_server.body import JSON, Body, Packs
 from hookline_server.caller import caller_of, datastore_of
 from hookline_server.fields import (
     Backoff,
@@ -44,8 +46,13 @@ from hookline_server.view import describe_settings
 _COUNTS = {"refused_claims": "refusedClaims", "lost_locks": "lostLocks", "expired_locks": "expiredLocks"}
 
 
+_PACKS: Packs = {"trigger_urls": partial(read_triggers, events=EVENTS)}
+
+
 class NewSettings(Body):
     """The settings of a key: what is left out, or null, has its default."""
+
+    packs: ClassVar = _PACKS
 
     max_attempts: MaxAttempts = None
     lock_for: LockFor = None
@@ -60,6 +67,8 @@ class NewSettings(Body):
 
 class Changes(Body):
     """Settings to change: what is left out stays, null brings a default back."""
+
+    packs: ClassVar = _PACKS
 
     max_attempts: MaxAttempts | UnsetType = UNSET
     lock_for: LockFor | UnsetType = UNSET
