@@ -14,6 +14,7 @@ from hookline.item import EVENTS, STATUS_EVENT, TRIGGERS_MAX, Options, TriggerCh
 from hookline.url import check_url
 from hookline.where import compile_where
 
+EVENTS_MAX = 32
 RETRIES_MAX = 32
 SECRETS_MAX = 2
 """Signing secrets of one trigger: while one is replaced, receivers may still have the one before."""
@@ -83,8 +84,9 @@ def read_trigger(entry: object, pointer: str, default: tuple[str, ...] = ("updat
     if api_key is not None and (not isinstance(api_key, str) or not _is_header_value(api_key)):
         raise Invalid.at(pointer, "expected the API key as up to 4096 visible ASCII characters")
     events = entry.get("events", default)
-    if not isinstance(events, list | tuple) or not events or not all(map(_is_event, events)):
-        raise Invalid.at(f"{pointer}/events", f"expected a list of {', '.join(EVENTS)} and {STATUS_EVENT}<word>")
+    if not isinstance(events, list | tuple) or not 1 <= len(events) <= EVENTS_MAX or not all(map(_is_event, events)):
+        expected = f"expected a list of up to {EVENTS_MAX} of {', '.join(EVENTS)} and {STATUS_EVENT}<word>"
+        raise Invalid.at(f"{pointer}/events", expected)
     return TriggerChange(url, api_key, tuple(dict.fromkeys(events)), _read_options(entry, pointer))
 
 

@@ -17,7 +17,7 @@ from hookline.codec import LIMITS, NATIVE, TEXT_MAX, WORD_MAX
 from hookline.index import INDEXES_MAX, KINDS
 from hookline.item import EVENTS, METADATA_FIELDS_MAX, SORT_FIELD_MAX, TERMINAL, TRIGGERS_MAX
 from hookline.keysettings import ATTEMPTS_MAX, BACKOFFS_MAX, LENGTH_MAX
-from hookline.trigger import RETRIES_MAX
+from hookline.trigger import EVENTS_MAX, RETRIES_MAX
 from hookline.where import CONDITIONS_MAX, IN_MAX, OPERATORS
 
 Schema = dict[str, Any]
@@ -245,6 +245,7 @@ SCHEMAS: dict[str, Schema] = {
                 "type": "array",
                 "items": {"anyOf": [{"enum": [*EVENTS]}, {"type": "string", "pattern": r"^status:[^\u0000]{1,64}$"}]},
                 "minItems": 1,
+                "maxItems": EVENTS_MAX,
             },
             "where": {"anyOf": [_ref("Where"), {"type": "null"}]},
             "retry": {

@@ -183,6 +183,7 @@ def test_triggers(written: object, read: list[TriggerChange]) -> None:
         ([{"url": URL, "events": ["changed"]}], ["/triggerUrls/0/events"]),
         ([{"url": URL, "events": "updated"}], ["/triggerUrls/0/events"]),
         ([{"url": URL, "events": [[]]}], ["/triggerUrls/0/events"]),
+        ([{"url": URL, "events": ["updated"] * 33}], ["/triggerUrls/0/events"]),
         ([{"url": URL}, {"url": URL}], ["/triggerUrls"]),
         ([{"url": f"http://a/{n}"} for n in range(17)], ["/triggerUrls"]),
     ],
