@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import BinaryIO
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+from typing import BinaryIO, NoReturn
 
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings
 from hookline.connection import Connection
@@ -90,18 +93,19 @@ async def write_archive(settings: Settings, output: BinaryIO, *, api_keys: bool)
     async with reaching(settings) as url, Datastore(url, settings, secrets or _no_secret()) as datastore:
         with showing("Exported", tell) as (advance, say):
             async for step in export(datastore, api_keys=api_keys):
-                output.write(step.lines)
+                _write(output, step.lines)
                 failed += len(step.failed)
                 for name in step.failed:
                     say(name)
                 advance(step.done, step.total)
-        output.flush()
+        with _breakable():
+            output.flush()
     tell(f"exported {step.done} items" + (f"; {failed} could not be" if failed else ""))
     return not failed
 
 
 async def read_archive(
-    settings: Settings, lines: BinaryIO, *, replace: bool, api_keys: bool, strict: bool
+    settings: Settings, file: BinaryIO, *, replace: bool, api_keys: bool, strict: bool
 ) -> tuple[bool, dict[str, int]]:
     """Read an archive into the namespace -> whether all of it is there now, and what became of how many lines.
 
@@ -115,17 +119,56 @@ async def read_archive(
     async with reaching(settings, fresh=True) as url, Datastore(url, settings, secrets) as datastore:
         with showing("Imported", tell) as (advance, say):
             try:
-                async for step in restore(datastore, lines, replace=replace, api_keys=api_keys, strict=strict):
+                async for step in restore(datastore, _lines(file), replace=replace, api_keys=api_keys, strict=strict):
                     whole = whole and not step.notes
                     for note in step.notes:
                         say(note)
                     advance(step.lines, step.total)
-            except (Unavailable, OutcomeUnknown):
+            except (Unavailable, OutcomeUnknown, asyncio.CancelledError):
                 say(f"broken off after {step.lines} lines, {step.written} of them written: a repeat goes on from there")
                 raise
     sums = {"lines": step.lines, "written": step.written, "skipped": step.skipped, "failed": step.failed}
     tell("read {lines} lines: {written} written, {skipped} there already, {failed} failed".format(**sums))
     return whole, sums
+
+
+def _write(output: BinaryIO, lines: bytes) -> None:
+    with _breakable():
+        while lines:
+            lines = lines[output.write(lines) :]  # where PYTHONUNBUFFERED is set, it may be a part
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    while True:
+        with _breakable():
+            line = file.readline()
+        if not line:
+            return
+        yield line
+
+
+@contextmanager
+def _breakable() -> Iterator[None]:
+    """Where the loop waits for a pipe that may stand still: Ctrl-C breaks off even that.
+
+    Raises:
+        CancelledError: it came.
+    """
+    handler, task = signal.getsignal(signal.SIGINT), asyncio.current_task()
+    if not callable(handler) or handler is signal.default_int_handler:  # not the runner's, which cancels the task
+        yield
+        return
+    signal.signal(signal.SIGINT, _cancel)
+    try:
+        if task and task.cancelling():  # it came just before
+            raise asyncio.CancelledError
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _cancel(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    raise asyncio.CancelledError
 
 
 def _secrets(settings: Settings) -> SecretBox | None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import json
 import os
 import re
+import resource
+import signal
+import subprocess
 import sys
+import termios
 from pathlib import Path
 
+import pytest
 import redis.asyncio as aioredis
 
+from conftest import wait_until
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings
 from hookline.embedded import find_server, running
+from hookline.errors import HooklineError
 from hookline.secret import load_key
 from process import running_store, serving
 from scripts import TAG, URL
@@ -32,6 +41,13 @@ async def hookline(
     out, err = await process.communicate(stdin)
     process._transport.close()  # type: ignore[attr-defined]  # else its pipes are reported as left open
     return process.returncode or 0, out.decode(), err.decode()
+
+
+def begun(*args: str | Path, **environ: str) -> subprocess.Popen[bytes]:
+    """A command that runs, its pipes in our hands."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "hookline_server", *map(str, args)]
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, **environ})
 
 
 async def create_item(datastore: Datastore) -> None:
@@ -157,6 +173,86 @@ async def test_an_import_that_a_full_store_breaks_off_says_how_far_it_was(tmp_pa
         assert code == 0
         assert read, err
         assert int(read[2]) >= int(found[1]) > 0
+
+
+async def ended(process: subprocess.Popen[bytes], signum: signal.Signals, data: Path) -> list[str]:
+    """Have a process end by one signal, its store in order -> what it said."""
+    with process:
+        try:
+            process.send_signal(signum)
+            code = await asyncio.to_thread(process.wait, 20)
+        finally:
+            process.kill()
+        assert (code, running(data)) == (130 if signum == signal.SIGINT else -signum, None)
+        said = process.communicate()[1].decode().splitlines()
+    return [line for line in said if "is loading its data" not in line]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_an_import_whose_pipe_stands_still(tmp_path: Path, signum: signal.Signals) -> None:
+    data, now = tmp_path / "data", "2027-01-01T00:00:00Z"
+    item = {"key": "jobs", "version": 1, "createdAt": now, "updatedAt": now, "content": 1, "metadata": {}}
+    lines = [{"hookline": "archive", "format": 1, "namespace": "default", "at": now, "items": 200, "secret": None}]
+    lines += [item | {"sortField": f"{number}"} for number in range(150)]
+    process = begun("import", "-", "--data", data)
+    assert process.stdin is not None
+    process.stdin.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    process.stdin.flush()
+
+    async def written() -> bool:
+        if not (url := running(data)):
+            return False
+        try:
+            async with Datastore(url, Settings(), SecretBox(bytes(32))) as datastore:
+                return await datastore.get("jobs", "99") is not None
+        except HooklineError:  # not there yet, or the store is not
+            return False
+
+    assert await wait_until(written)
+    said = await ended(process, signum, data)
+    assert said == ["broken off after 101 lines, 100 of them written: a repeat goes on from there"]
+
+
+@pytest.mark.parametrize(("signum", "unbuffered"), [(signal.SIGINT, ""), (signal.SIGTERM, ""), (signal.SIGINT, "1")])
+async def test_a_signal_ends_an_export_whose_pipe_is_full(
+    tmp_path: Path, signum: signal.Signals, unbuffered: str
+) -> None:
+    data = tmp_path / "data"
+    async with EmbeddedStore(data) as store, Datastore(store.url, Settings(), SecretBox(bytes(32))) as datastore:
+        for number in range(300):
+            await datastore.create("jobs", f"{number}", content="x" * 5000)
+    process = begun("export", "--without-api-keys", "--data", data, PYTHONUNBUFFERED=unbuffered)
+    assert process.stdout is not None
+    waiting = array.array("i", [0])
+
+    async def full() -> bool:
+        fcntl.ioctl(process.stdout, termios.FIONREAD, waiting)  # type: ignore[arg-type]
+        return waiting[0] >= 16_384
+
+    assert await wait_until(full)
+    assert await ended(process, signum, data) == []
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_an_export_to_a_disk_without_room_for_its_end(
+    datastore: Datastore, store: EmbeddedStore, tmp_path: Path, unbuffered: str
+) -> None:
+    await create_item(datastore)
+    command = [sys.executable, "-m", "hookline_server", "export", "--without-api-keys", "--store", store.url]
+    whole = len((await hookline(*command[3:]))[1].encode())
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (whole - 5, whole - 5))
+
+    def run() -> subprocess.CompletedProcess[str]:
+        environ = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        with (tmp_path / "items.ndjson").open("wb") as file:
+            return subprocess.run(
+                command, stdout=file, stderr=subprocess.PIPE, text=True, env=environ, preexec_fn=limit, check=False
+            )
+
+    done = await asyncio.to_thread(run)
+    assert (done.returncode, done.stderr) == (1, "hookline: cannot write: File too large\n")
 
 
 async def test_without_a_secret_only_without_api_keys(

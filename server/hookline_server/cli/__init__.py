@@ -5,7 +5,6 @@ Whatever a command runs it imports by itself: a short one should not wait for th
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -27,7 +26,7 @@ from hookline_server.cli import (
     webhooks,
     workers,
 )
-from hookline_server.cli.ending import CODES, FAILED, UNWRITTEN, fail
+from hookline_server.cli.ending import CODES, FAILED, UNWRITTEN, drop_output, fail
 
 _CODES = "Exit codes: " + "; ".join(f"{code} {says}" for code, says in CODES.items()) + "."
 app = typer.Typer(
@@ -75,6 +74,5 @@ def main() -> None:
         if error.errno not in UNWRITTEN:
             raise
         fail(f"cannot write: {error.strerror}")
-        # What could not be written would be tried again at the very end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         sys.exit(FAILED)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -87,6 +89,7 @@ def ending(hint: Callable[[HooklineError], str] = lambda _: "") -> Iterator[None
         fail(f"{_whose(error.object)}expected text in UTF-8")
         raise typer.Exit(MISUSED) from None
     except KeyboardInterrupt:
+        drop_output()
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -99,7 +102,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     with ending(), runner() as running:
         try:
             return running.run(work)
-        except CancelledError:  # by a signal that it has a handler of its own for
+        except CancelledError:  # by a signal that it has a handler of its own for, as at a pipe
             raise KeyboardInterrupt from None
 
 
@@ -113,6 +116,11 @@ def checked(read: Callable[[], Result], option: str = "") -> Result:
     except (HooklineError, ValueError) as error:
         fail(f"{option + ': ' if option else ''}{error}")
     raise typer.Exit(MISUSED)
+
+
+def drop_output() -> None:
+    """Forget the output that nobody has taken yet: the very end would try it again, and wait for a full pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(sentence: str) -> None:
