@@ -262,13 +262,23 @@ async def test_a_full_disk_is_a_sentence(tmp_path: Path, command: str) -> None:
         ("hookline items create docs --metadata - <&-", 2, "hookline: --metadata: expected JSON"),
         ("hookline run - --url http://127.0.0.1:1 <&-", 3, "hookline: no Hookline server answers"),
         ("hookline top --once --url http://127.0.0.1:1 >&-", 3, "hookline: no Hookline server answers"),
-        ("hookline export >&-", 1, "hookline: there is no secret in hookline-data"),
+        ("hookline doctor >&-", 3, "hookline: there is no data in hookline-data"),
         ("hookline items get docs a --url http://127.0.0.1:1 >&- 2>&- <&-", 3, ""),
     ],
 )
 def test_a_stream_that_is_closed_is_an_empty_one(tmp_path: Path, script: str, code: int, says: str) -> None:
     done = shell(script, cwd=tmp_path)
     assert (done.returncode, done.stderr.startswith(says), "Traceback" in done.stderr) == (code, True, False), done
+
+
+async def test_an_archive_goes_to_no_stream_that_is_closed(tmp_path: Path) -> None:
+    async with EmbeddedStore(tmp_path / "data", fsync="no"):
+        script = "hookline export --data data --without-api-keys >&-"
+        done = await asyncio.to_thread(shell, script, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "hookline: standard output is closed: name a file for the archive, as in 'hookline export > items.ndjson'\n",
+    )
 
 
 def test_ctrl_c_while_modules_load(tmp_path: Path) -> None:

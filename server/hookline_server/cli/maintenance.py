@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hookline_server.cli.ending import FAILED, run
+from hookline_server.cli.ending import FAILED, MISUSED, fail, run
 from hookline_server.cli.options import Data, Json, Store, settings
 from hookline_server.cli.output import say_documents
 
@@ -51,6 +51,9 @@ def write_archive(store: Store = None, data: Data = None, without_api_keys: With
       hookline export > items.ndjson
       hookline export --without-api-keys --store redis://127.0.0.1:6379/0 > items.ndjson
     """
+    if sys.__stdout__ is None:  # it was closed as we began: what stands in its place would swallow the archive
+        fail("standard output is closed: name a file for the archive, as in 'hookline export > items.ndjson'")
+        raise typer.Exit(MISUSED)
     from hookline_server import maintenance
 
     found = settings(store_url=store, data=data)
