@@ -281,6 +281,24 @@ async def test_an_archive_goes_to_no_stream_that_is_closed(tmp_path: Path) -> No
     )
 
 
+@pytest.mark.parametrize(
+    "command", ["openapi", "--help", "keys --help", "export --without-api-keys", "doctor", "listen --port 0"]
+)
+async def test_a_command_whose_reader_goes_away_ends_as_sigpipe_ends_others(tmp_path: Path, command: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    async with EmbeddedStore(tmp_path / "data", fsync="no") as store:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "hookline_server", *command.split()),
+            stdout=writer,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "HOOKLINE_STORE_URL": store.url, "PYTHONUNBUFFERED": ""},
+        )
+        os.close(writer)
+        _, said = await asyncio.wait_for(process.communicate(), 30)
+    assert (process.returncode, said) == (141, b"")
+
+
 def test_ctrl_c_while_modules_load(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
     command = [sys.executable, "-m", "hookline_server", "--version"]

@@ -93,7 +93,7 @@ async def test_who_reads_a_query_may_go_away(url: str, datastore: Datastore) -> 
     assert await process.stdout.read(1) == b"{"
     process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
     assert (await process.stderr.read()).decode() == ""
-    assert await asyncio.wait_for(process.wait(), 20) == 1
+    assert await asyncio.wait_for(process.wait(), 20) == 141
 
 
 async def test_the_life_of_a_job(url: str, datastore: Datastore) -> None:

@@ -26,7 +26,7 @@ from hookline_server.cli import (
     webhooks,
     workers,
 )
-from hookline_server.cli.ending import CODES, FAILED, UNWRITTEN, drop_output, fail
+from hookline_server.cli.ending import CODES, FAILED, UNREAD, UNWRITTEN, drop_output, fail
 
 _CODES = "Exit codes: " + "; ".join(f"{code} {says}" for code, says in CODES.items()) + "."
 app = typer.Typer(
@@ -70,6 +70,10 @@ def main() -> None:
     """Run the command that the arguments name; it ends with one of :data:`CODES`."""
     try:
         app(prog_name="hookline")
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # of which typer makes 1
+            sys.exit(UNREAD)
+        raise
     except OSError as error:
         if error.errno not in UNWRITTEN:
             raise

@@ -19,7 +19,8 @@ from hookline.errors import HooklineError, Invalid
 
 Result = TypeVar("Result")
 
-DONE, FAILED, MISUSED, AWAY, MISSING, FORBIDDEN, UNKNOWN, STUCK, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 7, 130
+DONE, FAILED, MISUSED, AWAY, MISSING, FORBIDDEN, UNKNOWN, STUCK = range(8)
+INTERRUPTED, UNREAD = 130, 141
 CODES = {
     DONE: "done",
     FAILED: "refused, or what was looked at is not as it should be",
@@ -30,6 +31,7 @@ CODES = {
     UNKNOWN: "no answer came, so it may have been done or not",
     STUCK: "a worker's handler would not end",
     INTERRUPTED: "Ctrl-C",
+    UNREAD: "who read the output went away",
 }
 """Every exit code, and what it says."""
 
