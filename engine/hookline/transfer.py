@@ -22,6 +22,8 @@ PAGE = 100
 BUDGET = 1000
 BYTES_MAX = 1_048_576
 """Bytes of the lines that one step writes; a longer line goes alone."""
+_GZIP = b"\x1f\x8b"
+"""How a file of gzip begins."""
 _NEWEST = 2**53 - 1
 """A generation above all: the walk along the sortFields depends on no settings."""
 
@@ -158,11 +160,13 @@ async def restore(
     """
     numbered = enumerate(lines, 1)
     try:
-        header = archive.read_header(next(numbered)[1])
+        _, first = next(numbered)
+        header = archive.read_header(first)
     except StopIteration:
         raise Invalid.at("line 1", "expected a header: the archive is empty") from None
     except Invalid as invalid:
-        raise Invalid.at("line 1", str(invalid)) from None
+        packed = "expected JSON lines, not gzip: gunzip -c FILE | hookline import -"
+        raise Invalid.at("line 1", packed if first.startswith(_GZIP) else str(invalid)) from None
     own = archive.mark(datastore.secrets, datastore.settings.namespace)
     if api_keys and header.secret not in (None, own):
         raise Unopenable(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import json
 import tracemalloc
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -370,6 +372,18 @@ async def test_what_is_no_item_is_named_and_left_out(filled: Datastore, raw: aio
     await raw.set(f"{TAG}:k:jobs", "spoilt")
     with pytest.raises(Corrupt):
         await lines_of(filled)
+
+
+async def test_an_archive_that_is_packed_is_told_of(filled: Datastore) -> None:
+    packed = gzip.compress(b"".join(await lines_of(filled)))
+    with pytest.raises(Invalid, match=r"line 1: expected JSON lines, not gzip: gunzip -c FILE \| hookline import -$"):
+        await bring(filled, packed.splitlines(keepends=True))
+
+
+async def test_a_byte_order_mark_is_read_over(filled: Datastore) -> None:
+    first, *others = await lines_of(filled)
+    end, notes = await bring(filled, [codecs.BOM_UTF8 + first, *others])
+    assert (end.skipped, notes) == (len(others) - 1, [])
 
 
 async def test_an_item_that_the_store_can_not_take_is_named(filled: Datastore, raw: aioredis.Redis) -> None:
