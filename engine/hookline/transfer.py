@@ -42,7 +42,7 @@ class Exported:
 class Imported:
     """How far an import is: so many lines of about ``total`` (with the header). ``skipped`` were there already.
 
-    ``notes`` say what was wrong with the lines of this step.
+    ``notes`` say what was wrong with the lines of this step; ``whole`` that the end has been read, with all before it.
     """
 
     lines: int
@@ -50,7 +50,8 @@ class Imported:
     written: int
     skipped: int
     failed: int
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    whole: bool = False
 
 
 # Out
@@ -211,7 +212,8 @@ class _Restore:
 
     def _state(self, notes: list[str]) -> Imported:
         total = max(self._header.items + 2, self._lines)
-        return Imported(self._lines, total, self._written, self._skipped, self._failed, tuple(notes))
+        whole = self._told == self._entries
+        return Imported(self._lines, total, self._written, self._skipped, self._failed, tuple(notes), whole)
 
     def _read(self, step: list[tuple[int, bytes]]) -> tuple[list[tuple[int, Entry]], list[str]]:
         """Lines -> what they mean, and what is wrong with them; with ``strict`` only up to the first that is."""

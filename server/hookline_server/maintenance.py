@@ -109,18 +109,19 @@ async def read_archive(
 ) -> tuple[bool, dict[str, int]]:
     """Read an archive into the namespace -> whether all of it is there now, and what became of how many lines.
 
+    With these is ``whole``: whether the archive had its end, and all that this tells of.
+
     Raises:
         Invalid: it has no header; or ``strict``, and a line can't be taken.
         Unopenable: its API keys would not open here.
         Incompatible, Unavailable, StoreFull, OutcomeUnknown
     """
-    whole, step = True, Imported(0, 0, 0, 0, 0, ())
+    step = Imported(0, 0, 0, 0, 0)
     secrets = _secrets(settings) or _no_secret()
     async with reaching(settings, fresh=True) as url, Datastore(url, settings, secrets) as datastore:
         with showing("Imported", tell) as (advance, say):
             try:
                 async for step in restore(datastore, _lines(file), replace=replace, api_keys=api_keys, strict=strict):
-                    whole = whole and not step.notes
                     for note in step.notes:
                         say(note)
                     advance(step.lines, step.total)
@@ -128,8 +129,9 @@ async def read_archive(
                 say(f"broken off after {step.lines} lines, {step.written} of them written: a repeat goes on from there")
                 raise
     sums = {"lines": step.lines, "written": step.written, "skipped": step.skipped, "failed": step.failed}
+    sums["whole"] = step.whole
     tell("read {lines} lines: {written} written, {skipped} there already, {failed} failed".format(**sums))
-    return whole, sums
+    return step.whole and not step.failed, sums
 
 
 def _write(output: BinaryIO, lines: bytes) -> None:

@@ -152,6 +152,24 @@ async def test_out_of_one_store_and_into_another(tmp_path: Path) -> None:
     assert (code, err.splitlines()[-1]) == (2, "hookline: line 3: /: expected a JSON object")
 
 
+async def test_the_sums_of_an_import_tell_whether_the_file_was_whole(
+    datastore: Datastore, store: EmbeddedStore
+) -> None:
+    await create_item(datastore)
+    _, archive, _ = await hookline("export", "--without-api-keys", "--store", store.url)
+    header, item, end = archive.splitlines(keepends=True)
+    sums = {"written": 0, "skipped": 1, "failed": 0}
+    for lines, code, told in (
+        ([header, item, end], 0, {"lines": 3, **sums, "whole": True}),
+        ([header, item], 1, {"lines": 2, **sums, "whole": False}),
+        ([header, item, item, end], 1, {"lines": 4, **sums, "skipped": 2, "whole": False}),
+        ([header, "{}\n", end], 1, {"lines": 3, **sums, "skipped": 0, "failed": 1, "whole": True}),
+    ):
+        stdin = "".join(lines).encode()
+        found, out, _ = await hookline("import", "-", "--json", "--store", store.url, stdin=stdin)
+        assert (found, json.loads(out)) == (code, told)
+
+
 async def test_an_import_that_a_full_store_breaks_off_says_how_far_it_was(tmp_path: Path) -> None:
     async with running_store(str(find_server()), tmp_path / "store") as store:
         async with Datastore(store.url, Settings(), SecretBox(bytes(32))) as datastore:
