@@ -24,6 +24,7 @@ _VALUES = {
     "id": "the-id",
     "delivery": "a-delivery",
     "endpoint": "an-endpoint",
+    "workerId": "a-worker",
 }
 """What stands for the parameters of a path in examples."""
 _BOUNDS = ("pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems", "maxProperties", "format")

@@ -186,6 +186,13 @@ async def test_the_page_leads_to_everything(api: Api) -> None:
     assert all(f"<code>{code}</code>" in text for code in described_codes)
 
 
+async def test_no_example_of_the_page_keeps_a_placeholder(api: Api) -> None:
+    examples = re.findall(r'<pre class="curl">(.*?)</pre>', (await api("GET", "/docs")).body.decode(), re.DOTALL)
+    urls = [word for example in examples for word in shlex.split(unescape(example)) if word.startswith(page.BASE)]
+    assert len(urls) == len(OPERATIONS)
+    assert [url for url in urls if "{" in url] == []
+
+
 def test_markup_in_a_description_is_text() -> None:
     spoilt = json.loads(json.dumps(DOCUMENT).replace("Read an item", "<script>alert(1)</script>"))
     assert page.render(spoilt).count("<script>") == 1
