@@ -193,7 +193,7 @@ async def test_a_reader_that_goes_away_ends_it(tmp_path: Path) -> None:
         process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]  # as head -1 does
         async with aiohttp.ClientSession() as session, session.post(url, data=b"{}") as response:
             assert response.status == 204
-        assert await asyncio.wait_for(process.wait(), 20) == 1
+        assert await asyncio.wait_for(process.wait(), 20) == 141
     finally:
         if process.returncode is None:
             process.kill()
