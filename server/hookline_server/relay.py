@@ -232,7 +232,7 @@ class Relay:
                 name, origin = f"{delivery.source_key}/{delivery.source_sort_field}", delivery.target.origin
                 log.warning("item %s calls %s again and again, as in a loop: its webhooks are slowed", name, origin)
             await self._deliveries.keep(lane, delivery, delay=slowed, error="slowed: its item calls this URL in a loop")
-            lane.look(now + slowed)
+            self._look(lane, now + slowed)
             return
         if delivery.target.options.ordered and (wait := await self._turns.wait(delivery)):
             await self._deliveries.keep(lane, delivery, delay=wait, error=OUT_OF_TURN)
@@ -242,7 +242,7 @@ class Relay:
         slow = self._is_slow(lane)
         if slow or not await self.lanes.enter(lane):
             await self._deliveries.keep(lane, delivery)
-            lane.look(time.time() + POLL if slow else lane.opens_at(time.time()))
+            self._look(lane, time.time() + POLL if slow else lane.opens_at(time.time()))
             return
         answer, begun_ms = await self._attempt(lane, delivery)
         if answer.ok:
@@ -258,7 +258,7 @@ class Relay:
         if delay is None:
             await self._pass_on(delivery)
         else:
-            lane.look(time.time() + delay)
+            self._look(lane, time.time() + delay)
 
     # From the lanes
 
@@ -288,6 +288,10 @@ class Relay:
         lane.look_at = time.time() + POLL
         return True
 
+    def _look(self, lane: Lane, at: float) -> None:
+        """Look at a lane then, also if it was forgotten while something was written into it."""
+        self.lanes.get(lane.endpoint.id).look(at)
+
     def _is_slow(self, lane: Lane) -> bool:
         return self._origins.is_slow(lane.counted_as)
 
@@ -300,12 +304,18 @@ class Relay:
             lane.look_at = lane.opens_at(now)
 
     async def _scan(self) -> None:
-        """Note the lanes that have something due."""
+        """Note the lanes in which something is due, or will be before the next scan."""
         stats = await self._datastore.stats(DELIVERIES)
+        now = time.time()
         for row in stats.rows:
-            waits = row.status in ("scheduled", "started") and row.first is not None and row.first <= stats.now_ms
-            if waits or (row.status == "not_started" and row.count):
-                self.lanes.get(row.key.removeprefix(DELIVERIES)).look(time.time())
+            if row.status == "not_started" and row.count:
+                wait = 0.0
+            elif row.status in ("scheduled", "started") and row.first is not None:
+                wait = max(0.0, (row.first - stats.now_ms) / 1000)
+            else:
+                continue
+            if wait < SCAN:
+                self.lanes.get(row.key.removeprefix(DELIVERIES)).look(now + wait)
 
     async def _drain(self, lane: Lane) -> None:
         """Attempt what is due in one lane."""
@@ -405,7 +415,7 @@ class Relay:
 
     async def _held(self, lane: Lane, delivery: Delivery, wait: float) -> None:
         """An ordered delivery waits in its lane; the one before may have ended while there was nothing to wake."""
-        lane.look(time.time() + wait)
+        self._look(lane, time.time() + wait)
         if not await self._turns.wait(delivery):
             await self._turns.wake(delivery, delivery.webhook_id)
 
