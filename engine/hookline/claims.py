@@ -170,7 +170,7 @@ class Claims:
     def _hold_unseen(self, place: Place, key: str, seconds: float) -> Hold | None:
         """Hold a claim back without a look, where one has just seen that nothing is left: the bell tells the rest."""
         seen_at, next_ms = self._seen.get(key, (-math.inf, None))
-        if time.monotonic() - seen_at >= POLL:
+        if time.monotonic() - seen_at >= POLL or self._wakes.released:
             return None
         return self._hold(place, key, min(seconds, _seconds_until(next_ms)))
 

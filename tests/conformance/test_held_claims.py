@@ -169,6 +169,16 @@ async def test_before_the_process_stops_all_are_let_go(datastore: Datastore, sto
     assert not await held(store)
 
 
+async def test_who_comes_while_the_process_stops_does_not_wait(datastore: Datastore, store: Backend) -> None:
+    """Also where it was just seen that nothing is there, and a link is free."""
+    waiting = await waits(datastore, store)
+    await datastore.create("jobs", "a", metadata=WAITING)
+    assert names((await asyncio.wait_for(waiting, 5)).items) == ["a"]
+    assert (await datastore.claim("jobs", worker_id="w")).items == []
+    datastore.wakes.release()
+    assert (await asyncio.wait_for(datastore.claim("jobs", worker_id="w", wait=120), 10)).items == []
+
+
 async def test_a_lost_connection_is_no_end(datastore: Datastore, store: Backend) -> None:
     waiting = await waits(datastore, store)
     for node, connection in await held(store):

@@ -14,10 +14,10 @@ import redis.asyncio as aioredis
 
 from api import Api
 from conftest import wait_until
-from hookline import Datastore, Settings
+from hookline import Datastore, EmbeddedStore, Settings
 from hookline.connection import Connection
 from hookline_server import deliveries
-from hookline_server.endpoint import ENDPOINTS, Endpoints, lane_of, moment
+from hookline_server.endpoint import DELIVERIES, ENDPOINTS, Endpoints, lane_of, moment
 from hookline_server.event import endpoint_of
 from receiver import Receiver, receiving
 from relays import create_job, relaying, start
@@ -221,6 +221,27 @@ async def test_made_active_again_it_begins_anew_at_once(
         await wait_until(lambda: listed(api, "&status=not_started"))
         await api("PUT", path, {"status": "active"})
         await receiver.wait_for(tried + 9)
+
+
+async def test_a_retry_due_soon_after_a_relay_has_begun_is_made_on_time(
+    datastore: Datastore, receiver: Receiver, store: EmbeddedStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the first look of one that has not seen what was kept, as nothing tells of it again."""
+    monkeypatch.setattr("hookline_server.relay.SCAN", 3600.0)
+    patient = replace(settings, delivery_schedule=(3.0,))
+    receiver.statuses = [500]
+    async with Datastore(store.url, patient, datastore.secrets) as opened:
+        async with relaying(opened):
+            await create_job(opened, receiver.url, "a")
+            await start(opened, "a")
+            await wait_until(lambda: _kept(opened))
+        async with relaying(opened):
+            assert len(receiver.posts) == 1, "it is not due yet"
+            await receiver.wait_for(2)
+
+
+async def _kept(datastore: Datastore) -> bool:
+    return any(row.status == "scheduled" for row in (await datastore.stats(DELIVERIES)).rows)
 
 
 async def test_an_endpoint_is_known_anew_once_its_lane_was_forgotten(
