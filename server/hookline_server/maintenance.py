@@ -125,7 +125,7 @@ async def read_archive(
                     for note in step.notes:
                         say(note)
                     advance(step.lines, step.total)
-            except (Unavailable, OutcomeUnknown, asyncio.CancelledError):
+            except (Unavailable, OutcomeUnknown, asyncio.CancelledError, KeyboardInterrupt):
                 say(f"broken off after {step.lines} lines, {step.written} of them written: a repeat goes on from there")
                 raise
     sums = {"lines": step.lines, "written": step.written, "skipped": step.skipped, "failed": step.failed}

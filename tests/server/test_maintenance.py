@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import termios
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,12 @@ async def hookline(
 
 
 def begun(*args: str | Path, **environ: str) -> subprocess.Popen[bytes]:
-    """A command that runs, its pipes in our hands."""
+    """A command that runs, its pipes in our hands; it heeds Ctrl-C also where we, in the background, do not."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-m", "hookline_server", *map(str, args)]
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, **environ})
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    environ = {**os.environ, **environ}
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environ, preexec_fn=heed)
 
 
 async def create_item(datastore: Datastore) -> None:
