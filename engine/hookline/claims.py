@@ -106,6 +106,7 @@ class Claims:
         self._rotation: dict[str, int] = {}
         self._rested: dict[tuple[str, bytes], float] = {}
         self._seen: dict[str, tuple[float, float | None]] = {}
+        """Keys whose line was seen to its end: when (monotonic seconds), and when there may be more (ms since 1970)."""
         self._away = Away(connection)
         self._ballots = 0
 

@@ -236,7 +236,6 @@ async def test_a_retry_due_soon_after_a_relay_has_begun_is_made_on_time(
             await start(opened, "a")
             await wait_until(lambda: _kept(opened))
         async with relaying(opened):
-            assert len(receiver.posts) == 1, "it is not due yet"
             await receiver.wait_for(2)
 
 
