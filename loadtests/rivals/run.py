@@ -1,8 +1,10 @@
 """Measure the rivals that are installed, and Hookline beside them, each on a store of its own.
 
-    python loadtests/rivals/run.py [--only bullmq,saq] [--jobs 2000] [--processes 1] [--fsync always]
+    python loadtests/rivals/run.py [--only bullmq,saq] [--jobs 2000] [--turns 1] [--processes 1] [--fsync always]
 
-Same store, durability, payload and number of processes; what each one guarantees is a column. Ends by itself.
+Same store, durability, payload and number of processes; what each one guarantees is a column. With several turns all
+are measured one after the other in each, and the figures are medians: a machine that others use as well changes from
+one minute to the next by more than two queues differ. Ends by itself.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ HEADS = (
 
 @dataclass
 class Figures:
-    """What one rival gave; what it can't do is missing."""
+    """What one rival gave in one turn, or its medians of all; what it can't do is missing."""
 
     rival: Rival
     version: str = ""
@@ -47,6 +49,21 @@ class Figures:
     bytes: dict[str, float] = field(default_factory=dict)
     latency: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, turns: list[Figures]) -> Figures:
+        """The medians of several turns, each of those in which it was measured."""
+        first = turns[0]
+        whole = cls(first.rival, first.version)
+        for kind in ("rates", "cpu", "bytes", "latency"):
+            told: list[dict[str, float]] = [getattr(turn, kind) for turn in turns]
+            names = {name: None for each in told for name in each}
+            getattr(whole, kind).update(
+                {name: statistics.median(each[name] for each in told if name in each) for name in names}
+            )
+        for turn in turns:
+            whole.failures |= turn.failures
+        return whole
 
 
 class Store:
@@ -266,7 +283,8 @@ def page(found: list[Figures], options: argparse.Namespace) -> str:
         f"# Beside others, {time.strftime('%Y-%m-%d')}",
         "",
         f"{options.jobs:,} jobs of 200 characters, worker processes: {options.processes}, {os.cpu_count()} cores.",
-        f"A Valkey of its own for each, fsync `{options.fsync}`. Jobs a second; machines differ and are shared: rough.",
+        f"A Valkey of its own for each, fsync `{options.fsync}`; medians of {options.turns} turns.",
+        "Jobs a second; machines differ and are shared: rough.",
         "CPU is in microseconds for each job drained. Latency: from enqueue to handler at 50 jobs a second, the worker",
         "idle. A column that is empty: there is no such call, or it failed.",
         "",
@@ -294,25 +312,30 @@ async def run(options: argparse.Namespace) -> None:
     """Measure, say how far it is on stderr, print the page; write figures and what the rivals said."""
     options.out.mkdir(parents=True, exist_ok=True)
     wanted = options.only.split(",") if options.only else [rival.name for rival in RIVALS]
-    found = []
+    installed = {rival.name: version for rival in RIVALS if rival.name in wanted and (version := rival.version())}
+    turns: dict[str, list[Figures]] = {}
     with (options.out / "rivals.log").open("ab") as log:
-        for rival in RIVALS:
-            if rival.name not in wanted or not (installed := rival.version()):
-                continue
-            print(f"{rival.name} {installed}", file=sys.stderr)
-            log.write(f"== {rival.name}\n".encode())
-            log.flush()
-            async with stored(rival, options.fsync) as store:
-                figures = await Measuring(rival, store, options, log).all()
-            figures.version = installed
-            found.append(figures)
-            (options.out / "rivals.json").write_text(json.dumps([_plain(each) for each in found], indent=1))
-            (options.out / "rivals.md").write_text(page(found, options))
-    print(page(found, options))
+        for turn in range(options.turns):
+            for rival in RIVALS:
+                if rival.name not in installed:
+                    continue
+                print(f"turn {turn + 1} of {options.turns}: {rival.name} {installed[rival.name]}", file=sys.stderr)
+                log.write(f"== {rival.name}\n".encode())
+                log.flush()
+                async with stored(rival, options.fsync) as store:
+                    figures = await Measuring(rival, store, options, log).all()
+                figures.version = installed[rival.name]
+                turns.setdefault(rival.name, []).append(figures)
+                found = [Figures.of(each) for each in turns.values()]
+                plain = [_plain(whole, each) for whole, each in zip(found, turns.values(), strict=True)]
+                (options.out / "rivals.json").write_text(json.dumps(plain, indent=1))
+                (options.out / "rivals.md").write_text(page(found, options))
+    print(page([Figures.of(each) for each in turns.values()], options))
 
 
-def _plain(figures: Figures) -> dict[str, Any]:
-    return {**figures.__dict__, "rival": figures.rival.name, "guarantees": figures.rival.guarantees}
+def _plain(whole: Figures, turns: list[Figures]) -> dict[str, Any]:
+    each = [{"rates": turn.rates, "cpu": turn.cpu, "bytes": turn.bytes, "latency": turn.latency} for turn in turns]
+    return {**whole.__dict__, "rival": whole.rival.name, "guarantees": whole.rival.guarantees, "turns": each}
 
 
 def main() -> None:
@@ -320,6 +343,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="which, between commas; left out: all that are installed")
     parser.add_argument("--jobs", type=int, default=2000)
+    parser.add_argument("--turns", type=int, default=1, help="medians of so many, by turns")
     parser.add_argument("--processes", type=int, default=1, help="of workers that drain")
     parser.add_argument("--fsync", choices=("always", "everysec", "no"), default="always")
     parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds until Hookline's memory is looked at")
