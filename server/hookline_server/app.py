@@ -16,6 +16,7 @@ from hookline_server.metrics import Metrics, Served
 from hookline_server.openapi import Document
 from hookline_server.peers import Peers
 from hookline_server.rate import Rate
+from hookline_server.rounds import Rounds
 from hookline_server.router import Application
 from hookline_server.routes import (
     apikeys,
@@ -106,6 +107,7 @@ def create_app(
     traffic = Traffic(routes, log_requests)
     app = Application(routes)
     app.state.bodies = Bodies()
+    app.state.rounds = Rounds()
     app.edge = Edge(app.router, traffic, app.state.bodies, cors_origins, hosts, gate)
     if traces:
         from hookline_server.traces import Traced

@@ -18,7 +18,7 @@ from hookline.codec import Packed, encode_content, encode_metadata
 from hookline.errors import Flaw, Invalid, below
 from hookline.trigger import read_triggers
 from hookline.where import compile_where
-from hookline_server import head, heavy, strictjson, strictmsgpack
+from hookline_server import head, heavy, rounds, strictjson, strictmsgpack
 from hookline_server.answer import FIELDS
 from hookline_server.caller import caller_of
 from hookline_server.inflate import inflate
@@ -133,20 +133,22 @@ async def read_value(request: Request, accept: tuple[str, ...] = JSON, then: The
     if declared.isdigit() and heavy.HEAVY_FROM <= int(declared) <= most and KEPT not in request.scope:
         heavy.check_rest(_sender(request))  # so that it is not sent for nothing
     raw = await read_bytes(request, most)
-    if plain and len(raw) < heavy.HEAVY_FROM:
+    if plain and len(raw) < rounds.ROUND_FROM:
         return then(strictjson.decode(raw))
     decode = (strictjson if plain or media_type(request) not in MSGPACKS else strictmsgpack).decode
     return await decoded(request, decode, raw, then)
 
 
 async def decoded(request: Request, decode: heavy.Decode, raw: bytes, then: Then) -> Any:
-    """What ``then`` makes of the value of a body, or of a line of one; if that is large, its contents are packed.
+    """What ``then`` makes of the value of a body or of a line, in its round; if that is large, its contents are packed.
 
     Raises:
         Problem: it is large, and the caller has just sent one that could not be read.
         Exception: whatever ``decode`` and ``then`` raise.
     """
     if len(raw) < heavy.HEAVY_FROM:
+        if len(raw) >= rounds.ROUND_FROM:
+            await request.app.state.rounds.take()
         return then(decode(raw))
 
     def work(raw: bytes) -> Any:
