@@ -182,6 +182,9 @@ end
 
 -- Visit the entries of a status up to a score, while the claim goes on. Returns whether to the end.
 local function pass_along(status, latest, operation, state)
+  if index.empty(operation.key, status) then
+    return true
+  end
   local name = index.name(operation.key, status)
   local rank, ended = first_rank(name, status, operation), false
   while not ended and goes_on(operation, state) do

@@ -12,6 +12,9 @@ local TERMINAL = { 'completed', 'failed', 'cancelled' }
 -- Promote at most so many items of a key -> how many were looked at, and the score of the last; as many as asked for,
 -- there may be more from that score on.
 function due.promote(key, most)
+  if index.empty(key, 'scheduled') then
+    return 0
+  end
   local now, name = clock.now, index.name(key, 'scheduled')
   local found = redis.call('ZRANGEBYSCORE', name, '-inf', now, 'WITHSCORES', 'LIMIT', 0, most)
   for i = 1, #found, 2 do
@@ -103,6 +106,9 @@ function due.bury_exhausted(key, sort)
 end
 
 local function first_score(key, status, above)
+  if index.empty(key, status) then
+    return nil
+  end
   local found = redis.call('ZRANGEBYSCORE', index.name(key, status), above, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
   return tonumber(found[2])
 end

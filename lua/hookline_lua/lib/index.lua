@@ -39,6 +39,11 @@ function index.set(key, label)
   return set
 end
 
+-- Whether the store has nothing in a set, whatever waits for it.
+function index.empty(key, label)
+  return index.set(key, label).size == 0
+end
+
 -- Whether the sets of all sortFields, and of the statuses that hold, or will hold, an item can be written.
 function index.sound(key, before, after)
   local base = index.bases[key]
