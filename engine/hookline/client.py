@@ -21,7 +21,7 @@ from hookline.query import Count, Page
 from hookline.registry import Presence, Workers
 from hookline.rule import Orchestration, Schedule
 from hookline.session import Session
-from hookline.transport import WAITS_MAX, Http, pause, repeat
+from hookline.transport import WAITS_MAX, Http, outcome, pause, repeat
 from hookline.upkeep import Build
 
 T = TypeVar("T")
@@ -76,6 +76,7 @@ class Client(Http):
 
     async def _send(self, request: Request) -> Answer:
         following, tries, closings = self._mark(request), 0, self._session.closings
+        failure: HooklineError | None = None
         deadline = time.monotonic() + request.patience
         while True:
             tries += 1
@@ -83,8 +84,8 @@ class Client(Http):
             try:
                 return await session.send(following)
             except HooklineError as error:
-                failure = error
-            again = repeat(following, failure, tries, deadline - time.monotonic())
+                again = repeat(following, error, tries, deadline - time.monotonic())
+                failure = outcome(error, failure)
             if again:
                 await asyncio.sleep(pause(tries))
             if not again or self._session.closings > closings:

@@ -20,7 +20,7 @@ from hookline.query import Count, Page
 from hookline.registry import Presence, Workers
 from hookline.rule import Orchestration, Schedule
 from hookline.syncsession import SyncSession
-from hookline.transport import WAITS_MAX, Http, pause, repeat
+from hookline.transport import WAITS_MAX, Http, outcome, pause, repeat
 from hookline.upkeep import Build
 
 T = TypeVar("T")
@@ -67,6 +67,7 @@ class SyncClient(Http):
 
     def _send(self, request: Request) -> Answer:
         following, tries = self._mark(request), 0
+        failure: HooklineError | None = None
         deadline = time.monotonic() + request.patience
         while True:
             tries += 1
@@ -75,8 +76,9 @@ class SyncClient(Http):
                 return session.send(following)
             except HooklineError as error:
                 again = repeat(following, error, tries, deadline - time.monotonic())
-                if not again or session.closed:
-                    raise
+                failure = outcome(error, failure)
+            if not again or session.closed:
+                raise failure
             following = again
             time.sleep(pause(tries))
 

@@ -189,6 +189,14 @@ def repeat(request: Request, error: HooklineError, tries: int, left: float) -> R
     return request if tries < TRIES or request.watches else None
 
 
+def outcome(error: HooklineError, before: HooklineError | None) -> HooklineError:
+    """What has come of a request by its last failure and the ones before.
+
+    Where one of those leaves it open whether it was carried out, a server that is away now does not tell.
+    """
+    return before if isinstance(before, OutcomeUnknown) and isinstance(error, Unavailable) else error
+
+
 def pause(tries: int) -> float:
     """Seconds before the next try."""
     return min(1.0, 0.05 * 4.0 ** (tries - 1)) * random.uniform(0.5, 1)  # noqa: S311 - spreads repeats

@@ -36,7 +36,7 @@ async def serve(settings: Settings, say: Say) -> None:
         if url is None:
             store = await stack.enter_async_context(EmbeddedStore(settings.data, say=say))
             url = store.url
-            await stack.enter_async_context(beside(stop, store.watch()))
+            await stack.enter_async_context(beside(stop, store.watch(), then=stop.hurry))
         stop.on_signals()
         process = Process(settings, url, listener)
         runner = Supervisor(process) if settings.workers > 1 else process

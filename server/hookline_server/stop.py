@@ -86,14 +86,17 @@ class Stop:
 
 
 @contextlib.asynccontextmanager
-async def beside(stop: Stop, *work: Work) -> AsyncIterator[list[asyncio.Task[None]]]:
+async def beside(
+    stop: Stop, *work: Work, then: Callable[[], None] | None = None
+) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Work that lasts as long as the block. Where it ends before, the stop is asked for; its error is raised after all.
 
+    ``then`` is called in place of that, such as to hurry where nothing that is under way can be finished any more.
     Where the block ends, what is not done is cancelled.
     """
     tasks = [asyncio.create_task(part) for part in work]
     for task in tasks:
-        task.add_done_callback(lambda _: stop.ask())
+        task.add_done_callback(lambda _: (then or stop.ask)())
     try:
         yield tasks
     finally:

@@ -132,6 +132,31 @@ async def test_a_write_that_could_not_be_sent_is_tried_again(
     assert [head.split(b" ")[0] for head in written] == [b"DELETE"]
 
 
+@pytest.mark.parametrize("kind", [Client, SyncClient])
+async def test_a_write_that_was_taken_is_not_called_undone_as_the_server_goes(
+    kind: type[Client] | type[SyncClient],
+) -> None:
+    """The server takes a write, and is gone before it answers; nobody listens when it is sent again."""
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, listener:
+            connection.recv(4096)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    serving = threading.Thread(target=serve, args=[listener])
+    serving.start()
+    if kind is Client:
+        async with Client(url) as client:
+            with pytest.raises(OutcomeUnknown):
+                await client.once("a").create("jobs", "a")
+    else:
+        with SyncClient(url) as blocking, pytest.raises(OutcomeUnknown):
+            await asyncio.to_thread(blocking.once("a").create, "jobs", "a")
+    serving.join()
+
+
 async def test_a_write_that_a_server_refuses_for_now_is_sent_once() -> None:
     problem = '{"code":"unavailable","detail":"the store is away"}'
     async with answering(503, problem) as (url, seen), Client(url) as client:

@@ -117,9 +117,18 @@ async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_store_that_ends_ends_the_server(tmp_path: Path) -> None:
-    async with serving(tmp_path / "data") as server:
+    """At once, though a write is under way that would be tried for two minutes: that store does not come back."""
+    patient = serving(tmp_path / "data", HOOKLINE_CALL_TIMEOUT="60s")
+    async with patient as server, aiohttp.ClientSession() as session:
         pid = int((tmp_path / "data" / "lock").read_text())
-        os.kill(pid, signal.SIGKILL)
+        async with session.post(f"{server.url}/v1/items", json={"key": "jobs"}) as response:
+            assert response.status == 201
+        os.kill(pid, signal.SIGSTOP)
+        write = asyncio.create_task(session.post(f"{server.url}/v1/items", json={"key": "jobs"}))
+        async with session.get(f"{server.url}/livez"):
+            os.kill(pid, signal.SIGKILL)
+        async with await write as response:
+            assert response.status == 503
         assert await asyncio.wait_for(server.process.wait(), 20) == 3
         assert "the embedded store has ended" in "\n".join(server.said)
 
