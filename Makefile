@@ -34,7 +34,7 @@ docs: .venv/ready ## Write docs/configuration.md from the table of settings
 	$(BIN)/python -m hookline_server.cli.page > docs/configuration.md
 
 kills: .venv/dev ## Deliver 10,000 events while servers are killed (some minutes)
-	HOOKLINE_KILL_EVENTS=10000 $(BIN)/pytest -q tests/faults/test_relay_killed.py
+	HOOKLINE_TEST_KILL_EVENTS=10000 $(BIN)/pytest -q tests/faults/test_relay_killed.py
 
 seeds: .venv/dev ## Plant every known bug, and see that its test and the model find it (minutes)
 	HOOKLINE_TEST_SEEDS=1 $(BIN)/pytest -q -n auto tests/seeded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,34 +21,38 @@ PACKAGES = {
 }
 MODULES = sorted(path for name, root in PACKAGES.items() for path in (root / name).rglob("*.py"))
 LUA = sorted((ROOT / "lua").rglob("*.lua"))
-LAYERS = [
-    *(
-        "errors",
-        "searches",
-        "link",
-        "feed",
-        "subscription",
-        "nodes",
-        "outcome",
-        "call",
-        "calls",
-        "once",
-        "meta",
-        "connection",
-        "group",
-    ),
-    "keyring",
-    *("wake", "line", "batcher", "away", "claims", "query", "stats", "agreement", "doctor"),
-    *("tally", "registry", "reader", "rule", "datastore", "limited", "bulk", "transfer"),
-    *("operations", "answers", "flow", "ruleflow", "transport", "session", "syncsession", "client", "syncclient"),
-    *("job", "runner", "holding", "progress", "handlers", "worker"),
-]
-"""Inside the engine each imports only what stands before it (and values, which import none of these)."""
+VALUES = (
+    *("arguments", "archive", "clock", "codec", "configuration", "cursor", "errors", "figures", "grant", "index"),
+    *("item", "keys", "keysettings", "plan", "recurrence", "requirements", "row", "secret", "settings", "sortfield"),
+    *("trace", "trigger", "url", "where"),
+)
+"""Inside the engine these import nothing but each other."""
+LAYERS = (
+    *("outcome", "searches", "link", "feed", "subscription", "nodes", "call", "calls", "once", "meta", "connection"),
+    *("group", "bound", "keyring", "wake", "line", "batcher", "away", "claims", "query", "stats", "agreement"),
+    *("doctor", "upkeep", "depth", "tally", "registry", "source", "reader", "repeating"),
+    *("rule", "rules", "orchestrations", "schedules", "rulebook", "datastore", "limited", "bulk", "transfer"),
+    *("operations", "answers", "flow", "ruleflow", "transport", "session", "syncsession"),
+    *("clientrules", "client", "syncclient"),
+    *("job", "runner", "holding", "progress", "handlers", "worker", "collector", "work"),
+    *("keeper", "embedded", "testing"),
+)
+"""Each imports only what stands before it, and values."""
+BY_TYPE = ("rules", "orchestrations", "schedules", "rulebook", "clientrules")
+"""These know a datastore or a client by its type alone, which in turn has them."""
 
 
-def imports(path: Path) -> set[str]:
+def imports(path: Path, *, types: bool = True) -> set[str]:
+    """What a module imports; without ``types`` not what it does for the type checker alone."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    checked = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    left_out = set() if types else {inner for node in checked for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if node in left_out:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -72,9 +77,14 @@ def test_only_the_connection_speaks_redis_py() -> None:
 
 
 def test_layers_of_the_engine() -> None:
-    for place, layer in enumerate(LAYERS):
-        later = {f"hookline.{name}" for name in LAYERS[place + 1 :]}
-        assert not imports(ROOT / "engine/hookline" / f"{layer}.py") & later, layer
+    engine = ROOT / "engine/hookline"
+    ordered = [*VALUES, *LAYERS]
+    assert sorted(ordered) == sorted(path.stem for path in engine.glob("[!_]*.py"))
+    for place, module in enumerate(ordered):
+        allowed = ordered[: max(place, len(VALUES))]
+        named = imports(engine / f"{module}.py", types=module not in BY_TYPE)
+        own = {name.split(".")[1] for name in named if name.startswith("hookline.")}
+        assert own <= set(allowed), f"{module}: {own - set(allowed)}"
 
 
 @pytest.mark.parametrize("path", [*MODULES, *LUA], ids=lambda path: path.name)
@@ -102,12 +112,28 @@ def test_every_lua_file_is_used() -> None:
     }
 
 
+def tracked() -> list[str]:
+    return subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+
+
 def test_nothing_is_left_lying_about() -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
-    for name in tracked:
+    for name in tracked():
         path = ROOT / name
         if path.suffix in (".py", ".lua", ".md", ".toml") and path.exists() and path != Path(__file__):
             assert not re.search(r"\b(TODO|FIXME|XXX)\b", path.read_text()), name
+
+
+def test_the_switches_of_the_tests_are_told_from_settings_and_set_somewhere() -> None:
+    """Each is named by the file that reads it, and by the one that sets it: the Makefile, CI, or another test."""
+    named: Counter[str] = Counter()
+    for path in (ROOT / name for name in tracked() if re.match(r"tests/.*\.(py|toml)$|Makefile|\.ci/run", name)):
+        text = path.read_text() if path.exists() else ""
+        assert not re.search(r"os\.environ\S*HOOKLINE_(?!TEST_)|HOOKLINE_(?!TEST_)\w+\" (not )?in os\.environ", text), (
+            path
+        )
+        named.update(set(re.findall(r"HOOKLINE_TEST_\w+", text)))
+    assert named
+    assert not [switch for switch, files in named.items() if files < 2]
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:

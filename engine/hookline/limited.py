@@ -15,7 +15,7 @@ from hookline.grant import ADMIN, READ, WORK, WRITE, Grant
 from hookline.item import Item
 from hookline.outcome import Claimed, Outcome
 from hookline.query import ANSWER_MAX
-from hookline.stats import Stats
+from hookline.stats import Stats, paced
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Limited(Datastore):
         covers = self.grant.covers
         return replace(
             found,
-            rows=[row for row in found.rows if covers(row.key)],
-            counts={key: counts for key, counts in found.counts.items() if covers(key)},
+            rows=[row async for row in paced(found.rows) if covers(row.key)],
+            counts={key: counts async for key, counts in paced(found.counts.items()) if covers(key)},
         )
 
 

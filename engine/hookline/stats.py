@@ -56,6 +56,15 @@ async def read_stats(connection: Connection, partitions: int, prefix: str) -> St
     return Stats(int(read[0][0][0]), rows, counts, sum(pages[-1][3] for pages in read))
 
 
+async def by_key(stats: Stats) -> dict[str, dict[str, int]]:
+    """Key -> status -> how many items of all partitions ('' counts all of the key); in order of the keys' names."""
+    counted: dict[str, dict[str, int]] = {}
+    async for row in paced(stats.rows):
+        statuses = counted.setdefault(row.key, {})
+        statuses[row.status] = statuses.get(row.status, 0) + row.count
+    return {key: counted[key] for key in sorted(counted)}
+
+
 async def paced(values: Iterable[T], step: int = 500) -> AsyncIterator[T]:
     """The values; after every few the event loop has a turn."""
     for place, value in enumerate(values, 1):

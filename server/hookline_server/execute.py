@@ -13,6 +13,7 @@ from hookline.errors import HooklineError, Invalid, NotClaimable, PreconditionFa
 from hookline.item import TERMINAL
 from hookline.keysettings import ARGUMENTS as SETTINGS
 from hookline.query import ANSWER_MAX
+from hookline.stats import by_key, paced
 from hookline_server import rulecommands
 from hookline_server.body import read_wait
 from hookline_server.command import Command
@@ -20,10 +21,10 @@ from hookline_server.stop import Stopping
 from hookline_server.view import (
     describe,
     describe_claimed,
+    describe_key,
     describe_page,
     describe_settings,
     describe_settled,
-    describe_stats,
 )
 
 COMMAND_WORKER = "command"
@@ -183,7 +184,7 @@ async def _resume(datastore: Datastore, command: Command) -> Result:
 
 async def _show_keys(datastore: Datastore, command: Command) -> Result:
     stats = await datastore.stats(command.fields.get("prefix", ""))
-    return {"keys": describe_stats(stats)}
+    return {"keys": [describe_key(*counted) async for counted in paced((await by_key(stats)).items())]}
 
 
 async def _settings(datastore: Datastore, command: Command) -> Result:

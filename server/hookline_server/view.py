@@ -13,7 +13,6 @@ from hookline.clock import format_time
 from hookline.keysettings import KeySettings
 from hookline.outcome import item_of
 from hookline.query import ANSWER_MAX
-from hookline.stats import Stats
 from hookline.upkeep import Build
 from hookline_server.answer import Answer
 from hookline_server.problem import problem_of
@@ -118,13 +117,7 @@ def describe_settings(settings: KeySettings, builds: Mapping[str, Build]) -> dic
     return settings.to_dict() | ({"building": building} if building else {})
 
 
-def describe_stats(stats: Stats) -> list[dict[str, Any]]:
-    """How many items each key has, also by status; in order of their names."""
-    keys: dict[str, dict[str, Any]] = {}
-    for row in sorted(stats.rows, key=lambda row: (row.key, row.status)):
-        shown = keys.setdefault(row.key, {"key": row.key, "items": 0, "statuses": {}})
-        if row.status:
-            shown["statuses"][row.status] = shown["statuses"].get(row.status, 0) + row.count
-        else:
-            shown["items"] += row.count
-    return list(keys.values())
+def describe_key(key: str, statuses: Mapping[str, int]) -> dict[str, Any]:
+    """How many items a key has, also by status; ``statuses`` as :func:`hookline.stats.by_key` counts them."""
+    named = {status: count for status, count in sorted(statuses.items()) if status}
+    return {"key": key, "items": statuses.get("", 0), "statuses": named}

@@ -37,7 +37,7 @@ async def test_redelivery_has_the_same_id_and_body(tmp_path: Path) -> None:
         assert first.body == second.body
 
 
-EVENTS, KILLS = int(os.environ.get("HOOKLINE_KILL_EVENTS", "400")), 6
+EVENTS, KILLS = int(os.environ.get("HOOKLINE_TEST_KILL_EVENTS", "400")), 6
 
 
 @pytest.mark.timeout(120 + EVENTS / 10)

@@ -1,7 +1,7 @@
 """Random steps on the store and on the reference beside it: after each they tell the same.
 
-The run is the same every time. With HOOKLINE_MODEL_EXAMPLES=<n> there are n examples for each number of partitions, and
-other ones every time.
+The run is the same every time. With HOOKLINE_TEST_MODEL_EXAMPLES=<n> there are n examples for each number of
+partitions, and other ones every time.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from model.item import Answer, Change, Settle
 from model.world import KEYS, NAMES, Name, World
 from proxy import LOSE_CALL, LOSE_REPLY
 
-EXAMPLES = os.environ.get("HOOKLINE_MODEL_EXAMPLES")
-PLANTED = "HOOKLINE_SEEDS_BY_MODEL" in os.environ
-"""Then tests/seeded only asks whether something is found."""
+EXAMPLES = os.environ.get("HOOKLINE_TEST_MODEL_EXAMPLES")
+PLANTED = "HOOKLINE_TEST_SEEDS" in os.environ
+"""Then tests/seeded only asks whether something is found: nothing is made smaller."""
 STEPS = 40
 LIMITS = limits(
     max_examples=int(EXAMPLES or 16),

@@ -92,5 +92,5 @@ def test_the_suite_catches(seed: Seed, copy: Copy) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", BY_MODEL, ids=lambda seed: seed.name)
 def test_the_model_catches(seed: Seed, copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOOKLINE_MODEL_EXAMPLES", "200")
+    monkeypatch.setenv("HOOKLINE_TEST_MODEL_EXAMPLES", "200")
     check_caught(seed, copy, MODEL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import sys
 from pathlib import Path
@@ -297,6 +298,28 @@ async def test_a_write_without_an_answer_names_the_key_to_repeat_it_with(tmp_pat
         code, said = await within("run", str(tmp_path / "text"), "--url", url)
         assert code == 6, said
         assert (await within("schedules", "list", "--url", url))[0] == 3
+
+
+async def test_the_step_after_an_unknown_outcome_is_one_that_the_command_has() -> None:
+    """Where a server says by itself that it does not know."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int((re.search(rb"(?i)content-length: (\d+)", head) or [b"", b"0"])[1]))
+        body = b'{"code": "outcome_unknown", "detail": "lost"}'
+        writer.write(b"HTTP/1.1 503 Unknown\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for verb in ("extend", "release"):
+            code, said = await within("jobs", verb, "docs", "a", "1.0123456789abcdef", "--url", url)
+            _, helped = await within("jobs", verb, "--help", COLUMNS="200")
+            assert code == 6, said
+            assert ("--idempotency-key" in said) == ("--idempotency-key" in helped) == (verb == "release"), said
+            assert "next: the same command " in said
+        assert "next: the same command again: " in (await within("jobs", "pause", "docs", "--url", url))[1]
 
 
 PEAK = """

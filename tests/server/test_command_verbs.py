@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from api import Api
 from hookline import Datastore
+from hookline.grant import Grant
+from hookline.limited import Limited
+from hookline.stats import Stats
 from hookline_server import table
+from hookline_server.command import parse
 from hookline_server.execute import STEPS_MAX
+from hookline_server.interpreter import interpret
 from hookline_server.orchestrations import Orchestration, Orchestrations
 
 WAITING = {"status": "not_started"}
@@ -182,6 +189,33 @@ async def test_keys_and_what_they_hold(api: Api, datastore: Datastore) -> None:
     jobs = {"key": "jobs", "items": 3, "statuses": {"not_started": 3}}
     assert shown == {"verb": "show keys", "keys": [jobs, {"key": "notes", "items": 1, "statuses": {}}]}
     assert (await run(api, "show keys with prefix: jo\n"))[0]["keys"] == [jobs]
+
+
+@pytest.mark.parametrize("grant", [Grant(), Grant(("read",), ("key-*",))])
+async def test_to_show_many_keys_lets_others_have_the_loop(
+    datastore: Datastore, grant: Grant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(datastore, 1)
+    stats = await datastore.stats()
+    rows = [replace(stats.rows[0], key=f"key-{n % 5000:04}", status="held" if n < 5000 else "") for n in range(10_000)]
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def read(*_: Any) -> Stats:
+        return replace(stats, rows=rows[::-1], counts={})
+
+    monkeypatch.setattr("hookline.reader.read_stats", read)
+    other = asyncio.create_task(others())
+    (shown,) = await interpret(datastore if grant.whole else Limited(datastore, grant), parse("show keys\n"))
+    other.cancel()
+    assert shown["keys"] == [{"key": f"key-{n:04}", "items": 1, "statuses": {"held": 1}} for n in range(5000)]
+    steps = len(rows) if grant.whole else 2 * len(rows)
+    assert turns >= (steps + 5000) // 500
 
 
 async def test_rules_are_stored_shown_run_and_removed(api: Api, datastore: Datastore) -> None:

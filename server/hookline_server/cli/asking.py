@@ -40,11 +40,16 @@ def new_mark(given: str | None) -> str:
 
 @contextmanager
 def asking(url: str, api_key: str | None, mark: str | None = None) -> Iterator[SyncClient]:
-    """A client, whose writes go under the idempotency key ``mark``; what fails ends the process with the next step."""
+    """A client, whose writes go under the idempotency key ``mark``; what fails ends the process with the next step.
+
+    Without ``mark`` it is for what may be repeated as it is.
+    """
     from hookline import SyncClient
 
     def hint(error: HooklineError) -> str:
-        if mark and isinstance(error, OutcomeUnknown):
+        if isinstance(error, OutcomeUnknown) and not mark:
+            return "the same command again: a repeat of it does no harm"
+        if isinstance(error, OutcomeUnknown):
             return f"the same command with --idempotency-key {mark} does it if it was not done, and not twice"
         if isinstance(error, NotFound):
             return "'hookline items query KEY' shows what is there"

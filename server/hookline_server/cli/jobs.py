@@ -85,7 +85,7 @@ def complete(
       hookline jobs complete jobs job-001 2.0f3a --metadata '{"rows": 1000}'
     """
     given = {"metadata": read_optional(metadata, "--metadata")}
-    _settle("complete", (key, sort_field, token), given, (url, api_key, idempotency_key), as_json=as_json)
+    _settle("complete", (key, sort_field, token), given, (url, api_key, new_mark(idempotency_key)), as_json=as_json)
 
 
 @jobs.command("fail")
@@ -109,7 +109,7 @@ def fail_job(
       hookline jobs fail jobs job-001 2.0f3a --error 'the printer is out of paper' --retry-after 5m
     """
     given = {"error": error, "retry_after": retry_after, "metadata": read_optional(metadata, "--metadata")}
-    _settle("fail", (key, sort_field, token), given, (url, api_key, idempotency_key), as_json=as_json)
+    _settle("fail", (key, sort_field, token), given, (url, api_key, new_mark(idempotency_key)), as_json=as_json)
 
 
 @jobs.command()
@@ -130,7 +130,13 @@ def release(
     Example:
       hookline jobs release jobs job-001 2.0f3a --delay 30s
     """
-    _settle("release", (key, sort_field, token), {"delay": delay}, (url, api_key, idempotency_key), as_json=as_json)
+    _settle(
+        "release",
+        (key, sort_field, token),
+        {"delay": delay},
+        (url, api_key, new_mark(idempotency_key)),
+        as_json=as_json,
+    )
 
 
 @jobs.command()
@@ -172,7 +178,7 @@ def cancel(
       hookline jobs cancel jobs --where '{"type": "report"}'
       hookline jobs cancel jobs --where '{"status": {"in": ["scheduled", "not_started"]}}'
     """
-    _change("cancel", key, sort_field, where, (url, api_key, idempotency_key), as_json=as_json)
+    _change("cancel", key, sort_field, where, (url, api_key, new_mark(idempotency_key)), as_json=as_json)
 
 
 @jobs.command()
@@ -194,7 +200,7 @@ def redrive(
       hookline jobs redrive jobs --where '{"last_error": {"prefix": "timeout"}}'
       hookline jobs redrive jobs --where '{}'
     """
-    _change("redrive", key, sort_field, where, (url, api_key, idempotency_key), as_json=as_json)
+    _change("redrive", key, sort_field, where, (url, api_key, new_mark(idempotency_key)), as_json=as_json)
 
 
 @jobs.command()
@@ -218,14 +224,13 @@ def resume(key: Key, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Js
 
 
 Marked = tuple[str, str | None, str | None]
-"""URL, API key and idempotency key of a command."""
+"""URL, API key and idempotency key of a command; none where it may be repeated without one."""
 
 
 def _settle(verb: str, claim: tuple[str, str, str], given: dict[str, Any], asked: Marked, *, as_json: bool) -> None:
     from hookline_server.cli.output import say_one
 
-    url, api_key, mark = asked
-    with asking(url, api_key, new_mark(mark)) as client:
+    with asking(*asked) as client:
         outcome: Outcome = client.settle([getattr(client.calls, verb)(*claim, **given)])[0]
         if not outcome.ok:
             raise outcome.error()
@@ -253,10 +258,9 @@ def _change(verb: str, key: str, sort_field: str | None, where: str | None, aske
     if (sort_field is None) == (where is None):
         fail(f"expected either a SORT_FIELD, or --where; {_ALL[verb]}")
         raise typer.Exit(MISUSED)
-    url, api_key, mark = asked
     filters = read_optional(where, "--where")
     done, passed_over = 1, 0
-    with asking(url, api_key, new_mark(mark)) as client:
+    with asking(*asked) as client:
         if sort_field is None:
             changed = getattr(client, verb)(key, where=filters)
             done, passed_over = changed.done, changed.passed_over

@@ -19,7 +19,7 @@ from hookline import Datastore
 from hookline.grant import READ
 from hookline.item import EVENTS, RESERVED_PREFIX
 from hookline.keysettings import KeySettings
-from hookline.stats import paced, weigh
+from hookline.stats import by_key, weigh
 from hookline.trigger import read_triggers
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
@@ -41,7 +41,7 @@ from hookline_server.fields import (
 from hookline_server.fresh import Fresh
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes import Resource
-from hookline_server.view import describe_settings
+from hookline_server.view import describe_key, describe_settings
 
 _COUNTS = {"refused_claims": "refusedClaims", "lost_locks": "lostLocks", "expired_locks": "expiredLocks"}
 
@@ -112,9 +112,7 @@ async def index(request: Request) -> Response:
     weights = await weigh(datastore.connection, datastore.calls.partitions, page)
     shown = [
         {
-            "key": name,
-            "items": held.statuses[name].get("", 0),
-            "statuses": {status: count for status, count in held.statuses[name].items() if status},
+            **describe_key(name, held.statuses[name]),
             **{outside: held.counts.get(name, {}).get(inside, 0) for inside, outside in _COUNTS.items()},
             "bytes": weight,
         }
@@ -153,11 +151,8 @@ async def _reading(datastore: Datastore, prefix: str) -> _Held:
         if whole is None:
             raise TypeError("who asks has the datastore")
         stats = await whole.stats(registry)
-        statuses: dict[str, dict[str, int]] = {}
-        async for row in paced(stats.rows):
-            counted = statuses.setdefault(row.key, {})
-            counted[row.status] = counted.get(row.status, 0) + row.count
-        return _Held(sorted(statuses), statuses, stats.counts)
+        statuses = await by_key(stats)
+        return _Held([*statuses], statuses, stats.counts)
 
     return await _readings.setdefault(datastore, {}).setdefault(registry, Fresh(read, _are_many)).get()
 
