@@ -1,6 +1,6 @@
 """The connection to the store: it runs scripts, and says what became of a call whose answer was lost.
 
-With ``nodes``, ``link`` and ``subscription`` the only module that speaks redis-py.
+With ``nodes``, ``link``, ``feed`` and ``subscription`` the only module that speaks redis-py.
 redis-py's own retries are off: after a timeout they would run a write twice. Instead every writing call carries a
 call id under which the store keeps its outcomes; an answer that was lost is asked for again with the same id.
 """
@@ -95,7 +95,7 @@ class Connection:
         return self.meta.partitions
 
     async def open(self) -> None:
-        """Check the store, open the namespace, load the scripts.
+        """Check the store, open the namespace, load the library.
 
         Raises:
             Incompatible: the store is too old, may evict keys, or holds the namespace in another form.
@@ -351,7 +351,7 @@ class Connection:
         return unpack_answer(answer) if isinstance(answer, bytes) else answer
 
     async def command(self, *args: Any) -> Any:
-        """Run one bare command without a key, of which a repeat does no harm -> the first node's answer.
+        """Run one bare command without a key, of which a repeat does no harm -> the answer of a primary.
 
         Raises:
             Unavailable: no answer.

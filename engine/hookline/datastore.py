@@ -398,7 +398,7 @@ class Datastore(Repeating):
         holds. ``backoff``: before a failed item is claimed again: a duration, a list of them, one for each attempt, or
         ``{"first", "longest"}``, doubling and jittered. ``paused``: no claims until it is resumed. ``max_length``: as
         many items the key may hold, shared evenly by its partitions. ``indexes``: ``{field: number | string | time}``,
-        see :mod:`hookline.index`; a new one is built by the servers, or by :meth:`build_indexes`. ``retention``:
+        see :mod:`hookline.index`; a new one is built by the servers, or by :meth:`Upkeep.build_all`. ``retention``:
         ``{completed | failed | cancelled: {"age", "count"}}``, beyond which items are removed, the oldest first.
         ``record_deliveries``: webhooks that succeed at once are told of as well.
         ``trigger_urls``: called for the items of the key, in the forms of an item's own; by default for every event.

@@ -49,7 +49,7 @@ def partition_of(key: str, sort_field: str, partitions: int) -> int:
 
 
 def meta(namespace: str) -> str:
-    """The hash with a namespace's schema number, partitions and cursor secret."""
+    """The hash with a namespace's schema number, partitions, cursor secret and rotations of its signing secret."""
     return f"hl:{namespace}:meta"
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # what only reads the values that are defined here, a client,
     from hookline.connection import Connection
 
 BUDGET = 1000
-"""Work of one bounded read, in entries that are examined: about 3 ms of the store."""
+"""Work of one bounded read, in entries that are examined, unless 1.5 ms of the store end it (lib/clock.lua)."""
 GET_MAX = 100
 """Items that one call reads by their names."""
 ANSWER_MAX = 16 * 2**20

@@ -94,7 +94,9 @@ class Settings:
         section="Store",
     )
     data: Path = _setting(Path("hookline-data"), "directory of the embedded store and of the secret")
-    namespace: str = _setting("default", "the tenant that this server serves")
+    namespace: str = _setting(
+        "default", "the server's own: who shows no API key works in it, and so does what goes straight to the store"
+    )
     partitions: int | None = _setting(
         None,
         "partitions of a new namespace, fixed once it has been created; none: as created, and for a new one 16 on a"
@@ -103,8 +105,12 @@ class Settings:
         PARTITIONS_MAX,
     )
     call_timeout: float = _setting(5.0, "longest wait for one answer of the store; asked again once after that", 0.01)
-    connections: int = _setting(16, "connections to the store, at most; as many again hold claims that wait", 1)
-    tick: float = _setting(1.0, "how often due items are promoted, and orchestrations and retries looked for", 0.01)
+    connections: int = _setting(
+        16, "connections to each node of the store, at most; as many again hold claims that wait", 1
+    )
+    tick: float = _setting(
+        1.0, "how often due items are promoted, and due retries looked for; rules are run as they become due", 0.01
+    )
     secret_key: str | None = _setting(
         None,
         "32 bytes, as hex or base64, that encrypt API keys; none: <data>/secret",

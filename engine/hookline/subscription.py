@@ -1,6 +1,6 @@
 """Subscriptions: the messages of channels, over one connection to each node that has some, whoever follows them.
 
-All namespaces of a process share these connections: there may be more tenants than a store takes connections.
+All namespaces of a process share these connections: there may be more namespaces than a store takes connections.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ from hookline.operations import Operations
 TRIES = 4
 """Times that a request is sent, at most, where a repeat does no harm or where it was not sent at all."""
 KEEP_ALIVE = 4.0
-"""Seconds for which an idle connection is kept: servers close theirs after 5, and a request must not meet that."""
+"""Seconds for which an idle connection is kept. Hookline closes one after 75, by its default, but a proxy before it
+perhaps after 5, and a request must not meet that."""
 INTERNAL = "internal"
 """The code of what went wrong inside the server."""
 _REFUSED = frozenset({400, 413, 415, 422})

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # what only reads the values that are defined here, a client,
 log = logging.getLogger(__name__)
 
 WORK = 1000
-"""Work of one step, in items that are looked at: at most about 3 ms of the store."""
+"""Work of one step, in items that are looked at, unless 1.5 ms of the store end it (lib/clock.lua)."""
 _SECONDS = 3.0
 """How long one sweep goes on at most, in seconds."""
 _BUILD_WORK = 300

@@ -24,6 +24,7 @@ _ID = re.compile(r"([0-9a-f]{20})\.([!-~]{1,200})", re.ASCII)
 _LANES_A_PAGE = 100
 """Lanes that one page looks into: behind that many it is shorter, with a cursor."""
 REDRIVABLE = ("failed", "cancelled")
+_NONE = "no delivery has this id; what succeeded at once is kept only where its key has recordDeliveries"
 
 
 def id_of(item: Item) -> str:
@@ -70,14 +71,14 @@ async def get(datastore: Datastore, delivery_id: str) -> Item:
     """One delivery.
 
     Raises:
-        NotFound: there is none of this id; one that succeeded at once is not kept.
+        NotFound: there is none of this id; one that succeeded at once is kept only where its key has recordDeliveries.
         Corrupt, Unavailable
     """
     lane, sort_field = read_id(delivery_id)
     try:
         return await datastore.get(lane, sort_field)
     except NotFound:
-        raise NotFound("no delivery has this id; what succeeded at once is not kept") from None
+        raise NotFound(_NONE) from None
 
 
 async def page(
@@ -143,7 +144,7 @@ async def _set_status(datastore: Datastore, delivery_id: str, before: tuple[str,
             lane, sort_field, metadata={"status": status}, only_if=only_if, triggers=False, reserved=True
         )
     except NotFound:
-        raise NotFound("no delivery has this id; what succeeded at once is not kept") from None
+        raise NotFound(_NONE) from None
     except PreconditionFailed:  # without its item, which is the engine's own form of a delivery
         raise PreconditionFailed(f"the delivery is not in one of {', '.join(before)}") from None
     if outcome.item is None:

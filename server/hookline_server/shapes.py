@@ -303,7 +303,7 @@ class SentSample(Attempt, kw_only=True):
 
 
 class Delivery(Shape):
-    """A webhook that did not succeed at once."""
+    """A webhook that did not succeed at once, or whose key has recordDeliveries."""
 
     id: str
     endpoint: str

@@ -16,6 +16,7 @@ from hookline_server.app import create_app
 from hookline_server.egress import Egress
 from hookline_server.gate import Gate
 from hookline_server.namespaces import Namespaces
+from receiver import Receiver, receiving
 
 MakeKey = Callable[..., Awaitable[dict[str, str]]]
 
@@ -70,3 +71,10 @@ def make_key(keyring: Keyring) -> MakeKey:
         return {"Authorization": f"Bearer {text}"}
 
     return make
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def receiver() -> AsyncIterator[Receiver]:
+    """Where webhooks arrive."""
+    async with receiving() as opened:
+        yield opened

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from api import Api
 from conftest import wait_until
@@ -17,19 +15,13 @@ from hookline import Datastore, Settings
 from hookline.registry import Presence
 from hookline_server.event import endpoint_of
 from process import within
-from receiver import Receiver, receiving
+from receiver import Receiver
 from relays import create_job, relaying, start
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return replace(Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.05,), delivery_timeout=5.0)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as opened:
-        yield opened
 
 
 @pytest.fixture

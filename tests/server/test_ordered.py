@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 import redis.asyncio as aioredis
 
 from conftest import wait_until
@@ -21,7 +20,7 @@ from hookline_server.delivery import read
 from hookline_server.endpoint import lane_of
 from hookline_server.event import Delivery, endpoint_of
 from hookline_server.turns import Turns
-from receiver import Receiver, receiving
+from receiver import Receiver
 from relays import create_job, relaying
 
 EVENTS = ["created", "updated"]
@@ -30,12 +29,6 @@ EVENTS = ["created", "updated"]
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return replace(Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.2, 0.2), delivery_timeout=5.0)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-import pytest_asyncio
 from standardwebhooks import Webhook
 
 from api import Api
@@ -17,15 +15,9 @@ from hookline import Datastore, SecretBox
 from hookline.secret import load_key
 from hookline_server.signature import format_secret
 from process import serving
-from receiver import Receiver, receiving
+from receiver import Receiver
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as opened:
-        yield opened
 
 
 async def send(api: Api, **sample: Any) -> dict[str, Any]:

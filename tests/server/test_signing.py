@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
-import pytest_asyncio
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from hookline import Datastore, SecretBox, Settings
@@ -18,19 +16,13 @@ from hookline_server import signing
 from hookline_server.signature import format_secret
 from hookline_server.signing import Signing
 from process import hookline, serving
-from receiver import Post, Receiver, receiving
+from receiver import Post, Receiver
 from relays import create_job, relaying, start
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return replace(Settings(), data=tmp_path, tick=0.05)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as opened:
-        yield opened
 
 
 def good(post: Post, *secrets: str) -> list[bool]:

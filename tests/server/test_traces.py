@@ -12,7 +12,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-import pytest_asyncio
 import redis.asyncio as aioredis
 from aiohttp import web
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -28,7 +27,7 @@ from hookline_server.egress import Egress
 from hookline_server.relay import Relay
 from hookline_server.traces import Spans
 from process import hookline, serving
-from receiver import Receiver, receiving
+from receiver import Receiver
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
@@ -37,12 +36,6 @@ TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return replace(Settings(), data=tmp_path, call_timeout=2.0, tick=0.05, delivery_schedule=(0.05, 0.05))
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as opened:
-        yield opened
 
 
 @pytest.fixture

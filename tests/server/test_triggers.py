@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 import redis.asyncio as aioredis
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -18,7 +16,7 @@ from hookline import Datastore, Settings
 from hookline.errors import Invalid
 from hookline_server.event import endpoint_of
 from hookline_server.loopguard import PAUSE
-from receiver import Receiver, receiving
+from receiver import Receiver
 from relays import create_job, relaying, start
 
 OLD, NEW = ("whsec_" + base64.b64encode(bytes([byte]) * 32).decode() for byte in (1, 2))
@@ -29,12 +27,6 @@ def settings(tmp_path: Path) -> Settings:
     return replace(
         Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=5.0, loop_limit=5
     )
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as opened:
-        yield opened
 
 
 async def outbox(raw: aioredis.Redis) -> int:
