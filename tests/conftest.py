@@ -14,6 +14,7 @@ import pytest_asyncio
 import redis.asyncio as aioredis
 
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings, meta
+from hookline.keyring import Keyring
 
 NOW_MS = 1_800_000_000_000
 """Where the injected clock stands at the start of a test that uses it."""
@@ -101,6 +102,17 @@ async def datastore(
     """A datastore on the emptied store."""
     async with Datastore(store.url, settings, SecretBox(bytes(range(32))), now_ms=clock) as opened:
         yield opened
+
+
+@pytest.fixture
+def keyring(datastore: Datastore) -> Keyring:
+    """The API keys of the store under test."""
+    return Keyring(datastore.connection, datastore.secrets)
+
+
+def datastore_at(url: str, settings: Settings) -> Datastore:
+    """Another datastore, not yet open."""
+    return Datastore(url, settings, SecretBox(bytes(32)))
 
 
 async def wait_until(holds: Callable[[], Awaitable[Any] | Any], *, seconds: float = 30.0) -> Any:

@@ -70,6 +70,15 @@ async def read_keyspace(raw: aioredis.Redis) -> dict[bytes, Entry]:
     }
 
 
+async def read_facts(raw: aioredis.Redis) -> dict[bytes, Any]:
+    """What every key holds, but for the outcomes of calls, the records of answers and the counts of keys."""
+    return {
+        name: entry.value
+        for name, entry in (await read_keyspace(raw)).items()
+        if not any(family in name for family in (b"}:o:", b"}:once:", b"}:n:"))
+    }
+
+
 @dataclass(slots=True)
 class Partition:
     """The keys of one partition, by family; items by (key, sortField), status sets by (key, status)."""

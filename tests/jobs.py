@@ -79,6 +79,12 @@ async def statuses(datastore: Datastore) -> dict[str, int]:
     return dict(totals)
 
 
+async def outbox_length(datastore: Datastore) -> int:
+    """How many events are in the outbox."""
+    names = [f"{datastore.connection.tag(partition)}:outbox" for partition in range(datastore.calls.partitions)]
+    return sum([await datastore.connection.command_on(name, "XLEN", name) for name in names])
+
+
 def let_timers_come_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """As those of uvloop do, which counts in whole milliseconds."""
     loop = asyncio.get_running_loop()

@@ -21,6 +21,13 @@ FIELD_NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min
 """Names of metadata fields that mean nothing to the engine."""
 
 
+def nested(depth: int, inner: object = 1) -> object:
+    """A value so many lists deep."""
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
 def same(one: object, other: object) -> bool:
     """Whether two JSON values are the same to the last bit of each number, and in their order of members."""
     if isinstance(one, dict) and isinstance(other, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets as nonces
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,7 +165,7 @@ class Calls:
         """
         self._writable(key, sort_field, reserved)
         request = {"triggers": "on" if triggers else "off", "expect": version, "match": match, "token": token}
-        return self._call("delete", key, sort_field, _present(request) | _condition(only_if))
+        return self._call("delete", key, sort_field, present(request) | _condition(only_if))
 
     def claim(
         self,
@@ -214,7 +215,7 @@ class Calls:
             "front": front or None,
             "nonce": nonces.token_hex(8),
         }
-        return Call("claim", partition, key, "", _present(request), compiled)
+        return Call("claim", partition, key, "", present(request), compiled)
 
     def complete(
         self,
@@ -319,7 +320,7 @@ class Calls:
             raise Invalid.at("/triggers", f"expected one of {', '.join(TRIGGER_MODES)}")
         request = {"verb": verb, "set": change.values, "token": check_token(token), "triggers": triggers}
         if change.unset or change.stamped or more:
-            request |= _present({"unset": change.unset or None, "now": change.stamped or None, **more})
+            request |= present({"unset": change.unset or None, "now": change.stamped or None, **more})
         return self._call("settle", key, sort_field, request)
 
     def _results(self, metadata: object) -> Change:
@@ -375,7 +376,7 @@ class Calls:
     ) -> dict[str, Any]:
         if version is not None and change.version not in (None, version):
             raise Invalid.at("/version", "expected the same version as metadata.version, or one of the two alone")
-        return _present(
+        return present(
             {
                 "set": change.values,
                 "unset": change.unset or None,
@@ -426,8 +427,9 @@ def _refuse_reserved(key: str, reserved: bool) -> None:
         raise ReservedKey
 
 
-def _present(request: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in request.items() if value is not None}
+def present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _is_plain(change: Change) -> bool:

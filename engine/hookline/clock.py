@@ -6,6 +6,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+Duration = str | int | float
+"""Seconds as a number, or text such as ``500ms 30s 10m 2h 7d``."""
 CURRENT_TIMESTAMP = "CURRENT_TIMESTAMP"
 """Stands for the store's clock at the moment the operation runs."""
 

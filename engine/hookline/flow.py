@@ -15,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from hookline import answers
-from hookline.calls import CLAIM_MAX, QUERY_MAX, UNSET, check_limit
+from hookline.calls import CLAIM_MAX, QUERY_MAX, UNSET, check_limit, present
 from hookline.errors import HooklineError, Invalid, NotFound, OutcomeUnknown, ReservedKey, Unavailable
 from hookline.item import DEPTH_MAX, RESERVED_PREFIX, TERMINAL, Item, check_key, check_sort_field, check_value
 from hookline.keysettings import ARGUMENTS, KeySettings, encode_settings
@@ -122,7 +122,7 @@ def delete(operation: Operation) -> Flow[Outcome]:
 
 def _single(method: str, operation: Operation, names: Sequence[str] | None = None) -> Request:
     """A request to one item; ``names`` are of the body what it has, if not all."""
-    body = operation.body if names is None else _present({name: operation.body.get(name) for name in names})
+    body = operation.body if names is None else present({name: operation.body.get(name) for name in names})
     headers = {} if operation.match is None else {"If-Match": f'"{operation.match}"'}
     where = path("items", operation.key, operation.sort_field) + ("" if operation.triggers else "?triggers=off")
     return Request(method, where, UNSET if names == () else body, headers=headers)
@@ -270,7 +270,7 @@ def _claim_body(key: str, options: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise TypeError(f"a claim over HTTP has no {min(unknown)}")
     check_claim(key, **options)
-    return _present({_CLAIM[name]: value for name, value in options.items()})
+    return present({_CLAIM[name]: value for name, value in options.items()})
 
 
 def change(verb: str, key: str, where: object, *, triggers: bool = True) -> Flow[Changed]:
@@ -281,7 +281,7 @@ def change(verb: str, key: str, where: object, *, triggers: bool = True) -> Flow
     done = passed_over = 0
     cursor: str | None = None
     while True:
-        body = _present({"where": where or {}, "cursor": cursor})
+        body = present({"where": where or {}, "cursor": cursor})
         shown = (yield Request("POST", place, body, patience=5.0)).data
         done, passed_over, cursor = done + shown["done"], passed_over + shown["passedOver"], shown["cursor"]
         if cursor is None:
@@ -364,7 +364,7 @@ def _asked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(options.get(name), str | None):
             raise Invalid.at(f"/{name}", "expected text")
         check_value(options.get(name), f"/{name}")
-    return _present(options) | {"explain": True}
+    return present(options) | {"explain": True}
 
 
 def count(key: str, options: Mapping[str, Any]) -> Flow[Count]:
@@ -444,7 +444,3 @@ def workers() -> Flow[Workers]:
 def signal_worker(presence: Presence, signal: str) -> Flow[None]:
     """Ask a worker for something."""
     yield Request("POST", path("workers", presence.key, presence.worker_id), {"signal": signal}, harmless=True)
-
-
-def _present(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if value is not None}

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from hookline.clock import parse_duration
+from hookline.clock import Duration, parse_duration
 from hookline.holding import Lane, timed
-from hookline.job import Duration, Job
+from hookline.job import Job
 from hookline.runner import Processes, Threads, contained
 
 Handler = TypeVar("Handler", bound=Callable[[Job], Any])

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hookline.clock import Duration
 from hookline.codec import TEXT_MAX
 from hookline.errors import HooklineError, Invalid
 from hookline.item import Item
-from hookline.job import Cancel, Duration, Job, Release, Retry, TimedOut
+from hookline.job import Cancel, Job, Release, Retry, TimedOut
 from hookline.runner import Run, describe
 
 LOST, RELEASED = "lost", "released"

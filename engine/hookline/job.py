@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from hookline.clock import Duration
 from hookline.item import Item
-
-Duration = float | str
-"""Seconds as a number, or text such as ``500ms 30s 10m 2h 7d``."""
 
 
 class Retry(Exception):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hookline.bound import check_max_in_flight
-from hookline.calls import CLAIM_MAX, UNSET, Calls, check_limit
+from hookline.calls import CLAIM_MAX, UNSET, Calls, check_limit, present
 from hookline.errors import Invalid
 from hookline.secret import SecretBox
 from hookline.sortfield import new_sort_field
@@ -77,7 +77,7 @@ class Operations:
         if version is not None:
             metadata = {**(metadata if isinstance(metadata, Mapping) else {}), "version": version}
         body = {"content": content, "metadata": metadata, "triggerUrls": trigger_urls, "upsert": upsert or None}
-        return Operation("create", key, sort_field, _present(body), triggers, match)
+        return Operation("create", key, sort_field, present(body), triggers, match)
 
     def update(
         self,
@@ -106,7 +106,7 @@ class Operations:
         _refuse(reserved=reserved)
         written = {"content": content, "triggerUrls": trigger_urls}
         body = {name: value for name, value in written.items() if value is not UNSET}
-        body |= _present({"metadata": metadata, "version": version, "token": token, "if": only_if})
+        body |= present({"metadata": metadata, "version": version, "token": token, "if": only_if})
         return Operation("update", key, sort_field, body, triggers, match)
 
     def delete(
@@ -129,7 +129,7 @@ class Operations:
         """
         _CHECK.delete(key, sort_field, version=version, match=match, token=token, only_if=only_if)
         _refuse(reserved=reserved)
-        body = _present({"version": version, "token": token, "if": only_if})
+        body = present({"version": version, "token": token, "if": only_if})
         return Operation("delete", key, sort_field, body, triggers, match)
 
     def complete(
@@ -206,7 +206,7 @@ class Operations:
         return self._settle("extend", key, sort_field, {"token": token, "lockFor": lock_for})
 
     def _settle(self, verb: str, key: str, sort_field: str, body: dict[str, Any]) -> Operation:
-        return Operation(verb, key, sort_field, _present({"sortField": sort_field, **body}))
+        return Operation(verb, key, sort_field, present({"sortField": sort_field, **body}))
 
 
 def _refuse(*, reserved: bool, triggers: str = "key") -> None:
@@ -214,7 +214,3 @@ def _refuse(*, reserved: bool, triggers: str = "key") -> None:
         raise Invalid.at("/key", "keys that begin with 'hookline.' are not written over HTTP by these verbs")
     if triggers != "key":
         raise Invalid.at("/triggers", "over HTTP what ends a claim calls the triggers of the key alone")
-
-
-def _present(body: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if value is not None}

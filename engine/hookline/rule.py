@@ -10,13 +10,12 @@ import msgspec
 
 from hookline.bound import check_max_in_flight
 from hookline.calls import CLAIM_MAX
-from hookline.clock import format_time, parse_duration
+from hookline.clock import Duration, format_time, parse_duration
 from hookline.errors import Invalid, ReservedKey
 from hookline.item import NOT_STARTED, RESERVED_PREFIX, Trigger, check_key
 from hookline.recurrence import Recurrence, read_recurrence
 from hookline.where import compile_where
 
-Duration = str | int | float
 NAME, TICK, LOCAL_TICK = "{schedule.name}", "{schedule.tick}", "{schedule.localTick}"
 """What stands in the texts of a schedule for its name, and for the tick in UTC and by the clock of its time zone."""
 LATE_MS = 60_000

@@ -14,9 +14,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How many items of a key are in a status ('' counts all of the key), and the lowest score there."""
+    """How many items of a key a partition has in a status ('' counts all of the key), and the lowest score there."""
 
-    partition: int
     key: str
     status: str
     count: int
@@ -30,7 +29,6 @@ class Stats:
     now_ms: int
     rows: list[Row]
     counts: dict[str, dict[str, int]]
-    outbox: int
 
 
 async def read_stats(connection: Connection, partitions: int, prefix: str) -> Stats:
@@ -42,18 +40,18 @@ async def read_stats(connection: Connection, partitions: int, prefix: str) -> St
     read = await asyncio.gather(*(_pages(connection, partition, prefix) for partition in range(partitions)))
     rows: list[Row] = []
     counts: dict[str, dict[str, int]] = {}
-    for partition, pages in enumerate(read):
+    for pages in read:
         found: dict[tuple[bytes, bytes], list[Any]] = {}
         async for page in paced(pages, 2):
             found.update(((key, status), facts) for key, status, *facts in page[1])
         async for (key, status), (count, first) in paced(found.items()):
-            rows.append(Row(partition, key.decode(), status.decode(), count, float(first) if first else None))
+            rows.append(Row(key.decode(), status.decode(), count, float(first) if first else None))
         flats = {key: flat for page in pages for key, flat in dict(page[2]).items()}
         async for key, flat in paced(flats.items()):
             total = counts.setdefault(key.decode(), {})
             for name, count in zip(flat[::2], flat[1::2], strict=True):
                 total[name.decode()] = total.get(name.decode(), 0) + int(count)
-    return Stats(int(read[0][0][0]), rows, counts, sum(pages[-1][3] for pages in read))
+    return Stats(int(read[0][0][0]), rows, counts)
 
 
 async def by_key(stats: Stats) -> dict[str, dict[str, int]]:
@@ -76,8 +74,8 @@ async def paced(values: Iterable[T], step: int = 500) -> AsyncIterator[T]:
 async def _pages(connection: Connection, partition: int, prefix: str) -> list[Any]:
     """The pages of one partition; an entry may come twice."""
     pages: list[Any] = []
-    while not pages or pages[-1][4] != b"0":
-        cursor = pages[-1][4] if pages else b"0"
+    while not pages or pages[-1][3] != b"0":
+        cursor = pages[-1][3] if pages else b"0"
         pages.append(await connection.search("stats", partition, {"prefix": prefix, "cursor": cursor}))
     return pages
 

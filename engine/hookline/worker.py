@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from hookline import registry
-from hookline.clock import parse_duration
+from hookline.clock import Duration, parse_duration
 from hookline.errors import (
     HooklineError,
     Incompatible,
@@ -33,7 +33,6 @@ from hookline.errors import (
 )
 from hookline.handlers import Handlers
 from hookline.holding import LOST, RELEASED, Held, Lane
-from hookline.job import Duration
 from hookline.outcome import Claimed, Outcome
 from hookline.progress import Progress
 from hookline.registry import QUIET, STOP, Presence

@@ -16,9 +16,6 @@ from hookline.errors import HooklineError
 from hookline.keys import partition_tag
 from hookline_bench.part import CALL_TIMEOUT, NAMESPACE
 
-OUTCOMES_KEPT = 1.0
-"""Seconds of the call timeout where memory is measured: outcomes are kept for twice that."""
-
 
 @dataclass(frozen=True, slots=True)
 class Ground:

@@ -83,10 +83,6 @@ local function purge(key)
   return removed == most and clock.ms or next_ms
 end
 
-local function first_of(one, other)
-  return one and other and math.min(one, other) or one or other
-end
-
 -- A key of which more is due than the work suffices for.
 local function go_on(key)
   answer.more = true
@@ -105,7 +101,7 @@ local function sweep(key, from)
     go_on(key)
     return redis.call('ZADD', name, place[1], key)
   end
-  local next_ms = first_of(promote(key), purge(key))
+  local next_ms = clock.earlier(promote(key), purge(key))
   if next_ms and next_ms <= clock.ms then
     go_on(key)
   end

@@ -161,5 +161,4 @@ def attempt_of(answer: Answer, begun_ms: int) -> dict[str, Any]:
 
 def explain(answer: Answer) -> str:
     """An answer that is no success, in a line."""
-    told = answer.error or f"HTTP {answer.status}"
-    return f"{told}: {answer.excerpt}" if answer.excerpt else told
+    return f"{answer.word}: {answer.excerpt}" if answer.excerpt else answer.word

@@ -68,10 +68,6 @@ class Demo:
         async with self._session.post(self._base + path, json=body) as response:
             return response.status, await response.json(content_type=None)
 
-    async def _status_of(self, key: str, name: str) -> str:
-        async with self._session.get(f"{self._base}/v1/items/{key}/{name}") as response:
-            return str((await response.json(content_type=None))["metadata"]["status"])
-
     async def life(self) -> None:
         """Five jobs: created, orchestrated, called by webhook, completed with triggers off."""
         self._console.print("\n[bold]One job's whole life[/], five times")

@@ -78,6 +78,11 @@ class Answer(msgspec.Struct, frozen=True):
     timing: Timing = msgspec.field(default_factory=Timing)
 
     @property
+    def word(self) -> str:
+        """The error; or the status, such as ``HTTP 500``."""
+        return self.error or f"HTTP {self.status}"
+
+    @property
     def ok(self) -> bool:
         """Whether the receiver took it: a 2xx, also with a body that is too large to be read.
 

@@ -47,7 +47,7 @@ class Health:
                 await self._store(lane, target, failing_since=None, retry_at=0.0, breaker=CLOSED)
             return
         if answer.status == GONE or answer.wish == DISABLE:
-            await self._disable(lane, target, "the receiver asked for it: " + _word(answer))
+            await self._disable(lane, target, "the receiver asked for it: " + answer.word)
             return
         changes: dict[str, Any] = {}
         failing = lane.endpoint.failing_since
@@ -59,7 +59,7 @@ class Health:
         if wait and now + wait > max(lane.endpoint.retry_at, changes.get("retry_at", 0.0)) + 1:
             changes["retry_at"] = now + wait
         if failing is not None and now - failing > FAILING_MAX:
-            await self._disable(lane, target, f"nothing but failures for 5 days, the last {_word(answer)}")
+            await self._disable(lane, target, f"nothing but failures for 5 days, the last {answer.word}")
         elif changes:
             await self._store(lane, target, **changes)
 
@@ -88,11 +88,7 @@ class Health:
     def _say(self, target: Target, answer: Answer, lane: Lane) -> None:
         """Say once that an endpoint fails, for somebody waits for what is kept; and once that it answers again."""
         if not answer.ok and not lane.failing:
-            log.warning("webhooks to %s fail (%s): kept in %s, to be retried", target.origin, _word(answer), lane.key)
+            log.warning("webhooks to %s fail (%s): kept in %s, to be retried", target.origin, answer.word, lane.key)
         elif answer.ok and lane.failing:
             log.info("webhooks to %s are taken again", target.origin)
         lane.failing = not answer.ok
-
-
-def _word(answer: Answer) -> str:
-    return answer.error or f"HTTP {answer.status}"

@@ -22,8 +22,8 @@ from hookline_server.reply import Reply, Timing, Trouble
 
 HEAD_MAX = 65536
 """Bytes of an answer's head, with those of all interim answers before it."""
-# Servers often drop idle connections after 5 s (uvicorn, Node.js): leave first, or a post meets a closed one.
-_KEEP_ALIVE_S = 4.0
+KEEP_ALIVE = 4.0
+"""Seconds that an idle connection is kept. Many servers drop theirs after 5, and a post must not meet a closed one."""
 # Chunks of one byte take six on the wire.
 _CHUNKED = 8
 _SENT_ALWAYS = "Accept: */*\r\nAccept-Encoding: identity\r\nUser-Agent: Hookline\r\n"
@@ -88,7 +88,7 @@ class Pool:
         self._slots_each = connections_per_host
         self._places: dict[Origin, _Place] = {}
         self._under_way = Alarm[Connection](deadline, Connection.expire)
-        self._resting = Alarm[Connection](_KEEP_ALIVE_S, self._retire)
+        self._resting = Alarm[Connection](KEEP_ALIVE, self._retire)
         self._open: set[Connection] = set()
         self._closed = False
 

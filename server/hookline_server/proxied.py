@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 from aiohttp.abc import AbstractResolver
 
+from hookline_server.pool import KEEP_ALIVE
 from hookline_server.reply import Reply, Trouble
 
 
@@ -35,7 +36,7 @@ class Proxied:
                 use_dns_cache=False,
                 limit=connections,
                 limit_per_host=connections_per_host,
-                keepalive_timeout=4.0,
+                keepalive_timeout=KEEP_ALIVE,
                 ssl=tls or True,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),

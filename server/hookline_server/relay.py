@@ -23,7 +23,7 @@ from hookline_server.delivery import Deliveries, attempt_of, explain
 from hookline_server.egress import ABORT, DISABLE, Answer, Egress
 from hookline_server.endpoint import CHANGED, DELIVERIES, Endpoints
 from hookline_server.event import Delivery, from_outbox
-from hookline_server.health import Health
+from hookline_server.health import GONE, Health
 from hookline_server.lane import Lane, Lanes
 from hookline_server.logs import EVENT
 from hookline_server.loopguard import LoopGuard
@@ -41,7 +41,6 @@ DEAD_AFTER = 5.0
 """Seconds after which a relay that was not heard of is taken over from."""
 SCAN = 30.0
 """Seconds between looks at all lanes, for what was due while nobody was told."""
-GONE = 410
 """The receiver wants no more of this: no attempt follows."""
 
 TOGETHER = 0.02

@@ -16,7 +16,6 @@ from hookline_server.view import describe, describe_claimed
 
 NEXT, RUNS = 5, 10
 """Times to come, and runs of the past, that are shown with a rule."""
-LIST_MAX = 1000
 
 Result = dict[str, Any]
 Perform = Callable[[Rules[Any, Any], Command], Awaitable[Result]]

@@ -23,8 +23,12 @@ def created(outcome: Outcome) -> Answer:
     if not is_new(outcome):
         return updated(outcome)
     item = item_of(outcome)
-    location = f"/v1/items/{item.key}/{quote(item.sort_field, safe='')}"
-    return Answer(describe(outcome), 201, {"Location": location}, etag=item.etag, optional=True)
+    return Answer(describe(outcome), 201, {"Location": location_of(item)}, etag=item.etag, optional=True)
+
+
+def location_of(item: Item) -> str:
+    """The path of an item."""
+    return f"/v1/items/{item.key}/{quote(item.sort_field, safe='')}"
 
 
 def updated(outcome: Outcome) -> Answer:

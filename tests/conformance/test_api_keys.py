@@ -8,8 +8,7 @@ from hookline import Datastore
 from hookline.keyring import Keyring
 
 
-async def test_the_life_of_an_api_key(datastore: Datastore) -> None:
-    keyring = Keyring(datastore.connection, datastore.secrets)
+async def test_the_life_of_an_api_key(keyring: Keyring) -> None:
     key, text = await keyring.create("acme", scopes=["work"], patterns=["jobs"])
     rotated = await keyring.rotate(key.id)
     await keyring.note_use(key.id)

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from hookline import Datastore, Outcome
 from hookline.errors import Exists, IdempotencyKeyReused, Invalid, NotFound, PreconditionFailed
-from invariants import read_keyspace
+from invariants import read_facts, read_keyspace
 from jobs import WAITING, names
 
 CALLED = {"http://worker.example/": "its-api-key"}
@@ -86,15 +86,6 @@ def are_replays(answer: Any) -> bool:
     return replayed or (isinstance(answer, Outcome) and not answer.ok)
 
 
-async def facts(raw: aioredis.Redis) -> dict[bytes, Any]:
-    """The store but the records of answers."""
-    return {
-        name: entry.value
-        for name, entry in (await read_keyspace(raw)).items()
-        if b"}:o:" not in name and b"}:once:" not in name and b"}:n:" not in name
-    }
-
-
 @pytest.mark.parametrize("body", [b"the same", None], ids=["body", "no body"])
 @pytest.mark.parametrize("verb", VERBS)
 async def test_the_second_time_is_as_the_first(
@@ -102,14 +93,14 @@ async def test_the_second_time_is_as_the_first(
 ) -> None:
     one, other = (datastore.once("k", body=body) for _ in range(2))
     answer = await VERBS[verb](one, token)
-    after = await facts(raw)
+    after = await read_facts(raw)
     again = await VERBS[verb](other, token)
     if verb == "run":
         answer[4] = structs.replace(answer[4], item=None, version=None, status=None)
     assert first(again) == first(answer)
     assert are_replays(again)
     assert not are_replays(answer)
-    assert await facts(raw) == after
+    assert await read_facts(raw) == after
     assert one.marks
     assert other.marks
     assert (one.marks.replays, other.marks.effects) == (0, 0)
@@ -140,21 +131,21 @@ async def test_nothing_is_kept_without_a_key(raw: aioredis.Redis, datastore: Dat
 async def test_another_request_under_the_key(raw: aioredis.Redis, datastore: Datastore, token: str) -> None:
     """Whatever it is, and whichever partition it goes to."""
     await datastore.once("k", body=b"one").create("jobs", "new", content=1)
-    before = await facts(raw)
+    before = await read_facts(raw)
     for run in VERBS.values():
         with pytest.raises(IdempotencyKeyReused):
             await run(datastore.once("k", body=b"another"), token)
-        assert await facts(raw) == before
+        assert await read_facts(raw) == before
 
 
 async def test_a_batch_with_one_more(raw: aioredis.Redis, datastore: Datastore) -> None:
     """Nothing of it is done, not even what no record tells of."""
     calls = [datastore.calls.create("jobs", f"{n}") for n in range(9)]
     await datastore.once("k", body=b"one").run(calls[:8])
-    before = await facts(raw)
+    before = await read_facts(raw)
     with pytest.raises(IdempotencyKeyReused):
         await datastore.once("k", body=b"another").run(calls)
-    assert await facts(raw) == before
+    assert await read_facts(raw) == before
 
 
 async def test_without_a_body_each_write_is_held_against_the_first(datastore: Datastore) -> None:

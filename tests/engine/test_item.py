@@ -22,15 +22,9 @@ from hookline.item import (
     check_value,
 )
 from hookline.trigger import read_triggers
+from values import nested
 
 URL = "https://worker.example/run"
-
-
-def nested(depth: int, inner: object = 1) -> object:
-    """A value so many lists deep."""
-    for _ in range(depth):
-        inner = [inner]
-    return inner
 
 
 def pointers(invalid: pytest.ExceptionInfo[Invalid]) -> list[str]:

@@ -18,11 +18,6 @@ from hookline.keyring import KEYS_MAX, Keyring, read_id
 from invariants import check_invariants
 
 
-@pytest.fixture
-def keyring(datastore: Datastore) -> Keyring:
-    return Keyring(datastore.connection, datastore.secrets)
-
-
 async def test_a_key_verifies_and_its_secret_is_nowhere_in_the_store(keyring: Keyring, raw: aioredis.Redis) -> None:
     made, text = await keyring.create("acme", name="ci", scopes=["work"], patterns=["jobs", "reports.*"])
     found = await keyring.verify(text)

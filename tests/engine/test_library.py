@@ -11,18 +11,14 @@ from pathlib import Path
 import pytest
 import redis.asyncio as aioredis
 
-from conftest import wait_until
-from hookline import Datastore, EmbeddedStore, SecretBox, Settings
+from conftest import datastore_at, wait_until
+from hookline import Datastore, EmbeddedStore, Settings
 from hookline.errors import Incompatible, StoreFull, Unavailable
 from hookline_lua import library
 from invariants import check_invariants
 from proxy import CALL_LATE, proxied
 
 OTHER = "hookline_0123456789abcdef"
-
-
-def datastore_at(url: str, settings: Settings) -> Datastore:
-    return Datastore(url, settings, SecretBox(bytes(32)))
 
 
 async def load(raw: aioredis.Redis, name: str) -> None:

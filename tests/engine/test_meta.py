@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import redis.asyncio as aioredis
 
-from conftest import wait_until
-from hookline import Datastore, EmbeddedStore, SecretBox, Settings, keys, meta
+from conftest import datastore_at, wait_until
+from hookline import Datastore, EmbeddedStore, Settings, keys, meta
 from hookline.doctor import examine
 from hookline.errors import Incompatible
 
@@ -27,10 +27,6 @@ def four(settings: Settings) -> Settings:
     return replace(settings, partitions=4)
 
 
-def datastore_at(store: EmbeddedStore, settings: Settings) -> Datastore:
-    return Datastore(store.url, settings, SecretBox(bytes(32)))
-
-
 async def found(datastore: Datastore) -> list[str]:
     """What the doctor tells of."""
     examined = examine(datastore.connection, datastore.calls.partitions)
@@ -41,7 +37,7 @@ async def test_an_emptied_store_has_the_namespace_as_it_was(
     store: EmbeddedStore, raw: aioredis.Redis, four: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever goes on reading or writing looks by itself; who starts after that finds what was written."""
-    async with datastore_at(store, four) as first:
+    async with datastore_at(store.url, four) as first:
         before = await raw.hgetall(META)
         for verb in (first.query, first.create):
             await raw.flushall()
@@ -54,13 +50,13 @@ async def test_an_emptied_store_has_the_namespace_as_it_was(
             await wait_until(lambda: raw.zscore(keys.namespaces(), "default"))
         assert caplog.text.count("the store came back without namespace default") == 2
         await first.create("jobs", "a")
-        async with datastore_at(store, replace(four, partitions=None)) as second:
+        async with datastore_at(store.url, replace(four, partitions=None)) as second:
             assert (await second.get("jobs", "a")).version == 1
             assert await found(second) == []
 
 
 async def test_who_looks_and_who_starts_agree(store: EmbeddedStore, raw: aioredis.Redis, settings: Settings) -> None:
-    old, new = ([datastore_at(store, settings) for _ in range(5)] for _ in range(2))
+    old, new = ([datastore_at(store.url, settings) for _ in range(5)] for _ in range(2))
     await asyncio.gather(*(datastore.open() for datastore in old))
     await raw.flushall()
     await new[0].open()  # so there is another secret than theirs
@@ -78,7 +74,7 @@ async def test_nothing_is_written_where_nobody_looks(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Somebody else began the namespace anew with other partitions: what has those of before does nothing more."""
-    async with datastore_at(store, four) as first:
+    async with datastore_at(store.url, four) as first:
         await raw.flushall()
         await raw.hset(META, mapping={"partitions": 1, "schema": keys.SCHEMA, "cursor_secret": bytes(32)})
 
@@ -110,11 +106,11 @@ async def test_nothing_is_written_where_nobody_looks(
 
 
 async def test_what_lies_in_other_partitions_is_told(store: EmbeddedStore, raw: aioredis.Redis, four: Settings) -> None:
-    async with datastore_at(store, four) as first:
+    async with datastore_at(store.url, four) as first:
         await first.run([first.calls.create("jobs", f"{n}") for n in range(20)])
         tags = {first.connection.tag(partition) for partition in range(4)}
     await raw.delete(META)
-    async with datastore_at(store, replace(four, partitions=1)) as second:
+    async with datastore_at(store.url, replace(four, partitions=1)) as second:
         before = sorted(await raw.keys())
         told = [line for line in await found(second) if "is no partition of the namespace" in line]
         assert {line.partition(": ")[0] for line in told} == tags - {second.connection.tag(0)}

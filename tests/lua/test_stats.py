@@ -1,4 +1,4 @@
-"""stats: counts per key and status, the first score, the counts of refusals, the outbox's length."""
+"""stats: counts per key and status, the first score, the counts of refusals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import redis.asyncio as aioredis
 from conftest import NOW_MS
 from hookline import Datastore, keys
 from hookline.stats import weigh
-from scripts import KEY, URL, Scripts, at, line, snapshot, unchanged
+from scripts import KEY, Scripts, at, line, snapshot, unchanged
 
 WAITING = {"status": "not_started"}
 
@@ -25,7 +25,7 @@ async def rows(datastore: Datastore, prefix: str = "") -> dict[tuple[str, str], 
 
 async def test_nothing(scripts: Scripts, datastore: Datastore) -> None:
     stats = await datastore.stats()
-    assert (stats.now_ms, stats.rows, stats.counts, stats.outbox) == (NOW_MS, [], {}, 0)
+    assert (stats.now_ms, stats.rows, stats.counts) == (NOW_MS, [], {})
 
 
 async def test_rows(scripts: Scripts, datastore: Datastore) -> None:
@@ -92,15 +92,8 @@ async def test_counts(scripts: Scripts, datastore: Datastore) -> None:
     assert (await datastore.stats("x")).counts == {}
 
 
-async def test_outbox(scripts: Scripts, datastore: Datastore) -> None:
-    await scripts.create(trigger_urls={URL: "secret"})
-    for n in range(3):
-        await scripts.update(metadata={"n": n})
-    assert (await datastore.stats("x")).outbox == 3
-
-
 @pytest.mark.spoils
-@pytest.mark.parametrize("name", ["k:jobs", "s:jobs:not_started", "n:jobs", "outbox", "r"])
+@pytest.mark.parametrize("name", ["k:jobs", "s:jobs:not_started", "n:jobs", "r"])
 async def test_a_corrupt_key_counts_nothing(
     scripts: Scripts, datastore: Datastore, raw: aioredis.Redis, name: str
 ) -> None:

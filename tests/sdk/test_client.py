@@ -45,6 +45,7 @@ from hookline.repeating import Repeating
 from hookline.source import Source
 from jobs import WAITING, fill
 from process import free_port, serving
+from values import nested
 
 
 def public(kind: type) -> set[str]:
@@ -170,13 +171,6 @@ async def test_refusals_are_the_same_errors(client: Client) -> None:
         await client.create("docs", content=float("nan"))
     with pytest.raises(Invalid, match="at most 1048576 bytes"):
         await client.create("docs", content="x" * 1_100_000)
-
-
-def nested(levels: int) -> Any:
-    value: Any = 1
-    for _ in range(levels):
-        value = [value]
-    return value
 
 
 async def _query(source: Any, where: Any) -> None:

@@ -48,12 +48,6 @@ async def namespaces(datastore: Datastore) -> AsyncIterator[Namespaces]:
         yield opened
 
 
-@pytest.fixture
-def keyring(datastore: Datastore) -> Keyring:
-    """The API keys of the store under test."""
-    return Keyring(datastore.connection, datastore.secrets)
-
-
 @pytest_asyncio.fixture(loop_scope="session")
 async def gate(api: Api, keyring: Keyring, namespaces: Namespaces) -> AsyncIterator[Gate]:
     """The server asks for an API key."""

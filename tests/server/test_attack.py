@@ -14,7 +14,6 @@ from rawhttp import dialled
 
 SLOW = 60
 ROUNDS = 8
-BOMBS = 11
 MIB = 1 << 20
 
 

@@ -14,6 +14,7 @@ from api import Api
 from hookline_server import heavy
 from hookline_server.problem import Problem
 from rawhttp import dialled, request
+from values import nested
 
 JSON = {"Content-Type": "application/json"}
 MERGE = {"Content-Type": "application/merge-patch+json"}
@@ -52,13 +53,6 @@ def new(name: str, pointer: str, says: str, **fields: Any) -> Row:
 
 def command(name: str, says: str, text: bytes) -> Row:
     return Row(name, "POST", "/v1/command", 422, "syntax_error", None, says, data=text, headers=TEXT)
-
-
-def nested(levels: int) -> Any:
-    value: Any = 1
-    for _ in range(levels):
-        value = [value]
-    return value
 
 
 ROWS = [

@@ -19,7 +19,7 @@ from hookline_server.app import ROUTES, create_app
 from hookline_server.event import endpoint_of
 from hookline_server.gate import Gate
 from hookline_server.guard import SCOPES
-from invariants import check_invariants, read_keyspace
+from invariants import check_invariants, read_facts
 
 KEY = {"Idempotency-Key": '"8e03978e-40d5"'}
 WAITING = {"status": "not_started"}
@@ -174,15 +174,6 @@ async def rule(api: Api) -> None:
     assert (await api("PUT", "/v1/workers/jobs/w", PRESENCE)).status == 200
 
 
-async def facts(raw: aioredis.Redis) -> dict[bytes, Any]:
-    """The store but the records of answers."""
-    return {
-        name: entry.value
-        for name, entry in (await read_keyspace(raw)).items()
-        if not any(family in name for family in (b"}:o:", b"}:once:", b"}:n:"))
-    }
-
-
 def read(answer: Answer) -> Any:
     """The body as a value: the names in an object are in no order."""
     match answer.headers.get("content-type"):
@@ -209,17 +200,17 @@ def test_every_route_that_writes_is_here() -> None:
 @pytest.mark.parametrize("name", WRITES)
 async def test_the_second_time_is_as_the_first(api: Api, raw: aioredis.Redis, token: str, name: str) -> None:
     write = WRITES[name]
-    before = await facts(raw)
+    before = await read_facts(raw)
     first = await write.send(api, token, **KEY)
     assert first.status < 300
-    after = await facts(raw)
+    after = await read_facts(raw)
     assert after != before or name == "resume"
     again = await write.send(api, token, **KEY)
     assert (again.status, read(again)) == (first.status, read(first))
     assert {header: again.headers.get(header) for header in ("etag", "location")} == {
         header: first.headers.get(header) for header in ("etag", "location")
     }
-    assert await facts(raw) == after
+    assert await read_facts(raw) == after
     assert "idempotency-replayed" not in first.headers
     # The answer to a stream begins before it is known what becomes of its lines.
     assert again.headers.get("idempotency-replayed") == (None if name == "create lines" else "true")
@@ -231,24 +222,24 @@ async def test_the_second_time_is_as_the_first(api: Api, raw: aioredis.Redis, to
 async def test_another_request_under_the_key(api: Api, raw: aioredis.Redis, token: str, name: str) -> None:
     """Whatever came first; and nothing of it is done."""
     assert (await api("POST", "/v1/items", {"key": "other"}, headers=KEY)).status == 201
-    before = await facts(raw)
+    before = await read_facts(raw)
     answer = await WRITES[name].send(api, token, **KEY)
     if name == "create lines":
         problems = [json.loads(line).get("problem", {}) for line in answer.body.splitlines()]
         assert problems[0]["code"] == "idempotency_key_reused"
         return
     assert (answer.status, answer.data["code"]) == (422, "idempotency_key_reused")
-    assert await facts(raw) == before
+    assert await read_facts(raw) == before
 
 
 async def test_another_body(api: Api, raw: aioredis.Redis, token: str) -> None:
     operations = [{"op": "create", "key": "jobs", "sortField": f"{n}"} for n in range(5)]
     assert (await api("POST", "/v1/items:batch", {"operations": operations[:4]}, headers=KEY)).status == 207
-    before = await facts(raw)
+    before = await read_facts(raw)
     for other in (operations, operations[1:4], operations[:3]):
         answer = await api("POST", "/v1/items:batch", {"operations": other}, headers=KEY)
         assert (answer.status, answer.data["code"]) == (422, "idempotency_key_reused")
-    assert await facts(raw) == before
+    assert await read_facts(raw) == before
 
 
 @pytest.mark.parametrize(

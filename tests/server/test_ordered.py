@@ -20,6 +20,7 @@ from hookline_server.delivery import read
 from hookline_server.endpoint import lane_of
 from hookline_server.event import Delivery, endpoint_of
 from hookline_server.turns import Turns
+from jobs import outbox_length
 from receiver import Receiver
 from relays import create_job, relaying
 
@@ -59,7 +60,7 @@ async def lines(raw: aioredis.Redis) -> list[bytes]:
 
 async def all_done(datastore: Datastore, raw: aioredis.Redis) -> None:
     async def done() -> bool:
-        return not await lines(raw) and (await datastore.stats()).outbox == 0
+        return not await lines(raw) and await outbox_length(datastore) == 0
 
     await wait_until(done)
 
@@ -231,7 +232,7 @@ async def test_nobody_told_the_next(datastore: Datastore, raw: aioredis.Redis, r
         await receiver.wait_for(1)
 
         async def the_first_is_left() -> bool:
-            return len(await kept(datastore, receiver)) == 2 and (await datastore.stats()).outbox == 1
+            return len(await kept(datastore, receiver)) == 2 and await outbox_length(datastore) == 1
 
         await wait_until(the_first_is_left)
     receiver.hang.set()

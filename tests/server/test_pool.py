@@ -24,7 +24,7 @@ SECOND = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond"
 @pytest.fixture
 async def egress(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Egress]:
     """May reach loopback; reads up to 1000 bytes of an answer, and keeps connections for as long as a test takes."""
-    monkeypatch.setattr(pool, "_KEEP_ALIVE_S", 60.0)
+    monkeypatch.setattr(pool, "KEEP_ALIVE", 60.0)
     made = Egress(allow_loopback=True, deadline=20.0, answer_max=1000)
     yield made
     await made.close()

@@ -18,7 +18,7 @@ from hookline.errors import Invalid, KeyFull, ReservedKey
 from hookline_server import rules
 from hookline_server.orchestrations import Orchestration, Orchestrations
 from hookline_server.schedules import Schedule, Schedules
-from jobs import spoil, tags
+from jobs import outbox_length, spoil, tags
 
 WAITING = {"status": "not_started"}
 CALLED = [{"url": "https://worker.example/run", "apiKey": "its-secret-key", "events": ["created"], "retry": ["5s"]}]
@@ -221,9 +221,8 @@ async def test_the_triggers_of_a_schedule_are_those_of_its_items(schedules: Sche
     await schedules.run_due()
     item = await datastore.get("jobs", f"hourly-{at(0)}")
     assert [trigger.to_dict() for trigger in item.triggers] == schedules.describe(stored)["triggerUrls"]
-    tag = datastore.connection.tag(0)
     # The schedule itself has fired nothing, its item one event.
-    assert await datastore.connection.command_on(f"{tag}:outbox", "XLEN", f"{tag}:outbox") == 1
+    assert await outbox_length(datastore) == 1
 
 
 async def test_by_hand_an_item_of_this_moment(schedules: Schedules, datastore: Datastore, clock: Clock) -> None:

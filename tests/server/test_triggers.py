@@ -16,6 +16,7 @@ from hookline import Datastore, Settings
 from hookline.errors import Invalid
 from hookline_server.event import endpoint_of
 from hookline_server.loopguard import PAUSE
+from jobs import outbox_length
 from receiver import Receiver
 from relays import create_job, relaying, start
 
@@ -29,52 +30,44 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
-async def outbox(raw: aioredis.Redis) -> int:
-    return int(await raw.xlen("hl:{default/0}:outbox"))
-
-
 async def make(datastore: Datastore, *triggers: dict[str, Any], **metadata: Any) -> None:
     await datastore.create("docs", "a", metadata=metadata, trigger_urls=[{"url": "http://h/", **it} for it in triggers])
 
 
-async def test_status_events_fire_where_an_item_comes_into_the_status(
-    datastore: Datastore, raw: aioredis.Redis
-) -> None:
+async def test_status_events_fire_where_an_item_comes_into_the_status(datastore: Datastore) -> None:
     await make(datastore, {"events": ["status:done", "status:new"]}, status="new")
-    assert await outbox(raw) == 1, "by its creation"
+    assert await outbox_length(datastore) == 1, "by its creation"
     for status, fired in (("open", 1), ("done", 2), ("done", 2), ("open", 2), ("done", 3)):
         await datastore.update("docs", "a", metadata={"status": status, "n": fired})
-        assert await outbox(raw) == fired
+        assert await outbox_length(datastore) == fired
     await datastore.delete("docs", "a")
-    assert await outbox(raw) == 3
+    assert await outbox_length(datastore) == 3
 
 
-async def test_status_events_of_the_engines_own_verbs(datastore: Datastore, raw: aioredis.Redis) -> None:
+async def test_status_events_of_the_engines_own_verbs(datastore: Datastore) -> None:
     await datastore.configure("jobs", trigger_urls=[{"url": "http://h/", "events": ["status:completed"]}])
     await datastore.create("jobs", "a", metadata={"status": "not_started"})
     (item,) = (await datastore.claim("jobs", worker_id="w")).items
-    assert await outbox(raw) == 0
+    assert await outbox_length(datastore) == 0
     await datastore.settle([datastore.calls.complete("jobs", "a", item.token or "")])
-    assert await outbox(raw) == 1
+    assert await outbox_length(datastore) == 1
 
 
-async def test_filters_are_asked_of_the_item_as_it_is_after_the_change(
-    datastore: Datastore, raw: aioredis.Redis
-) -> None:
+async def test_filters_are_asked_of_the_item_as_it_is_after_the_change(datastore: Datastore) -> None:
     where = {"size": {"gt": 10}, "kind": {"in": ["a", "b"]}, "status": "open"}
     await make(
         datastore, {"events": ["created", "updated", "deleted"], "where": where}, size=1, kind="a", status="open"
     )
-    assert await outbox(raw) == 0
+    assert await outbox_length(datastore) == 0
     for change, fired in (({"size": 11}, 1), ({"kind": "c"}, 1), ({"kind": "b"}, 2), ({"status": "shut"}, 2)):
         await datastore.update("docs", "a", metadata=change)
-        assert await outbox(raw) == fired
+        assert await outbox_length(datastore) == fired
     await datastore.delete("docs", "a")
-    assert await outbox(raw) == 2
+    assert await outbox_length(datastore) == 2
     item = await _again(datastore, where)
     assert item["triggerUrls"][0]["where"] == where
     await datastore.delete("docs", "b")
-    assert await outbox(raw) == 3
+    assert await outbox_length(datastore) == 3
 
 
 async def _again(datastore: Datastore, where: Any) -> dict[str, Any]:
@@ -192,7 +185,7 @@ async def _touch(datastore: Datastore, receiver: Receiver, count: int, valid: di
 async def test_secrets_are_nowhere_in_the_store(datastore: Datastore, raw: aioredis.Redis) -> None:
     await make(datastore, {"secret": [NEW, OLD]})
     await datastore.update("docs", "a", metadata={"x": 1})
-    assert await outbox(raw) == 1
+    assert await outbox_length(datastore) == 1
     dumped = [await raw.dump(name) or b"" for name in await raw.keys("*")]
     secrets = [secret[6:].encode() for secret in (OLD, NEW)]
     secrets += [base64.b64decode(secret) for secret in secrets]

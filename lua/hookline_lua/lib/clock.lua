@@ -15,6 +15,11 @@ function clock.resolve(text)
   return text
 end
 
+-- Of two times, each of which may be nil.
+function clock.earlier(one, other)
+  return one and other and math.min(one, other) or one or other
+end
+
 -- Processor time, which servers before Redis 7.2 do not give; TIME stands still within a script. Where a test's clock does
 -- as well, work alone bounds what a call does.
 local SEARCH_SECONDS, EVERY = 0.0015, 16

@@ -116,8 +116,7 @@ end
 -- When something of a key becomes due or expires next, after now; or nil.
 function due.next_ms(key)
   local now = '(' .. clock.now
-  local scheduled, started = first_score(key, 'scheduled', now), first_score(key, 'started', now)
-  return scheduled and started and math.min(scheduled, started) or scheduled or started
+  return clock.earlier(first_score(key, 'scheduled', now), first_score(key, 'started', now))
 end
 
 -- Remove an item that is still in this status.
@@ -165,7 +164,7 @@ function due.purge(key, most)
         end
         removed = removed + (remove(key, sort, status) and 1 or 0)
       end
-      next_ms = at and math.min(at, next_ms or at) or next_ms
+      next_ms = clock.earlier(at, next_ms)
     end
   end
   return removed, next_ms

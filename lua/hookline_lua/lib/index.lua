@@ -14,6 +14,13 @@ function index.probe(command, name)
   return type(size) == 'number' and size or nil
 end
 
+-- The answer of a command; nil where the key is of another type: it counts nothing then, and the verbs that need it say
+-- `corrupt`.
+function index.ask(...)
+  local answer = redis.pcall(...)
+  return not (type(answer) == 'table' and answer.err) and answer or nil
+end
+
 function index.name(key, label)
   if label == '' then
     return partition .. ':k:' .. key

@@ -34,9 +34,7 @@ class NewApiKey(Body):
 
     name: Annotated[str, Meta(description="For people.")] | UnsetType = UNSET
     scopes: Scopes | UnsetType = UNSET
-    patterns: (
-        Annotated[list[str], Meta(description="Item keys that it is limited to: `jobs`, `team-a.*`.")] | UnsetType
-    ) = UNSET
+    patterns: Patterns | UnsetType = UNSET
     lasts: Duration | None = None
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -13,11 +11,10 @@ from hookline.outcome import item_of
 from hookline_server import head, ruleshapes, shapes
 from hookline_server.answer import Answer
 from hookline_server.body import JSON
-from hookline_server.caller import caller_of
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes import Resource, rules
 from hookline_server.schedules import Schedule, Schedules
-from hookline_server.view import describe
+from hookline_server.view import describe, location_of
 
 _PATH = "/v1/schedules"
 _EXAMPLE = {
@@ -135,13 +132,12 @@ async def run(request: Request) -> Response:
     It creates an item as at a tick of this moment.
     """
     head.read_query(request)
-    await rules.check_stored(request, Schedules)
-    run = await Schedules(caller_of(request).whole).run_by_hand(rules.name_of(request))
+    schedules = await rules.check_stored(request, Schedules)
+    run = await schedules.run_by_hand(rules.name_of(request))
     if not run.outcomes:
         raise Exists
-    item = item_of(run.outcomes[0])
-    location = f"/v1/items/{item.key}/{quote(item.sort_field, safe='')}"
-    return Answer(describe(run.outcomes[0]), 201, {"Location": location})
+    outcome = run.outcomes[0]
+    return Answer(describe(outcome), 201, {"Location": location_of(item_of(outcome))})
 
 
 routes = [
