@@ -110,7 +110,7 @@ class Client(Http):
         Raises:
             NotFound: there is no such item.
             VersionConflict, PreconditionFailed, Locked, StaleToken, NotClaimable: it does not allow the update.
-            Invalid, ReservedKey, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
+            Invalid, ReservedKey, TooManyFields, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
         """
         return await self._drive(flow.update(self.calls.update(key, sort_field, **fields)))
 

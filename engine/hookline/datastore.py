@@ -228,7 +228,7 @@ class Datastore(Repeating):
         Raises:
             NotFound: there is no such item.
             VersionConflict, PreconditionFailed, Locked, StaleToken, NotClaimable: it does not allow the update.
-            Invalid, ReservedKey, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
+            Invalid, ReservedKey, TooManyFields, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
         """
         return await self._accept(self.calls.update(key, sort_field, **fields))
 

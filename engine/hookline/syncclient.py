@@ -100,7 +100,7 @@ class SyncClient(Http):
         Raises:
             NotFound: there is no such item.
             VersionConflict, PreconditionFailed, Locked, StaleToken, NotClaimable: it does not allow the update.
-            Invalid, ReservedKey, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
+            Invalid, ReservedKey, TooManyFields, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
         """
         return self._drive(flow.update(self.calls.update(key, sort_field, **fields)))
 

@@ -7,7 +7,7 @@ stands for itself. All conditions must hold. An operand that is an RFC 3339 time
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,11 @@ class Where:
 
     conditions: tuple[dict[str, Any], ...] = ()
     status: str | None = None
+
+
+def count_operands(conditions: Iterable[Mapping[str, Any]]) -> int:
+    """The operands of compiled conditions, one at least of each."""
+    return sum([len(condition.get("operands", "1")) for condition in conditions])
 
 
 def compile_where(where: object, pointer: str = "/where") -> Where:

@@ -17,7 +17,7 @@ from hookline.codec import LIMITS, NATIVE, TEXT_MAX, WORD_MAX
 from hookline.index import INDEXES_MAX, KINDS
 from hookline.item import EVENTS, METADATA_FIELDS_MAX, SORT_FIELD_MAX, TERMINAL, TRIGGERS_MAX
 from hookline.keysettings import ATTEMPTS_MAX, BACKOFFS_MAX, LENGTH_MAX
-from hookline.trigger import EVENTS_MAX, RETRIES_MAX
+from hookline.trigger import EVENTS_MAX, OPERANDS_MAX, RETRIES_MAX
 from hookline.where import CONDITIONS_MAX, IN_MAX, OPERATORS
 
 Schema = dict[str, Any]
@@ -222,7 +222,8 @@ SCHEMAS: dict[str, Schema] = {
     "TriggerUrls": {
         "title": "TriggerUrls",
         "description": "URLs that are called when the item changes: a map of URL to API key (event `updated`), or a "
-        "list. An API key is never read back; an entry without one keeps what is stored for the same URL.",
+        "list. An API key is never read back; an entry without one keeps what is stored for the same URL. The filters "
+        f"of all entries have {OPERANDS_MAX} operands at most, where a condition counts as its operands, one at least.",
         "anyOf": [
             {
                 "type": "object",

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from hookline.call import Call
+from hookline.calls import Calls
 from hookline.group import BYTES_MAX, Group, Placed, grouped, share
 from hookline.outcome import Outcome
+from hookline.secret import SecretBox
 
 
 def called(*words: str) -> list[tuple[int, Call]]:
@@ -31,6 +33,11 @@ def grouping(placed: Sequence[Placed], pack: Callable[[Call, str], bytes]) -> tu
     """The places of those that go together, and what waits."""
     later: list[Placed] = []
     return places(list(grouped(placed, pack, read, later))), later
+
+
+@pytest.fixture
+def calls() -> Calls:
+    return Calls("default", 1, SecretBox(bytes(32)))
 
 
 def read(call: Call, answer: list[Any]) -> Outcome:
@@ -58,6 +65,20 @@ def test_what_goes_together(words: str, together: list[list[int]], waiting: list
     groups, later = grouping(called(*words.split()), small)
     assert groups == together
     assert [place for place, _ in later] == waiting
+
+
+@pytest.mark.parametrize(
+    ("values", "conditions", "most", "claimed"),
+    [(100, 32, 1, 1), (99, 1, 25, 7), (24, 1, 100, 10), (1, 24, 100, 10), (1, 25, 50, 9)],
+)
+def test_filters_count_by_their_operands(calls: Calls, values: int, conditions: int, most: int, claimed: int) -> None:
+    where = {f"f{n}": {"in": [*range(values)]} for n in range(conditions)}
+    updates = [calls.update("jobs", f"a{n}", metadata={"x": 1}, only_if=where) for n in range(101)]
+    deletes = [calls.delete("jobs", f"a{n}", only_if=where) for n in range(101)]
+    for changes in (updates, deletes):
+        assert max(map(len, grouping([*enumerate(changes)], small)[0])) == most
+    claims = [calls.claim("jobs", worker_id="w", where=where) for _ in range(101)]
+    assert max(map(len, grouping([*enumerate(claims)], small)[0])) == claimed
 
 
 def test_an_item_again_in_another_call_waits() -> None:

@@ -21,7 +21,8 @@ from hookline.item import (
     check_sort_field,
     check_value,
 )
-from hookline.trigger import read_triggers
+from hookline.trigger import OPERANDS_MAX, read_triggers
+from hookline.where import count_operands
 from values import nested
 
 URL = "https://worker.example/run"
@@ -153,6 +154,13 @@ def test_triggers(written: object, read: list[TriggerChange]) -> None:
     assert read_triggers(written) == read
 
 
+def test_the_filters_of_all_triggers_have_so_many_operands() -> None:
+    filters = [{"x": {"in": [*range(100)]}}, {"x": {"in": [*range(92)], "lt": 5}}, {f"f{n}": n for n in range(31)}]
+    filters += [{f"f{n}": {"exists": True} for n in range(32)}]
+    read = read_triggers([{"url": f"http://a/{n}", "where": where} for n, where in enumerate(filters)])
+    assert sum(count_operands(change.options.conditions) for change in read) == OPERANDS_MAX
+
+
 @pytest.mark.parametrize(
     ("written", "at"),
     [
@@ -180,6 +188,13 @@ def test_triggers(written: object, read: list[TriggerChange]) -> None:
         ([{"url": URL, "events": ["updated"] * 33}], ["/triggerUrls/0/events"]),
         ([{"url": URL}, {"url": URL}], ["/triggerUrls"]),
         ([{"url": f"http://a/{n}"} for n in range(17)], ["/triggerUrls"]),
+        ([{"url": f"http://a/{n}", "where": {"x": {"in": [*range(86)]}}} for n in range(4)], ["/triggerUrls/2/where"]),
+        (
+            [{"url": f"http://a/{n}", "where": {f"f{m}": m for m in range(17)}} for n in range(16)],
+            [
+                "/triggerUrls/15/where",
+            ],
+        ),
     ],
 )
 def test_bad_triggers(written: object, at: list[str]) -> None:

@@ -9,7 +9,7 @@ import redis.asyncio as aioredis
 from msgspec import structs
 
 from conftest import NOW_MS
-from hookline import Datastore
+from hookline import Datastore, codec
 from hookline.codec import pack
 from invariants import check_invariants
 from scripts import KEY, NOW, URL, Scripts, at, calling, line, ms, snapshot, unchanged
@@ -290,3 +290,16 @@ async def test_what_a_call_made_at_once_can_be_met_again_in_it(scripts: Scripts,
         "s:other:not_started": ["a"],
     }  # fmt: skip
     await check_invariants(raw)
+
+
+async def test_the_filters_of_a_key_are_asked_of_each_item_of_a_call(scripts: Scripts, datastore: Datastore) -> None:
+    filters = [{"size": {"in": [1, 2]}}, {"size": {"gt": 1}, "type": "r"}, {"type": {"ne": "r"}}]
+    urls = [{"url": f"{URL}{n}", "events": ["created"], "where": where} for n, where in enumerate(filters)]
+    await datastore.configure(KEY, trigger_urls=urls)
+    metadata = [{"size": size, "type": kind} for kind in "rs" for size in (1, 2, 3)]
+    calls = [scripts.calls.create(KEY, str(n), metadata=each) for n, each in enumerate(metadata)]
+    assert [outcome.word for outcome in await datastore.run(calls)] == ["ok"] * 6
+    fired = {event["sort"]: [url.removeprefix(URL) for url in event["urls"]] for event in await scripts.events()}
+    assert fired == {"0": ["0"], "1": ["0", "1"], "2": ["1"], "3": ["0", "2"], "4": ["0", "2"], "5": ["2"]}
+    for entry in (await snapshot(scripts.raw))["outbox"]:
+        assert all(options[:2] == [False, False] for *_, options in codec.unpack_answer(entry["triggers"]))

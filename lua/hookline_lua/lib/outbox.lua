@@ -52,7 +52,8 @@ function outbox.add(record, event, operation, token)
   if not (own or of_key) then
     return nil
   end
-  local change = { event = event, fields = record.fields, sort = record.sort, status = status_event(record, event) }
+  local change = { event = event, fields = record.fields, sort = record.sort, decoded = {} }
+  change.status = status_event(record, event)
   local wanted, ordered = triggers.matching(own, of_key, change)
   if not wanted then
     return nil

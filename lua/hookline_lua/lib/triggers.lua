@@ -2,7 +2,12 @@
 -- `[conditions, filters as written, retry, ordered, format, sealed secrets]`, false for each that is not there.
 -- use: where
 
+-- `of_keys` are those of keys, by the text of each: most items of a call are of one key.
 local triggers = {}
+
+function triggers.reset()
+  triggers.of_keys = {}
+end
 
 local CONDITIONS, WRITTEN, ORDERED, SECRETS = 1, 2, 4, 6
 
@@ -72,15 +77,31 @@ function triggers.listen(packed, event, status)
   return false
 end
 
-local function gather(wanted, ordered, packed, change, of_key)
-  for _, trigger in ipairs(packed and cmsgpack.unpack(packed) or {}) do
+-- Triggers of a key, as a call unpacks them once for all items.
+local function of_this(packed)
+  local known = packed and triggers.of_keys[packed]
+  if packed and not known then
+    known = cmsgpack.unpack(packed)
+    triggers.of_keys[packed] = known
+  end
+  return known
+end
+
+-- Whether a trigger's filters let a change pass. They are unpacked when first asked, and leave the options: no event tells them.
+local function passes(trigger, options, change)
+  if options and options[CONDITIONS] then
+    trigger.conditions = cmsgpack.unpack(options[CONDITIONS])
+    options[CONDITIONS], options[WRITTEN] = false, false
+  end
+  local conditions = trigger.conditions
+  return not conditions or where.matches(change.fields, change.sort, conditions, change.decoded)
+end
+
+local function gather(wanted, ordered, known, change, of_key)
+  for _, trigger in ipairs(known or {}) do
     local url, options = trigger[1], options_of(trigger)
     if not wanted[url] and wants(trigger[3], change.event, change.status) then
-      local conditions = options and options[CONDITIONS]
-      if not conditions or where.matches(change.fields, change.sort, cmsgpack.unpack(conditions)) then
-        if options then
-          options[CONDITIONS], options[WRITTEN] = false, false
-        end
+      if passes(trigger, options, change) then
         wanted[url] = true
         if options and options[ORDERED] then
           ordered[#ordered + 1] = url
@@ -92,14 +113,14 @@ local function gather(wanted, ordered, packed, change, of_key)
 end
 
 -- Those of the item and those of its key that want this change (`event`, the `status` event if it came into another, its
--- `fields` and `sort`), packed, each with whether it is the key's and each URL once; nil where there are none. And the URLs
+-- `fields`, `sort` and what is `decoded`), packed, each with whether it is the key's and each URL once; nil where there are none. And the URLs
 -- of those that are ordered.
 function triggers.matching(own, of_key, change)
   if not (own or of_key) then
     return nil
   end
   local wanted, ordered = {}, {}
-  gather(wanted, ordered, own, change, false)
-  gather(wanted, ordered, of_key, change, true)
+  gather(wanted, ordered, own and cmsgpack.unpack(own), change, false)
+  gather(wanted, ordered, of_this(of_key), change, true)
   return #wanted > 0 and cmsgpack.pack({ unpack(wanted) }) or nil, ordered
 end

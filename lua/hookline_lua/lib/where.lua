@@ -29,15 +29,26 @@ local function gather(operands)
   return sought
 end
 
--- Once for all items that a list of conditions is asked of.
-local function prepare(conditions)
-  conditions.names = {}
-  for i, condition in ipairs(conditions) do
-    local operand = condition.operand
-    conditions.names[i] = condition.field
-    condition.sought = gather(condition.operands or { operand })
-    condition.instant = operand and operand.time and tonumber(clock.resolve(operand.time))
+-- The same of a condition, once for all items that it is asked of, and not before one of them gets as far as this.
+local function sought_by(condition)
+  local sought = condition.sought
+  if not sought then
+    sought = gather(condition.operands or { condition.operand })
+    condition.sought = sought
   end
+  return sought
+end
+
+local function names_of(conditions)
+  local names = conditions.names
+  if not names then
+    names = {}
+    for i, condition in ipairs(conditions) do
+      names[i] = condition.field
+    end
+    conditions.names = names
+  end
+  return names
 end
 
 -- The value that a condition speaks of. `decoded` holds the fields of this item that were decoded already: many
@@ -55,7 +66,7 @@ local function actual(raw, condition, decoded)
 end
 
 local function equal(raw, found, condition)
-  local sought, whole = condition.sought, not condition.native and #condition.path == 0
+  local sought, whole = sought_by(condition), not condition.native and #condition.path == 0
   if found == nil then
     return sought.null
   elseif whole and sought.packed[raw] then
@@ -80,8 +91,9 @@ end
 
 -- -1, 0 or 1; nil where the two are of different kinds. A time compares with times, as instants.
 local function compare(raw, found, condition)
-  local other = condition.operand.value
-  if condition.instant then
+  local other, time = condition.operand.value, condition.operand.time
+  if time then
+    condition.instant = condition.instant or tonumber(clock.resolve(time))
     found, other = value.instant(condition, found), condition.instant
   end
   if type(found) == 'number' and type(other) == 'number' then
@@ -134,10 +146,8 @@ end
 function where.holds(id, sort, conditions)
   if #conditions == 0 then
     return true, 0
-  elseif not conditions.names then
-    prepare(conditions)
   end
-  local raws = redis.pcall('HMGET', id, unpack(conditions.names))
+  local raws = redis.pcall('HMGET', id, unpack(names_of(conditions)))
   if raws.err then
     return false, 1
   end
@@ -152,12 +162,10 @@ function where.holds(id, sort, conditions)
   return true, work
 end
 
--- Whether all conditions hold for an item of these fields and this sortField.
-function where.matches(fields, sort, conditions)
-  if not conditions.names then
-    prepare(conditions)
-  end
-  local decoded = {}
+-- Whether all conditions hold for an item of these fields and this sortField. Who asks several lists of one item gives them
+-- one table of what is `decoded`.
+function where.matches(fields, sort, conditions, decoded)
+  decoded = decoded or {}
   for _, condition in ipairs(conditions) do
     if not test(condition.sort and sort or fields[condition.field], condition, decoded) then
       return false
