@@ -13,6 +13,7 @@ HooklineError
 │   ├── Cancelled            the item was cancelled while it was held
 │   ├── Paused               the key gives no claims until it is resumed
 │   ├── KeyFull              the key holds as many items as it may
+│   ├── TooManyFields        the item would come to have more metadata fields than it may
 │   ├── ReservedKey          keys that begin with ``hookline.`` have routes of their own
 │   ├── IdempotencyKeyReused the idempotency key came with another request before
 │   ├── MissingScope         the API key lacks the scope that this asks for
@@ -186,6 +187,15 @@ class KeyFull(Refused):
     explanation = "the key holds as many items as its maxLength allows; delete some, or try again later"
 
 
+class TooManyFields(Refused):
+    """The write adds metadata fields, and the item would have more of them than 1,024."""
+
+    code = "too_many_fields"
+    explanation = (
+        "the item would have more than 1,024 metadata fields: remove some, by null, or put them into its content"
+    )
+
+
 class ReservedKey(Refused):
     """Keys that begin with ``hookline.`` are written through routes of their own."""
 
@@ -304,6 +314,7 @@ REFUSALS: dict[str, type[Refused]] = {
         Cancelled,
         Paused,
         KeyFull,
+        TooManyFields,
         IdempotencyKeyReused,
         OutboxFull,
         Corrupt,

@@ -29,6 +29,7 @@ from hookline.errors import (
     OutcomeUnknown,
     Refused,
     ReservedKey,
+    TooManyFields,
     Unavailable,
 )
 from hookline.handlers import Handlers
@@ -349,6 +350,10 @@ class Worker(Handlers):
             held.sent = True
             self._untold.append(held)
             self._tell_again.set()
+            return
+        if isinstance(error, TooManyFields):
+            held.refuse(self.source.calls, error)
+            self._done.append(held)
             return
         self._held.pop(held.token, None)
         if error and not (held.sent and outcome.word == "stale_token"):

@@ -15,7 +15,7 @@ from hookline.calls import CLAIM_MAX, QUERY_MAX, TRIGGER_MODES
 from hookline.clock import DURATION_MAX_MS
 from hookline.codec import LIMITS, NATIVE, TEXT_MAX, WORD_MAX
 from hookline.index import INDEXES_MAX, KINDS
-from hookline.item import EVENTS, METADATA_FIELDS_MAX, SORT_FIELD_MAX, TERMINAL, TRIGGERS_MAX
+from hookline.item import EVENTS, FIELDS_MAX, METADATA_FIELDS_MAX, SORT_FIELD_MAX, TERMINAL, TRIGGERS_MAX
 from hookline.keysettings import ATTEMPTS_MAX, BACKOFFS_MAX, LENGTH_MAX
 from hookline.trigger import EVENTS_MAX, OPERANDS_MAX, RETRIES_MAX
 from hookline.where import CONDITIONS_MAX, IN_MAX, OPERATORS
@@ -209,7 +209,8 @@ SCHEMAS: dict[str, Schema] = {
     "Metadata": {
         "title": "Metadata",
         "description": "The queryable state. The engine gives meaning to the fields named here, all others are yours. "
-        "Where it is merged into what is there, null removes a field. In an update, `version` is the expected one.",
+        "Where it is merged into what is there, null removes a field. In an update, `version` is the expected one. "
+        f"An item has {FIELDS_MAX:,} fields of yours at most.",
         "type": "object",
         "properties": {
             **{name: _native(name, kind) for name, (_, kind) in NATIVE.items()},

@@ -71,6 +71,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "precondition_failed": (412, "The item is not as the request wants it"),
     "reserved_key": (403, "The key is reserved"),
     "paused": (409, "The key is paused"),
+    "too_many_fields": (409, "The item has too many metadata fields"),
     "key_full": (503, "The key is full"),
     "outbox_full": (503, "Too many webhook events wait"),
     "corrupt": (500, "The store holds something unexpected"),

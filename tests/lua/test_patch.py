@@ -9,6 +9,8 @@ import pytest
 from conftest import NOW_MS
 from hookline import Datastore, codec
 from hookline.codec import pack
+from hookline.errors import TooManyFields
+from hookline.item import FIELDS_MAX
 from hookline.secret import SecretBox
 from scripts import KEY, NOW, TAG, URL, Scripts, at, calling, line, ms, snapshot, unchanged
 
@@ -88,12 +90,50 @@ async def test_triggers_are_removed(scripts: Scripts, nothing: object) -> None:
 
 async def test_more_fields_than_lua_passes_at_once(scripts: Scripts) -> None:
     await scripts.create()
-    calls = [scripts.calls.update(KEY, "a", metadata={f"f{n}-{i}": i for i in range(100)}) for n in range(100)]
-    assert await scripts.words(*calls) == ["ok"] * 100
-    assert len(await scripts.fields()) == 4 + 100 * 100
+    await overfill(scripts, 10_000)
+    assert len(await scripts.fields()) == 4 + 10_000
     scripts.clock.advance(1)
     assert (await scripts.create(upsert=True)).word == "ok"
-    assert await scripts.fields() == {"v": "102", "c": b"\xc0", "ca": NOW, "ua": ms(1)}
+    assert await scripts.fields() == {"v": "2", "c": b"\xc0", "ca": NOW, "ua": ms(1)}
+
+
+async def overfill(scripts: Scripts, fields: int, sort_field: str = "a") -> None:
+    """Give an item so many fields, as an import may."""
+    await scripts.raw.hset(f"{TAG}:i:{KEY}:{sort_field}", mapping={f"m:f{n}": b"\x01" for n in range(fields)})
+
+
+async def test_an_item_comes_to_have_so_many_fields(scripts: Scripts, datastore: Datastore) -> None:
+    assert (await scripts.create(metadata={"a": 1, "status": "review", "priority": 3})).ok
+    more = [{f"{n}-{i}": i for i in range(200)} for n in range(5)] + [{f"b{n}": n for n in range(FIELDS_MAX - 1001)}]
+    assert await scripts.words(*(scripts.calls.update(KEY, "a", metadata=each) for each in more)) == ["ok"] * 6
+    refused: list[dict[str, Any]] = [
+        {"c": 1},
+        {"c": "CURRENT_TIMESTAMP"},
+        {"c": 1, "a": 2},
+        {"c": 1, "d": 1, "a": None},
+    ]
+    taken: list[dict[str, Any]] = [{"worker_id": "w", "last_error": "x"}, {"a": [2]}, {"c": 1, "a": None}, {"d": None}]
+    async with unchanged(scripts.raw):
+        for one in refused:
+            outcome = await scripts.update(metadata=one)
+            assert (outcome.word, outcome.item) == ("too_many_fields", await datastore.get(KEY, "a"))
+    with pytest.raises(TooManyFields, match="remove some, by null"):
+        await datastore.update(KEY, "a", metadata={"c": 1})
+    # Neither the engine's own fields count, nor what is there already; nor what makes room for as much.
+    for one in taken:
+        assert (await scripts.update(metadata=one)).ok
+    assert (await scripts.create(metadata={"x": 1}, upsert=True)).ok
+
+
+async def test_what_adds_no_field_is_taken_where_there_are_too_many(scripts: Scripts) -> None:
+    await scripts.create(metadata={"status": "not_started"})
+    await overfill(scripts, FIELDS_MAX + 2)
+    assert (await scripts.update(metadata={"f1": 2, "f2": None}, content=1)).ok
+    assert (await scripts.update(metadata={"g": 1, "f3": None, "f4": 3})).word == "too_many_fields"
+    assert (await scripts.update(metadata={"status": "started", "g": 1})).word == "too_many_fields"
+    claimed = await scripts.claim()
+    assert len(claimed.items) == 1
+    assert (await scripts.delete()).ok
 
 
 # The update that claims

@@ -11,8 +11,9 @@ from conftest import NOW_MS
 from hookline import Datastore
 from hookline.call import Call
 from hookline.codec import pack
+from hookline.item import FIELDS_MAX
 from hookline.outcome import Outcome
-from scripts import KEY, URL, Scripts, at, line, ms, snapshot, unchanged
+from scripts import KEY, TAG, URL, Scripts, at, calling, line, ms, snapshot, unchanged
 
 HELD = {"status": "started", "worker_id": "w", "locked_until": at(60)}
 EXPIRED = {**HELD, "locked_until": at(5)}
@@ -380,3 +381,24 @@ async def test_a_refused_settle_claims_all_the_same(scripts: Scripts) -> None:
     await scripts.create("c", metadata={"status": "not_started"})
     refused, claimed = await scripts.run(scripts.calls.complete(KEY, "a", "1.ab"), exchanging(scripts))
     assert (refused.word, [item.sort_field for item in claimed.items]) == ("not_found", ["c"])
+
+
+@pytest.mark.parametrize("heard", [False, True])
+async def test_a_claim_ends_without_the_fields_that_are_too_many(
+    scripts: Scripts, datastore: Datastore, heard: bool
+) -> None:
+    if heard:
+        await datastore.configure(KEY, trigger_urls=calling("updated"))
+    for name in "abc":
+        await datastore.create(KEY, name, metadata={"status": "not_started"})
+        await scripts.raw.hset(f"{TAG}:i:{KEY}:{name}", mapping={f"m:f{n}": b"\x01" for n in range(FIELDS_MAX)})
+    claimed = await datastore.claim(KEY, worker_id="w", limit=3)
+    tokens = {item.sort_field: item.token or "" for item in claimed.items}
+    ends = [scripts.calls.complete(KEY, "a", tokens["a"], metadata={"result": 1})]
+    ends.append(scripts.calls.fail(KEY, "b", tokens["b"], metadata={"result": 1, "f1": None, "seen": 1}))
+    async with unchanged(scripts.raw):
+        assert [outcome.word for outcome in await datastore.settle(ends)] == ["too_many_fields"] * 2
+    ends = [scripts.calls.complete(KEY, "a", tokens["a"], metadata={"f1": 2})]
+    ends.append(scripts.calls.fail(KEY, "b", tokens["b"]))
+    ends.append(scripts.calls.complete(KEY, "c", tokens["c"], metadata={"result": 1, "f1": None}))
+    assert [outcome.word for outcome in await datastore.settle(ends)] == ["ok"] * 3

@@ -43,6 +43,7 @@ from handlers import (
 from hookline import Cancel, Client, Datastore, EmbeddedStore, Item, Job, Release, Retry, SecretBox, Settings, Worker
 from hookline.errors import Invalid, ReservedKey
 from hookline.holding import as_text
+from hookline.item import FIELDS_MAX
 from hookline.source import Source
 from hookline.worker import WAIT
 from jobs import WAITING, fill, let_timers_come_early, statuses
@@ -304,6 +305,51 @@ async def test_failures(
 
 async def returns(job: Job) -> str:
     return job.sort_field
+
+
+async def tell(job: Job) -> None:
+    job.progress(1)
+
+
+async def tell_and_return(job: Job) -> str:
+    job.progress(1)
+    return job.sort_field
+
+
+async def tell_and_cancel(job: Job) -> None:
+    job.progress(1)
+    raise Cancel("a duplicate")
+
+
+async def tell_and_fail(job: Job) -> None:
+    job.progress(1)
+    raise ValueError("no such report")
+
+
+@pytest.mark.parametrize(
+    ("handler", "status", "error"),
+    [
+        (returns, "failed", "cannot be kept: the item would have more than 1,024 metadata fields"),
+        (tell, "completed", None),
+        (tell_and_return, "failed", "cannot be kept: the item would have more than 1,024 metadata fields"),
+        (tell_and_cancel, "cancelled", "a duplicate"),
+        (tell_and_fail, "failed", "ValueError: no such report"),
+    ],
+)
+async def test_a_job_ends_that_has_as_many_fields_as_it_may(
+    datastore: Datastore, source: Source, handler: Callable[[Job], Any], status: str, error: str | None
+) -> None:
+    await datastore.create("jobs", "a", metadata={"max_attempts": 1})
+    for first in range(0, FIELDS_MAX, 128):
+        await datastore.update("jobs", "a", metadata={f"f{first + n}": n for n in range(128)})
+    await datastore.update("jobs", "a", metadata={"status": "not_started"})
+    worker = Worker(source, "jobs")
+    worker.handles()(handler)
+    async with working(worker):
+        item = await ended(datastore)
+    told = item.metadata.get("last_error")
+    assert (item.status, told and told[: len(error or "")]) == (status, error)
+    assert not {"result", "progress"} & set(item.metadata)
 
 
 def wraps(function: Callable[[Job], Any]) -> Callable[[Job], Any]:

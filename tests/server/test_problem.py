@@ -36,7 +36,16 @@ def test_every_error_has_a_code_of_its_own(kind: type[HooklineError]) -> None:
         assert code in KINDS
 
 
-CONFLICTS = ("exists", "version_conflict", "locked", "stale_token", "not_claimable", "cancelled", "paused")
+CONFLICTS = (
+    "exists",
+    "version_conflict",
+    "locked",
+    "stale_token",
+    "not_claimable",
+    "cancelled",
+    "paused",
+    "too_many_fields",
+)
 
 
 def test_statuses_are_as_designed() -> None:

@@ -98,9 +98,11 @@ function call.find(operation, names)
   return record
 end
 
--- End an operation: check its indexes, note its event, or undo it.
+-- End an operation: check its fields and indexes, note its event, or undo it.
 function call.commit(record, operation, event, token)
-  local refusal = (not item.close(record) and outcome.corrupt) or outbox.add(record, event, operation, token)
+  local refusal = (item.overfull(record, operation) and outcome.too_many_fields)
+    or (not item.close(record) and outcome.corrupt)
+    or outbox.add(record, event, operation, token)
   if refusal then
     item.undo(record)
     return call.refuse(refusal, record)

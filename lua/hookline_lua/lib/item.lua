@@ -147,6 +147,49 @@ function item.grow(key, by)
   item.growth[key] = (item.growth[key] or 0) + by
 end
 
+-- Fields of the user's own that an item may come to have; engine/hookline/item.py says the same, and what it is for.
+local OWN_MAX, WRITE_MAX, NONE = 1024, 256, {}
+
+-- Whether an item has so few fields in the store that one write more can't be too much.
+function item.roomy(id)
+  return redis.call('HLEN', id) <= OWN_MAX - WRITE_MAX
+end
+
+local function adds(record, field)
+  return record.delta[field] == false and string.sub(field, 1, 2) == 'm:'
+end
+
+local function adds_one(record, operation)
+  for field in pairs(operation.set or NONE) do
+    if adds(record, field) then
+      return true
+    end
+  end
+  for _, field in ipairs(operation.now or NONE) do
+    if adds(record, field) then
+      return true
+    end
+  end
+  return false
+end
+
+-- Whether an operation adds fields of the user's own, and the item then has too many. What is new has those of one write.
+function item.overfull(record, operation)
+  if not record.delta or not adds_one(record, operation) then
+    return false
+  elseif record.partial then
+    if item.roomy(record.id) then
+      return false
+    end
+    complete(record)
+  end
+  local own = 0
+  for field in pairs(record.fields) do
+    own = own + (string.sub(field, 1, 2) == 'm:' and 1 or 0)
+  end
+  return own > OWN_MAX
+end
+
 -- Empty the record, for its deletion.
 function item.clear(record)
   item.grow(record.key, -1)

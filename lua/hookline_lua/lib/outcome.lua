@@ -12,6 +12,7 @@ local outcome = {
   cancelled = 'cancelled',
   paused = 'paused',
   key_full = 'key_full',
+  too_many_fields = 'too_many_fields',
   outbox_full = 'outbox_full',
   settings_changed = 'settings_changed',
   idempotency_key_reused = 'idempotency_key_reused',

@@ -155,6 +155,8 @@ function plain.complete(operation)
   local known = redis.pcall('HMGET', id, 'tk', 'v', 'da')
   if known.err or not known[1] or known[1] ~= operation.token or known[3] then
     return nil
+  elseif next(set) and not item.roomy(id) then
+    return nil
   end
   local v, now = successor(known[2]), clock.now
   local flat, n = { 'v', v, 's', 'completed', 'ua', now, 'da', now, nil, nil, nil, nil, nil, nil, nil, nil }, 8

@@ -151,7 +151,16 @@ async def put(request: Request) -> Response:
     takes={JSON[0]: (Patch,), MERGE_PATCH: (MergePatch,)},
     example={"metadata": {"progress": 50}},
     replies={200: Reply("The item as it is now.", WrittenItem, ("ETag",))},
-    refuses=(*_REFUSED, "not_found", "locked", "stale_token", "not_claimable", "cancelled", "paused"),
+    refuses=(
+        *_REFUSED,
+        "not_found",
+        "locked",
+        "stale_token",
+        "not_claimable",
+        "cancelled",
+        "paused",
+        "too_many_fields",
+    ),
     writes=True,
     optional=True,
 )
