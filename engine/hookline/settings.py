@@ -153,7 +153,12 @@ class Settings:
     keep_alive: float = _setting(75.0, "longest time that a connection is kept open between two requests", 0.01)
     clients_max: int = _setting(10_000, "connections of clients at once", 1)
     clients_per_address: int = _setting(1000, "connections at once from one address, or from one /64 of IPv6", 1)
-    requests_max: int = _setting(2000, "requests under way at once, those that wait included; more are refused", 1)
+    requests_max: int = _setting(
+        2000,
+        "requests under way at once, those that wait included, two thirds of them at most for one API key or address;"
+        " more are refused",
+        1,
+    )
     rate_limit: int = _setting(0, "requests that one caller may make in HOOKLINE_RATE_WINDOW; 0 is no limit", 0)
     rate_window: float = _setting(60.0, "the time in which so many requests may be made", 1)
     idempotency_keep: float = _setting(86_400.0, "how long the answer to an Idempotency-Key is kept", 1)

@@ -37,6 +37,7 @@ from hookline_server.routes import (
     triggers,
     workers,
 )
+from hookline_server.shares import Shares
 from hookline_server.traffic import Traffic
 
 ROUTES: list[Route] = [
@@ -81,6 +82,7 @@ def create_app(
     hosts: Collection[str] | None = None,
     ready: Ready | None = None,
     rate: Rate | None = None,
+    requests: Shares | None = None,
     peers: Peers | None = None,
     log_requests: str = "off",
     traces: bool = False,
@@ -98,6 +100,7 @@ def create_app(
             None: any.
         ready: further checks of ``/readyz``: name -> ``ok``, or what is wrong.
         rate: that of the requests of one caller, if it has a limit.
+        requests: those that may be under way; of them each caller has a share.
         log_requests: the level at which each request is logged, or ``off``.
         traces: whether each request is a span.
         egress: the way out of the webhooks that are sent on request.
@@ -106,6 +109,7 @@ def create_app(
     """
     traffic = Traffic(routes, log_requests)
     app = Application(routes)
+    app.requests = requests
     app.state.bodies = Bodies()
     app.state.rounds = Rounds()
     app.edge = Edge(app.router, traffic, app.state.bodies, cors_origins, hosts, gate)

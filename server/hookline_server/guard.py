@@ -16,6 +16,8 @@ from hookline_server.gate import Gate
 from hookline_server.limits import peer_of
 from hookline_server.once import Endpoint, repeatable
 from hookline_server.operation import READS
+from hookline_server.problem import Problem
+from hookline_server.shares import Shares
 
 ANY = (READ, WRITE, WORK)
 """Any scope will do: what is asked for in the body is held against the key, operation by operation."""
@@ -103,7 +105,8 @@ class Guard:
     """Plain ASGI of one route: notes who asks as :data:`CALLER`, lets nobody in who may not, and sends the answer.
 
     Raises:
-        Problem: there is no API key, or not a good one; or the caller has made too many requests.
+        Problem: there is no API key, or not a good one; or the caller has made too many requests, or has too many
+            under way.
         MissingScope: it has none of the scopes that the method asks for.
     """
 
@@ -116,6 +119,8 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         wanted = self._scopes[scope["method"]]
+        requests: Shares | None = None
+        who = ""
         if wanted:
             if scope["method"] in READS:
                 scope[ADDED].append(PRIVATE)
@@ -127,10 +132,21 @@ class Guard:
             elif wanted.isdisjoint(caller.scopes):
                 raise MissingScope(f"the API key lacks the scope {' or '.join(sorted(wanted))}")
             scope[CALLER] = caller
+            who = caller.id or peer_of(scope)
             if state.rate is not None:
-                scope[ADDED] += state.rate.take(caller.id or peer_of(scope))
-        response = await self._endpoint(Request(scope, receive, send))
-        await response(scope, receive, send)
+                scope[ADDED] += state.rate.take(who)
+            requests = scope["app"].requests
+            if requests is not None and not requests.take_now(who):
+                raise Problem(
+                    "overloaded",
+                    "your other requests take your share of those that may be under way; nothing was done for this",
+                )
+        try:
+            response = await self._endpoint(Request(scope, receive, send))
+            await response(scope, receive, send)
+        finally:
+            if requests is not None:
+                requests.give_back(who)
 
 
 def guarded(route: Route) -> Route:

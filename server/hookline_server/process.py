@@ -29,6 +29,7 @@ from hookline_server.orchestrator import Orchestrator
 from hookline_server.peers import Peers
 from hookline_server.rate import rate_of
 from hookline_server.relay import Relay
+from hookline_server.shares import Shares
 from hookline_server.stop import LAST, Stop, Work, beside
 from hookline_server.web import WebServer
 from hookline_server.wire import configure
@@ -140,6 +141,7 @@ class Process:
             hosts=None if self.settings.insecure else self.settings.hosts,
             ready=ready,
             rate=rate_of(self.settings),
+            requests=Shares(self.settings.requests_max),
             peers=self.peers,
             log_requests=self.settings.log_requests,
             traces=self.settings.traces == "otlp",

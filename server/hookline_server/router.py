@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hookline_server.answer import Answer
 from hookline_server.problem import Problem
+from hookline_server.shares import Shares
 
 
 class Application(Starlette):
@@ -20,6 +21,7 @@ class Application(Starlette):
         super().__init__()
         self.router = Table(routes)
         self.edge: ASGIApp = self.router
+        self.requests: Shares | None = None
 
     def build_middleware_stack(self) -> ASGIApp:
         """What a request passes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 
 GREED = 2
 """How many times what is free one may have: alone two thirds of all, and two of them two fifths each."""
@@ -14,7 +14,7 @@ class Shares:
 
     def __init__(self, count: int) -> None:
         self._free = count
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}  # a Counter's way to end an entry takes as long as all of take_now
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}
 
     async def take(self, who: str) -> None:
@@ -31,22 +31,34 @@ class Shares:
                 self.give_back(who)
             raise
 
+    def take_now(self, who: str) -> bool:
+        """Have one, to be given back, if that is fair now."""
+        mine = self._held.get(who, 0)
+        if mine >= GREED * self._free:
+            return False
+        self._free -= 1
+        self._held[who] = mine + 1
+        return True
+
     def give_back(self, who: str) -> None:
-        """End what :meth:`take` began."""
+        """End what :meth:`take` or :meth:`take_now` began."""
         self._free += 1
-        self._held[who] -= 1
-        if not self._held[who]:
+        left = self._held[who] - 1
+        if left:
+            self._held[who] = left
+        else:
             del self._held[who]
-        # Who has the fewest comes first.
-        for each in sorted(self._queues, key=self._held.__getitem__):
-            self._admit(each)
+        if self._queues:
+            # Who has the fewest comes first.
+            for each in sorted(self._queues, key=lambda each: self._held.get(each, 0)):
+                self._admit(each)
 
     def _has_room(self, who: str) -> bool:
-        return self._free > 0 and self._held[who] < GREED * self._free
+        return self._free > 0 and self._held.get(who, 0) < GREED * self._free
 
     def _hold(self, who: str) -> None:
         self._free -= 1
-        self._held[who] += 1
+        self._held[who] = self._held.get(who, 0) + 1
 
     def _admit(self, who: str) -> None:
         """Let those in who have waited, as far as there is room."""

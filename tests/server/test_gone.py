@@ -16,6 +16,7 @@ from api import Api
 from conftest import NOW_MS, Clock, wait_until
 from hookline import Datastore
 from hookline_server.app import create_app
+from hookline_server.shares import Shares
 from invariants import check_invariants
 from rawhttp import dialled, request
 
@@ -151,7 +152,8 @@ async def prepare(datastore: Datastore, ask: Ask, key: str) -> list[str]:
 async def test_a_request_that_is_cancelled_anywhere_has_whole_effects(
     ask: Ask, datastore: Datastore, clock: Clock, raw: aioredis.Redis
 ) -> None:
-    app = create_app(datastore)
+    shares = Shares(1)
+    app = create_app(datastore, requests=shares)
     clock.ms = NOW_MS
 
     async def run(key: str, place: int) -> tuple[bool, Facts, Facts]:
@@ -159,6 +161,7 @@ async def test_a_request_that_is_cancelled_anywhere_has_whole_effects(
         before = await facts(datastore, key)
         content = json.dumps(ask.body(key, tokens)).encode()
         reached = await served(app, ask, ask.path.replace("{key}", key), content, place)
+        assert not shares._held
         await datastore._batcher.close()
         return reached, before, await facts(datastore, key)
 
