@@ -179,7 +179,8 @@ class Settings:
     deliveries_keep_failed: float = _setting(2_592_000.0, "how long a failed or cancelled delivery is kept", 0)
     egress_allow: tuple[str, ...] = _setting(
         (),
-        "networks (CIDR) that webhooks may reach beyond the public ones, and loopback if the server listens there",
+        "networks (CIDR) that webhooks may reach beyond the public ones; and loopback, which a server that listens"
+        " there without HOOKLINE_REQUIRE_KEYS may reach by itself",
     )
     egress_proxy: str | None = _setting(
         None,

@@ -146,6 +146,13 @@ def read(item: Item) -> Delivery:
     return from_lane(item.content, item.sealed_triggers)
 
 
+HINTS = {
+    "refused_address": "only public addresses are reached, and networks that HOOKLINE_EGRESS_ALLOW names, such as"
+    " 127.0.0.0/8"
+}
+"""The error of an answer -> what is to be set where it should be none."""
+
+
 def attempt_of(answer: Answer, begun_ms: int) -> dict[str, Any]:
     """What is kept of an attempt: when, how it ended, how long each part took in ms, and what the receiver said."""
     told: dict[str, Any] = {"at": format_time(begun_ms), "status": answer.status, "error": answer.error}
@@ -161,4 +168,5 @@ def attempt_of(answer: Answer, begun_ms: int) -> dict[str, Any]:
 
 def explain(answer: Answer) -> str:
     """An answer that is no success, in a line."""
-    return f"{answer.word}: {answer.excerpt}" if answer.excerpt else answer.word
+    more = HINTS.get(answer.word, answer.excerpt)
+    return f"{answer.word}: {more}" if more else answer.word

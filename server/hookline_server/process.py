@@ -201,11 +201,16 @@ def _egress(settings: Settings, listener: socket.socket | None, store_url: str) 
     own = [listener.getsockname()[:2]] if listener else []
     return Egress(
         allow=[ipaddress.ip_network(network) for network in settings.egress_allow],
-        allow_loopback=is_loopback(settings.host),
+        allow_loopback=_may_reach_loopback(settings),
         proxy=settings.egress_proxy,
         deadline=settings.delivery_timeout,
         forbidden={pair for host, port in [*own, *_stores(store_url)] for pair in _forbidden(host, port)},
     )
+
+
+def _may_reach_loopback(settings: Settings) -> bool:
+    """Whether webhooks may go to this machine: whoever writes triggers is on it, and no tenant behind a proxy."""
+    return "api" in settings.roles and is_loopback(settings.host) and not settings.require_keys
 
 
 def _stores(store_url: str) -> Iterator[tuple[str, int]]:
@@ -228,7 +233,7 @@ def _forbidden(host: str, port: int) -> Iterator[tuple[str, int]]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the server: then webhooks may reach this machine too."""
+    """Whether only this machine can reach the server."""
     if host == "localhost":
         return True
     try:

@@ -300,6 +300,9 @@ class SentSample(Attempt, kw_only=True):
     delivered: bool
     webhook_id: str
     sent: dict[str, Any]
+    hint: Annotated[str, Meta(description="What is to be set, where the server refuses the address.")] | UnsetType = (
+        UNSET
+    )
 
 
 class Delivery(Shape):

@@ -125,7 +125,8 @@ async def test_each_role_runs_by_itself_on_a_store_that_another_process_owns(tmp
             await wait_until(claimed)
             assert receiver.posts == []
             assert await orchestrator.stop() == 0
-        async with serving(data, *joined, "--roles", "relay", "--probe-port", "0") as relay:
+        allowed = ("--egress-allow", "127.0.0.0/8")
+        async with serving(data, *joined, "--roles", "relay", "--probe-port", "0", *allowed) as relay:
             (post,) = await receiver.wait_for(1)
             assert post.data["newDataset"]["sortField"] == "a"
             assert (await ask(f"{relay.url}/readyz"))[0] == 200

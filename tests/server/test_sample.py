@@ -11,10 +11,12 @@ import pytest
 from standardwebhooks import Webhook
 
 from api import Api
-from hookline import Datastore, SecretBox
+from conftest import wait_until
+from hookline import Datastore, SecretBox, Settings
 from hookline.secret import load_key
+from hookline_server.process import _egress
 from hookline_server.signature import format_secret
-from process import serving
+from process import hookline, serving
 from receiver import Receiver
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -81,3 +83,50 @@ async def test_a_server_signs_by_its_own_secret_and_does_not_call_itself(tmp_pat
     (post,) = receiver.posts
     secret = SecretBox(load_key(None, tmp_path / "data")).derive("webhook-signing:default")
     assert Webhook(format_secret(secret)).verify(post.body, post.headers)
+
+
+async def test_where_keys_are_required_loopback_is_reached_only_if_it_is_named(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    data = tmp_path / "data"
+    for allowed in ((), ("--egress-allow", "127.0.0.0/8")):
+        async with serving(data, "--require-keys", *allowed) as server:
+            code, key = await hookline("keys", "create", "--scope", "admin", "--data", str(data))
+            assert code == 0
+            async with aiohttp.ClientSession(server.url, headers={"X-API-Key": key.split()[-1]}) as session:
+                async with session.post("/v1/triggers/test", json={"url": receiver.url}) as response:
+                    told = await response.json()
+                item = {"key": "jobs", "triggerUrls": [{"url": receiver.url, "events": ["created"]}]}
+                async with session.post("/v1/items", json=item) as response:
+                    assert response.status == 201
+
+                async def kept(session: aiohttp.ClientSession = session) -> list[str | None]:
+                    async with session.get("/v1/deliveries") as response:
+                        return [each["lastError"] for each in (await response.json())["items"]]
+
+                if allowed:
+                    assert (told["delivered"], "hint" in told) == (True, False)
+                    await receiver.wait_for(2)
+                else:
+                    assert (told["error"], "HOOKLINE_EGRESS_ALLOW" in told["hint"]) == ("refused_address", True)
+                    await wait_until(kept)
+                    (error,) = await kept()
+                    assert error == f"refused_address: {told['hint']}"
+                    assert receiver.posts == []
+
+
+@pytest.mark.parametrize(
+    ("given", "reached"),
+    [
+        ({}, True),
+        ({"require_keys": True}, False),
+        ({"host": "0.0.0.0"}, False),
+        ({"roles": ("relay", "orchestrator")}, False),
+        ({"require_keys": True, "egress_allow": ("127.0.0.0/8",)}, True),
+    ],
+)
+async def test_who_reaches_loopback(given: dict[str, Any], reached: bool, receiver: Receiver) -> None:
+    egress = _egress(Settings(**given), None, "unix:///store")
+    answer = await egress.post(receiver.url, b"{}", {})
+    assert (answer.ok, answer.error) == (reached, None if reached else "refused_address")
+    await egress.close()

@@ -22,7 +22,7 @@ from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
 from hookline_server.body import JSON, Body
 from hookline_server.caller import whole_of
-from hookline_server.delivery import attempt_of
+from hookline_server.delivery import HINTS, attempt_of
 from hookline_server.event import Delivery, Target
 from hookline_server.operation import Operation, Reply
 from hookline_server.sender import Sender
@@ -56,6 +56,8 @@ async def test(request: Request) -> Response:
     delivery = _sample(datastore, given, now_ms)
     answer = await Sender(datastore, request.app.state.egress).post(delivery)
     told = {"delivered": answer.ok, "webhookId": delivery.webhook_id, "sent": msgspec.json.decode(delivery.body())}
+    if answer.error in HINTS:
+        told["hint"] = HINTS[answer.error]
     return Answer(told | attempt_of(answer, now_ms))
 
 
