@@ -19,6 +19,8 @@ Header = tuple[bytes, bytes]
 ADDED = "hookline.added"
 """Where a request's scope has the list of headers that its answer gets from outside."""
 
+NAMES = ("key", "sortField", "version")
+"""What is left of an item that was made, for a client that can do without the rest."""
 GZIP_FROM = 4096
 """Bytes of a body from which it is compressed: below, that costs more than it saves."""
 THREAD_FROM = 65_536
@@ -50,7 +52,8 @@ class Answer(Response):
             status: the status.
             headers: more headers.
             etag: of the item that the body shows, as :attr:`Item.etag`.
-            optional: whether the client may do without the body, by ``Prefer: return=minimal``.
+            optional: whether the body is an item that the client may do without, by ``Prefer: return=minimal``; of one
+                that it made it gets the names.
             problem: whether the body is a problem document.
         """
         self.value = value
@@ -71,7 +74,7 @@ class Answer(Response):
             headers += [(name.lower().encode(), text.encode("latin-1")) for name, text in self.more.items()]
         if self._optional and b"prefer" in fields and is_minimal(fields[b"prefer"]):
             headers.append(_PREFERENCE_APPLIED)
-            status, value = 204 if status == 200 else status, msgspec.UNSET
+            status, value = (status, {name: value[name] for name in NAMES}) if status == 201 else (204, msgspec.UNSET)
         body = b""
         if value is not msgspec.UNSET:
             body = encode(value, media_type)

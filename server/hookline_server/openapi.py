@@ -75,7 +75,7 @@ _REQUEST_HEADERS: dict[str, Schema] = {
         "schema": {"type": "string", "pattern": '^("[ !#-\\[\\]-~]{1,255}"|[!#-+.-~-]{1,255})$'},
     },
     "Prefer": {
-        "description": "`return=minimal`: an answer without the item: 204, or 201; of many only names and versions.",
+        "description": "`return=minimal`: an answer without the item: 204, or 201 and its names; of many only these.",
         "schema": {"type": "string"},
     },
     "traceparent": {

@@ -52,7 +52,7 @@ class Operation:
         refuses: codes of problem documents, beyond those that every operation of its kind may answer.
         example: a body, for the reader and for curl.
         writes: whether it changes the store.
-        optional: whether ``Prefer: return=minimal`` leaves the body out.
+        optional: whether ``Prefer: return=minimal`` leaves the item out.
     """
 
     name: str

@@ -76,6 +76,18 @@ class WrittenItem(Item):
     warnings: list[str] | UnsetType = UNSET
 
 
+class NamedItem(Shape):
+    """An item that was made, as ``Prefer: return=minimal`` asks for it."""
+
+    key: Key
+    sort_field: SortField
+    version: Version
+
+
+NEW_ITEM = (WrittenItem, NamedItem)
+"""What a 201 shows; the larger first, as the first that fits is what generated clients take."""
+
+
 class ClaimedItem(Item, kw_only=True):
     """An item that was claimed."""
 

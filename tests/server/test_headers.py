@@ -7,13 +7,15 @@ import re
 from typing import Any
 from urllib.parse import quote, urljoin
 
+import msgpack
 import pytest
 
 from api import Answer, Api, asking
 from conftest import wait_until
 from hookline import Datastore
-from hookline_server.app import create_app
+from hookline_server.app import ROUTES, create_app
 from hookline_server.guard import SCOPES
+from hookline_server.openapi import build
 
 ITEM = "/v1/items/jobs/a"
 MINIMAL = {"Prefer": "return=minimal"}
@@ -29,7 +31,7 @@ async def create(api: Api, sort_field: str = "a", **fields: Any) -> Answer:
 # Preferences
 
 
-async def test_who_prefers_it_gets_no_body(api: Api) -> None:
+async def test_who_prefers_it_gets_no_item(api: Api) -> None:
     for method, path, body, status, etag in (
         ("POST", "/v1/items", {"key": "jobs", "sortField": "a"}, 201, '"1.0"'),
         ("POST", "/v1/items", {"key": "jobs", "sortField": "a", "upsert": True}, 204, '"2.0"'),
@@ -38,16 +40,40 @@ async def test_who_prefers_it_gets_no_body(api: Api) -> None:
         ("PUT", "/v1/items/jobs/b", {"content": 2}, 201, '"1.0"'),
     ):
         answer = await api(method, path, body, headers=MINIMAL)
-        assert (answer.status, answer.body, answer.headers["etag"]) == (status, b"", etag)
+        assert (answer.status, answer.headers["etag"]) == (status, etag)
         assert answer.headers["preference-applied"] == "return=minimal"
         assert ("location" in answer.headers) is (status == 201)
-        assert "content-type" not in answer.headers
+        assert ("content-type" in answer.headers) is bool(answer.body) is (status == 201)
+
+
+async def test_of_what_it_made_it_gets_the_names(api: Api) -> None:
+    """Who named no sortField learns it; and in msgpack the same."""
+    answer = await api("POST", "/v1/items", {"key": "jobs", "content": 1}, headers=MINIMAL)
+    location = f"/v1/items/jobs/{answer.data['sortField']}"
+    assert (answer.status, answer.headers["location"]) == (201, location)
+    assert answer.data == {"key": "jobs", "sortField": answer.data["sortField"], "version": 1}
+    assert (await api("GET", location)).data["content"] == 1
+    answer = await api("PUT", ITEM, {}, headers={**MINIMAL, "Accept": "application/msgpack"})
+    assert (answer.status, msgpack.unpackb(answer.body)) == (201, {"key": "jobs", "sortField": "a", "version": 1})
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/msgpack", "application/x-ndjson"])
+@pytest.mark.parametrize("prefer", ["", "return=minimal"])
+async def test_an_answer_has_a_body_where_the_document_says_so(api: Api, prefer: str, accept: str) -> None:
+    """Generated clients read one then, and fail without it."""
+    operations = build(ROUTES)["paths"]
+    for method, path, place in (("POST", "/v1/items", "/v1/items"), ("PUT", ITEM, "/v1/items/{key}/{sortField}")):
+        for _ in range(2):
+            body = {"key": "jobs", "sortField": "b", "upsert": True} if method == "POST" else {}
+            answer = await api(method, path, body, headers={"Prefer": prefer, "Accept": accept})
+            told = operations[place][method.lower()]["responses"][str(answer.status)]
+            assert bool(answer.body) is ("content" in told)
 
 
 @pytest.mark.parametrize("written", ['respond-async, Return="minimal"; x=1', "wait=3;a,return=minimal"])
 async def test_preferences_among_others(api: Api, written: str) -> None:
     answer = await api("POST", "/v1/items", {"key": "jobs"}, headers={"Prefer": written})
-    assert (answer.status, answer.body) == (201, b"")
+    assert (answer.status, answer.data.keys()) == (201, {"key", "sortField", "version"})
 
 
 @pytest.mark.parametrize("written", ["return=representation", "xreturn=minimal", "return=minimalist", ""])

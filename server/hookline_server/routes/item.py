@@ -24,7 +24,7 @@ from hookline_server.caller import datastore_of
 from hookline_server.fields import Condition, Content, Metadata, TextDuration, Token, TriggerUrls
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes import Resource, while_connected
-from hookline_server.shapes import WrittenItem
+from hookline_server.shapes import NEW_ITEM, WrittenItem
 from hookline_server.view import created, updated
 
 _TRIES = 8
@@ -115,7 +115,7 @@ async def _changed(datastore: Datastore, found: Item, seconds: float) -> Item:
     takes={JSON[0]: (WholeItem,)},
     example={"content": {"report": "monthly"}, "metadata": {"status": "not_started"}},
     replies={
-        201: Reply("The item is new.", WrittenItem, ("ETag", "Location"), links=("getItem", "patchItem", "deleteItem")),
+        201: Reply("The item is new.", NEW_ITEM, ("ETag", "Location"), links=("getItem", "patchItem", "deleteItem")),
         200: Reply("The item was replaced.", WrittenItem, ("ETag",)),
     },
     refuses=(*_REFUSED, "not_found", "key_full"),

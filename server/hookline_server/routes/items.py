@@ -96,7 +96,7 @@ class Query(Body):
         "metadata": {"status": "not_started", "type": "report_generation"},
     },
     replies={
-        201: Reply("The item is new.", shapes.WrittenItem, ("ETag", "Location"), links=ITEM_LINKS),
+        201: Reply("The item is new.", shapes.NEW_ITEM, ("ETag", "Location"), links=ITEM_LINKS),
         200: Reply("The item was replaced, by `upsert`.", shapes.WrittenItem, ("ETag",)),
         207: Reply("Of many: what became of each.", shapes.Results, lines=(shapes.LineResult, shapes.BrokenOff)),
     },
