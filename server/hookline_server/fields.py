@@ -73,7 +73,7 @@ InFlight = Annotated[
     ),
 ]
 Duration = Annotated[
-    str | int | float,
+    int | float | str,  # in this order: a generator of clients makes of a default the first that it can be
     Meta(
         description="Seconds as a number, or text such as `500ms` `30s` `10m` `2h` `7d`.",
         extra_json_schema={"pattern": f"^{_DURATION}$", **_SECONDS},

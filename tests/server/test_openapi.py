@@ -93,6 +93,25 @@ def test_every_array_says_what_is_in_it() -> None:
     assert [place for place, schema in found.items() if "items" not in schema] == []
 
 
+def choices(value: Any, place: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """Every choice of schemas in the document, with its place."""
+    if isinstance(value, dict) and isinstance(value.get("anyOf"), list):
+        yield place, value["anyOf"]
+    for name, member in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield from choices(member, f"{place}/{name}")
+
+
+def test_no_choice_has_text_before_numbers() -> None:
+    """A generator of clients turns a value into the first kind that takes it, and text takes every number."""
+    found = {place: [one.get("type") for one in kinds] for place, kinds in choices(DOCUMENT)}
+    assert found["/components/schemas/Orchestration/properties/jitter"] == ["integer", "number", "string"]
+    for place, types in found.items():
+        numbers = [at for at, kind in enumerate(types) if kind in ("integer", "number")]
+        assert "string" not in types[: max(numbers, default=0)], place
+
+
 def test_metadata_is_said_to_be_open() -> None:
     """A generator of clients takes silence for no: what is yours would be lost between reading and writing."""
     assert DOCUMENT["components"]["schemas"]["Metadata"]["additionalProperties"] is True
