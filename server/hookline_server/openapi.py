@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import inspect
+import json
 import re
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -225,7 +226,7 @@ class _Builder:
         """What the operations refer to, once they are made."""
         return {
             "securitySchemes": _SECURITY,
-            "schemas": {name: _plain(schema) for name, schema in sorted((self._components | SCHEMAS).items())},
+            "schemas": {name: _object(schema) for name, schema in sorted((self._components | SCHEMAS).items())},
             "responses": dict(sorted(self._problems.items())),
             "parameters": {name: _header_parameter(name) for name in _ANY_REQUEST},
             "headers": {
@@ -379,6 +380,18 @@ def _tag(path: str) -> str:
 def _camel(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(word.title() for word in rest)
+
+
+def _object(schema: Schema) -> Schema:
+    """An object as it is shown: its defaults are in words."""
+    shown: Schema = _plain(schema)
+    # A generator of clients takes a field with a default for one that is always there, and asks for it.
+    for field in shown.get("properties", {}).values():
+        default = field.pop("default", None)
+        if default is not None:
+            said = f"Default: `{json.dumps(default)}`."
+            field["description"] = f"{field['description']} {said}" if "description" in field else said
+    return shown
 
 
 def _plain(value: Any) -> Any:

@@ -112,6 +112,17 @@ def test_no_choice_has_text_before_numbers() -> None:
         assert "string" not in types[: max(numbers, default=0)], place
 
 
+def test_what_may_be_left_out_has_its_default_in_words() -> None:
+    """A generator of clients takes a field that has a default for one that is always there, and asks for it."""
+    schemas = DOCUMENT["components"]["schemas"]
+    fields = [(name, field) for name, one in schemas.items() for field in one.get("properties", {}).items()]
+    assert [(name, field) for name, (field, told) in fields if "default" in told] == []
+    described = {(name, field): told.get("description", "") for name, (field, told) in fields}
+    assert described["Orchestration", "lockFor"].endswith('`7d`. Default: `"10m"`.')
+    assert described["Settle", "complete"] == "Default: `[]`."
+    assert "Default" not in described["Orchestration", "every"]
+
+
 def test_metadata_is_said_to_be_open() -> None:
     """A generator of clients takes silence for no: what is yours would be lost between reading and writing."""
     assert DOCUMENT["components"]["schemas"]["Metadata"]["additionalProperties"] is True
