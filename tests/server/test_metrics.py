@@ -205,6 +205,49 @@ async def test_keys_have_a_bound(api: Api, datastore: Datastore, monkeypatch: py
     assert page.value("hookline_keys_left_out", namespace="default") == 2
 
 
+def scaling_query() -> str:
+    """What KEDA asks, as the page of operations has it."""
+    text = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    return " ".join(re.findall(r"query: >-\n(.*?)\n +threshold", text, re.DOTALL)[0].split())
+
+
+def value_of(query: str, page: Page) -> float | None:
+    """What Prometheus makes of a query of ``max``, ``+``, ``0 *`` and ``or``; None: no value."""
+
+    def value(term: str) -> float | None:
+        match = re.fullmatch(r"(0 \* )?max\((\w+)\{(.*)\}(?: == (\d+))?\)", term)
+        assert match, term
+        labels = set(re.findall(r'(\w+)="(.*?)"', match[3]))
+        found = [value for had, value in page.samples.get(match[2], {}).items() if labels <= set(had)]
+        most = max([value for value in found if match[4] is None or value == float(match[4])], default=None)
+        return most if most is None or not match[1] else 0 * most
+
+    for alternative in query.split(" or "):
+        values = [value(term) for term in alternative.split(" + ")]
+        if None not in values:
+            return sum(filter(None, values))
+    return None
+
+
+async def test_workers_are_scaled_by_what_is_known(
+    api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key without items needs none; of one that is not told of, nobody knows."""
+    monkeypatch.setattr("hookline_server.survey.KEYS_MAX", 3)
+    query = scaling_query()
+    assert value_of(query, await scrape(api)) == 0
+    for key in ("a", "b", "jobs"):
+        await datastore.create(key, "1", metadata={"status": "not_started"})
+    assert value_of(query, await scrape(api)) == 1
+    await datastore.create("c", "1", metadata={"status": "not_started"})
+    assert value_of(query, await scrape(api)) is None
+    monkeypatch.setattr("hookline_server.survey.KEYS_MAX", 100)
+    await datastore.claim("jobs", worker_id="w")
+    assert value_of(query, await scrape(api)) == 1
+    await datastore.delete("jobs", "1")
+    assert value_of(query, await scrape(api)) == 0
+
+
 async def test_namespaces_have_a_bound(api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hookline_server.survey.NAMESPACES_MAX", 1)
 
@@ -274,7 +317,8 @@ async def test_without_a_store_the_processes_still_tell(tmp_path: Path) -> None:
         box = SecretBox(bytes(32))
         datastore = await stack.enter_async_context(Datastore(store.url, settings, box))
         api = await stack.enter_async_context(asking(create_app(datastore)))
-        assert (await scrape(api)).value("hookline_store_up") == 1
+        page = await scrape(api)
+        assert (page.value("hookline_store_up"), value_of(scaling_query(), page)) == (1, 0)
         store.process.kill()
         await store.process.wait()
         failures = (await scrape(api)).value("hookline_store_call_failures_total", script="create")
@@ -282,6 +326,7 @@ async def test_without_a_store_the_processes_still_tell(tmp_path: Path) -> None:
         page = await scrape(api)
     assert page.value("hookline_store_up", namespace="default") == 0
     assert "hookline_claimable_items" not in page.samples
+    assert value_of(scaling_query(), page) is None
     assert page.value("hookline_store_call_failures_total", script="create") == failures + 1
     assert page.value("process_resident_memory_bytes", process="0") > 1e6
 
