@@ -41,9 +41,10 @@ class Rate:
             del self._full[next(iter(self._full))]
         taken = full + self._each - now
         refused = taken > self._window
-        self._full[caller] = full if refused else full + self._each
+        full += 0 if refused else self._each
+        self._full[caller] = full
         left = 0 if refused else int((self._window - taken) / self._each)
-        state = b'"default";r=%d;t=%d' % (left, math.ceil(taken))
+        state = b'"default";r=%d;t=%d' % (left, math.ceil(full - now))
         if refused:
             headers = {"RateLimit-Policy": self._policy.decode(), "RateLimit": state.decode()}
             headers["Retry-After"] = str(math.ceil(taken - self._window))
