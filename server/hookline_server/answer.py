@@ -79,9 +79,9 @@ class Answer(Response):
         if value is not msgspec.UNSET:
             body = encode(value, media_type)
             headers.append(content_type(media_type, problem=self._problem))
-            encodings = fields.get(b"accept-encoding")
-            if encodings and len(body) >= GZIP_FROM and takes_gzip(encodings):
-                body = await _compress(body)
+            packed = await compress(body, fields)
+            if packed is not None:
+                body = packed
                 headers.append((b"content-encoding", b"gzip"))
                 etag = etag and f"W/{etag}"
         if etag:
@@ -109,7 +109,11 @@ def tag(etag: str, media_type: str) -> str:
     return f'{etag[:-1]}-m"' if media_type in MSGPACKS else etag
 
 
-async def _compress(body: bytes) -> bytes:
+async def compress(body: bytes, fields: Mapping[bytes, bytes]) -> bytes | None:
+    """A body in gzip; None where a request with these fields does not take that, or it is too short to gain by it."""
+    encodings = fields.get(b"accept-encoding")
+    if not encodings or len(body) < GZIP_FROM or not takes_gzip(encodings):
+        return None
     if len(body) < THREAD_FROM:
         return zlib.compress(body, 1, wbits=GZIP)
     return await asyncio.to_thread(zlib.compress, body, 1, wbits=GZIP)

@@ -309,6 +309,17 @@ async def test_both_formats_parse_and_say_the_same(api: Api) -> None:
         )
 
 
+async def test_a_page_is_compressed_for_who_takes_that(api: Api) -> None:
+    plain = await api("GET", "/metrics", headers={"Accept-Encoding": "identity"})
+    packed = await api("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    # The client inflates what it gets.
+    assert int(packed.headers["content-length"]) < len(packed.body) / 3
+    assert Page(packed.body.decode()).families.keys() == Page(plain.body.decode()).families.keys()
+    assert {answer.headers["vary"] for answer in (plain, packed)} == {"accept, accept-encoding"}
+
+
 async def test_without_a_store_the_processes_still_tell(tmp_path: Path) -> None:
     server = find_server()
     async with contextlib.AsyncExitStack() as stack:

@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hookline_server import head
+from hookline_server.answer import FIELDS, VARY, compress
 from hookline_server.operation import Operation, Reply
 
 
@@ -19,7 +20,11 @@ async def metrics(request: Request) -> Response:
     Without those of the store while it does not answer.
     """
     content, media_type = await request.app.state.metrics.page(head.field(request, b"accept") or "")
-    return Response(content, headers={"Content-Type": media_type})
+    headers = {"Content-Type": media_type, "Vary": VARY[1].decode()}
+    packed = await compress(content, request.scope[FIELDS])
+    if packed is not None:
+        content, headers["Content-Encoding"] = packed, "gzip"
+    return Response(content, headers=headers)
 
 
 routes = [Route("/metrics", metrics, methods=["GET"])]
