@@ -244,9 +244,9 @@ class _Builder:
             "summary": summary.removesuffix("."),
             "parameters": self._parameters(one),
             "responses": self._responses(one),
+            "security": [{name: sorted(one.scopes)} for name in _SECURITY] if one.scopes else [],
         }
         if one.scopes:
-            shown["security"] = [{name: sorted(one.scopes)} for name in _SECURITY]
             description += f"\n\nScope: {' or '.join(f'`{scope}`' for scope in sorted(one.scopes))}."
         if description:
             shown["description"] = description.strip()
@@ -266,6 +266,7 @@ class _Builder:
                 | {"schema": {"type": "string"}}
                 for name, text in _WEBHOOK_HEADERS.items()
             ],
+            "security": [],
             "requestBody": {"required": True, "content": {JSON: {"schema": self._schema(shapes.Webhook)}}},
             "responses": {
                 "2XX": {"description": "Delivered."},

@@ -376,7 +376,18 @@ class Endpoints(Shape):
 class CommandResults(Shape):
     """What each command gave, in order; a loop has its ``rounds``."""
 
-    results: list[Annotated[dict[str, Any], Meta(extra_json_schema={"required": ["verb"]})]]
+    results: list[
+        Annotated[
+            dict[str, Any],
+            Meta(
+                extra_json_schema={
+                    "properties": {"verb": {"type": "string", "description": "Which command it was."}},
+                    "required": ["verb"],
+                    "additionalProperties": True,
+                }
+            ),
+        ]
+    ]
 
 
 class ApiKey(Shape):

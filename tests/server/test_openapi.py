@@ -75,37 +75,47 @@ def test_schemas_are_json_schema(schema: dict[str, Any]) -> None:
     jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
 
 
-def arrays(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Every schema of the document that takes an array, with its place."""
-    kinds = value.get("type", ()) if isinstance(value, dict) else ()
-    if "array" in ([kinds] if isinstance(kinds, str) else kinds):
+def test_every_operation_says_what_key_it_asks_for() -> None:
+    """Silence may mean none, or that it was forgotten: linters ask."""
+    asked = {operation["operationId"]: operation.get("security") for _, _, operation in OPERATIONS}
+    open_to_all = {"livez", "readyz", "getDocument", "getPage"}
+    assert {name for name, security in asked.items() if security == []} == open_to_all
+    assert all(asked[name] for name in asked.keys() - open_to_all)
+    assert DOCUMENT["webhooks"]["itemChanged"]["post"]["security"] == []
+
+
+def objects(value: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object within a value, with its place."""
+    if isinstance(value, dict):
         yield place, value
     for name, member in (
         value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     ):
-        yield from arrays(member, f"{place}/{name}")
+        yield from objects(member, f"{place}/{name}")
+
+
+def takes_arrays(schema: dict[str, Any]) -> bool:
+    kinds = schema.get("type", ())
+    return "array" in ([kinds] if isinstance(kinds, str) else kinds)
+
+
+def test_what_must_be_there_is_described() -> None:
+    found = {place: one for place, one in objects(DOCUMENT) if isinstance(one.get("required"), list)}
+    assert "/components/schemas/CommandResults/properties/results/items" in found
+    assert [place for place, one in found.items() if set(one["required"]) - one.get("properties", {}).keys()] == []
 
 
 def test_every_array_says_what_is_in_it() -> None:
     """A generator of clients passes over a schema whose array does not, and over all that refers to it."""
-    found = dict(arrays(DOCUMENT))
+    found = {place: one for place, one in objects(DOCUMENT) if takes_arrays(one)}
     assert {"/components/schemas/Filter/anyOf/0", "/components/schemas/NewTrigger/properties/retry"} <= found.keys()
     assert [place for place, schema in found.items() if "items" not in schema] == []
 
 
-def choices(value: Any, place: str = "") -> Iterator[tuple[str, list[Any]]]:
-    """Every choice of schemas in the document, with its place."""
-    if isinstance(value, dict) and isinstance(value.get("anyOf"), list):
-        yield place, value["anyOf"]
-    for name, member in (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    ):
-        yield from choices(member, f"{place}/{name}")
-
-
 def test_no_choice_has_text_before_numbers() -> None:
     """A generator of clients turns a value into the first kind that takes it, and text takes every number."""
-    found = {place: [one.get("type") for one in kinds] for place, kinds in choices(DOCUMENT)}
+    choices = ((place, one["anyOf"]) for place, one in objects(DOCUMENT) if isinstance(one.get("anyOf"), list))
+    found = {place: [one.get("type") for one in kinds] for place, kinds in choices}
     assert found["/components/schemas/Orchestration/properties/jitter"] == ["integer", "number", "string"]
     for place, types in found.items():
         numbers = [at for at, kind in enumerate(types) if kind in ("integer", "number")]
