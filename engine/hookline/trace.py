@@ -33,12 +33,22 @@ LINKS: ContextVar[Sequence[str]] = ContextVar("links", default=())
 """Those of the operations that share the call of the store under way."""
 exporter: Exporter | None = None
 
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_VERSION = b"00"
+_TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
 def read(header: bytes) -> str:
-    """A ``traceparent`` as a header has it; empty if it is none: then, by the specification, it does not count."""
-    return header.decode() if _TRACEPARENT.fullmatch(header) else ""
+    """A ``traceparent`` as a header has it; empty if it is none: then, by the specification, it does not count.
+
+    One of a later version counts as far as it is known: ids, and whether the trace is sampled.
+    """
+    match = _TRACEPARENT.fullmatch(header)
+    if match is None:
+        return ""
+    version, ids, flags, more = match.groups()
+    if version == _VERSION:
+        return "" if more else header.decode()
+    return f"{_VERSION.decode()}-{ids.decode()}-{int(flags, 16) & 1:02x}"
 
 
 def span(name: str, kind: Kind, parent: str, attributes: Attributes) -> AbstractContextManager[Note]:

@@ -92,6 +92,25 @@ async def test_without_an_exporter_the_context_is_passed_on(api: Api, datastore:
     assert TRACE.encode() not in first.body
 
 
+async def test_of_a_later_version_what_is_known_is_passed_on(
+    api: Api, datastore: Datastore, receiver: Receiver
+) -> None:
+    """As the version that we speak, with the one flag that is sure to mean the same."""
+    later = {f"cc-{TRACE}-{SPAN}-01-more-of-it": "01", f"01-{TRACE}-{SPAN}-02": "00", f"fe-{TRACE}-{SPAN}-ff-": "01"}
+    async with relaying(datastore):
+        for n, (traceparent, flags) in enumerate(later.items()):
+            await create(api, receiver.url, str(n), traceparent)
+            post = (await receiver.wait_for(n + 1))[-1]
+            assert post.headers["traceparent"] == f"00-{TRACE}-{SPAN}-{flags}"
+    for bad in (
+        f"01-{TRACE}-{SPAN}-01x",
+        f"ff-{TRACE}-{SPAN}-01-x",
+        f"01-{TRACE}-{SPAN}",
+        f"01-{TRACE}-{'0' * 16}-01-x",
+    ):
+        assert trace.read(bad.encode()) == ""
+
+
 async def test_where_there_is_none_nothing_is_carried(
     api: Api, datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
 ) -> None:
