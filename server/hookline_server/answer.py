@@ -79,7 +79,7 @@ class Answer(Response):
         if value is not msgspec.UNSET:
             body = encode(value, media_type)
             headers.append(content_type(media_type, problem=self._problem))
-            packed = await compress(body, fields)
+            packed = await compress(body, fields) if len(body) >= GZIP_FROM else None  # most are short
             if packed is not None:
                 body = packed
                 headers.append((b"content-encoding", b"gzip"))
