@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hookline.call import Call
 from hookline.clock import parse_time
-from hookline.datastore import Datastore
 from hookline.errors import Invalid, ReservedKey
 from hookline.item import RESERVED_PREFIX, Item, check_key
+
+if TYPE_CHECKING:
+    from hookline.datastore import Datastore
 
 STEP = 100
 """Items of one step."""
@@ -30,7 +32,13 @@ class Progress:
 
 
 def delete(
-    datastore: Datastore, key: str, where: object = None, *, triggers: bool = True, cursor: str | None = None
+    datastore: Datastore,
+    key: str,
+    where: object = None,
+    *,
+    triggers: bool = True,
+    cursor: str | None = None,
+    reserved: bool = False,
 ) -> AsyncGenerator[Progress, None]:
     """Delete the items of a key that match.
 
@@ -39,9 +47,9 @@ def delete(
     """
 
     def call(item: Item) -> Call:
-        return datastore.calls.delete(key, item.sort_field, version=item.version, triggers=triggers)
+        return datastore.calls.delete(key, item.sort_field, version=item.version, triggers=triggers, reserved=reserved)
 
-    return _change(datastore, key, where, call, cursor)
+    return _change(datastore, key, where, call, cursor, reserved=reserved)
 
 
 def redrive(

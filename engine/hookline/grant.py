@@ -49,9 +49,9 @@ class Grant:
         return ADMIN in self.allowed and self._keys is None
 
     def covers(self, key: str) -> bool:
-        """Whether a key is one of those that it is limited to; the engine's own also ask for the scope admin."""
-        if key.startswith(RESERVED_PREFIX) and ADMIN not in self.allowed:
-            return False
+        """Whether a key is one of those that it is limited to; none of them is the engine's own."""
+        if key.startswith(RESERVED_PREFIX):
+            return self.whole
         return self._keys is None or self._keys.fullmatch(key) is not None
 
     def check(self, scope: str, key: object = None) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from bisect import bisect_left
+from calendar import isleap
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, time, timedelta
 from functools import lru_cache
-from itertools import chain, count, islice, pairwise, takewhile
+from itertools import chain, count, pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -19,6 +22,10 @@ from hookline.errors import Flaw, Invalid
 EVERY_MIN_MS = 1000
 CRON_MAX = 200
 """Characters of a cron expression."""
+YEARS_MAX = 12
+"""Years from one with a tick by cron to the next: a date may have to wait so long for its weekday, 29 February 8."""
+STEP = 5
+"""Ticks that are looked for at once, each in a tenth of a millisecond or two: in between others have a turn."""
 _CRON_FIELDS = (
     "a minute from 0 to 59",
     "an hour from 0 to 23",
@@ -29,8 +36,11 @@ _CRON_FIELDS = (
 _OF_THE_MACHINE = ("localtime", "posixrules")
 """Names of the database of time zones that are another zone from server to server."""
 _HOUR_MS = 3_600_000
-_COMPARED, _COMPARED_FROM = 100, datetime(2024, 1, 1)  # noqa: DTZ001 - cron counts without a zone
-"""So many ticks by cron are compared, the first ones of a leap year."""
+_ANY = datetime(2024, 1, 1)  # noqa: DTZ001 - cron counts without a zone
+_COMPARED = range(2024, 2024 + 28 + YEARS_MAX)
+"""Years of which the days are compared: in 28 of them dates have met all weekdays."""
+_CYCLE = 400
+"""Years after which the calendar is the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +65,29 @@ class Recurrence:
             return tick + (max(0, since - tick) // self.every + 1) * self.every
         return next(self._crons(since))
 
-    def ahead(self, tick: int, most: int, until: float = math.inf) -> list[int]:
+    async def ahead(self, tick: int, most: int, until: float = math.inf) -> list[int]:
         """So many ticks, of which ``tick`` is the first; none later than ``until``."""
         ticks = count(tick, self.every) if self.every else chain([tick], self._crons(tick))
-        return list(islice(takewhile(lambda each: each <= until, ticks), most))
+        found = list[int]()
+        for each in takewhile(lambda each: each <= until, ticks):
+            found.append(each)
+            if len(found) == most:
+                break
+            if len(found) % STEP == 0:
+                await asyncio.sleep(0)
+        return found
 
     def distance(self) -> int:
         """The shortest time between two ticks, in ms; of cron as if clocks were never put forward or back."""
         if self.every:
             return self.every
-        found = islice(CronSim(self.cron, _COMPARED_FROM), _COMPARED)
-        return min(round((later - tick).total_seconds() * 1000) for tick, later in pairwise(found))
+        cron = _Cron(self.cron, _ANY)
+        times = [hour * 60 + minute for hour in sorted(cron.hours) for minute in sorted(cron.minutes)]
+        days = [date(year, 1, 1).toordinal() + day for year in _COMPARED for day in _days(cron.day_fields, _kind(year))]
+        over_night = min(later - day for day, later in pairwise(days)) * 1440 - times[-1] + times[0]
+        return 60_000 * min([over_night, *(later - each for each, later in pairwise(times))])
 
-    def passed(self, tick: int, now: int, most: int) -> list[int]:
+    async def passed(self, tick: int, now: int, most: int) -> list[int]:
         """The ticks from this one until now; of more than so many the last."""
         if self.every:
             last = (now - tick) // self.every
@@ -77,10 +97,10 @@ class Recurrence:
         while True:
             begin = max(tick, now - reach)
             found = deque([tick] if begin == tick else [], most)
-            for each in self._crons(begin):
-                if each > now:
-                    break
+            for place, each in enumerate(takewhile(lambda each: each <= now, self._crons(begin)), 1):
                 found.append(each)
+                if place % STEP == 0:
+                    await asyncio.sleep(0)
             if begin == tick or len(found) == most:
                 return list(found)
             reach *= 8
@@ -91,12 +111,64 @@ class Recurrence:
 
     def _crons(self, since: int) -> Iterator[int]:
         begin = datetime.fromtimestamp(since // 1000, self.zone)
-        for moment in CronSim(self.cron, begin):
+        for moment in _Cron(self.cron, begin):
             tick = round(moment.timestamp()) * 1000
             # Where clocks go back or forward, times on the wall come twice.
             if tick > since:
                 yield tick
                 since = tick
+
+
+class _Cron(CronSim):
+    """Looks its days up, where the original walks from day to day: 29 February is some 160 steps away.
+
+    Ends where there is no day within :data:`YEARS_MAX` years.
+    """
+
+    @property
+    def day_fields(self) -> str:
+        """Which days they are: day, month and weekday."""
+        return " ".join(self.parts[3:])
+
+    def advance_month(self) -> None:
+        """Nothing: the day is looked for in all months."""
+
+    def advance_day(self) -> bool:
+        """Go to the next day that there is -> whether that is another one."""
+        today = self.dt.date()
+        if today.month in self.months and self.match_day(today):
+            return False
+        for year in range(today.year, today.year + YEARS_MAX + 1):
+            begin, days = date(year, 1, 1), _days(self.day_fields, _kind(year))
+            place = bisect_left(days, (today - begin).days)
+            if place < len(days):
+                self.dt = datetime.combine(begin + timedelta(days[place]), time(), tzinfo=self.dt.tzinfo)
+                return True
+        raise StopIteration
+
+
+_Kind = tuple[bool, int]
+
+
+def _kind(year: int) -> _Kind:
+    """Which days a year has: of two alike, each date is on the same weekday."""
+    return isleap(year), date(year, 1, 1).weekday()
+
+
+_YEARS = {_kind(year): year for year in range(2000, 2000 + _CYCLE)}
+"""One year of each kind."""
+
+
+@lru_cache(maxsize=1024)
+def _days(day_fields: str, kind: _Kind) -> tuple[int, ...]:
+    """The days of cron in a year, of which the first is 0."""
+    return tuple(_each_day(CronSim(f"0 0 {day_fields}", _ANY), kind))
+
+
+def _each_day(cron: CronSim, kind: _Kind) -> Iterator[int]:
+    begin = date(_YEARS[kind], 1, 1)
+    days = (begin + timedelta(day) for day in range(365 + kind[0]))
+    return (place for place, day in enumerate(days) if day.month in cron.months and cron.match_day(day))
 
 
 def read_recurrence(every: object, cron: object, time_zone: str) -> Recurrence | None:
@@ -143,13 +215,20 @@ def _wrong_with(cron: str, zone: ZoneInfo) -> str:
         aliases = "; aliases such as @daily are not taken" if cron.startswith("@") else ""
         return f"expected minute, hour, day, month and weekday, such as 0 9 * * MON-FRI{aliases}"
     for place, (part, field) in enumerate(zip(parts, _CRON_FIELDS, strict=True)):
-        if not _occurs(" ".join(part if at == place else "*" for at in range(len(parts))), zone):
+        if not _read_cron(" ".join(part if at == place else "*" for at in range(len(parts))), zone):
             return f"expected {field}, got {part}"
-    return "" if _occurs(cron, zone) else "expected a day that there is in one of the months"
+    read = _read_cron(cron, zone)
+    kinds = {kind for kind in _YEARS if read and any(True for _ in _each_day(read, kind))}
+    if not read or not kinds:
+        return "expected a day that there is in one of the months"
+    years = [year for year in range(2000, 2000 + 2 * _CYCLE) if _kind(year) in kinds]
+    if max(later - year for year, later in pairwise(years)) > YEARS_MAX:
+        return f"expected a day that there is every {YEARS_MAX} years or more often"
+    return "" if next(read, None) else "expected a time that the clocks of the zone do not always skip"
 
 
-def _occurs(cron: str, zone: ZoneInfo) -> bool:
+def _read_cron(cron: str, zone: ZoneInfo) -> _Cron | None:
     try:
-        return next(CronSim(cron, datetime.now(zone)), None) is not None
+        return _Cron(cron, datetime.now(zone))
     except (CronSimError, OverflowError, ValueError):
-        return False
+        return None

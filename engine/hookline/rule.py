@@ -24,11 +24,12 @@ _LOCK_MIN_MS = 1000
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """When a rule runs: ``every`` so often, or by ``cron`` in a time zone; by hand alone with neither of them.
+    """A rule for ``key`` runs ``every`` so often, or by ``cron`` in a time zone; by hand alone with neither of them.
 
     ``jitter``: each run begins up to so much later than its tick, at random.
     """
 
+    key: str
     every: Duration | None = None
     cron: str | None = None
     time_zone: str = "UTC"
@@ -74,7 +75,6 @@ class Orchestration(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True,
     With ``max_in_flight``, so many of those that it claimed are kept started at once, and no more.
     """
 
-    key: str
     where: dict[str, Any] = {}
     limit: int = 10
     lock_for: Duration = "10m"
@@ -109,7 +109,6 @@ class Schedule(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     them, ``one`` an item for the last of them, ``all`` one for each, up to 1,000.
     """
 
-    key: str
     sort_field: str = f"{NAME}-{TICK}"
     content: Any = None
     metadata: dict[str, Any] = msgspec.field(default_factory=lambda: {"status": NOT_STARTED})

@@ -72,7 +72,7 @@ class Rulebook(Generic[R, A]):
         return self._stored(await self._rules.enable(name, False))
 
     async def delete(self, name: str) -> None:
-        """Remove a rule. What it claimed or created stays as it is.
+        """Remove a rule, and what came of its runs. What it claimed or created stays as it is.
 
         Raises:
             NotFound: there is none of this name.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
+from hookline import bulk
 from hookline.clock import format_time
 from hookline.errors import HooklineError, IdempotencyKeyReused, NotFound, PreconditionFailed
 from hookline.item import STARTED, Item, check_key
@@ -71,6 +72,8 @@ class Rules(ABC, Generic[R, A]):
     async def put(self, name: str, rule: R) -> Item:
         """Store a rule under a name. The next tick stays what it was where the rule's timing does.
 
+        What ran on another key is forgotten: who may see what runs on this one need not be allowed that.
+
         Raises:
             Invalid: the rule could not be run.
             Unavailable, OutcomeUnknown
@@ -79,7 +82,7 @@ class Rules(ABC, Generic[R, A]):
         rule.check()
 
         async def write(stored: Item | None, now: int) -> Item:
-            await self._keep_runs(name)
+            await self._keep_runs(name, rule)
             outcome = await self._datastore.create(
                 self.key,
                 name,
@@ -91,6 +94,8 @@ class Rules(ABC, Generic[R, A]):
                 reserved=True,
                 **self.fields(rule),
             )
+            if stored and (before := self.rule(stored)).key != rule.key:
+                await self._forget_runs(name, before)
             return item_of(outcome)
 
         return await self._write(name, write)
@@ -147,7 +152,8 @@ class Rules(ABC, Generic[R, A]):
     def _waiting(self, rule: R, stored: Item | None, now: int) -> dict[str, Any]:
         """The metadata of a rule that was just written: when it runs first, and how it ran last."""
         told = stored.metadata if stored else {}
-        last: dict[str, Any] = {name: told[name] for name in ("last_run", "ran_by") if name in told}
+        kept = ("last_run", "ran_by") if stored and self.rule(stored).key == rule.key else ()
+        last: dict[str, Any] = {name: told[name] for name in kept if name in told}
         recurrence = rule.recurrence
         if not (recurrence and rule.enabled):
             return last
@@ -158,13 +164,16 @@ class Rules(ABC, Generic[R, A]):
         return last | due(rule, recurrence.first(now), now)
 
     async def delete(self, name: str) -> None:
-        """Remove a rule.
+        """Remove a rule, and what came of its runs.
 
         Raises:
             NotFound: there is none of this name.
         """
         with self._named():
-            await self._datastore.delete(self.key, name, triggers=False, reserved=True)
+            # A repeated request is about the rule that it removed, not one that has the name by now.
+            if not await self._datastore.recall(self.key, name):
+                await self._forget_runs(name, self.rule(await self.get(name)))
+                await self._datastore.delete(self.key, name, triggers=False, reserved=True)
 
     async def get(self, name: str) -> Item:
         """A rule as it is stored.
@@ -207,19 +216,26 @@ class Rules(ABC, Generic[R, A]):
         recurrence = self.rule(item).recurrence
         if recurrence is None or "tick" not in item.metadata:
             return []
-        ticks = recurrence.ahead(item.metadata["tick"], count)
+        ticks = await recurrence.ahead(item.metadata["tick"], count)
         return [{"at": format_time(tick), "local": recurrence.local(tick)} for tick in ticks]
 
     # Runs
 
-    def _runs_of(self, name: str) -> str:
-        """The key in which the runs of a rule are kept."""
-        return f"hookline.runs.{hashlib.sha256(f'{self.key}/{name}'.encode()).hexdigest()[:16]}"
+    def _runs_of(self, name: str, rule: R) -> str:
+        """The key in which the runs of a rule are kept, another for each key that it works on.
 
-    async def _keep_runs(self, name: str) -> None:
+        So a run that ends after the name was taken for another key is not among those of that.
+        """
+        return f"hookline.runs.{hashlib.sha256(f'{self.key}/{name}/{rule.key}'.encode()).hexdigest()[:16]}"
+
+    async def _forget_runs(self, name: str, rule: R) -> None:
+        async for _ in bulk.delete(self._datastore, self._runs_of(name, rule), triggers=False, reserved=True):
+            pass
+
+    async def _keep_runs(self, name: str, rule: R) -> None:
         each = -(-RUNS_KEPT // self._datastore.calls.partitions)
         kept = {f"keep:{status}": f"{_RUNS_AGE_MS} {each}" for status in ("completed", "failed")}
-        await self._datastore.unmarked().change_settings(self._runs_of(name), kept)
+        await self._datastore.unmarked().change_settings(self._runs_of(name, rule), kept)
 
     async def runs(self, name: str, *, limit: int = 50, cursor: str | None = None) -> Page:
         """What came of the runs of a rule, the last ones first: the contents of the items.
@@ -228,8 +244,8 @@ class Rules(ABC, Generic[R, A]):
             NotFound: there is none of this name.
             Invalid: the cursor is none.
         """
-        await self.get(name)
-        return await self._datastore.query(self._runs_of(name), order="sortField:desc", limit=limit, cursor=cursor)
+        key = self._runs_of(name, self.rule(await self.get(name)))
+        return await self._datastore.query(key, order="sortField:desc", limit=limit, cursor=cursor)
 
     async def run_by_hand(self, name: str) -> A:
         """Run a rule now.
@@ -239,28 +255,28 @@ class Rules(ABC, Generic[R, A]):
             HooklineError: it could not be run.
         """
         item = await self.get(name)
-        now = await self._datastore.connection.now_ms()
+        rule, now = self.rule(item), await self._datastore.connection.now_ms()
         run = {"tick": None, "by": "hand", "startedAt": format_time(now)}
         sort_field = f"{now:015d}-{secrets.token_hex(4)}"
         try:
             tick = await self._datastore.moment()
-            answer = await self.perform(lambda _: self._datastore, item, self.rule(item), [tick])
+            answer = await self.perform(lambda _: self._datastore, item, rule, [tick])
         except IdempotencyKeyReused:
             raise
         except HooklineError as error:
-            await self.record(name, sort_field, {**run, "error": str(error)})
+            await self.record(name, rule, sort_field, {**run, "error": str(error)})
             raise
         if not getattr(answer, "replayed", False):
-            await self.record(name, sort_field, run | self.tell(answer))
+            await self.record(name, rule, sort_field, run | self.tell(answer))
         return answer
 
-    async def record(self, name: str, sort_field: str, run: dict[str, Any]) -> dict[str, Any]:
+    async def record(self, name: str, rule: R, sort_field: str, run: dict[str, Any]) -> dict[str, Any]:
         """Keep what came of a run -> the same, ended."""
         now = await self._datastore.connection.now_ms()
         run = {**run, "endedAt": format_time(now)}
         metadata = {"status": "failed" if "error" in run else "completed"}
         call = self._datastore.calls.create(
-            self._runs_of(name),
+            self._runs_of(name, rule),
             sort_field,
             content=run,
             metadata=metadata,

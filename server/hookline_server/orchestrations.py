@@ -37,7 +37,7 @@ class Orchestrations(Running[rule.Orchestration, Claimed], orchestrations.Orches
 
     def __init__(self, datastore: Datastore, ran: Callable[[str, rule.Orchestration], None] | None = None) -> None:
         super().__init__(datastore, ran)
-        self._refilled: Counter[str] = Counter()
+        self._refilled: Counter[tuple[str, str]] = Counter()
 
     async def refill(self, name: str, rule: rule.Orchestration) -> Claimed:
         """Claim between the ticks; the next one that this server runs tells how much.
@@ -46,7 +46,7 @@ class Orchestrations(Running[rule.Orchestration, Claimed], orchestrations.Orches
             HooklineError
         """
         claimed = await orchestrations.claim(self._datastore, name, rule)
-        self._refilled[name] += len(claimed.items)
+        self._refilled[name, rule.key] += len(claimed.items)
         return claimed
 
     async def mine(self, name: str) -> rule.Orchestration | None:
@@ -62,7 +62,7 @@ class Orchestrations(Running[rule.Orchestration, Claimed], orchestrations.Orches
                 return rule
         return None
 
-    def since(self, name: str) -> dict[str, Any]:
+    def since(self, name: str, rule: rule.Orchestration) -> dict[str, Any]:
         """What was claimed since the last tick that this server ran."""
-        refilled = self._refilled.pop(name, 0)
+        refilled = self._refilled.pop((name, rule.key), 0)
         return {"refilled": refilled} if refilled else {}

@@ -57,7 +57,7 @@ class Running(Rules[R, A]):
         self._unsure_until = 0.0
         """Until when rules may be claimed here that nobody runs: what was not answered may still be carried out."""
 
-    def since(self, name: str) -> dict[str, Any]:  # noqa: ARG002 - of a kind that has more
+    def since(self, name: str, rule: R) -> dict[str, Any]:  # noqa: ARG002 - of a kind that has more
         """What else was done for a rule since this server ran its last tick, in figures."""
         return {}
 
@@ -121,7 +121,7 @@ class Running(Rules[R, A]):
         tick, until = told["tick"], told.get("until")
         run = told.get("run") or {"tick": format_time(tick), "by": "tick", "startedAt": told["started_at"]}
         if until is None:
-            passed = recurrence.passed(tick, now, TICKS_MAX) or [tick]
+            passed = await recurrence.passed(tick, now, TICKS_MAX) or [tick]
             ticks = rule.made_up(passed, now)
             if begun and not (self.repeatable and tick in ticks):
                 until = tick  # what was begun is gone on with by itself
@@ -138,7 +138,7 @@ class Running(Rules[R, A]):
             if (late or ticks != [told["tick"]]) and not await self._update(item, started):
                 return False
         else:
-            ticks, since = recurrence.ahead(tick, TURN + 1, until), max(tick, until)
+            ticks, since = await recurrence.ahead(tick, TURN + 1, until), max(tick, until)
         ticks, more = ticks[:TURN], ticks[TURN:]
         try:
             if begun and not self.repeatable and now - parse_time(told["scheduled_at"]) > RECALLED * 1000:
@@ -146,7 +146,7 @@ class Running(Rules[R, A]):
             elif ticks:
                 done = self.tell(await self.perform(lambda at: self._once(item, at), item, rule, ticks))
                 run |= {name: run.get(name, 0) + each if type(each) is int else each for name, each in done.items()}
-                run |= self.since(item.sort_field)
+                run |= self.since(item.sort_field, rule)
         except _PASSING as error:
             log.warning("%s %s: %s; it is tried again", self.noun, item.sort_field, error)
             again = {"status": "scheduled", "scheduled_at": f"+{round(RETRY * 1000)}ms"}
@@ -158,7 +158,7 @@ class Running(Rules[R, A]):
         if more:
             return await self._stand_behind(item, {"tick": more[0], "scheduled_at": told["started_at"], "run": run})
         try:
-            run = await self.record(item.sort_field, f"{parse_time(run['tick']):015d}", run)
+            run = await self.record(item.sort_field, rule, f"{parse_time(run['tick']):015d}", run)
         except _PASSING as error:  # the rule itself has it as its last one
             log.warning("a run of %s %s is not in the list of its runs: %s", self.noun, item.sort_field, error)
         following = recurrence.after(tick, since)

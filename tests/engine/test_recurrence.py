@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import asyncio
+from datetime import datetime, timedelta
+from itertools import islice, pairwise
+from random import Random
+from time import thread_time
+from zoneinfo import ZoneInfo
 
 import pytest
+from cronsim import CronSim
 
 from hookline.errors import Invalid
 from hookline.recurrence import Recurrence, read_recurrence
@@ -22,12 +28,12 @@ def cron(expression: str, zone: str = "UTC") -> Recurrence:
     return found
 
 
-def ticks(recurrence: Recurrence, since: str, most: int) -> list[str]:
+async def ticks(recurrence: Recurrence, since: str, most: int) -> list[str]:
     first = recurrence.after(ms(since), ms(since))
-    return [recurrence.local(tick) for tick in recurrence.ahead(first, most)]
+    return [recurrence.local(tick) for tick in await recurrence.ahead(first, most)]
 
 
-def test_an_interval_goes_on_from_its_first_tick_however_late_it_is_asked() -> None:
+async def test_an_interval_goes_on_from_its_first_tick_however_late_it_is_asked() -> None:
     recurrence = read_recurrence("90s", None, "UTC")
     assert recurrence
     assert recurrence.first(1000) == 1000
@@ -38,8 +44,8 @@ def test_an_interval_goes_on_from_its_first_tick_however_late_it_is_asked() -> N
         181_000,
         1000 + 11112 * 90_000,
     ]
-    assert recurrence.passed(1000, 181_500, 10) == [1000, 91_000, 181_000]
-    assert recurrence.passed(1000, 181_500, 2) == [91_000, 181_000]
+    assert await recurrence.passed(1000, 181_500, 10) == [1000, 91_000, 181_000]
+    assert await recurrence.passed(1000, 181_500, 2) == [91_000, 181_000]
 
 
 @pytest.mark.parametrize(
@@ -76,32 +82,32 @@ def test_an_interval_goes_on_from_its_first_tick_however_late_it_is_asked() -> N
         ("0 12 L * *", "UTC", "2026-02-01T00:00+00:00", ["2026-02-28T12:00:00+00:00"]),
     ],
 )
-def test_cron_by_the_clock_on_the_wall(expression: str, zone: str, since: str, expected: list[str]) -> None:
-    assert ticks(cron(expression, zone), since, len(expected)) == expected
+async def test_cron_by_the_clock_on_the_wall(expression: str, zone: str, since: str, expected: list[str]) -> None:
+    assert await ticks(cron(expression, zone), since, len(expected)) == expected
 
 
 @pytest.mark.parametrize("zone", [BERLIN, NEW_YORK, LORD_HOWE])
 @pytest.mark.parametrize("expression", ["*/10 * * * *", "30 2 * * *", "*/30 1,2 * * *", "15 * * * *"])
-def test_ticks_found_part_by_part_are_the_same(expression: str, zone: str) -> None:
+async def test_ticks_found_part_by_part_are_the_same(expression: str, zone: str) -> None:
     recurrence, until = cron(expression, zone), ms("2026-12-01T00:00+00:00")
     begin = recurrence.first(ms("2026-02-20T00:00+00:00"))
     parts, left = list[int](), [begin]
     while left:
-        part = recurrence.ahead(left[0], 8, until)
+        part = await recurrence.ahead(left[0], 8, until)
         parts, left = parts + part[:7], part[7:]
-    assert parts == recurrence.passed(begin, until, 10**6)
-    assert recurrence.ahead(begin, 8, begin - 1) == []
+    assert parts == await recurrence.passed(begin, until, 10**6)
+    assert await recurrence.ahead(begin, 8, begin - 1) == []
 
 
-def test_of_many_ticks_that_passed_the_last_are_found_as_those_ahead() -> None:
+async def test_of_many_ticks_that_passed_the_last_are_found_as_those_ahead() -> None:
     recurrence = cron("*/10 * * * *", BERLIN)
     begin, end = ms("2026-10-20T00:00+02:00"), ms("2026-11-01T00:05+01:00")
-    every = [tick for tick in recurrence.ahead(begin, 2000) if tick <= end]
-    assert recurrence.passed(begin, end, 2000) == every
-    assert recurrence.passed(begin, end, 1000) == every[-1000:]
-    assert recurrence.passed(begin, begin - 1, 1000) == [begin]
+    every = [tick for tick in await recurrence.ahead(begin, 2000) if tick <= end]
+    assert await recurrence.passed(begin, end, 2000) == every
+    assert await recurrence.passed(begin, end, 1000) == every[-1000:]
+    assert await recurrence.passed(begin, begin - 1, 1000) == [begin]
     rare = cron("0 0 1 1 *")
-    assert len(rare.passed(ms("1990-01-01T00:00+00:00"), end, 1000)) == 37
+    assert len(await rare.passed(ms("1990-01-01T00:00+00:00"), end, 1000)) == 37
 
 
 @pytest.mark.parametrize(
@@ -117,6 +123,8 @@ def test_of_many_ticks_that_passed_the_last_are_found_as_those_ahead() -> None:
         (None, "@daily", "UTC", "/cron"),
         (None, "", "UTC", "/cron"),
         (None, "0 9 * * 1" + ",1" * 100, "UTC", "/cron"),
+        (None, "0 0 29 2 */7", "America/St_Johns", "/cron"),
+        (None, "*/30 2 * 3 0L", BERLIN, "/cron"),
         (None, "0 9 * * *", "localtime", "/timeZone"),
         (None, "0 9 * * *", "Europe/Bonn", "/timeZone"),
         (None, "0 9 * * *", "../../etc/passwd", "/timeZone"),
@@ -143,6 +151,9 @@ def test_what_gives_no_ticks_is_refused(every: object, expression: object, zone:
         ("0 9 * * MO-FR", "a weekday from 0 to 7, or SUN to SAT, got MO-FR"),
         ("0 0 30 2 *", "a day that there is in one of the months"),
         ("0 0 */31 * MON#2", "a day that there is in one of the months"),
+        ("* * 31 2 *", "a day that there is in one of the months"),
+        ("0 0 29 2 */7", "a day that there is every 12 years or more often"),
+        ("*/30 2 * 3 0L", "a time that the clocks of the zone do not always skip"),
         ("often", "minute, hour, day, month and weekday, such as 0 9 * * MON-FRI"),
         (
             "@daily",
@@ -154,3 +165,56 @@ def test_the_field_that_is_wrong_is_named(expression: str, wanted: str) -> None:
     with pytest.raises(Invalid) as refused:
         read_recurrence(None, expression, BERLIN)
     assert [flaw.detail for flaw in refused.value.flaws] == [f"expected {wanted}"]
+
+
+RARE = ["0 0 29 2 *", "1,58 1,23 29 2 *", "0 0 31 12 */7", "*/30 2 29,30,31 2,3 */7", "59 23 31 * */7", "0 0 L * 5L"]
+
+
+@pytest.mark.parametrize("zone", [BERLIN, NEW_YORK, "UTC"])
+@pytest.mark.parametrize("expression", RARE)
+async def test_rare_ticks_hold_nobody_up(expression: str, zone: str) -> None:
+    recurrence, begin = cron(expression, zone), ms("2027-01-01T00:00+00:00")
+    first, longest = recurrence.first(begin), 0.0
+    for found in (recurrence.ahead(first, 100), recurrence.passed(first, first + 10**12, 100)):
+        looking = asyncio.ensure_future(found)
+        while not looking.done():
+            since = thread_time()
+            await asyncio.sleep(0)
+            longest = max(longest, thread_time() - since)
+        assert await looking
+    since = thread_time()
+    recurrence.distance()
+    assert max(longest, thread_time() - since) < 0.05
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_days_that_are_looked_up_are_those_that_cron_walks_to(seed: int) -> None:
+    drawn = Random(seed)
+
+    def some(low: int, high: int, *words: str) -> str:
+        listed = ",".join(str(drawn.randint(low, high)) for _ in range(drawn.randint(1, 3)))
+        return drawn.choice(["*", f"*/{drawn.randint(1, high)}", listed, *words])
+
+    compared = 0
+    while compared < 25:
+        days = (some(1, 31, "L", "LW", "29", "31"), some(1, 12, "2", "2,3"), some(0, 7, "MON#5", "0L"))
+        expression = " ".join((some(0, 59), some(0, 23), *days))
+        zone = drawn.choice([BERLIN, NEW_YORK, LORD_HOWE, "Africa/Casablanca", "UTC"])
+        try:
+            recurrence = cron(expression, zone)
+        except Invalid:
+            continue
+        begin = ms("2026-01-01T00:00+00:00") + drawn.randrange(10**12)
+        walked = CronSim(expression, datetime.fromtimestamp(begin // 1000, ZoneInfo(zone)))
+        expected = [round(tick.timestamp()) * 1000 for tick in islice(walked, 20)]
+        assert await recurrence.ahead(recurrence.first(begin), 20) == sorted(set(expected)), (expression, zone)
+        compared += 1
+
+
+@pytest.mark.parametrize(
+    "expression", [*RARE[:3], "1,30,58 0-20/3,22 * * *", "0 1,23 * * *", "0 1,23 1 * *", "*/7 * * * *", "0 12 13 * */5"]
+)
+def test_the_shortest_time_between_two_ticks(expression: str) -> None:
+    walked = list(islice(CronSim(expression, datetime.fromisoformat("2024-01-01")), 300))
+    shortest = min(later - tick for tick, later in pairwise(walked))
+    assert cron(expression).distance() == shortest / timedelta(milliseconds=1)

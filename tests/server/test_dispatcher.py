@@ -234,7 +234,7 @@ async def test_by_cron_it_ends_when_nothing_is_held_and_tells_what_it_took(datas
             gone.append(item)
         _, task = orchestrator._dispatching["push"]
         await wait_until(task.done)
-        assert orchestrator._orchestrations.since("push") == {"refilled": 3}
+        assert orchestrator._orchestrations.since("push", RULE) == {"refilled": 3}
 
 
 def replace_rule(**fields: Any) -> Orchestration:

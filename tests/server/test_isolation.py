@@ -20,6 +20,9 @@ from hookline_server.event import endpoint_of
 from hookline_server.gate import Gate
 from hookline_server.guard import SCOPES
 from hookline_server.namespaces import Namespaces
+from hookline_server.orchestrations import Orchestrations
+from hookline_server.rules import Running
+from hookline_server.schedules import Schedules
 from invariants import read_keyspace
 from server.conftest import MakeKey
 from server.probes import CANARY, COMMANDS, PROBES, URL, Probe, fill
@@ -236,3 +239,91 @@ async def test_the_workers_of_others_leave_room_for_those_that_an_api_key_covers
     assert ([each["key"] for each in answer.data["workers"]], answer.data["leftOut"]) == (["zz"], 0)
     answer = await api("GET", "/v1/workers", headers=await make_key("default"))
     assert ([each["key"] for each in answer.data["workers"]], answer.data["leftOut"]) == (["a", "b"], 2)
+
+
+ABOUT_RULES = re.compile(r"(orchestration|schedule)s?\b")
+ENGINE = [f"hookline.{kind}" for kind in ("orchestrations", "schedules", "workers", "endpoints")]
+
+
+@pytest.mark.parametrize("pattern", ["*", "*s", "h*", "*.deliveries.*"])
+@pytest.mark.parametrize(
+    "probe",
+    [
+        probe
+        for probe in PROBES
+        if (probe.named and "rule-KEY" not in probe.path) or ABOUT_RULES.search(str(probe.body))
+    ],
+    ids=str,
+)
+async def test_no_pattern_covers_the_keys_of_the_engine(
+    api: Api, gate: Gate, datastore: Datastore, raw: aioredis.Redis, make_key: MakeKey, probe: Probe, pattern: str
+) -> None:
+    """In them is what belongs to all keys: rules, their runs, webhooks, workers."""
+    filled = await fill(datastore, KEY)
+    before, limited = await held(raw, "default"), await make_key("default", patterns=[pattern])
+    by_command = ABOUT_RULES.search(str(probe.body))
+    for key in [KEY] if by_command else [*ENGINE, f"hookline.deliveries.{endpoint_of(URL)}"]:
+        answer = await ask(api, probe, limited, key, *filled)
+        assert answer.status == 403 or (probe.many and b'"status":403' in answer.body), answer.body
+        assert CANARY.encode() not in answer.body.replace(key.encode(), b"")
+    assert await held(raw, "default") == before
+
+
+@pytest.mark.parametrize(("pattern", "shown"), [("*", [KEY, COVERED]), ("*s", [KEY]), ("r*", [COVERED]), ("h*", [])])
+async def test_lists_show_what_is_of_keys_that_are_covered(
+    api: Api, gate: Gate, datastore: Datastore, make_key: MakeKey, pattern: str, shown: list[str]
+) -> None:
+    for key in (KEY, COVERED):
+        await fill(datastore, key)
+    limited = await make_key("default", patterns=[pattern])
+    for route, held in (("orchestrations", "items"), ("schedules", "items"), ("workers", "workers"), ("keys", "keys")):
+        answer = await api("GET", f"/v1/{route}", headers=limited)
+        assert [each["key"] for each in answer.data[held]] == shown, route
+    assert (await api("GET", "/v1/keys?prefix=hookline.", headers=limited)).data["keys"] == []
+    for key in shown:
+        for verb in ("run", "disable", "enable"):
+            assert (await api("POST", f"/v1/orchestrations/rule-{key}/{verb}", headers=limited)).status == 200
+        runs = await api("GET", f"/v1/orchestrations/rule-{key}/runs", headers=limited)
+        assert [run["by"] for run in runs.data["items"]] == ["hand"]
+
+
+@pytest.mark.parametrize("kind", ["orchestrations", "schedules"])
+@pytest.mark.parametrize("way", ["delete", "put"])
+async def test_what_ran_on_another_key_is_not_shown_with_a_rule_that_has_its_name(
+    api: Api, gate: Gate, datastore: Datastore, raw: aioredis.Redis, make_key: MakeKey, kind: str, way: str
+) -> None:
+    path, own, limited = f"/v1/{kind}/nightly", await make_key("default"), await make_key("default", patterns=["jobs"])
+    rules: Running[Any, Any] = Orchestrations(datastore) if kind == "orchestrations" else Schedules(datastore)
+    rule: dict[str, Any] = {"every": "1h"}
+    await api("PUT", path, {**rule, "key": "secret"}, headers=own)
+    await rules.run_due()
+    late = await rules.get("nightly")
+    assert (await api("GET", f"{path}/runs", headers=own)).data["items"]
+    assert (await api("GET", f"{path}/runs", headers=limited)).status == 403
+    if way == "delete":
+        await api("DELETE", path, headers=own)
+        stored = await api("PUT", path, {**rule, "key": "jobs"}, headers=limited)
+    else:
+        stored = await api("PUT", path, {**rule, "key": "jobs"}, headers=own)
+    assert stored.data["lastRun"] is None
+    # Nor what ends only now.
+    await rules.record("nightly", rules.rule(late), "000", {"by": "hand", "error": CANARY})
+    assert (await api("GET", path, headers=limited)).data["lastRun"] is None
+    assert (await api("GET", f"{path}/runs", headers=limited)).data["items"] == []
+    (left,) = [name async for name in raw.scan_iter("hl:{default/0}:i:hookline.runs.*")]
+    assert left.endswith(b"000"), "what ran before is gone"
+    await api("PUT", path, {**rule, "key": "jobs", "enabled": False}, headers=limited)
+    await api("POST", f"{path}/run", headers=limited)
+    (run,) = (await api("GET", f"{path}/runs", headers=limited)).data["items"]
+    await api("PUT", path, {**rule, "key": "jobs", "jitter": "1m"}, headers=limited)
+    assert (await api("GET", f"{path}/runs", headers=limited)).data["items"] == [run], "of one key they stay"
+
+
+@pytest.mark.parametrize("kind", ["orchestrations", "schedules"])
+async def test_a_repeated_delete_leaves_a_rule_that_has_the_name_by_now(api: Api, kind: str) -> None:
+    path, again = f"/v1/{kind}/nightly", {"Idempotency-Key": "once"}
+    for _ in range(2):
+        await api("PUT", path, {"key": "jobs"})
+        await api("POST", f"{path}/run")
+        assert (await api("DELETE", path, headers=again)).status == 204
+    assert len((await api("GET", f"{path}/runs")).data["items"]) == 1

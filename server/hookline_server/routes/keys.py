@@ -157,7 +157,7 @@ async def _reading(datastore: Datastore, prefix: str) -> _Held:
     return await _readings.setdefault(datastore, {}).setdefault(registry, Fresh(read, _are_many)).get()
 
 
-@Operation(name="getSettings", replies=_SETTINGS)
+@Operation(name="getSettings", replies=_SETTINGS, refuses=("reserved_key",))
 async def get(request: Request) -> Response:
     """Read the settings of a key.
 
