@@ -31,14 +31,14 @@ LAYERS = (
     *("outcome", "searches", "link", "feed", "subscription", "nodes", "call", "calls", "once", "meta", "connection"),
     *("group", "bound", "keyring", "wake", "line", "batcher", "away", "claims", "query", "stats", "agreement"),
     *("doctor", "upkeep", "depth", "tally", "registry", "source", "reader", "repeating"),
-    *("rule", "rules", "orchestrations", "schedules", "rulebook", "datastore", "limited", "bulk", "transfer"),
+    *("rule", "bulk", "rules", "orchestrations", "schedules", "rulebook", "datastore", "limited", "transfer"),
     *("operations", "answers", "flow", "ruleflow", "transport", "session", "syncsession"),
     *("clientrules", "client", "syncclient"),
     *("job", "runner", "holding", "progress", "handlers", "worker", "collector", "work"),
     *("keeper", "embedded", "testing"),
 )
 """Each imports only what stands before it, and values."""
-BY_TYPE = ("rules", "orchestrations", "schedules", "rulebook", "clientrules")
+BY_TYPE = ("bulk", "rules", "orchestrations", "schedules", "rulebook", "clientrules")
 """These know a datastore or a client by its type alone, which in turn has them."""
 
 
