@@ -27,7 +27,7 @@ PLACES = 1000
 _FAMILIES = rb"i|s|k|n|cfg|x|o|once|r|due|builds|outbox|turns|held|ready"
 _NAME = re.compile(rb"(hl:\{([a-z0-9_-]+)/(\d+)[.\d]*\}):(" + _FAMILIES + rb")(?::(.*))?", re.DOTALL)
 _META = re.compile(rb"hl:([a-z0-9_-]+):meta")
-_SHARED = re.compile(rb"hl:(?:namespaces|api-keys|secret-mark|api-key:[0-9a-f]{12})")
+_SHARED = re.compile(rb"hl:(?:namespaces|api-keys(?::of:[a-z0-9_-]+)?|secret-mark|api-key:[0-9a-f]{12})")
 """What stands beside the namespaces; the records of API keys that were revoked run out."""
 _TOKEN = re.compile(r"(\d+)\.[0-9a-f]{16}-\d+")
 _WAITING = ("not_started", "scheduled")

@@ -14,7 +14,7 @@ import re
 import secrets
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +29,15 @@ from hookline.secret import SecretBox
 PREFIX = "hl_"
 NAME_MAX = 128
 KEYS_MAX = 10_000
+"""API keys of a store, those of all namespaces together; revoked ones count as long as they are listed."""
+NAMESPACE_KEYS_MAX = 1000
+"""API keys of one namespace, so that it neither fills the store's nor is slow to list."""
 GRACE = 86_400
 """Seconds for which the secret before a rotation is good, where nothing is said of it."""
 REVOKED_FOR = 30 * 86_400
-"""Seconds for which a revoked key is still listed."""
+"""Seconds for which a revoked key is still listed, where there is room."""
+_AT_ONCE = 50
+"""Keys that are read together, or forgotten: more would hold up the store and the loop."""
 
 _KEY = re.compile(r"hl_([0-9a-f]{12})_[0-9a-f]{64}([0-9a-f]{8})", re.ASCII)
 _MADE = "-"
@@ -121,10 +126,7 @@ class Keyring:
         grant = _checked(namespace, name, scopes, patterns)
         lasts_ms = _lifetime(lasts)
         await self.check(claim=True)
-        if len(await self._ids()) >= KEYS_MAX:
-            raise Invalid.at(
-                "", f"expected at most {KEYS_MAX} API keys: revoke some, they go {REVOKED_FOR // 86_400} days later"
-            )
+        await self._make_room(namespace)
         now_ms = await self._connection.now_ms()
         key_id = secrets.token_hex(6)
         text = _make_text(key_id)
@@ -138,10 +140,41 @@ class Keyring:
             "created": now_ms,
             f"{_MAC}{self._mac(text)}": ends_ms or "",
         }
-        # Listed first: what is cut off between the two is an id without a key, never a key that nobody sees.
-        await self._connection.command_on(keys.api_keys(), "SADD", keys.api_keys(), self._mark, key_id)
+        # Listed last, for who lists meanwhile takes an id without a key for one that has gone, and drops it. What is
+        # cut off between these is a key that nobody has been told.
         await self._set(key_id, fields)
+        await self._connection.command_on(keys.api_keys(), "SADD", keys.api_keys(), self._mark, key_id)
+        await self._connection.command_on(keys.api_keys_of(namespace), "SADD", keys.api_keys_of(namespace), key_id)
         return key, text
+
+    async def _make_room(self, namespace: str) -> None:
+        """Forget the oldest revoked keys of a namespace that has as many as it may have.
+
+        Raises:
+            Invalid: none is revoked, or the store has as many as it may have.
+            Unavailable
+        """
+        most, name = NAMESPACE_KEYS_MAX, keys.api_keys_of(namespace)
+        if await self._count(name) >= most and len(found := await self.all(namespace)) >= most:
+            revoked = sorted((key.revoked_ms, key.id) for key in found if key.revoked_ms)
+            if not revoked:
+                raise Invalid.at("", f"expected at most {most} API keys of a namespace: revoke those that nobody uses")
+            await self._forget([key_id for _, key_id in revoked[:_AT_ONCE]], namespace)
+        if await self._is_full():
+            raise Invalid.at("", f"expected at most {KEYS_MAX} API keys in the store: revoke some, those go at once")
+
+    async def _is_full(self) -> bool:
+        return await self._count(keys.api_keys()) > KEYS_MAX  # one is the mark
+
+    async def _count(self, name: str) -> int:
+        return int(await self._connection.command_on(name, "SCARD", name))
+
+    async def _forget(self, key_ids: Sequence[str], namespace: str | None) -> None:
+        """Take keys away, those that have gone from the lists too. What is cut off between is an id without a key."""
+        names = map(keys.api_key, key_ids)
+        await asyncio.gather(*(self._connection.command_on(name, "DEL", name) for name in names))
+        for lists in (keys.api_keys(), *([keys.api_keys_of(namespace)] if namespace else [])):
+            await self._connection.command_on(lists, "SREM", lists, *key_ids)
 
     async def any_made(self) -> bool:
         """Whether there is an API key, or was one.
@@ -162,18 +195,26 @@ class Keyring:
             raise Incompatible(f"the API keys in this store were made under another secret: {_SAME}")
         return sorted(names - {self._mark})
 
-    async def all(self) -> list[ApiKey]:
-        """Every key, in the order in which they were made; revoked ones for a while too.
+    async def _ids_of(self, namespace: str) -> list[str]:
+        await self.any_made()
+        name = keys.api_keys_of(namespace)
+        return sorted(member.decode() for member in await self._connection.command_on(name, "SMEMBERS", name))
+
+    async def all(self, namespace: str | None = None) -> list[ApiKey]:
+        """Every key of the namespace, or of all, in the order in which they were made; revoked ones for a while too.
 
         Raises:
             Incompatible, Unavailable
         """
-        ids = await self._ids()
-        found = await asyncio.gather(*(self.get(key_id) for key_id in ids))
-        gone = [key_id for key_id, key in zip(ids, found, strict=True) if key is None]
-        if gone:
-            await self._connection.command_on(keys.api_keys(), "SREM", keys.api_keys(), *gone)
-        return sorted((key for key in found if key), key=lambda key: (key.created_ms, key.id))
+        ids = await (self._ids() if namespace is None else self._ids_of(namespace))
+        found: list[ApiKey] = []
+        for start in range(0, len(ids), _AT_ONCE):
+            page = ids[start : start + _AT_ONCE]
+            read = [key for key in await asyncio.gather(*map(self.get, page)) if key]
+            if gone := [*set(page).difference(key.id for key in read)]:
+                await self._forget(gone, namespace)
+            found += read
+        return sorted(found, key=lambda key: (key.created_ms, key.id))
 
     async def get(self, key_id: str) -> ApiKey | None:
         """What is stored of a key, revoked or not.
@@ -233,28 +274,35 @@ class Keyring:
         return text
 
     async def revoke(self, key_id: str) -> None:
-        """End a key with all its secrets. At the store's memory limit nothing is kept of it, not even that it ended.
+        """End a key with all its secrets. Where the store is full nothing is kept of it, not even that it ended.
+
+        Full is one at its memory limit, and one with as many keys as it may have.
 
         Raises:
             UnknownApiKey: there is none of this id, or it was revoked.
             Incompatible, Unavailable
         """
-        await self._known(key_id)
+        key = await self._known(key_id)
+        if await self._is_full():
+            await self._forget([key_id], key.namespace)
+            return
         name = keys.api_key(key_id)
         try:
             await self._set(key_id, {"revoked": await self._connection.now_ms()})
         except StoreFull:
-            await self._connection.command_on(name, "DEL", name)
+            await self._forget([key_id], key.namespace)
         else:
             await self._connection.command_on(name, "EXPIRE", name, REVOKED_FOR)
 
     async def note_use(self, key_id: str) -> None:
-        """Note that the key is in use now.
+        """Note that the key is in use now, if it has not gone meanwhile.
 
         Raises:
             Unavailable
         """
-        await self._set(key_id, {"used": await self._connection.now_ms()})
+        name = keys.api_key(key_id)
+        if await self._connection.command_on(name, "EXISTS", name):
+            await self._set(key_id, {"used": await self._connection.now_ms()})
 
     async def _known(self, key_id: str) -> ApiKey:
         await self.any_made()

@@ -63,6 +63,11 @@ def api_keys() -> str:
     return "hl:api-keys"
 
 
+def api_keys_of(namespace: str) -> str:
+    """The set of the ids of a namespace's API keys. ``hl:api-keys:meta`` would be the meta of one named api-keys."""
+    return f"hl:api-keys:of:{namespace}"
+
+
 def secret_mark() -> str:
     """The mark of the secret that the servers of the store share."""
     return "hl:secret-mark"

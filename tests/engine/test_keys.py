@@ -49,6 +49,7 @@ def test_names_that_are_on_disk_already() -> None:
     assert tags("default", 4) == ["hl:{default/0.1}", "hl:{default/1.3}", "hl:{default/2.1}", "hl:{default/3.3}"]
     assert [keys.partition_of("jobs", name, 16) for name in ("a", "b", "é", "job-001")] == [10, 9, 13, 6]
     assert keys.meta("default") == "hl:default:meta"
+    assert keys.api_keys_of("meta") != keys.meta("api-keys")
     assert keys.wake_channel("hl:{default/0}") == "hl:{default/0}:wake"
 
 

@@ -296,6 +296,31 @@ async def test_api_keys_over_http(api: Api, gate: Gate, make_key: MakeKey, keyri
     assert [flaw["pointer"] for flaw in refused.data["errors"]] == ["/lasts"]
 
 
+async def test_a_list_of_api_keys_costs_nothing_for_those_of_other_namespaces(
+    api: Api, gate: Gate, make_key: MakeKey, raw: aioredis.Redis
+) -> None:
+    own, *_ = [await make_key("acme" if number < 2 else "globex", name=str(number)) for number in range(20)]
+    assert (await api("GET", "/v1/api-keys", headers=own)).status == 200  # and the gate knows it
+    await raw.config_resetstat()
+    listed = await api("GET", "/v1/api-keys", headers=own)
+    assert [row["name"] for row in listed.data["apiKeys"]] == ["0", "1"]
+    assert (await raw.info("commandstats"))["cmdstat_hgetall"]["calls"] == 2
+
+
+async def test_beyond_its_limit_a_namespace_is_told_what_to_do(
+    api: Api, gate: Gate, make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.keyring.NAMESPACE_KEYS_MAX", 3)
+    own, other = await make_key("acme"), await make_key("globex")
+    made = [await api("POST", "/v1/api-keys", {}, headers=own) for _ in range(3)]
+    assert [answer.status for answer in made] == [201, 201, 422]
+    (flaw,) = made[2].data["errors"]
+    assert flaw["detail"] == "expected at most 3 API keys of a namespace: revoke those that nobody uses"
+    assert (await api("POST", "/v1/api-keys", {}, headers=other)).status == 201
+    assert (await api("DELETE", f"/v1/api-keys/{made[0].data['id']}", headers=own)).status == 204
+    assert (await api("POST", "/v1/api-keys", {}, headers=own)).status == 201
+
+
 async def test_no_key_is_made_that_has_ended_already(api: Api, gate: Gate, make_key: MakeKey, keyring: Keyring) -> None:
     admin = await make_key("default")
     (key,) = await keyring.all()

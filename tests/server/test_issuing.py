@@ -131,7 +131,14 @@ async def test_a_server_with_another_secret_than_the_others_does_not_start(tmp_p
         ):
             code, said = await (hookline if command[0] == "serve" else within)(*command, *named, **theirs)
             assert (code, "have another secret: name the data directory" in said) == (3, True), said
+        assert (await within("keys", "create", *named, **ours))[0] == 0
         async with aioredis.Redis.from_url(store.url, protocol=2) as raw:
-            await raw.delete("hl:secret-mark")
+            await raw.delete("hl:secret-mark", "hl:api-keys")
+            await raw.delete(*[name async for name in raw.scan_iter("hl:api-keys:of:*")])
         async with serving(tmp_path, "--store", store.url, port=0, **theirs) as server:
             assert await status(server.url) == 200, "as docs/security.md says"
+            code, api_key = await within("keys", "create", "--name", "anew", "--scope", "admin", *named, **theirs)
+            headers = {"X-API-Key": api_key.strip()}
+            async with aiohttp.ClientSession() as session:
+                listed = await (await session.get(f"{server.url}/v1/api-keys", headers=headers)).json()
+            assert [key["name"] for key in listed["apiKeys"]] == ["anew"]

@@ -62,7 +62,7 @@ def show(store: Store = None, data: Data = None, as_json: Json = False) -> None:
     """Show the API keys of all namespaces, without their secrets.
 
     When one was last used is told to about a minute. A revoked one is shown for 30
-    days.
+    days, or until its namespace has 1,000.
 
     Examples:
       hookline keys list

@@ -68,8 +68,8 @@ async def index(request: Request) -> Response:
     In the order in which they were made.
     """
     head.read_query(request)
-    namespace = caller_of(request).namespace
-    return Answer({"apiKeys": [key.to_dict() for key in await _keyring(request).all() if key.namespace == namespace]})
+    found = await _keyring(request).all(caller_of(request).namespace)
+    return Answer({"apiKeys": [key.to_dict() for key in found]})
 
 
 @Operation(
