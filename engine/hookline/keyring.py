@@ -32,6 +32,8 @@ KEYS_MAX = 10_000
 """API keys of a store, those of all namespaces together; revoked ones count as long as they are listed."""
 NAMESPACE_KEYS_MAX = 1000
 """API keys of one namespace, so that it neither fills the store's nor is slow to list."""
+SECRETS_MAX = 16
+"""Secrets of one key that are good at once: each is read with it."""
 GRACE = 86_400
 """Seconds for which the secret before a rotation is good, where nothing is said of it."""
 REVOKED_FOR = 30 * 86_400
@@ -254,7 +256,7 @@ class Keyring:
         """Give a key another secret -> the key as it reads now. The one before is good for ``grace`` seconds more.
 
         Raises:
-            Invalid: the new one would have ended already.
+            Invalid: the new one would have ended already, or as many as may be would stay good beside it.
             UnknownApiKey: there is none of this id, or it was revoked.
             Incompatible, Unavailable
         """
@@ -263,6 +265,8 @@ class Keyring:
         now_ms = await self._connection.now_ms()
         text = _make_text(key_id)
         until = now_ms + round(grace * 1000)
+        if until > now_ms and sum(ends is None or ends > now_ms for ends in key.macs.values()) >= SECRETS_MAX:
+            raise Invalid.at("/grace", f"{SECRETS_MAX} secrets of this key are good: end them all with a grace of 0")
         ends_ms = None if lasts_ms is None else now_ms + lasts_ms
         fields: dict[str, object] = {
             f"{_MAC}{mac}": until for mac, ends in key.macs.items() if ends is None or ends > until

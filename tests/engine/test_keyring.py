@@ -15,7 +15,7 @@ from hookline import Datastore, SecretBox
 from hookline.errors import Incompatible, Invalid, KeyNotAllowed, MissingScope, Unavailable, UnknownApiKey
 from hookline.grant import Grant, read_grant
 from hookline.item import FLAWS_MAX
-from hookline.keyring import KEYS_MAX, NAMESPACE_KEYS_MAX, ApiKey, Keyring, read_id
+from hookline.keyring import KEYS_MAX, NAMESPACE_KEYS_MAX, SECRETS_MAX, ApiKey, Keyring, read_id
 from invariants import check_invariants
 
 
@@ -56,6 +56,21 @@ async def test_rotate_keeps_the_one_before_for_a_while(keyring: Keyring, clock: 
     assert [bool(await keyring.verify(each)) for each in (third, fourth)] == [False, True]
     found = await keyring.verify(text)
     assert found is None or found.ends_ms is not None
+
+
+async def test_a_key_has_so_many_secrets_at_most(keyring: Keyring) -> None:
+    key, text = await keyring.create("acme")
+    for _ in range(SECRETS_MAX - 1):
+        last = await keyring.rotate(key.id)
+    with pytest.raises(Invalid, match="16 secrets of this key are good: end them all with a grace of 0"):
+        await keyring.rotate(key.id)
+    assert await keyring.verify(text)
+    assert await keyring.verify(last)
+    fresh = [await keyring.rotate(key.id, grace=0), await keyring.rotate(key.id)]
+    assert [bool(await keyring.verify(each)) for each in (text, last, *fresh)] == [False, False, True, True]
+    found = await keyring.get(key.id)
+    assert found
+    assert len(found.macs) == 2
 
 
 async def test_two_rotations_at_once_are_both_good(keyring: Keyring) -> None:
