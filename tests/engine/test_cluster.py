@@ -18,6 +18,7 @@ from cluster import NODES, Cluster, Node, clustering
 from conftest import Clock, wait_until
 from hookline import Datastore, Item, Job, SecretBox, Settings, Worker, doctor, keys, transfer
 from hookline.errors import Unavailable
+from hookline.keyring import Keyring
 from hookline.keys import SLOTS
 from hookline_server.orchestrations import Orchestration, Orchestrations
 from process import free_port
@@ -57,6 +58,17 @@ async def test_partitions_spread_over_the_nodes(datastore: Datastore, cluster: C
     await fill(datastore)
     made = [after - earlier for after, earlier in zip(await cluster.calls(), before, strict=True)]
     assert made == [PARTITIONS // NODES] * NODES
+
+
+async def test_api_keys_whose_lists_lie_on_several_nodes(datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hookline.keyring.NAMESPACE_KEYS_MAX", 3)
+    keyring = Keyring(datastore.connection, datastore.secrets)
+    made = [(await keyring.create("acme"))[0].id for _ in range(3)]
+    other, _ = await keyring.create("globex")
+    await keyring.revoke(made[0])
+    new, _ = await keyring.create("acme")
+    assert {key.id for key in await keyring.all("acme")} == {*made[1:], new.id}
+    assert {key.id for key in await keyring.all()} == {*made[1:], new.id, other.id}
 
 
 async def test_examined_exported_and_brought_back(datastore: Datastore, cluster: Cluster) -> None:
