@@ -209,6 +209,11 @@ async def ended(process: subprocess.Popen[bytes], signum: signal.Signals, data: 
     return [line for line in said if "is loading its data" not in line]
 
 
+def spent(pid: int) -> list[str]:
+    """The processor time of a process so far, from /proc."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_an_import_whose_pipe_stands_still(tmp_path: Path, signum: signal.Signals) -> None:
     data, now = tmp_path / "data", "2027-01-01T00:00:00Z"
@@ -229,7 +234,14 @@ async def test_a_signal_ends_an_import_whose_pipe_stands_still(tmp_path: Path, s
         except HooklineError:  # not there yet, or the store is not
             return False
 
+    async def at_rest() -> bool:
+        """Whether it has read the store's answer, and waits for its pipe."""
+        before = spent(process.pid)
+        await asyncio.sleep(0.2)
+        return spent(process.pid) == before
+
     assert await wait_until(written)
+    assert await wait_until(at_rest)
     said = await ended(process, signum, data)
     assert said == ["broken off after 101 lines, 100 of them written: a repeat goes on from there"]
 
