@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import redis.asyncio as aioredis
 
 from api import Api
 from conftest import Clock, wait_until
@@ -66,13 +67,19 @@ async def _in_flight(client: Client, count: int) -> bool:
     return [each.in_flight for each in await client.workers()] == [count]
 
 
-async def test_signals(source: Datastore | Client, datastore: Datastore, client: Client) -> None:
+async def test_signals(source: Datastore | Client, datastore: Datastore, client: Client, raw: aioredis.Redis) -> None:
     worker = Worker(source, "jobs")
     worker.handles()(nothing)
     running = asyncio.create_task(worker.run())
     (presence,) = await wait_until(datastore.workers)
     await client.signal_worker(presence, "quiet")
     await wait_until(lambda: not worker.claiming)
+
+    async def nothing_waits() -> bool:
+        """Whether the claim that it broke off waits no more: over HTTP its server learns of that later."""
+        return bool((await raw.info("clients"))["blocked_clients"] == 0)
+
+    await wait_until(nothing_waits)
     await datastore.create("jobs", "a", metadata=WAITING)
     await datastore.signal_worker(presence, "stop")
     await asyncio.wait_for(running, 20)
