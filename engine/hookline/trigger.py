@@ -19,8 +19,8 @@ RETRIES_MAX = 32
 OPERANDS_MAX = 256
 """Operands in the filters of all triggers of one list, a condition counted as one at least.
 
-To unpack and ask so many takes the store 0.3 to 0.8 ms for each item with such a list of its own, so 80 ms at most for
-the 100 items of one script call. Those of a key are unpacked once a call, and then take 0.1 ms an item.
+To unpack and ask so many takes the store 0.3 to 1 ms for each item with such a list of its own, so 30 to 100 ms for the
+100 items of one script call. Those of a key are unpacked once a call, and then take 0.1 ms an item.
 """
 SECRETS_MAX = 2
 """Signing secrets of one trigger: while one is replaced, receivers may still have the one before."""

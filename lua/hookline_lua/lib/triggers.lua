@@ -87,7 +87,8 @@ local function of_this(packed)
   return known
 end
 
--- Whether a trigger's filters let a change pass. They are unpacked when first asked, and leave the options: no event tells them.
+-- Whether a trigger's filters let a change pass. They are unpacked when first asked, and leave the options: no event tells
+-- them.
 local function passes(trigger, options, change)
   if options and options[CONDITIONS] then
     trigger.conditions = cmsgpack.unpack(options[CONDITIONS])
@@ -113,8 +114,8 @@ local function gather(wanted, ordered, known, change, of_key)
 end
 
 -- Those of the item and those of its key that want this change (`event`, the `status` event if it came into another, its
--- `fields`, `sort` and what is `decoded`), packed, each with whether it is the key's and each URL once; nil where there are none. And the URLs
--- of those that are ordered.
+-- `fields`, `sort` and what is `decoded`), packed, each with whether it is the key's and each URL once; nil where there are
+-- none. And the URLs of those that are ordered.
 function triggers.matching(own, of_key, change)
   if not (own or of_key) then
     return nil
