@@ -33,7 +33,7 @@ def _backend(name: str) -> Any:
     return pytest.param(name, marks=[pytest.mark.skip(reason=MISSING[name])] if skipped else [])
 
 
-BACKENDS = [_backend(name) for name in ("embedded", "redis", "partitioned", "cluster", "acl")]
+BACKENDS = [_backend(name) for name in ("embedded", "redis", "partitioned", "cluster")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,11 @@ async def opened(name: str, embedded: EmbeddedStore, directory: Path) -> AsyncIt
                 yield Backend(store.url, None, store.client, [store.client])
         case _:
             client = aioredis.Redis.from_url(embedded.url, protocol=2)
-            url = await _restricted(client, embedded.url) if name == "acl" else embedded.url
-            yield Backend(url, PARTITIONS if name == "partitioned" else None, client, [client])
+            if name == "embedded":
+                yield Backend(embedded.url, None, client, [client])
+            else:
+                # By the user that may do no more than it must: another rule than the partitions', and no more tests.
+                yield Backend(await _restricted(client, embedded.url), PARTITIONS, client, [client])
             await client.aclose()
 
 
