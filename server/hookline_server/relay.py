@@ -41,8 +41,6 @@ DEAD_AFTER = 5.0
 """Seconds after which a relay that was not heard of is taken over from."""
 SCAN = 30.0
 """Seconds between looks at all lanes, for what was due while nobody was told."""
-"""The receiver wants no more of this: no attempt follows."""
-
 TOGETHER = 0.02
 """Seconds that an event which is done waits for others, to leave the outbox together with them."""
 DONE_MAX = 500
@@ -118,7 +116,7 @@ class Relay:
                     continue
                 with Surviving(log, "the endpoints of new events"):
                     await self._begin(partition, taken)
-                if own:
+                if own and (taken or not full):  # else there was no slot for what it has still
                     own = taken[-1][1] if taken else None
                 elif not taken and not full:
                     await pause(woken, POLL)
@@ -192,7 +190,10 @@ class Relay:
                 EVENT.set(first.webhook_id)
                 with trace.span("event", "consumer", first.trace, {"hookline.event": first.webhook_id}):
                     if others:
-                        await asyncio.gather(*map(self._first, deliveries))
+                        # Where one fails, the others still hold the slot until they end.
+                        for failure in await asyncio.gather(*map(self._first, deliveries), return_exceptions=True):
+                            if failure is not None:
+                                raise failure
                     else:
                         await self._first(first)
                 self._end(partition, stream_id)
@@ -346,16 +347,23 @@ class Relay:
         if self._is_held_up(lane):
             self.again.give_back(free)
             return False
-        if not free:
+        # New events have begun since in the same room, and would go on to while the store is asked.
+        now = time.time()
+        begun = min(free, lane.room(now))
+        self.again.give_back(free - begun)
+        if not begun:
             return True
+        for _ in range(begun):
+            lane.begin(now)
         items: list[Item] = []
         try:
-            claimed = await self._deliveries.claim(lane.key, self._consumer, free)
+            claimed = await self._deliveries.claim(lane.key, self._consumer, begun)
             items = claimed.items
         finally:
-            self.again.give_back(free - len(items))
+            for _ in range(begun - len(items)):
+                lane.withdraw()
+            self.again.give_back(begun - len(items))
         for item in items:
-            lane.begin(time.time())
             self._spawn(self._again(lane, self.again.take(), item))
         if not items and claimed.next_ms is not None:
             lane.look(claimed.next_ms / 1000)

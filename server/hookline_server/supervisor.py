@@ -60,6 +60,9 @@ async def start(process: Process, directory: str) -> Sibling:
     """Start a process. What it is to do goes over the line: anybody could read it among its arguments.
 
     ``directory`` is where all of them tell their figures.
+
+    Raises:
+        OSError: the system starts none now: it has no memory or no file descriptor left for it.
     """
     settings, listener = process.settings, process.listener
     order = {
@@ -72,13 +75,17 @@ async def start(process: Process, directory: str) -> Sibling:
     }
     ours, theirs = socket.socketpair()
     with theirs:
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "hookline_server.sibling"),
-            stdin=theirs.fileno(),
-            pass_fds=[listener.fileno()] if listener else [],
-            # Ctrl-C is for us, who then stop them in order.
-            start_new_session=True,
-        )
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "hookline_server.sibling"),
+                stdin=theirs.fileno(),
+                pass_fds=[listener.fileno()] if listener else [],
+                # Ctrl-C is for us, who then stop them in order.
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
     reader, writer = await asyncio.open_connection(sock=ours)
     writer.write(json.dumps(order, default=str).encode() + b"\n")
     return Sibling(child, reader, writer)
@@ -121,23 +128,30 @@ class Supervisor:
             await self._first_up.wait()
         loop, wait = asyncio.get_running_loop(), _WAIT_MIN
         while not stop.asked.is_set():
-            sibling = self._running[slot] = await start(replace(self._process, slot=slot), directory)
             since = loop.time()
-            if stop.asked.is_set():
-                sibling.signal(signal.SIGTERM)
-            elif await sibling.up() and not stop.asked.is_set():
-                self._note(slot, started)
-            code = await sibling.ended()
+            end = await self._serve(slot, directory, stop, started)
             if stop.asked.is_set():
                 return
             if not self._came_up:
-                raise HooklineError("one of the processes could not start; what it said is above")
+                raise HooklineError(f"one of the processes could not start, what it said is above: {slot} {end}")
             wait = _WAIT_MIN if loop.time() - since > _PROVED else wait
-            log.error("process %d (%d) has ended with %d: started again in %.1f s", slot, sibling.child.pid, code, wait)
+            log.error("process %d %s: started again in %.1f s", slot, end, wait)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await stop.asked.wait()
             wait = min(2 * wait, _WAIT_MAX)
+
+    async def _serve(self, slot: int, directory: str, stop: Stop, started: Callable[[], None]) -> str:
+        """Start one, and wait until it has ended -> what became of it, in words."""
+        try:
+            sibling = self._running[slot] = await start(replace(self._process, slot=slot), directory)
+        except OSError as error:
+            return f"could not be started ({error})"
+        if stop.asked.is_set():
+            sibling.signal(signal.SIGTERM)
+        elif await sibling.up() and not stop.asked.is_set():
+            self._note(slot, started)
+        return f"({sibling.child.pid}) has ended with {await sibling.ended()}"
 
     def _note(self, slot: int, started: Callable[[], None]) -> None:
         again = slot in self._came_up

@@ -142,7 +142,10 @@ async def test_several_stores_that_are_no_cluster(store: EmbeddedStore, settings
 
 async def test_the_user_of_the_documentation_may_do_nothing_else(store: EmbeddedStore, tmp_path: Path) -> None:
     """That it may do what is needed is what tests/conformance shows."""
-    async with opened("partitioned", store, tmp_path) as backend, aioredis.Redis.from_url(backend.url, protocol=2) as client:
+    async with (
+        opened("partitioned", store, tmp_path) as backend,
+        aioredis.Redis.from_url(backend.url, protocol=2) as client,
+    ):
         await client.set("hl:x", "1")
         for words in (
             "SET other 1",

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -177,6 +178,21 @@ async def test_one_that_cannot_start_while_the_first_serves_is_started_again(tmp
         server = await starting
         assert any(f"({lost}) has ended with -9: started again" in line for line in server.said)
         assert len(siblings(server)) == 2
+
+
+async def test_one_that_the_system_does_not_start_now_is_started_later(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data", "--workers", "2") as server:
+        first, second = siblings(server)
+        pid = server.process.pid
+        bounds = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, bounds[1]))
+        os.kill(first, signal.SIGKILL)
+        await wait_until(lambda: any("could not be started (" in line for line in server.said))
+        assert (await ask(f"{server.url}/v1/items", {"key": "jobs"}))[0] == 201
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, bounds)
+        await wait_until(lambda: back(server), seconds=30)
+        assert second in siblings(server)
+        assert not any("Traceback" in line for line in server.said)
 
 
 async def names_are(names: Callable[[], Awaitable[set[str]]], expected: set[str]) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
@@ -14,8 +15,9 @@ from standardwebhooks import Webhook
 from conftest import wait_until
 from hookline import Datastore, EmbeddedStore, Item, SecretBox, Settings
 from hookline.errors import Unavailable
+from hookline.outcome import Claimed
 from hookline_server.egress import Answer
-from hookline_server.endpoint import DELIVERIES, ENDPOINTS
+from hookline_server.endpoint import DELIVERIES, ENDPOINTS, Endpoints
 from hookline_server.event import Delivery, Target, endpoint_of
 from hookline_server.signature import format_secret
 from proxy import proxied
@@ -260,6 +262,54 @@ async def test_a_relay_that_is_gone_is_taken_over_by_the_next_of_its_name(
     assert first.body == second.body
 
 
+async def test_what_it_had_taken_is_not_forgotten_while_there_is_no_slot(
+    store: EmbeddedStore,
+    raw: aioredis.Redis,
+    settings: Settings,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hookline_server.relay.POLL", 0.02)
+    apart = replace(settings, partitions=2, delivery_timeout=60.0)
+    async with Datastore(store.url, apart, SecretBox(bytes(32))) as datastore:
+        receiver.hang = asyncio.Event()
+        async with relaying(datastore, grace=0):
+            for number in range(8):
+                await create_job(datastore, receiver.url, f"{number}", events=["created"])
+            await wait_until(lambda: _pending(raw, 8))
+        seen = len(receiver.posts)
+        monkeypatch.setattr("hookline_server.slots.PATIENCE", 60.0)
+        datastore.settings = replace(apart, relay_concurrency=1)
+        async with relaying(datastore):
+            await receiver.wait_for(seen + 1)
+            await asyncio.sleep(0.5)  # the other partition asks for a slot many times
+            receiver.hang.set()
+            await wait_until(lambda: _pending(raw, 0))
+
+
+async def _pending(raw: aioredis.Redis, count: int) -> bool:
+    outboxes = [name async for name in raw.scan_iter("*:outbox")]
+    groups = [group for name in outboxes for group in await raw.xinfo_groups(name)]
+    return sum(int(group["pending"]) for group in groups) == count
+
+
+async def test_where_one_webhook_of_an_event_cannot_be_kept_a_stop_still_waits_for_the_others(
+    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.hang = asyncio.Event()
+    async with receiving() as bad:
+        bad.statuses = [500]
+        triggers = [{"url": url, "events": ["created"]} for url in (bad.url, receiver.url)]
+        await raw.set(f"hl:{{default/0}}:k:{Target(bad.url, b'').lane}", b"?")
+        async with relaying(datastore):
+            await datastore.create("jobs", "a", trigger_urls=triggers)
+            await bad.wait_for(1)
+            await receiver.wait_for(1)
+            asyncio.get_running_loop().call_later(0.5, receiver.hang.set)
+        assert receiver.hang.is_set()
+        assert "has the wrong type in the store" in caplog.text
+
+
 async def test_what_cannot_be_acknowledged_yet_is_not_posted_again(
     store: EmbeddedStore,
     settings: Settings,
@@ -353,6 +403,39 @@ async def test_kept_deliveries_that_cannot_be_read_take_no_place(datastore: Data
         await create_job(datastore, receiver.url)
         await start(datastore)
         await receiver.wait_for(2)
+
+
+async def test_new_deliveries_and_kept_ones_share_the_bound_of_their_endpoint(
+    datastore: Datastore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane, gate = Target(receiver.url, b"").lane, asyncio.Event()
+
+    async def claim(*args: Any) -> Claimed:
+        await gate.wait()
+        return await real(*args)
+
+    async def is_seen() -> bool:
+        return len(receiver.posts) == 3 or len((await datastore.query(lane)).items) == 3
+
+    receiver.statuses = [500, 500]
+    async with relaying(datastore) as relay:
+        real = relay._deliveries.claim
+        monkeypatch.setattr(relay._deliveries, "claim", claim)
+        for name in ("a", "b"):
+            await create_job(datastore, receiver.url, name, events=["created"])
+        await receiver.wait_for(2)
+        place = relay.lanes.get(endpoint_of(receiver.url))
+        await wait_until(lambda: Endpoints(datastore).find([place.endpoint.id]))
+        await Endpoints(datastore).configure(place.endpoint.id, {"concurrency": 2})
+        await wait_until(lambda: place.endpoint.concurrency == 2 and place.draining and place.known_at > 0)
+        receiver.hang = asyncio.Event()
+        await create_job(datastore, receiver.url, "c", events=["created"])
+        await wait_until(is_seen)
+        gate.set()
+        await receiver.wait_for(4)
+        assert place.busy <= 2
+        receiver.hang.set()
+        await receiver.wait_for(5)
 
 
 async def test_lanes_are_named_by_url_alone() -> None:
