@@ -33,12 +33,13 @@ class Client(Http):
     Args:
         url: address of the server.
         api_key: sent as ``Authorization: Bearer``; never shown.
-        timeout: seconds for which the server may say nothing, beyond those that a request waits by itself.
+        timeout: seconds for which the server may say nothing, beyond those that a request waits by itself. Before the
+            default ends a server has told that its store is silent, and so whether a write was made.
         connections: at most so many at a time; those that wait have :data:`WAITS_MAX` of their own: ``wait_for``, and
             claims.
     """
 
-    def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
+    def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 15.0, connections: int = 20) -> None:
         super().__init__(url, api_key=api_key, timeout=timeout, connections=connections)
         self._session = Session(self, connections)
         self._waits = Session(self, max(connections, WAITS_MAX))

@@ -362,7 +362,7 @@ class Nodes:
         except redis_errors.AuthenticationError as error:
             raise Incompatible(f"the store refuses the user or password of its URL: {error}") from error
         except LOST as error:
-            raise NotSentError(str(error)) from error
+            raise NotSentError(str(error) or type(error).__name__) from error
         try:
             answer = await link.call(*args)
         finally:

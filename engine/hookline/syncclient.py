@@ -32,7 +32,7 @@ class SyncClient(Http):
     Threads may share one. The arguments are those of :class:`Client`.
     """
 
-    def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
+    def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 15.0, connections: int = 20) -> None:
         super().__init__(url, api_key=api_key, timeout=timeout, connections=connections)
         self._session = SyncSession(self, connections)
         self._waits = SyncSession(self, max(connections, WAITS_MAX))

@@ -45,7 +45,7 @@ class Http:
     _marks: Iterator[int] | None = None
     _idempotency_key = ""
 
-    def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0, connections: int = 20) -> None:
+    def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 15.0, connections: int = 20) -> None:
         self.url = _address(url)
         if api_key and not _VISIBLE.fullmatch(api_key):
             raise Invalid.at("/apiKey", "expected visible characters of ASCII, and no line break or space around them")

@@ -58,7 +58,7 @@ def _note_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> N
 
 
 class Repeats(logging.Filter):
-    """Lets the same warning through once a minute, and says how often it came; all of those of a request or event."""
+    """Lets the same warning through once a minute, and says how often it came; all of those of an event."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is written."""
-        if record.levelno != logging.WARNING or _belongs_to():
+        if record.levelno != logging.WARNING or EVENT.get():
             return True
         text, now = f"{record.name}: {record.getMessage()}", self._clock()
         since, held_back = self._given.pop(text, (-QUIET, 0))

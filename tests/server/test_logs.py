@@ -130,6 +130,10 @@ def test_a_warning_that_comes_again_is_held_back_for_a_minute() -> None:
     for _ in range(2):
         lines.log.warning("a look at %s failed", "the keys")
     logs.EVENT.reset(event)
+    for number in (b"1", b"2"):
+        request = logs.REQUEST.set(number)
+        lines.log.warning("unavailable")
+        logs.REQUEST.reset(request)
     now[0] += logs.QUIET
     for _ in range(2):
         lines.log.warning("a look at %s failed", "the outbox")
@@ -140,6 +144,7 @@ def test_a_warning_that_comes_again_is_held_back_for_a_minute() -> None:
         f"{place} outbox failed",
         f"{place} keys failed",
         *[f"{place} keys failed [event default-0-17-0]"] * 2,
+        "WARNING hookline_server.test: unavailable [request 1]",
         f"{place} outbox failed (and 2 times more since this was said last)",
         f"{place} keys failed",
     ]
