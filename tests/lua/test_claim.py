@@ -257,6 +257,27 @@ async def test_when_there_may_be_more(scripts: Scripts, items: dict[str, Any], n
     assert (await scripts.claim(limit=5)).next_ms == next_ms
 
 
+@pytest.mark.parametrize("where", [None, {"status": "not_started"}], ids=["plain", "filtered"])
+async def test_a_claim_that_comes_too_late_learns_when_the_others_of_its_call_end(
+    scripts: Scripts, where: dict[str, Any] | None
+) -> None:
+    await put(scripts, a=WAITING, b=WAITING, c={**HELD, "locked_until": at(50)})
+    calls = [
+        scripts.calls.claim(KEY, worker_id=f"w{lock_for}", lock_for=lock_for, where=where) for lock_for in (20, 10, 30)
+    ]
+    *_, late, of_another = await scripts.run(*calls, scripts.calls.claim("other", worker_id="w"))
+    assert ([late.items, late.next_ms], of_another.next_ms) == ([[], NOW_MS + 10_000], None)
+
+
+async def test_claims_of_one_call_learn_of_a_burial_that_was_put_off(scripts: Scripts, datastore: Datastore) -> None:
+    scripts.outbox_max = 0
+    await put(scripts, a={**EXPIRED, "max_attempts": 1})
+    await datastore.configure(KEY, trigger_urls=calling("status:failed"))
+    scripts.clock.advance(10)
+    claims = [scripts.calls.claim(KEY, worker_id=f"w{n}") for n in range(2)]
+    assert [claimed.next_ms for claimed in await scripts.run(*claims, generation=1)] == [NOW_MS + 70_000] * 2
+
+
 # Filters and budgets
 
 

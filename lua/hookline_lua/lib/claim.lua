@@ -39,10 +39,12 @@ local function join(operation)
 end
 
 -- What all claims of one call may do together: work in filters and burials (an entry is about 3 us), bytes shown, and
--- promotions. `places` is how far each kind of claim has come in each set, `promoted` the keys already looked at.
+-- promotions. `places` is how far each kind of claim has come in each set, `promoted` the keys already looked at, `ends` when
+-- the first lock of a key ends that this call has given or put off: of those the sets may not know yet.
 function claim.reset()
   claim.work, claim.bytes, claim.promotions, claim.left = 1000, 4194304, 100, 0
   claim.places, claim.furthest, claim.promoted, claim.of_kind, claim.walks, claim.pools = {}, {}, {}, {}, {}, {}
+  claim.ends = {}
   for _, operation in ipairs(request[3]) do
     if operation.verb == 'claim' then
       join(operation)
@@ -67,6 +69,10 @@ local function promote(key)
     claim.promotions, claim.promoted[key] = most - looked_at, looked_at == most
   end
   return claim.promoted[key]
+end
+
+local function note_end(key, ms)
+  claim.ends[key] = clock.earlier(claim.ends[key], ms)
 end
 
 -- Give one item to the worker, or note the refusal that ends this claim.
@@ -97,7 +103,7 @@ local function give(record, operation, state)
   for field, value in pairs(shown) do
     claim.bytes = claim.bytes - #field - #value
   end
-  state.until_ms = math.min(state.until_ms, tonumber(record.fields.lu))
+  note_end(record.key, state.lock_ms)
   table.insert(state.items, { record.sort, shown })
 end
 
@@ -106,7 +112,7 @@ local function give_plain(operation, name, sort, state)
   local shown, bytes = plain.claim(operation, name, sort, state)
   if shown then
     claim.bytes = claim.bytes - bytes
-    state.until_ms = math.min(state.until_ms, state.lock_ms)
+    note_end(operation.key, state.lock_ms)
     state.items[#state.items + 1] = { sort, shown }
   end
   return shown
@@ -116,7 +122,7 @@ local function bury(record, state)
   local refusal, work, bytes = due.bury(record)
   state.work = state.work - work
   if refusal then
-    state.until_ms = math.min(state.until_ms, tonumber(record.fields.lu))
+    note_end(record.key, tonumber(record.fields.lu))
   else
     state.buried = (state.buried or 0) + 1
   end
@@ -346,10 +352,8 @@ local function take(operation, state)
 end
 
 -- When there may be more for a claim that got less than it asked for.
-local function next_ms(operation, state)
-  local next_due = due.next_ms(operation.key) or math.huge
-  local first = math.min(next_due, state.until_ms)
-  return first < math.huge and first or nil
+local function next_ms(key)
+  return clock.earlier(due.next_ms(key), claim.ends[key])
 end
 
 -- When the first slot of a bound is free at the latest.
@@ -375,7 +379,7 @@ function claim.run(operation)
     local held = note and note.sorts
     return { outcome.ok, false, { items = {}, paused = paused, held = held, next_ms = expiry(note), barred = barred } }
   end
-  local state = { items = {}, examined = 0, after = operation.after, until_ms = math.huge, plain = plain.claims(operation) }
+  local state = { items = {}, examined = 0, after = operation.after, plain = plain.claims(operation) }
   state.lock_ms = clock.ms + (operation.lock_ms or settings.number(key, 'lock_ms'))
   state.lock_end = clock.text(state.lock_ms)
   local promotable = promote(operation.key)
@@ -397,7 +401,7 @@ function claim.run(operation)
   end
   if not full and not state.refusal then
     extra.more, extra.examined = promotable or not ended, state.examined
-    extra.next_ms = next_ms(operation, state)
+    extra.next_ms = next_ms(key)
   end
   if not ended and (not full or #operation.where > 0) then
     extra.after = state.after
