@@ -6,6 +6,31 @@
 -- args: now_ms:int request:msgpack
 -- use: turns
 
+local function numbers(id)
+  local ms, count = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(count)
+end
+
+-- By halves, as the ids stand in their order: all that wait ask again and again, and there may be many.
+local function place_of(name, id)
+  local ms, count = numbers(id)
+  local first, last = 0, redis.call('LLEN', name) - 1
+  while first <= last do
+    local middle = math.floor((first + last) / 2)
+    local found = redis.call('LINDEX', name, middle)
+    if found == id then
+      return middle
+    end
+    local found_ms, found_count = numbers(found)
+    if found_ms < ms or (found_ms == ms and found_count < count) then
+      first = middle + 1
+    else
+      last = middle - 1
+    end
+  end
+  return false
+end
+
 return function()
   local name = turns.name(request.key, request.sort, request.url)
   local gone = request.ended and redis.call('LINDEX', name, 0) == request.ended
@@ -13,7 +38,7 @@ return function()
     redis.call('LPOP', name)
   end
   redis.call('PEXPIRE', name, request.keep)
-  local place, first = redis.call('LPOS', name, request.id), redis.call('LINDEX', name, 0)
+  local place, first = place_of(name, request.id), redis.call('LINDEX', name, 0)
   local fresh = first and #redis.call('XRANGE', partition .. ':outbox', first, first) > 0
   return cmsgpack.pack({ place, first, fresh, gone or false })
 end
