@@ -24,6 +24,8 @@ _SECONDS = 3.0
 """How long one sweep goes on at most, in seconds."""
 _BUILD_WORK = 300
 """Items that one step of building indexes looks at."""
+_PAGE = 1000
+"""Entries of a registry that one command looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +111,19 @@ class Upkeep:
         name = f"{tag}:outbox"
         if await ask(name, "XLEN", name) or await ask(f"{tag}:builds", "EXISTS", f"{tag}:builds"):
             return 0
-        name = f"{tag}:r:hookline"
-        if any(member.endswith(b"\0not_started") for member in await ask(name, "SMEMBERS", name)):
+        if await self._has_waiting(f"{tag}:r:hookline"):
             return 0
         first = await ask(f"{tag}:due", "ZRANGE", f"{tag}:due", 0, 0, "WITHSCORES")
         return float(first[1]) if first else math.inf
+
+    async def _has_waiting(self, registry: str) -> bool:
+        """Whether something of a registry is in line. By pages: it may be long, and others ask the store meanwhile."""
+        cursor = b"0"
+        while True:
+            scan = ("SSCAN", registry, cursor, "MATCH", "*\0not_started", "COUNT", _PAGE)
+            cursor, found = await self._connection.command_on(registry, *scan)
+            if found or cursor == b"0":
+                return bool(found)
 
     async def build(self, key: str, work: int) -> dict[str, Build]:
         """Look at so many items of each partition for the indexes of a key that are not complete -> how far these are.

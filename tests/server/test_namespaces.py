@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
@@ -140,6 +141,22 @@ async def test_what_was_left_to_do_is_done_after_a_restart(
     assert await acme.upkeep.next_ms() == 0
     async with running(datastore, roles):
         await wait_until(lambda: "acme" in roles.running)
+
+
+async def test_a_long_list_of_what_has_been_is_looked_through_by_pages(
+    namespaces: Namespaces, raw: aioredis.Redis
+) -> None:
+    """As of 20,000 rules that have run: no command takes the store long, and one that is in line is found."""
+    acme = await namespaces.open("acme")
+    registry = f"{acme.connection.tag(0)}:r:hookline"
+    await raw.sadd(registry, *(f"hookline.runs.{number}\0completed" for number in range(20_000)))
+    await raw.config_resetstat()
+    assert await acme.upkeep.next_ms() == math.inf
+    assert (await raw.info("commandstats")).get("cmdstat_sscan", {"calls": 0})["calls"] >= 10
+    await raw.sadd(registry, *(f"hookline.deliveries.{number}\0not_started" for number in range(20_000)))
+    await raw.config_resetstat()
+    assert await acme.upkeep.next_ms() == 0
+    assert (await raw.info("commandstats"))["cmdstat_sscan"]["calls"] < 10
 
 
 async def test_idle_namespaces_cost_the_store_nearly_nothing(
