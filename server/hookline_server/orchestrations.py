@@ -13,6 +13,11 @@ from hookline_server.fields import Duration, Filters, InFlight, Key
 from hookline_server.rules import Running
 
 ORCHESTRATIONS = orchestrations.ORCHESTRATIONS
+_COUNTED = 10_000
+"""Orchestrations of which a server counts what it claims between the ticks; of more, the oldest count is forgotten.
+
+Those that have gone, and those that another server runs by now, are not told apart from those that will run here.
+"""
 
 
 class Orchestration(rule.Orchestration, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -46,7 +51,10 @@ class Orchestrations(Running[rule.Orchestration, Claimed], orchestrations.Orches
             HooklineError
         """
         claimed = await orchestrations.claim(self._datastore, name, rule)
-        self._refilled[name, rule.key] += len(claimed.items)
+        if claimed.items:
+            self._refilled[name, rule.key] += len(claimed.items)
+            if len(self._refilled) > _COUNTED:
+                del self._refilled[next(iter(self._refilled))]
         return claimed
 
     async def mine(self, name: str) -> rule.Orchestration | None:

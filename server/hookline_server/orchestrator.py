@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from hookline import Datastore
 from hookline.rule import Orchestration
@@ -70,4 +71,11 @@ class Orchestrator:
             dispatcher.renew()
         elif rule.max_in_flight:
             dispatcher = Dispatcher(self._datastore, self._orchestrations, name)
-            self._dispatching[name] = dispatcher, asyncio.create_task(dispatcher.run())
+            task = asyncio.create_task(dispatcher.run())
+            self._dispatching[name] = dispatcher, task
+            task.add_done_callback(partial(self._ended, name))
+
+    def _ended(self, name: str, ended: asyncio.Task[None]) -> None:
+        _, task = self._dispatching.get(name, (None, None))
+        if task is ended:  # else another one has begun since
+            del self._dispatching[name]

@@ -15,7 +15,7 @@ from conftest import wait_until
 from hookline import Datastore, EmbeddedStore, Item
 from hookline.errors import Invalid
 from hookline.orchestrations import claim
-from hookline_server import dispatcher
+from hookline_server import dispatcher, orchestrations
 from hookline_server.orchestrations import ORCHESTRATIONS, Orchestration, Orchestrations
 from hookline_server.orchestrator import Orchestrator
 
@@ -232,9 +232,31 @@ async def test_by_cron_it_ends_when_nothing_is_held_and_tells_what_it_took(datas
             item = await wait_until(next_one)
             await update(datastore, item)
             gone.append(item)
-        _, task = orchestrator._dispatching["push"]
-        await wait_until(task.done)
+        await wait_until(lambda: not orchestrator._dispatching)
         assert orchestrator._orchestrations.since("push", RULE) == {"refilled": 3}
+
+
+async def test_of_those_that_have_gone_nothing_is_left(datastore: Datastore) -> None:
+    rules, names = Orchestrations(datastore), [f"push-{number}" for number in range(5)]
+    async with orchestrating(datastore) as orchestrator:
+        for name in names:
+            await rules.put(name, RULE)
+        await wait_until(lambda: len(orchestrator._dispatching) == len(names))
+        for name in names:
+            await rules.delete(name)
+        await wait_until(lambda: not orchestrator._dispatching)
+        assert not orchestrator._orchestrations._refilled, "none has claimed anything"
+
+
+async def test_of_more_than_so_many_the_oldest_count_is_forgotten(
+    datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrations, "_COUNTED", 2)
+    await create_jobs(datastore, 6)
+    rules = Orchestrations(datastore)
+    for name in "abc":
+        await rules.refill(name, RULE)
+    assert [rules.since(name, RULE) for name in "abc"] == [{}, {"refilled": 2}, {"refilled": 2}]
 
 
 def replace_rule(**fields: Any) -> Orchestration:
