@@ -105,7 +105,7 @@ return function()
       break
     end
     local key, name = string.match(flat[i], '^(%Z*)%z(.*)$')
-    table.insert(found, { name, build(key, name, flat[i + 1]) })
+    table.insert(found, { name or flat[i], key and build(key, name, flat[i + 1]) or false })
     spend(INDEX)
   end
   local size = request.key and index.probe('ZCARD', index.name(request.key, ''))

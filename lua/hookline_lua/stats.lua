@@ -33,7 +33,8 @@ return function()
   local rows, counts = {}, {}
   for _, entry in ipairs(page[2]) do
     local key, status = string.match(entry, '^(%Z*)%z(.*)$')
-    if string.sub(key, 1, #request.prefix) == request.prefix then
+    -- What names nothing is hookline doctor's to tell.
+    if key and string.sub(key, 1, #request.prefix) == request.prefix then
       local name = index.name(key, status)
       local first = status ~= '' and index.ask('ZRANGE', name, 0, 0, 'WITHSCORES') or {}
       table.insert(rows, { key, status, index.ask('ZCARD', name) or 0, first[2] or false })

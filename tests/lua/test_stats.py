@@ -10,7 +10,7 @@ import redis.asyncio as aioredis
 from conftest import NOW_MS
 from hookline import Datastore, keys
 from hookline.stats import weigh
-from scripts import KEY, Scripts, at, line, snapshot, unchanged
+from scripts import KEY, TAG, Scripts, at, line, snapshot, unchanged
 
 WAITING = {"status": "not_started"}
 
@@ -105,6 +105,13 @@ async def test_a_corrupt_key_counts_nothing(
     assert found.get(("other", "")) == (None if name == "r" else (1, None))
     assert found.get(("jobs", "not_started")) == {"r": None, "s:jobs:not_started": (0, None)}.get(name, (1, line()))
     assert await snapshot(raw) == before
+
+
+@pytest.mark.spoils
+async def test_a_name_that_is_none_counts_nothing(scripts: Scripts, datastore: Datastore, raw: aioredis.Redis) -> None:
+    await scripts.create(metadata=WAITING)
+    await raw.sadd(f"{TAG}:r", "nothing", "")
+    assert await rows(datastore) == {("jobs", ""): (1, None), ("jobs", "not_started"): (1, line())}
 
 
 async def test_weights_are_estimates_from_a_few_items(scripts: Scripts, datastore: Datastore) -> None:

@@ -370,6 +370,18 @@ async def test_a_step_of_many_builds_ends_early_where_they_take_longer(scripts: 
     assert 1 <= len(rows) < 2000
 
 
+@pytest.mark.spoils
+async def test_a_name_that_is_none_is_not_built_and_holds_up_nothing(scripts: Scripts, datastore: Datastore) -> None:
+    await put(scripts, a={**DUE, "n": 1})
+    await datastore.configure(KEY, indexes={"n": "number"})
+    await scripts.raw.hset(f"{TAG}:builds", "nothing", "")
+    scripts.clock.advance(10)
+    assert await datastore.sweep() == []
+    assert await status(scripts, "a") == "not_started"
+    assert await scripts.raw.hkeys(f"{TAG}:builds") == [b"nothing"]
+    assert await size(scripts, "x:jobs:n") == 1
+
+
 # Corrupt keys
 
 
