@@ -351,6 +351,12 @@ class Links:
                 link.outdated = True
         return True
 
+    def retire(self) -> None:
+        """Keep none any more. What is under way ends as it would, and what still comes has a link made for it alone."""
+        self._closed = True
+        self.forget()
+        self.holders.retire()
+
     def close(self) -> None:
         """Close all of them; one that is being made just now serves its command."""
         self._closed = True
@@ -436,6 +442,12 @@ class Holders:
         """Make new ones from now on."""
         for link in self._links:
             link.outdated = True
+        while self._idle:
+            self.give(self._idle.pop())
+
+    def retire(self) -> None:
+        """Keep none any more; those that hold a command back are closed when they are given back."""
+        self._closed = True
         while self._idle:
             self.give(self._idle.pop())
 

@@ -15,6 +15,7 @@ from contextvars import Context
 from functools import partial
 from time import monotonic
 from typing import Any, NoReturn, TypeVar
+from weakref import WeakSet
 
 from redis import exceptions as redis_errors
 from redis.asyncio.connection import parse_url
@@ -69,6 +70,8 @@ class Nodes:
         self._url_options = self._starts[0]
         self._first = self._make_links(self._url_options)
         self._links: dict[Address, Links] = {}
+        self._retired: WeakSet[Links] = WeakSet()
+        """Those of nodes that have no slots any more, as long as something is under way over them."""
         self._ranges: list[tuple[int, int, Address]] = []
         self._refreshing: asyncio.Task[None] | None = None
         self._suspect: Links | None = None
@@ -118,7 +121,7 @@ class Nodes:
         self.closed = True
         if self._refreshing:
             self._refreshing.cancel()
-        for links in (self._first, *self._links.values()):
+        for links in (self._first, *self._links.values(), *self._retired):
             links.close()
 
     def begin(self, slot: int, lane: object, told: Told, command: Callable[[], tuple[Any, ...]]) -> bool:
@@ -274,7 +277,7 @@ class Nodes:
         """
         failure: Exception = Unavailable("no node of the cluster answers")
         known = [self._links_at(address) for address in self._primaries()]
-        named = [self._links_at((start.get("host", "localhost"), start.get("port", 6379))) for start in self._starts]
+        named = [self._links_at(address) for address in self._named()]
         for links in (*sorted(known, key=lambda links: links is self._suspect), self._first, *named):
             try:
                 table = await self._exchange(links, "CLUSTER", "SLOTS")
@@ -284,9 +287,17 @@ class Nodes:
             ranges = [(first, last, self._address(primary)) for first, last, primary, *_ in table]
             if sum(last - first + 1 for first, last, _ in ranges) == SLOTS:
                 self._ranges, self._suspect = ranges, None
+                self._retire()
                 return
             failure = Unavailable("not every slot of the cluster is served")
         raise failure
+
+    def _retire(self) -> None:
+        """Keep no links to nodes that have no slots any more: with time a cluster may have had any number of them."""
+        for address in self._links.keys() - {*self._primaries(), *self._named()}:
+            links = self._links.pop(address)
+            links.retire()
+            self._retired.add(links)
 
     async def _load(self, links: Links) -> None:
         """Give a node the library, once however many calls wait for it."""
@@ -314,6 +325,9 @@ class Nodes:
     def node_of(self, slot: int) -> Address | None:
         """The address of the node that has a slot; None without a cluster."""
         return self._address_of(slot) if self.clustered else None
+
+    def _named(self) -> list[Address]:
+        return [(start.get("host", "localhost"), start.get("port", 6379)) for start in self._starts]
 
     def _primaries(self) -> list[Address]:
         return list(dict.fromkeys(address for _, _, address in self._ranges))

@@ -21,6 +21,7 @@ from hookline.clock import parse_time
 from hookline.errors import Unavailable
 from hookline.keyring import Keyring
 from hookline.keys import SLOTS
+from hookline.link import LostError
 from hookline_server.orchestrations import Orchestration, Orchestrations
 from process import free_port
 
@@ -481,6 +482,36 @@ async def test_where_all_known_nodes_are_gone_those_named_are_asked(settings: Se
             assert [item is None for item in await datastore.get_many([("jobs", name) for name in NAMES])] == [
                 False
             ] * len(NAMES)
+
+
+async def test_of_a_node_that_has_no_slots_any_more_no_links_are_kept(settings: Settings, tmp_path: Path) -> None:
+    """But of those that the store is named by. What is under way ends as it would; one that is back is used again."""
+    async with (
+        clustering(tmp_path / "nodes") as cluster,
+        Datastore(cluster.url, settings, SecretBox(bytes(range(32)))) as datastore,
+    ):
+        first, second, third = cluster.nodes
+        nodes = datastore.connection.nodes
+        await fill(datastore)
+        left = nodes._links["127.0.0.1", third.port]
+        under_way = [asyncio.create_task(nodes._exchange(left, "WAIT", 1, ms)) for ms in (800, 1500)]
+        await wait_until(lambda: len(left._taken) == 2)
+        await cluster.move(SLOTS * 2 // NODES, SLOTS - 1, third, second)
+        await cluster.move(0, SLOTS // NODES - 1, first, second)
+        await wait_until(lambda: _agree(cluster))
+        await nodes.refresh()
+        assert {port for _, port in nodes._links} == {first.port, second.port}
+        assert await under_way[0] == 0
+        await nodes.close()
+        with pytest.raises(LostError):
+            await under_way[1]
+        assert (left._idle, left._taken) == ([], set())
+        await datastore.connection.open()
+        await cluster.move(SLOTS * 2 // NODES, SLOTS - 1, second, third)
+        await wait_until(lambda: _agree(cluster))
+        assert all(await datastore.get_many([("jobs", name) for name in NAMES]))
+        await nodes.refresh()
+        assert {port for _, port in nodes._links} == {first.port, second.port, third.port}
 
 
 async def test_each_node_has_one_subscription_also_when_slots_have_moved(

@@ -47,6 +47,26 @@ async def test_answers_come_in_order_over_one_link(links: Links) -> None:
     assert echo(links, "again", told)
 
 
+async def test_retired_they_end_what_is_under_way_and_keep_none(links: Links, raw: aioredis.Redis) -> None:
+    taken, ready = await links.take("a"), asyncio.Event()
+    assert links.holders.hold(ready.set, 1.0, "none yet") is None
+    await wait_until(ready.is_set)
+    hold = links.holders.hold(ready.set, 1.0, "held", "BZPOPMIN", "bell", "0.3")
+    assert hold
+    links.give(await links.take("b"), "b")
+    links.retire()
+    assert not links._idle
+    assert [await each.call("ECHO", "it") for each in (taken, hold)] == [b"it"] * 2
+    links.give(taken, "a")
+    late = await links.take("c")
+    assert await late.call("ECHO", "late") == b"late"
+    links.give(late, "c")
+    assert all(link.closed for link in (taken, hold._link, late))
+    assert links.holders.hold(ready.set, 1.0, "no more") is None
+    assert (links._idle, links._taken, links.holders._links) == ([], set(), set())
+    assert links._free._value == MOST
+
+
 async def test_no_link_is_idle_and_none_is_waited_for(links: Links) -> None:
     told: list[Any] = []
     assert echo(links, "a", told)
