@@ -28,6 +28,8 @@ _EXPECTED_TIME = "expected an RFC 3339 time such as 2024-03-15T10:00:00Z"
 _ITEM = {"key", "sortField", "version", "createdAt", "updatedAt", "readyAt", "content", "metadata", "triggerUrls"}
 _TIMES = {"createdAt": "ca", "updatedAt": "ua", "readyAt": "at"}
 _LATER = {"lu": "locked_until", "sd": "scheduled_at"}
+_VERSION_END = 2**52
+"""The store counts up to 2^53: there each further update would have the same version, and fire nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +214,8 @@ def _read_item(key: str, found: dict[str, Any], api_keys: bool) -> Entry:
     except Invalid as invalid:
         flaws += invalid.flaws
     version = found.get("version")
-    if type(version) is not int or not 1 <= version < 2**53:
-        flaws.append(Flaw("/version", "expected a whole number from 1"))
+    if type(version) is not int or not 1 <= version < _VERSION_END:
+        flaws.append(Flaw("/version", "expected a whole number from 1, below 2^52"))
     fields["v"] = str(version)
     for name, stored in _TIMES.items():
         if name in found or name != "readyAt":

@@ -300,6 +300,7 @@ async def test_an_export_without_api_keys_goes_anywhere(
         ({"sortField": ""}, "/sortField: expected 1 to 512"),
         ({"version": 0}, "/version: expected a whole number from 1"),
         ({"version": True}, "/version: expected a whole number from 1"),
+        ({"version": 2**52}, "/version: expected a whole number from 1, below 2^52"),
         ({"createdAt": "yesterday"}, "/createdAt: expected an RFC 3339 time"),
         ({"updatedAt": None}, "/updatedAt: expected an RFC 3339 time"),
         ({"readyAt": 5}, "/readyAt: expected an RFC 3339 time"),
@@ -416,6 +417,14 @@ async def test_an_item_with_more_fields_than_one_write_may_bring(datastore: Data
     await reopened(raw, datastore)
     assert (await bring(datastore, written))[1] == []
     assert await stored(raw) == before
+
+
+async def test_of_the_highest_version_that_is_taken_each_update_makes_another(datastore: Datastore) -> None:
+    shown = {"key": "k", "sortField": "a", "version": 2**52 - 1, "createdAt": LATER, "updatedAt": LATER}
+    lines = [archive.Header("default", LATER, 1, None).line(), archive.line(shown), archive.End(1).line()]
+    assert (await bring(datastore, lines))[1] == []
+    versions = [(await datastore.update("k", "a", metadata={"n": n})).version for n in range(3)]
+    assert versions == [2**52, 2**52 + 1, 2**52 + 2]
 
 
 async def test_partitions(raw: aioredis.Redis, store: EmbeddedStore, settings: Settings) -> None:
