@@ -18,7 +18,7 @@ from hookline import codec
 from hookline.clock import format_time, parse_time
 from hookline.codec import Fields
 from hookline.errors import Flaw, Invalid, below
-from hookline.item import METADATA_FIELDS_MAX, PLAIN, TriggerChange, check_key, check_sort_field
+from hookline.item import FIELDS_MAX, METADATA_FIELDS_MAX, PLAIN, TriggerChange, check_key, check_sort_field
 from hookline.keysettings import ARGUMENTS, decode_settings, encode_settings
 from hookline.secret import SecretBox
 from hookline.trigger import read_triggers
@@ -243,6 +243,8 @@ def _read_metadata(metadata: object) -> dict[str, bytes | str]:
     for stored, name in _LATER.items():
         if str(values.get(stored, "")).startswith("+"):
             flaws.append(Flaw(f"/metadata/{name}", _EXPECTED_TIME))
+    if sum(stored.startswith("m:") for stored in values) > FIELDS_MAX:
+        flaws.append(Flaw("/metadata", f"expected at most {FIELDS_MAX:,} fields, the engine's own apart"))
     if flaws:
         raise Invalid(*flaws)
     return values

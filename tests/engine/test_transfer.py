@@ -308,6 +308,7 @@ async def test_an_export_without_api_keys_goes_anywhere(
         ({"metadata": {"priority": 10}}, "/metadata/priority: expected a whole number from 0 to 9"),
         ({"metadata": {"locked_until": "+10m"}}, "/metadata/locked_until: expected an RFC 3339 time"),
         ({"metadata": {"seen": "CURRENT_TIMESTAMP"}}, "/metadata/seen: expected an RFC 3339 time"),
+        ({"metadata": {f"f{n}": n for n in range(1025)}}, "/metadata: expected at most 1,024 fields, the engine's own"),
         ({"metadata": {"version": 3}}, "/metadata/version: expected it beside metadata"),
         ({"content": 2**64}, "/content: expected an integer of at most 64 bits"),
         ({"triggerUrls": {}}, "/triggerUrls: expected a list of objects"),
@@ -411,8 +412,10 @@ def test_any_value_survives(content: Any, metadata: dict[str, Any]) -> None:
 
 
 async def test_an_item_with_more_fields_than_one_write_may_bring(datastore: Datastore, raw: aioredis.Redis) -> None:
-    await datastore.create("k", "a", metadata={f"a{number}": number for number in range(256)})
-    await datastore.update("k", "a", metadata={f"b{number}": number for number in range(100)})
+    """As many as there may be, and of the engine's own beside them."""
+    await datastore.create("k", "a", metadata={"status": "not_started", "priority": 3})
+    for letter in "abcd":
+        await datastore.update("k", "a", metadata={f"{letter}{number}": number for number in range(256)})
     before, written = await stored(raw), await lines_of(datastore)
     await reopened(raw, datastore)
     assert (await bring(datastore, written))[1] == []

@@ -98,7 +98,7 @@ async def test_more_fields_than_lua_passes_at_once(scripts: Scripts) -> None:
 
 
 async def overfill(scripts: Scripts, fields: int, sort_field: str = "a") -> None:
-    """Give an item so many fields, as an import may."""
+    """Give an item so many fields, past all bounds."""
     await scripts.raw.hset(f"{TAG}:i:{KEY}:{sort_field}", mapping={f"m:f{n}": b"\x01" for n in range(fields)})
 
 
