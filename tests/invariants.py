@@ -21,6 +21,7 @@ EPOCH_MS = 1_704_067_200_000
 """2024-01-01, where the scores of the line begin."""
 RAN_OUT = -2
 """What the store says of the life of a key that ended since it was listed."""
+BAND = 9 * 10**14
 PLACES = 1000
 """Places in line within one millisecond."""
 
@@ -226,8 +227,8 @@ def _item_flaws(fields: dict[str, bytes], places: list[tuple[str, float]]) -> It
 
 def _is_right(fields: dict[str, bytes], status: str, score: float) -> bool:
     if status == "not_started":
-        ready_ms = max(0, int(fields["at"]) - EPOCH_MS)
-        first = (9 - int(fields.get("p", 5))) * 9 * 10**14 + ready_ms * 1000
+        time = max(0, min(BAND - PLACES, (int(fields["at"]) - EPOCH_MS) * 1000))
+        first = (9 - int(fields.get("p", 5))) * BAND + time
         return first <= score < first + PLACES
     bound = {"scheduled": "at", "started": "lu"}.get(status, "ua")
     return score == int(fields.get(bound, 0))

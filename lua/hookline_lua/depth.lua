@@ -7,7 +7,6 @@
 
 local STATUSES = { 'scheduled', 'not_started', 'started', 'completed', 'failed', 'cancelled' }
 local COUNTS = { 'refused_claims', 'lost_locks', 'expired_locks' }
-local BAND = 9e14
 
 -- When the longest waiting of those in line got ready. The line is ordered by priority first, so each that has any is asked.
 local function oldest_in_line(name)
@@ -18,9 +17,9 @@ local function oldest_in_line(name)
       return oldest
     end
     local score = tonumber(first[2])
-    local band = math.floor(score / BAND)
-    oldest = clock.earlier(oldest, math.floor((score - band * BAND) / 1000) + index.epoch_ms)
-    from = (band + 1) * BAND
+    local band = math.floor(score / index.band)
+    oldest = clock.earlier(oldest, math.floor((score - band * index.band) / 1000) + index.epoch_ms)
+    from = (band + 1) * index.band
   end
 end
 

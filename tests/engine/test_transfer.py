@@ -430,6 +430,22 @@ async def test_of_the_highest_version_that_is_taken_each_update_makes_another(da
     assert versions == [2**52, 2**52 + 1, 2**52 + 2]
 
 
+async def test_whenever_an_item_was_ready_its_priority_goes_first(datastore: Datastore, raw: aioredis.Redis) -> None:
+    shown = {"key": "k", "version": 1, "createdAt": LATER, "updatedAt": LATER}
+    lines = [archive.Header("default", LATER, 12, None).line()]
+    for priority in (7, 8, 9):
+        for ready_at in ("9999-12-31T23:59:59Z", "2060-01-01T00:00:00Z", LATER, "1969-01-01T00:00:00Z"):
+            metadata = {"status": "not_started", "priority": priority}
+            named = {"sortField": f"{priority} {ready_at[:4]}", "readyAt": ready_at, "metadata": metadata}
+            lines.append(archive.line(shown | named))
+    lines.append(archive.End(12).line())
+    assert (await bring(datastore, lines))[1] == []
+    await check_invariants(raw)
+    taken = [item.sort_field for item in (await datastore.claim("k", worker_id="w", limit=20)).items]
+    years = ("1969", LATER[:4], "2060", "9999")
+    assert taken == [f"{priority} {year}" for priority in (9, 8, 7) for year in years]
+
+
 async def test_partitions(raw: aioredis.Redis, store: EmbeddedStore, settings: Settings) -> None:
     """Out of one partition, into three, and back."""
     async with Datastore(store.url, settings, SecretBox(bytes(32))) as one:

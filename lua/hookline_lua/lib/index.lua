@@ -2,7 +2,8 @@
 -- and the name of a declared index.
 -- use: clock settings text wake
 
-local index = { epoch_ms = 1704067200000 }
+-- The scores in line begin at 2024, and those of one priority have a band of 28 years.
+local index = { epoch_ms = 1704067200000, band = 9e14 }
 
 function index.reset()
   index.sets, index.bases, index.ready = {}, {}, {}
@@ -62,9 +63,10 @@ function index.sound(key, before, after)
 end
 
 -- Where an item stands in line: by priority, then by when it became ready; `place` orders what did so in the same
--- millisecond.
+-- millisecond. Times before its priority's band, or after it, stand at that end of it.
 function index.place(priority, ready_ms, place)
-  return (9 - tonumber(priority or 5)) * 9e14 + math.max(0, ready_ms - index.epoch_ms) * 1000 + math.min(999, place)
+  local time = math.max(0, math.min(index.band - 1000, (ready_ms - index.epoch_ms) * 1000))
+  return (9 - tonumber(priority or 5)) * index.band + time + math.min(999, place)
 end
 
 -- Where an item stands in the set of its status.
