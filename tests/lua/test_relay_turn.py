@@ -36,14 +36,12 @@ async def test_of_none(datastore: Datastore) -> None:
     assert await ask(datastore, "1-0") == [False, False, False, False]
 
 
-async def test_among_many_it_costs_little(datastore: Datastore, raw: aioredis.Redis) -> None:
+async def test_among_many_few_are_looked_at(datastore: Datastore, raw: aioredis.Redis) -> None:
     """Wherever it stands, and where it does not, as when it has just ended."""
-    count, asked = 100_000, 20
-    for first in range(0, count, 10_000):
-        await raw.rpush(LINE, *(f"17327000{n:05}-0" for n in range(first, first + 10_000)))
-    for stream_id in ("1732700000000-0", "1732700050001-0", "1732700099999-0", "1832700000000-0"):
+    await raw.rpush(LINE, *(f"17327000{n:05}-0" for n in range(10_000)))
+    for stream_id in ("1732700000000-0", "1732700005001-0", "1732700009999-0", "1832700000000-0"):
         await raw.config_resetstat()
-        for _ in range(asked):
-            await ask(datastore, stream_id)
-        spent = (await raw.info("commandstats"))["cmdstat_fcall"]["usec"] / asked
-        assert spent < 1000, (stream_id, spent)
+        await ask(datastore, stream_id)
+        done = await raw.info("commandstats")
+        assert done["cmdstat_lindex"]["calls"] <= 16
+        assert "cmdstat_lpos" not in done, "it looks at all"
