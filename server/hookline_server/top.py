@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -22,11 +24,14 @@ from hookline_server.vitals import PACE, KeyVitals, Monitor, Vitals
 
 ROWS_MAX = 20
 """Keys, and workers, that are shown: those with the most to do."""
-SHOWN = {"not_started": "waiting", "scheduled": "scheduled", "started": "started", "completed": "completed"}
-SHOWN |= {"failed": "failed", "cancelled": "cancelled", "other": "other"}
+SHOWN = {"not_started": "waiting", "started": "started", "completed": "completed", "failed": "failed"}
+SHOWN |= {"scheduled": "scheduled", "cancelled": "cancelled", "other": "other"}
 """Statuses as columns."""
-ALWAYS = ("waiting", "started", "completed", "done/s", "oldest")
-"""Columns that are there even if they say nothing; the others only if they do, so that 80 columns do mostly."""
+ALWAYS = ("waiting", "started", "done/s", "oldest", "completed")
+"""Columns that come first, even if they say nothing; the others only if they do, so that 80 columns do mostly."""
+WORD_MIN = 12
+"""As narrow as a column of words becomes, in columns of a terminal, before those at the right are left out."""
+_WORDS = ("namespace", "key", "worker", "host", "handlers")
 
 
 @dataclass
@@ -135,11 +140,14 @@ def _keys(look: Vitals) -> list[RenderableType]:
     if not look.keys:
         return [Text("no items")] if all(look.stores.values()) else []
     several = len({key.namespace for key in look.keys}) > 1
-    rows = [_figures(key) for key in look.keys[:ROWS_MAX]]
-    shown = [name for name in rows[0] if name in ALWAYS or any(row[name] not in ("", "0") for row in rows)]
-    table = _table(["namespace"] * several + ["key"], shown)
-    for key, row in zip(look.keys, rows, strict=False):
-        table.add_row(*[key.namespace] * several, key.key + " (paused)" * key.paused, *(row[name] for name in shown))
+    figures = [_figures(key) for key in look.keys[:ROWS_MAX]]
+    told = [name for name in figures[0] if name not in ALWAYS and any(row[name] != "0" for row in figures)]
+    shown = [*ALWAYS, *told]
+    rows = [
+        [*[key.namespace] * several, key.key + " (paused)" * key.paused, *(row[name] for name in shown)]
+        for key, row in zip(look.keys, figures, strict=False)
+    ]
+    table = _Rows([*["namespace"] * several, "key", *shown], rows)
     left_out = look.keys_left_out + max(0, len(look.keys) - ROWS_MAX)
     return [table, *([Text(f"and {left_out:,} more keys")] if left_out else [])]
 
@@ -155,23 +163,47 @@ def _figures(key: KeyVitals) -> dict[str, str]:
 def _workers(workers: Workers) -> list[RenderableType]:
     if not workers:
         return [Text("no workers")]
-    table = _table(["worker", "key", "host", "handlers"], ["in flight", "slots"])
+    rows = []
     for worker in sorted(workers, key=lambda each: (-each.in_flight, each.worker_id))[:ROWS_MAX]:
         signal = f" ({worker.signal})" if worker.signal else ""
-        words = (worker.worker_id + signal, worker.key, f"{worker.host}:{worker.pid}", ", ".join(worker.handlers))
-        table.add_row(*(Text(plain(word)) for word in words), f"{worker.in_flight:,}", f"{worker.concurrency:,}")
+        figures = (f"{worker.in_flight:,}", f"{worker.concurrency:,}")
+        rows.append([worker.worker_id + signal, worker.key, *figures, f"{worker.host}:{worker.pid}"])
+        rows[-1].append(", ".join(worker.handlers))
+    table = _Rows(["worker", "key", "in flight", "slots", "host", "handlers"], rows)
     left_out = workers.left_out + max(0, len(workers) - ROWS_MAX)
     least = "at least " if workers.left_out else ""
     return [table, *([Text(f"and {least}{left_out:,} more workers")] if left_out else [])]
 
 
-def _table(words: Sequence[str], numbers: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in words:
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+@dataclass
+class _Rows:
+    """Rows under the names of their columns, the first of which is of words.
+
+    Where the terminal is narrow words are cut, figures never: they are whole, or left out with what is right of them.
+    """
+
+    names: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        rows = [[plain(cell) for cell in row] for row in self.rows]
+        widths = [max(map(cell_len, cells)) for cells in zip(self.names, *rows, strict=True)]
+        words = [place for place, name in enumerate(self.names) if name in _WORDS]
+        least = [min(width, WORD_MIN) if place in words else width for place, width in enumerate(widths)]
+        # Two cells stand between columns, and one at either end.
+        fit = max(1, sum(needed <= options.max_width for needed in accumulate(width + 2 for width in least)))
+        widths = widths[:fit]
+        while sum(widths) + 2 * fit > options.max_width and max(widths) > 1:
+            widths[max((place for place in words if place < fit), key=widths.__getitem__)] -= 1
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        for name, width in zip(self.names, widths, strict=False):
+            side: JustifyMethod = "left" if name in _WORDS else "right"
+            table.add_column(name, justify=side, width=width, no_wrap=True, overflow="ellipsis")
+        for row in rows:
+            table.add_row(*map(Text, row[:fit]))
+        yield table
+        if fit < len(self.names):
+            yield Text(f"no room for {', '.join(self.names[fit:])}")
 
 
 def _duration(seconds: float) -> str:

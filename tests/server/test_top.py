@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from api import Api
 from conftest import wait_until
 from hookline import Datastore
 from hookline.errors import MissingScope
 from hookline.figures import FAMILIES
-from hookline.registry import Presence
+from hookline.registry import Presence, Workers
 from hookline_server.gate import Gate
-from hookline_server.top import _duration
+from hookline_server.top import _duration, render
 from hookline_server.vitals import KeyVitals, Monitor, Vitals
 from jobs import WAITING, claim_one, fill
 from process import free_port, hookline, serving
@@ -97,6 +99,26 @@ def test_rates_are_what_was_added_by_the_second() -> None:
 )
 def test_durations_are_short(seconds: float, said: str) -> None:
     assert _duration(seconds) == said
+
+
+@pytest.mark.parametrize(("width", "figures"), [(140, 12), (80, 8), (60, 6), (40, 4), (14, 0)])
+def test_in_a_narrow_terminal_a_figure_is_whole_or_not_there(width: int, figures: int) -> None:
+    counts = dict.fromkeys(("not_started", "started", "completed", "failed", "scheduled"), 3_456_789)
+    locks = dict.fromkeys(("expired", "lost", "refused"), 1_234_567)
+    name = "reports.monthly.of.the.whole.company"
+    look = Vitals("", "", 0.0, stores={"default": True})
+    look.keys = [KeyVitals("default", name, counts, 1, 5025.0, locks=locks, completed=12_345.6)]
+    look.workers = Workers([Presence("jobs", "worker.of.the.whole.company", "host", 1, ("run",), 54_321, 12_345)])
+    console = Console(width=width, record=True, file=StringIO())
+    console.print(render(look, 2.0))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    rows = [line for line in lines if line.startswith((" reports.", " worker."))]
+    assert len(rows) == 2
+    found = [word for row in rows for word in row.replace("1h 23m", "1h_23m").split() if word[0].isdigit()]
+    assert len(found) == figures
+    assert set(found) <= {"3,456,789", "1,234,567", "12,345.6", "1h_23m", "12,345", "54,321"}
+    assert ("no room for" in " ".join(lines)) == (figures < 12)
 
 
 async def test_once_for_scripts_and_for_people(api: Api, datastore: Datastore) -> None:
