@@ -128,6 +128,8 @@ _WEBHOOK_HEADERS = {
     "traceparent": "The trace of the request that made the change, if it was part of one (W3C Trace Context).",
 }
 _WEBHOOK_OPTIONAL = ("X-API-KEY", "traceparent")
+_MEMBERS = ("properties", "additionalProperties", "$ref")
+"""What says which members an object has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,9 +398,12 @@ def _object(schema: Schema) -> Schema:
 
 
 def _plain(value: Any) -> Any:
-    """The same, where literals in descriptions are written as Markdown does."""
+    """The same, where literals in descriptions are written as Markdown does, and objects of any members say so."""
     if isinstance(value, str):
         return value.replace("``", "`")
     if isinstance(value, Mapping):
-        return {name: _plain(member) for name, member in value.items()}
+        shown = {name: _plain(member) for name, member in value.items()}
+        # A generator of clients may take silence for no.
+        is_bare = shown.get("type") == "object" and shown.keys().isdisjoint(_MEMBERS)
+        return {**shown, "additionalProperties": True} if is_bare else shown
     return [_plain(member) for member in value] if isinstance(value, list) else value

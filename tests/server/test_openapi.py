@@ -94,9 +94,9 @@ def objects(value: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]
         yield from objects(member, f"{place}/{name}")
 
 
-def takes_arrays(schema: dict[str, Any]) -> bool:
+def takes(kind: str, schema: dict[str, Any]) -> bool:
     kinds = schema.get("type", ())
-    return "array" in ([kinds] if isinstance(kinds, str) else kinds)
+    return kind in ([kinds] if isinstance(kinds, str) else kinds)
 
 
 def test_what_must_be_there_is_described() -> None:
@@ -107,7 +107,7 @@ def test_what_must_be_there_is_described() -> None:
 
 def test_every_array_says_what_is_in_it() -> None:
     """A generator of clients passes over a schema whose array does not, and over all that refers to it."""
-    found = {place: one for place, one in objects(DOCUMENT) if takes_arrays(one)}
+    found = {place: one for place, one in objects(DOCUMENT) if takes("array", one)}
     assert {"/components/schemas/Filter/anyOf/0", "/components/schemas/NewTrigger/properties/retry"} <= found.keys()
     assert [place for place, schema in found.items() if "items" not in schema] == []
 
@@ -133,9 +133,13 @@ def test_what_may_be_left_out_has_its_default_in_words() -> None:
     assert "Default" not in described["Orchestration", "every"]
 
 
-def test_metadata_is_said_to_be_open() -> None:
+def test_what_is_open_says_so() -> None:
     """A generator of clients takes silence for no: what is yours would be lost between reading and writing."""
-    assert DOCUMENT["components"]["schemas"]["Metadata"]["additionalProperties"] is True
+    found = {place: one for place, one in objects(DOCUMENT) if takes("object", one)}
+    for name in ("Metadata", "Changed/properties/metadata", "SentSample/properties/sent", "Script/properties/names"):
+        assert found[f"/components/schemas/{name}"]["additionalProperties"] is True
+    told = {"properties", "additionalProperties", "$ref"}
+    assert [place for place, one in found.items() if told.isdisjoint(one)] == []
 
 
 def test_an_error_is_told_by_its_status_and_narrowed_by_its_codes() -> None:
