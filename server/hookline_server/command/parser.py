@@ -116,9 +116,10 @@ _BEGINNINGS = {_EXPECTED[name] for name in ("DATASTORE", "FOR", *(word.upper() f
 def _frame(source: Source) -> Tree[Token]:
     parser = _grammar().parse_interactive(source.text)
     cursor = parser.lexer_thread.state.line_ctr  # type: ignore[union-attr]  # a text was given, so there is a state
-    token, name, kind = None, None, "json"
+    token, name, kind, loops = None, None, "json", 0
     try:
         for token in parser.iter_parse():
+            loops += (token.type == "FOR") - (token.type == "END")
             if token.type == "NAME":
                 name, kind = token, KIND_OF.get(token.lower(), "json")
             elif token.type in ("TEXT", "WORDS"):
@@ -133,15 +134,16 @@ def _frame(source: Source) -> Tree[Token]:
                 cursor.feed(source.text[cursor.char_pos : token.end_pos])
         tree: Tree[Token] = parser.feed_eof(token)  # type: ignore[no-untyped-call]
     except UnexpectedCharacters as error:
-        raise _frame_error(source, error.pos_in_stream or 0, error.allowed, name) from None
+        raise _frame_error(source, error.pos_in_stream or 0, error.allowed, name, loops) from None
     except UnexpectedToken as error:
-        raise _frame_error(source, _start(error.token), error.expected, name) from None
+        raise _frame_error(source, _start(error.token), error.expected, name, loops) from None
     return tree
 
 
-def _frame_error(source: Source, at: int, allowed: Iterable[str], name: Token | None) -> CommandSyntaxError:
-    """The error where none of the ``allowed`` terminals stands; ``name`` is the last field's."""
-    allowed = set(allowed)
+def _frame_error(source: Source, at: int, allowed: Iterable[str], name: Token | None, loops: int) -> CommandSyntaxError:
+    """The error where none of the ``allowed`` terminals stands; ``name`` is the last field's, ``loops`` are open."""
+    # The grammar's states do not tell the end of a command in a loop from that of any other.
+    allowed = {terminal for terminal in allowed if terminal != "END" or loops > 0}
     if name is not None and "STRING" in allowed and name.lower() not in KIND_OF:
         # It has no value, but neither is it a field.
         hint = _NO_TRIGGERS if _TRIGGERLESS.fullmatch(name) else did_you_mean(name, _FIELDS)
@@ -154,6 +156,8 @@ def _frame_error(source: Source, at: int, allowed: Iterable[str], name: Token | 
         hint = f"is a ':' missing after '{word}'?"
     elif "_WITH" in allowed and _TRIGGERLESS.fullmatch(word):
         hint = _NO_TRIGGERS
+    elif "DATASTORE" in allowed and word.lower() == "end":
+        hint = "no loop is open here"
     else:
         hint = did_you_mean(word, (phrase.strip("'") for phrase in phrases))
         if not hint and "OFF" in allowed and "NAME" not in allowed:
