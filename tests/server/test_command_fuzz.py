@@ -217,7 +217,8 @@ def command_texts(draw: st.DrawFn) -> str:
     head = HEADS.get(verb, f"{verb} item {{name}} with").format(name=name)
     lines = [f"{field}: {draw(WRITTEN)}" for field in dict.fromkeys(fields)]
     if verb in ("pause", "resume") or draw(st.booleans()):
-        return f"{head} {' and '.join(lines)}"
+        colon = draw(st.sampled_from(["", ":"])) if " " in head else ""
+        return f"{head}{colon} {' and '.join(lines)}"
     return "\n".join([f"{head}:", *lines])
 
 

@@ -158,6 +158,8 @@ def _frame_error(source: Source, at: int, allowed: Iterable[str], name: Token | 
         hint = _NO_TRIGGERS
     elif "DATASTORE" in allowed and word.lower() == "end":
         hint = "no loop is open here"
+    elif "DATASTORE" in allowed and word.lower() in KIND_OF:
+        hint = "fields stand all on the line of their command, joined by 'and', or all below it"
     else:
         hint = did_you_mean(word, (phrase.strip("'") for phrase in phrases))
         if not hint and "OFF" in allowed and "NAME" not in allowed:
@@ -238,7 +240,8 @@ def _command(source: Source, parts: list[Token | Tree[Token]], loops: tuple[str,
         able = either(name for name, what in VERBS.items() if what.triggers_off)
         raise source.error(_start(off), f"no 'triggers off' in {verb} (only in {able})")
     begun = len(source.placeholders)
-    values, places = _fields(source, verb, [part for part in parts if isinstance(part, Tree)])
+    trees = [part for part in parts if isinstance(part, Tree)]
+    values, places = _fields(source, verb, trees)
     for name in VERBS[verb].required:
         others = {other for pair in VERBS[verb].exclusive if name in pair for other in pair}
         if not values.keys() & {name, *others}:
@@ -251,7 +254,7 @@ def _command(source: Source, parts: list[Token | Tree[Token]], loops: tuple[str,
         places,
         None if label is None else _label(source, label, (*OWN, *loops)),
         tuple(source.placeholders[begun:]),
-        "BLOCK" in tokens,
+        "BLOCK" in tokens and all(tree.data == "field" for tree in trees),
     )
 
 

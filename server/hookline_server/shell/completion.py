@@ -14,7 +14,9 @@ from hookline_server.shell.heads import HEADS, LEAD, LOOP, verb_of
 _FIELD = re.compile(r"(?:^|\s)(\w[\w-]*)\s*:\s*(\S*)$")
 _WORD = re.compile(r"[\w-]*$")
 _OPEN_PLACEHOLDER = re.compile(r"\[(\w*)$")
-_INLINE = re.compile(r"\b(?:with|where|of|and|pause|resume|off)\s+[\w-]*$", re.IGNORECASE)
+_INLINE = re.compile(
+    r"\b(?:with|where|of|and|pause|resume|off)\s+[\w-]*$|^[^:]*\b(?:with|where|of|off)\s*:\s+[\w-]*$", re.IGNORECASE
+)
 _NAME_OF_FIELD = re.compile(r"(?:^|\s)(\w[\w-]*)\s*:", re.MULTILINE)
 
 
@@ -40,7 +42,7 @@ class CommandCompleter(Completer):
         verb, used = _command(above, line)
         if found := _OPEN_PLACEHOLDER.search(line):
             yield from _begun(self._names(), found[1])
-        elif found := _FIELD.search(line):
+        elif (found := _FIELD.search(line)) and not (verb_of(line) and _INLINE.search(line)):
             yield from _begun(self._values(verb, found[1]), found[2])
         else:
             if verb and (_INLINE.search(line) or (above and verb_of(line) is None)):
