@@ -43,10 +43,13 @@ class Body(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=T
 
     packs: ClassVar[Packs] = {}
     """Fields that take long where they are large -> what makes of one that which the engine takes in its place."""
+    passed_over: ClassVar[tuple[str, ...]] = ()
+    """Fields that only answers have: they may be left in what was read and is written back."""
 
     def given(self) -> dict[str, Any]:
-        """The fields that the request has, null included."""
-        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not msgspec.UNSET}
+        """The fields that the request has, null included, but for those that are passed over."""
+        held = msgspec.structs.asdict(self).items()
+        return {name: value for name, value in held if value is not msgspec.UNSET and name not in self.passed_over}
 
     def pack(self) -> Self:
         """Encode ahead.
@@ -315,7 +318,8 @@ def _flaw(message: str, kind: type[Any]) -> Flaw:
     if missing := _MISSING.fullmatch(text):
         return Flaw(below(pointer, missing[1]), "expected a value: this field is required")
     if unknown := _UNKNOWN.fullmatch(text):
-        names = getattr(kind, "__struct_encode_fields__", ())
+        passed_over = getattr(kind, "passed_over", ())
+        names = [name for name in getattr(kind, "__struct_encode_fields__", ()) if name not in passed_over]
         known = f"; expected one of {', '.join(names)}" if names and not pointer else ""
         return Flaw(below(pointer, unknown[1]), f"unknown field{known}")
     if text.startswith("Invalid value") and (tags := getattr(kind, "tags", "")):

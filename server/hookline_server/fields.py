@@ -138,6 +138,11 @@ CatchUp = Annotated[
 Error = Annotated[str, Meta(description="Why it failed, kept as `last_error`.")]
 Time = Annotated[str, Meta(description="RFC 3339, UTC.", extra_json_schema={"format": "date-time"})]
 
+PassedOver = Annotated[
+    Any,
+    Meta(description="Passed over, so that what was read can be written.", extra_json_schema={"readOnly": True}),
+]
+
 
 def _described(text: str, schema: Schema, *types: str) -> Any:
     """A setting of a key: one of the types, or null for its default."""

@@ -33,6 +33,7 @@ from hookline_server.fields import (
     MaxAttempts,
     MaxLength,
     PageLimit,
+    PassedOver,
     Paused,
     RecordDeliveries,
     Retention,
@@ -46,13 +47,16 @@ from hookline_server.view import describe_key, describe_settings
 _COUNTS = {"refused_claims": "refusedClaims", "lost_locks": "lostLocks", "expired_locks": "expiredLocks"}
 
 
-_PACKS: Packs = {"trigger_urls": partial(read_triggers, events=EVENTS)}
+class _Settings(Body):
+    packs: ClassVar[Packs] = {"trigger_urls": partial(read_triggers, events=EVENTS)}
+    passed_over: ClassVar[tuple[str, ...]] = ("generation", "building")
+
+    generation: PassedOver | UnsetType = UNSET
+    building: PassedOver | UnsetType = UNSET
 
 
-class NewSettings(Body):
+class NewSettings(_Settings):
     """The settings of a key: what is left out, or null, has its default."""
-
-    packs: ClassVar = _PACKS
 
     max_attempts: MaxAttempts = None
     lock_for: LockFor = None
@@ -65,10 +69,8 @@ class NewSettings(Body):
     trigger_urls: TriggerUrls = None
 
 
-class Changes(Body):
+class Changes(_Settings):
     """Settings to change: what is left out stays, null brings a default back."""
-
-    packs: ClassVar = _PACKS
 
     max_attempts: MaxAttempts | UnsetType = UNSET
     lock_for: LockFor | UnsetType = UNSET
