@@ -13,7 +13,7 @@ import msgpack
 from starlette.routing import Match
 
 from hookline_server.app import ROUTES
-from hookline_server.negotiate import JSON, LINES, MSGPACK, MSGPACKS
+from hookline_server.negotiate import CLOUD_EVENT, JSON, LINES, MSGPACK, MSGPACKS
 from hookline_server.openapi import PROBLEM, build, described
 from hookline_server.routes import served_by
 
@@ -62,7 +62,7 @@ class Contract:
         known = {one["name"].lower(): one["required"] for one in operation["parameters"]}
         assert {name for name, required in known.items() if required} <= headers.keys()
         assert headers.keys() - known <= _PLUMBING | {"host", "user-agent"}, headers.keys()
-        self._check_body("webhook", operation["requestBody"]["content"], JSON, body)
+        self._check_body("webhook", operation["requestBody"]["content"], headers["content-type"], body)
 
     def _operation(self, method: str, path: str) -> dict[str, Any] | None:
         """The operation that serves this, if one does."""
@@ -93,7 +93,7 @@ def _values(media_type: str, body: bytes) -> list[Any]:
         return [msgpack.unpackb(body)]
     if media_type == LINES:
         return [json.loads(line) for line in body.splitlines()]
-    return [json.loads(body) if media_type in (JSON, PROBLEM) else body.decode()]
+    return [json.loads(body) if media_type in (JSON, PROBLEM, CLOUD_EVENT) else body.decode()]
 
 
 CONTRACT = Contract()

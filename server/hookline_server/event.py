@@ -15,6 +15,7 @@ from hookline.clock import format_time
 from hookline.item import PLAIN, Options
 from hookline.trigger import CLOUDEVENTS
 from hookline_server.endpoint import lane_of
+from hookline_server.negotiate import CLOUD_EVENT, JSON
 
 
 @lru_cache(maxsize=4096)
@@ -80,7 +81,7 @@ class Delivery(msgspec.Struct, frozen=True):
     @property
     def media_type(self) -> str:
         """The Content-Type of the body."""
-        return "application/cloudevents+json" if self.target.options.format == CLOUDEVENTS else "application/json"
+        return CLOUD_EVENT if self.target.options.format == CLOUDEVENTS else JSON
 
     def body(self) -> bytes:
         """The bytes to post: they depend on nothing but the event and the format that its trigger asks for."""

@@ -12,6 +12,8 @@ TEXT = "text/plain"
 MSGPACK = "application/vnd.msgpack"
 MSGPACKS = (MSGPACK, "application/msgpack", "application/x-msgpack")
 """The registered name, and those that were in use before it."""
+CLOUD_EVENT = "application/cloudevents+json"
+"""The structured form of CloudEvents 1.0."""
 
 _OFFERS = (JSON, *MSGPACKS, LINES)
 """What an answer can be; among what a client likes equally well, the first of it."""

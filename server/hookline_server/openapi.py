@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 from hookline_server import page, shapes
 from hookline_server.fields import REFERENCE, SCHEMAS, ApiKeyId, DeliveryId, EndpointId, Key, Schema, SortField
 from hookline_server.guard import OPEN, SCOPES
-from hookline_server.negotiate import JSON, LINES, MSGPACK, TEXT
+from hookline_server.negotiate import CLOUD_EVENT, JSON, LINES, MSGPACK, TEXT
 from hookline_server.once import honours
 from hookline_server.operation import Operation, Reply, operation_of
 from hookline_server.problem import KINDS
@@ -180,7 +180,12 @@ def build(routes: Sequence[BaseRoute]) -> dict[str, Any]:
         paths.setdefault(one.path, {})[one.method.lower()] = builder.operation(one)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Hookline", "version": version("hookline"), "description": _ABOUT},
+        "info": {
+            "title": "Hookline",
+            "version": version("hookline"),
+            "description": _ABOUT,
+            "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
+        },
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,
@@ -269,7 +274,13 @@ class _Builder:
                 for name, text in _WEBHOOK_HEADERS.items()
             ],
             "security": [],
-            "requestBody": {"required": True, "content": {JSON: {"schema": self._schema(shapes.Webhook)}}},
+            "requestBody": {
+                "required": True,
+                "content": {
+                    JSON: {"schema": self._schema(shapes.Webhook)},
+                    CLOUD_EVENT: {"schema": self._schema(shapes.CloudEvent)},
+                },
+            },
             "responses": {
                 "2XX": {"description": "Delivered."},
                 "410": {"description": "The endpoint is gone: no further attempts."},
@@ -357,7 +368,7 @@ class _Builder:
 
 def _kinds(found: Iterable[Described]) -> Iterator[Any]:
     """Every type that the document shows."""
-    yield from (shapes.Problem, shapes.Webhook, *_PATH_TYPES.values())
+    yield from (shapes.Problem, shapes.Webhook, shapes.CloudEvent, *_PATH_TYPES.values())
     for one in found:
         yield from one.operation.query.values()
         for kinds in one.operation.takes.values():

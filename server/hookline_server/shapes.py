@@ -456,3 +456,16 @@ class Webhook(Shape):
     version: Version
     occurred_at: Time
     token: Annotated[str, Meta(description="If the change is a claim: show it to complete it.")] | UnsetType = UNSET
+
+
+class CloudEvent(Shape):
+    """The same for a trigger with ``"format": "cloudevents"``: CloudEvents 1.0, in its structured form."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[str, Meta(description="As `webhook-id`.")]
+    source: Annotated[str, Meta(description="`/hookline/`, the namespace, `/` and the item's key.")]
+    type: Literal["hookline.item.created", "hookline.item.updated", "hookline.item.deleted"]
+    subject: Annotated[SortField, Meta(description="The item's sortField.")]
+    time: Time
+    datacontenttype: Literal["application/json"]
+    data: Webhook

@@ -7,8 +7,10 @@ import hashlib
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -82,6 +84,15 @@ def test_every_operation_says_what_key_it_asks_for() -> None:
     assert {name for name, security in asked.items() if security == []} == open_to_all
     assert all(asked[name] for name in asked.keys() - open_to_all)
     assert DOCUMENT["webhooks"]["itemChanged"]["post"]["security"] == []
+
+
+def test_every_operation_is_described() -> None:
+    assert [operation["operationId"] for _, _, operation in OPERATIONS if not operation.get("description")] == []
+
+
+def test_its_license_is_that_of_the_package() -> None:
+    package = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert DOCUMENT["info"]["license"]["identifier"] == package["license"]
 
 
 def objects(value: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -27,7 +27,10 @@ _PAGE_HEADERS = {
     replies={200: Reply("The document.", Annotated[dict[str, Any], Meta(description="An OpenAPI 3.1 document.")])},
 )
 async def openapi(request: Request) -> Response:
-    """Read this document."""
+    """Read this document.
+
+    OpenAPI 3.1: each route with all that it takes and answers, and the webhook; for generators of clients.
+    """
     document = request.app.state.document
     return Answer(await asyncio.to_thread(lambda: document.value))
 
@@ -41,7 +44,10 @@ async def openapi(request: Request) -> Response:
     },
 )
 async def docs(request: Request) -> Response:
-    """Read this document as a page."""
+    """Read this document as a page.
+
+    For people, in one file that loads nothing else.
+    """
     document = request.app.state.document
     written = await asyncio.to_thread(lambda: document.page)
     headers = {**_PAGE_HEADERS, "ETag": written.etag, "Vary": "accept-encoding"}

@@ -36,7 +36,10 @@ async def livez(request: Request) -> Response:  # noqa: ARG001
     },
 )
 async def readyz(request: Request) -> Response:
-    """Whether the store and the other parts can serve."""
+    """Whether the store and the other parts can serve.
+
+    503 while the store does not answer or is a replica, and once the process is about to stop. For load balancers.
+    """
     checks = {"store": "no answer"}
     try:
         async with asyncio.timeout(_PATIENCE):
