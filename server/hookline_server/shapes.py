@@ -46,7 +46,7 @@ class Trigger(Shape):
     where: Filters | UnsetType = UNSET
     retry: list[str] | UnsetType = UNSET
     ordered: bool | UnsetType = UNSET
-    format: str | UnsetType = UNSET
+    format: Literal["cloudevents"] | UnsetType = UNSET
     has_secret: bool | UnsetType = UNSET
 
 

@@ -153,6 +153,14 @@ def test_what_is_open_says_so() -> None:
     assert [place for place, one in found.items() if told.isdisjoint(one)] == []
 
 
+def test_what_is_read_of_a_trigger_fits_what_is_written() -> None:
+    """Else a typed client cannot send settings back as it read them."""
+    schemas = DOCUMENT["components"]["schemas"]
+    shown, taken = schemas["Trigger"]["properties"], schemas["NewTrigger"]["properties"]
+    assert shown.keys() <= taken.keys()
+    assert set(shown["format"]["enum"]) <= set(taken["format"]["enum"])
+
+
 def test_an_error_is_told_by_its_status_and_narrowed_by_its_codes() -> None:
     """Generators of clients can narrow a text to some of its values, but no number to one."""
     for name, answer in DOCUMENT["components"]["responses"].items():
