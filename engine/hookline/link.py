@@ -425,7 +425,8 @@ class Holders:
             self._links.discard(link)
         if len(self._links) < self._most and not self._closed:
             self._asked.append(ready)
-            if self._making is None:
+            # Done already where tasks begin at once (asyncio.eager_task_factory) and this one failed without a wait.
+            if self._making is None or self._making.done():
                 self._making = asyncio.create_task(self._make_one(), context=Context())
         return None
 

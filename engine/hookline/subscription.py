@@ -141,9 +141,12 @@ class Subscriptions:
             self.lose([channel])
             return
         reader = self._readers.get(node)
-        if reader is None:
-            reader = self._readers[node] = _Reader(self, node, channel.slot)
+        if reader:
+            reader.add(channel)
+            return
+        reader = self._readers[node] = _Reader(self, node, channel.slot)
         reader.add(channel)
+        reader.begin()
 
     def _leave(self, channel: _Channel, follower: _Follower) -> None:
         if follower in channel.followers:
@@ -166,6 +169,10 @@ class _Reader:
         self._asked: deque[tuple[str, str]] = deque()
         """The commands that are not answered yet, each with its channel."""
         self._quiet = True
+        self._task: asyncio.Task[None]
+
+    def begin(self) -> None:
+        """Connect. Where tasks begin at once (asyncio.eager_task_factory) it may have failed when this returns."""
         self._task = asyncio.create_task(self._run(), context=Context())
 
     def add(self, channel: _Channel) -> None:

@@ -24,6 +24,7 @@ from hookline.link import LOST, Links, LostError
 from hookline.nodes import Nodes, NotSentError
 
 MOST = 2
+EAGER: Any = getattr(asyncio, "eager_task_factory", None)
 
 
 @pytest.fixture
@@ -76,6 +77,24 @@ async def test_no_link_is_idle_and_none_is_waited_for(links: Links) -> None:
     links.give(taken[0], "b")
     assert echo(links, "d", told, lane="d")
     await wait_until(lambda: told == [b"a", b"d"])
+
+
+@pytest.mark.skipif(EAGER is None, reason="tasks that begin at once come with Python 3.12")
+async def test_links_to_hold_back_by_are_made_again_where_tasks_begin_at_once(
+    store: EmbeddedStore, tmp_path: Path
+) -> None:
+    links, ready = Links({**parse_url(f"unix://{tmp_path}/store"), "protocol": 2}, MOST, 1.0), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(EAGER)
+    try:
+        assert links.holders.hold(ready.set, 1.0, "a", "PING") is None
+        (tmp_path / "store").symlink_to(parse_url(store.url)["path"])
+        assert links.holders.hold(ready.set, 1.0, "b", "PING") is None
+        async with asyncio.timeout(10):
+            await ready.wait()
+    finally:
+        loop.set_task_factory(None)
+        links.close()
 
 
 async def test_a_connection_that_ends_as_it_is_made_is_no_link(

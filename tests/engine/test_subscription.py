@@ -7,6 +7,9 @@ import contextlib
 import operator
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis.asyncio as aioredis
@@ -16,6 +19,8 @@ from hookline import EmbeddedStore
 from hookline.nodes import Nodes
 from hookline.settings import Settings
 from hookline.subscription import Subscriptions
+
+EAGER: Any = getattr(asyncio, "eager_task_factory", None)
 
 
 @contextlib.asynccontextmanager
@@ -96,6 +101,22 @@ async def test_a_lost_connection_is_made_anew_for_all(
         await say(raw, "b", "there")
         await wait_until(lambda: one[-1] == "there")
         assert await channels(raw) == [3]
+
+
+@pytest.mark.skipif(EAGER is None, reason="tasks that begin at once come with Python 3.12")
+async def test_a_store_that_comes_later_is_heard_where_tasks_begin_at_once(
+    store: EmbeddedStore, raw: aioredis.Redis, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookline.subscription.RECONNECT", 0.02)
+    loop, there = asyncio.get_running_loop(), tmp_path / "store"
+    loop.set_task_factory(EAGER)
+    try:
+        loop.call_later(0.1, there.symlink_to, urlsplit(store.url).path)
+        async with following(Nodes(f"unix://{there}", settings).subscriptions, "it") as heard:
+            await say(raw, "it", "there")
+            await wait_until(lambda: heard == [None, "there"])
+    finally:
+        loop.set_task_factory(None)
 
 
 async def test_one_that_breaks_on_a_message_takes_nothing_from_others(
