@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Coroutine
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from hookline.item import Item
@@ -150,7 +151,7 @@ class Processes:
             was_idle = bool(self._idle)
             process, line = self._idle.pop() if was_idle else await self._threads.run(_start)
             try:
-                await self._threads.run(line.send, work)
+                await self._threads.run(_send, line, work)
             except BaseException as error:
                 process.kill()
                 line.close()
@@ -174,6 +175,15 @@ def _start() -> tuple[BaseProcess, Connection]:
     process.start()
     child.close()
     return process, line
+
+
+def _send(line: Connection, work: tuple[Callable[[Job], Any], Item]) -> None:
+    """Send a process its work, as bytes of their own.
+
+    ``line.send`` leaves its buffer in the traceback of an error, in a circle: as that is collected, Python 3.12.1
+    crashes, and 3.13 complains on standard error (python/cpython#111049, #111331).
+    """
+    line.send_bytes(bytes(ForkingPickler.dumps(work)))
 
 
 def _log_levels() -> dict[str, int]:
