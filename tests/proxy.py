@@ -61,7 +61,6 @@ class Proxy:
         """Close every connection; from now on new ones are refused."""
         if self._server:
             self._server.close()
-            await self._server.wait_closed()
         await self.cut()
 
     async def cut(self) -> None:
