@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hookline.connection import Connection
+from hookline.item import is_key
 
 STATUSES = ("scheduled", "not_started", "started", "completed", "failed", "cancelled")
 COUNTS = ("refused_claims", "lost_locks", "expired_locks")
@@ -62,7 +63,8 @@ async def _names(connection: Connection, partition: int, registry: str, pages: i
     cursor = b"0"
     for _ in range(pages):
         cursor, members = await connection.read("names", partition, {"set": registry, "cursor": cursor})
-        names |= {member.partition(b"\0")[0].decode() for member in members}
+        # Of what else stands in the registry hookline doctor tells.
+        names |= set(filter(is_key, (member.partition(b"\0")[0].decode(errors="replace") for member in members)))
         if cursor == b"0":
             return names, True
     return names, False

@@ -15,8 +15,8 @@ from typing import Any
 
 from hookline import agreement
 from hookline.connection import Connection
-from hookline.errors import Corrupt, Invalid
-from hookline.item import check_key
+from hookline.errors import Corrupt
+from hookline.item import is_key
 from hookline.keys import partition_of
 
 STEP = 50
@@ -119,7 +119,7 @@ class _Examination:
             page = [name for name in page if name not in _ROOTS]
             self._sets[partition] += filter(None, map(_set_of, page))
             named = (name.removeprefix(_SETTINGS) for name in page if name.startswith(_SETTINGS))
-            self._configured |= set(filter(_is_key, (name.decode(errors="replace") for name in named)))
+            self._configured |= set(filter(is_key, (name.decode(errors="replace") for name in named)))
             async for progress in self._inspect("keys", partition, page):
                 yield progress
         for verb, name in (("registry", "r"), ("registry", "r:hookline"), ("builds", "builds")):
@@ -200,13 +200,6 @@ class _Examination:
         if finding.sort_field or mark not in self._told:
             self._told |= set() if finding.sort_field else {mark}
             return True
-        return False
-
-
-def _is_key(name: str) -> bool:
-    try:
-        return bool(check_key(name))
-    except Invalid:
         return False
 
 

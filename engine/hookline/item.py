@@ -169,14 +169,14 @@ def check_key(key: object, pointer: str = "/key") -> str:
     Raises:
         Invalid: it is not.
     """
-    if isinstance(key, str) and _is_key(key):
+    if isinstance(key, str) and is_key(key):
         return key
     raise Invalid.at(pointer, "expected 1 to 128 characters of A-Z a-z 0-9 . _ -")
 
 
 @lru_cache(maxsize=1024)
-def _is_key(key: str) -> bool:
-    """A process works with few keys, and sees each of them with every operation."""
+def is_key(key: str) -> bool:
+    """Whether it has the form of a key. A process works with few keys, and sees each of them with every operation."""
     return _KEY.fullmatch(key) is not None
 
 

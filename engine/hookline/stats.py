@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from hookline.connection import Connection
+from hookline.item import is_key
 
 T = TypeVar("T")
 
@@ -45,10 +46,13 @@ async def read_stats(connection: Connection, partitions: int, prefix: str) -> St
         async for page in paced(pages, 2):
             found.update(((key, status), facts) for key, status, *facts in page[1])
         async for (key, status), (count, first) in paced(found.items()):
-            rows.append(Row(key.decode(), status.decode(), count, float(first) if first else None))
+            name = key.decode(errors="replace")
+            if is_key(name):  # of what else stands in the registry hookline doctor tells
+                status_name = status.decode(errors="replace")
+                rows.append(Row(name, status_name, count, float(first) if first else None))
         flats = {key: flat for page in pages for key, flat in dict(page[2]).items()}
         async for key, flat in paced(flats.items()):
-            total = counts.setdefault(key.decode(), {})
+            total = counts.setdefault(key.decode(errors="replace"), {})
             for name, count in zip(flat[::2], flat[1::2], strict=True):
                 total[name.decode()] = total.get(name.decode(), 0) + int(count)
     return Stats(int(read[0][0][0]), rows, counts)

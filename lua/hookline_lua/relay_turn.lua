@@ -6,6 +6,9 @@
 -- args: now_ms:int request:msgpack
 -- use: turns
 
+-- How many are looked at, from the end on, for one that is not where it should be.
+local UNORDERED = 1000
+
 local function numbers(id)
   local ms, count = string.match(id, '^(%d+)-(%d+)$')
   return tonumber(ms), tonumber(count)
@@ -22,13 +25,16 @@ local function place_of(name, id)
       return middle
     end
     local found_ms, found_count = numbers(found)
-    if found_ms < ms or (found_ms == ms and found_count < count) then
+    if not found_ms then
+      break
+    elseif found_ms < ms or (found_ms == ms and found_count < count) then
       first = middle + 1
     else
       last = middle - 1
     end
   end
-  return false
+  -- In no order they are where the outbox was made anew and the clock put back; what came last stands at the end.
+  return redis.call('LPOS', name, id, 'RANK', -1, 'MAXLEN', UNORDERED)
 end
 
 return function()
@@ -38,7 +44,8 @@ return function()
     redis.call('LPOP', name)
   end
   redis.call('PEXPIRE', name, request.keep)
-  local place, first = place_of(name, request.id), redis.call('LINDEX', name, 0)
+  local ended = gone and request.ended == request.id
+  local place, first = not ended and place_of(name, request.id), redis.call('LINDEX', name, 0)
   local fresh = first and #redis.call('XRANGE', partition .. ':outbox', first, first) > 0
   return cmsgpack.pack({ place, first, fresh, gone or false })
 end

@@ -9,6 +9,7 @@ import redis.asyncio as aioredis
 
 from conftest import NOW_MS
 from hookline import Datastore, keys
+from hookline.depth import key_names
 from hookline.stats import weigh
 from scripts import KEY, TAG, Scripts, at, line, snapshot, unchanged
 
@@ -110,8 +111,12 @@ async def test_a_corrupt_key_counts_nothing(
 @pytest.mark.spoils
 async def test_a_name_that_is_none_counts_nothing(scripts: Scripts, datastore: Datastore, raw: aioredis.Redis) -> None:
     await scripts.create(metadata=WAITING)
-    await raw.sadd(f"{TAG}:r", "nothing", "")
-    assert await rows(datastore) == {("jobs", ""): (1, None), ("jobs", "not_started"): (1, line())}
+    await raw.sadd(f"{TAG}:r", "nothing", "", b"\xff\0not_started", b"a b\0not_started", b"jobs\0\xff")
+    assert await rows(datastore) == {
+        ("jobs", ""): (1, None), ("jobs", "not_started"): (1, line()), ("jobs", "\ufffd"): (0, None),
+    }  # fmt: skip
+    names, whole = await key_names(datastore.connection, 1, "r")
+    assert ({"jobs"} <= set(names) <= {"jobs", "nothing"}, whole) == (True, True)
 
 
 async def test_weights_are_estimates_from_a_few_items(scripts: Scripts, datastore: Datastore) -> None:
