@@ -1,8 +1,8 @@
 """API keys: who may ask a server for what. The store has an HMAC of each, never the key itself.
 
 A key reads ``hl_<id>_<secret><checksum>``: the id finds its record, the checksum tells a mistyped one without asking
-the store. To the record, a hash, fields are only ever added: two rotations at once are both good, and neither brings
-back what was revoked meanwhile.
+the store. To the record, a hash, fields are added, and only of secrets that have ended taken away: two rotations at
+once are both good, and neither brings back what was revoked meanwhile.
 """
 
 from __future__ import annotations
@@ -307,6 +307,9 @@ class Keyring:
         name = keys.api_key(key_id)
         if await self._connection.command_on(name, "EXISTS", name):
             await self._set(key_id, {"used": await self._connection.now_ms()})
+            # Forgotten in between, it has been made anew by this, in no list and for ever.
+            if not await self._connection.command_on(name, "HEXISTS", name, "namespace"):
+                await self._connection.command_on(name, "DEL", name)
 
     async def _known(self, key_id: str) -> ApiKey:
         await self.any_made()

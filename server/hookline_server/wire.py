@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import Context
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -256,7 +257,8 @@ class Wire(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._active = cycle
-        task = self.loop.create_task(cycle.run_asgi(app))
+        # Begun by the request before it on the connection, it would belong to that one's trace.
+        task = self.loop.create_task(cycle.run_asgi(app), context=Context())
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 

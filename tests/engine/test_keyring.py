@@ -294,6 +294,21 @@ async def test_a_store_has_so_many_at_most(keyring: Keyring, raw: aioredis.Redis
     assert not await raw.exists(f"hl:api-key:{key.id}"), "a server that knew it leaves nothing either"
 
 
+async def test_one_that_is_forgotten_while_its_use_is_noted_leaves_nothing(
+    keyring: Keyring, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, _ = await keyring.create("acme")
+    now_ms = keyring._connection.now_ms
+
+    async def later() -> int:
+        await raw.delete(f"hl:api-key:{key.id}")
+        return await now_ms()
+
+    monkeypatch.setattr(keyring._connection, "now_ms", later)
+    await keyring.note_use(key.id)
+    assert not await raw.exists(f"hl:api-key:{key.id}")
+
+
 def test_what_a_grant_covers() -> None:
     grant = Grant(("write",), ("jobs", "reports.*", "*-archive"))
     for key in ("jobs", "reports.a", "reports.", "old-archive"):

@@ -27,6 +27,7 @@ from hookline_server.egress import Egress
 from hookline_server.relay import Relay
 from hookline_server.traces import Spans
 from process import hookline, serving
+from rawhttp import dialled, request
 from receiver import Receiver
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -90,6 +91,18 @@ async def test_without_an_exporter_the_context_is_passed_on(api: Api, datastore:
     assert first.headers["traceparent"] == again.headers["traceparent"] == TRACEPARENT
     assert first.body == again.body
     assert TRACE.encode() not in first.body
+
+
+async def test_requests_on_one_connection_have_a_trace_each(api: Api, datastore: Datastore, receiver: Receiver) -> None:
+    """Also where they are sent ahead of their answers."""
+    given = {"a": TRACEPARENT, "b": f"00-{'b' * 32}-{SPAN}-01", "c": None}
+    async with relaying(datastore), dialled(api.port) as line:
+        for name, traceparent in given.items():
+            item = {"key": "jobs", "sortField": name, "triggerUrls": [{"url": receiver.url, "events": ["created"]}]}
+            headers = {"traceparent": traceparent} if traceparent else {}
+            line.writer.write(request("POST", "/v1/items", item, **headers))
+        posts = await receiver.wait_for(3)
+    assert {post.data["newDataset"]["sortField"]: post.headers.get("traceparent") for post in posts} == given
 
 
 async def test_of_a_later_version_what_is_known_is_passed_on(
