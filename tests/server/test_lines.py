@@ -101,7 +101,7 @@ async def test_each_line_is_answered_in_order(api: Api) -> None:
         b'{"key":"hookline.x","sortField":"b"}',
         b'{"key":"jobs","content":"' + b"x" * 10_000 + b'"}',
         b'{"key":"jobs","content":\xff}',
-        b"[" * 9000,
+        b'{"key":"jobs","content":' + b"[" * 4000 + b"]" * 4000 + b"}",
         b'{"key":"other"}\r',
         b'{"key":"jobs","sortField":"last"}',
     ]
