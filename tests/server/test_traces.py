@@ -99,7 +99,7 @@ async def test_requests_on_one_connection_have_a_trace_each(api: Api, datastore:
     async with relaying(datastore), dialled(api.port) as line:
         for name, traceparent in given.items():
             item = {"key": "jobs", "sortField": name, "triggerUrls": [{"url": receiver.url, "events": ["created"]}]}
-            headers = {"traceparent": traceparent} if traceparent else {}
+            headers: Any = {"traceparent": traceparent} if traceparent else {}
             line.writer.write(request("POST", "/v1/items", item, **headers))
         posts = await receiver.wait_for(3)
     assert {post.data["newDataset"]["sortField"]: post.headers.get("traceparent") for post in posts} == given
