@@ -83,6 +83,9 @@ class _Channel:
     heard: bool = False
 
 
+_NONE = _Channel(0, "")
+
+
 class Subscriptions:
     """What is followed of one store."""
 
@@ -166,8 +169,8 @@ class _Reader:
         self._slot = slot
         self._channels: dict[str, _Channel] = {}
         self._feed: Feed | None = None
-        self._asked: deque[tuple[str, str]] = deque()
-        """The commands that are not answered yet, each with its channel."""
+        self._asked: deque[tuple[str, _Channel]] = deque()
+        """The commands that are not answered yet, each with its channel: one that is followed anew is another one."""
         self._quiet = True
         self._task: asyncio.Task[None]
 
@@ -178,31 +181,31 @@ class _Reader:
     def add(self, channel: _Channel) -> None:
         """Subscribe to one more."""
         self._channels[channel.name], channel.reader = channel, self
-        self._send("SSUBSCRIBE", channel.name)
+        self._send("SSUBSCRIBE", channel)
 
     def remove(self, channel: _Channel) -> None:
         """Hear it no more; with the last one the connection ends."""
         del self._channels[channel.name]
         channel.reader, channel.heard = None, False
         if self._channels:
-            self._send("SUNSUBSCRIBE", channel.name)
+            self._send("SUNSUBSCRIBE", channel)
         else:
             self._subscriptions.end(self)
             self._task.cancel()
 
-    def _send(self, command: str, name: str) -> None:
+    def _send(self, command: str, channel: _Channel) -> None:
         # A cluster takes only channels of one slot at a time.
         if self._feed:
-            self._asked.append((command, name))
-            self._feed.send(command, name)
+            self._asked.append((command, channel))
+            self._feed.send(command, channel.name)
 
     async def _run(self) -> None:
         try:
             async with asyncio.timeout(QUIET):  # one that has fallen silent takes connections all the same
                 self._feed = await self._subscriptions.store.feed(self._slot)
             self._feed.told = self._told
-            for name in self._channels:
-                self._send("SSUBSCRIBE", name)
+            for channel in self._channels.values():
+                self._send("SSUBSCRIBE", channel)
             await self._listen(self._feed)
         except (Unavailable, *LOST, redis_errors.RedisError, RuntimeError):
             pass
@@ -224,15 +227,15 @@ class _Reader:
                 if self._quiet and waiting:
                     return
                 if self._quiet:
-                    self._asked.append(("PING", ""))
+                    self._asked.append(("PING", _NONE))
                     feed.send("PING")
 
     def _told(self, answer: Any) -> None:
         self._quiet = False
         if isinstance(answer, Exception):
             # In most cases it has gone to another node.
-            _, name = self._asked.popleft() if self._asked else ("", "")
-            self._lost(name)
+            _, channel = self._asked.popleft() if self._asked else ("", _NONE)
+            self._lost(channel.name)
             return
         kind, name = answer[0].decode(), answer[1].decode()
         if kind in ("smessage", "message"):
@@ -240,17 +243,17 @@ class _Reader:
         elif kind == "pong":
             self._answered("PING", "")
         elif kind == "ssubscribe":
-            self._answered("SSUBSCRIBE", name)
-            self._heard(name)
+            self._heard(self._answered("SSUBSCRIBE", name))
         elif kind == "sunsubscribe" and not self._answered("SUNSUBSCRIBE", name):
             self._lost(name)  # its slot went to another node
 
-    def _answered(self, command: str, name: str) -> bool:
-        """Note the answer of a command -> whether it was asked."""
-        asked = (command, name) in self._asked
-        if asked:
-            self._asked.remove((command, name))
-        return asked
+    def _answered(self, command: str, name: str) -> _Channel | None:
+        """Note the answer of a command -> the channel that it was asked for, if it was asked."""
+        for place, (asked, channel) in enumerate(self._asked):
+            if asked == command and channel.name == name:
+                del self._asked[place]
+                return channel
+        return None
 
     def _pass_on(self, name: str, topics: str) -> None:
         channel = self._channels.get(name)
@@ -258,9 +261,8 @@ class _Reader:
             for topic in topics.split("\0"):
                 follower.tell(topic)
 
-    def _heard(self, name: str) -> None:
-        channel = self._channels.get(name)
-        if channel and not channel.heard:
+    def _heard(self, channel: _Channel | None) -> None:
+        if channel and self._channels.get(channel.name) is channel and not channel.heard:
             channel.heard = True
             for follower in [*channel.followers]:
                 follower.arrived(self)

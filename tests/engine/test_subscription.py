@@ -91,6 +91,23 @@ async def test_who_leaves_and_comes_back_at_once_hears(raw: aioredis.Redis, subs
                 await wait_until(partial(operator.eq, heard, [None, str(number)]))
 
 
+async def test_who_follows_what_was_left_unanswered_is_told_once_it_is_followed_anew(
+    raw: aioredis.Redis, subscriptions: Subscriptions
+) -> None:
+    """Told at the first answer, it would not look for what the end of that subscription has let pass by."""
+    unanswered: list[int] = []
+    async with following(subscriptions, "other"):
+        (reader,) = subscriptions._readers.values()
+        left = asyncio.create_task(subscriptions.follow([(0, "it")], lambda _: None))
+        await asyncio.sleep(0)
+        left.cancel()
+        again = asyncio.create_task(subscriptions.follow([(0, "it")], lambda _: unanswered.append(len(reader._asked))))
+        await wait_until(lambda: unanswered)
+        again.cancel()
+        await asyncio.gather(left, again, return_exceptions=True)
+    assert unanswered == [0]
+
+
 async def test_a_lost_connection_is_made_anew_for_all(
     raw: aioredis.Redis, subscriptions: Subscriptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
