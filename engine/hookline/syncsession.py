@@ -95,4 +95,5 @@ class SyncSession:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             told = str(error) or type(error).__name__
             raise explain(told, request, self._server.url, sent=not isinstance(error, _NOT_SENT)) from error
+        response.stream = httpx.ByteStream(b"")  # its own refers to it: until that was collected, the body would stay
         return response.status_code, response.content
