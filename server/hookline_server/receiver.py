@@ -14,6 +14,7 @@ from aiohttp import web
 
 from hookline.clock import format_time
 from hookline.errors import HooklineError, Unavailable
+from hookline.item import DEPTH_MAX
 from hookline_server.progress import tell
 from hookline_server.signature import verify
 from hookline_server.table import harmless, plain
@@ -139,6 +140,24 @@ async def listen(
         await unheard
 
 
+def _check_depth(body: Any) -> None:
+    """Refuse what is deeper than any webhook: from Python 3.13 on 20 kB can be, and would be shown as 200 MB of spaces.
+
+    Raises:
+        RecursionError: it is.
+    """
+    level = [body]
+    for _ in range(2 * DEPTH_MAX):
+        level = [
+            member
+            for each in level
+            if isinstance(each, dict | list)
+            for member in (each.values() if isinstance(each, dict) else each)
+        ]
+    if level:
+        raise RecursionError
+
+
 def _told(shown: Mapping[str, str], raw: bytes | None, *, as_json: bool) -> str:
     """A webhook as it is shown; without its body where that is None.
 
@@ -147,6 +166,7 @@ def _told(shown: Mapping[str, str], raw: bytes | None, *, as_json: bool) -> str:
         RecursionError: it is nested too deeply.
     """
     body = None if raw is None else json.loads(raw)
+    _check_depth(body)
     if as_json:
         at = format_time(round(time.time() * 1000))
         return harmless(json.dumps({"at": at, **shown, "body": body}, ensure_ascii=False))
