@@ -13,7 +13,7 @@ from hookline.item import check_value
 from hookline.where import compile_where
 
 DEEP: list[Any] = []
-for _ in range(2000):
+for _ in range(100_000):  # deeper than any release of Python measures
     DEEP = [DEEP]
 T, T_MS = "2024-03-15T10:00:00Z", "1710496800000"
 
