@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hookline.call import Call
 from hookline.clock import parse_time
-from hookline.errors import Invalid, ReservedKey
+from hookline.errors import Invalid, OutboxFull, ReservedKey
 from hookline.item import RESERVED_PREFIX, Item, check_key
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def delete(
     """Delete the items of a key that match.
 
     Raises:
-        Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
+        Invalid, ReservedKey, OutboxFull, Corrupt, Unavailable, OutcomeUnknown
     """
 
     def call(item: Item) -> Call:
@@ -63,7 +63,7 @@ def redrive(
     """Put the dead letters of a key that match back in line, with all their attempts before them.
 
     Raises:
-        Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
+        Invalid, ReservedKey, OutboxFull, Corrupt, Unavailable, OutcomeUnknown
     """
     return _set_status(datastore, key, {**(where or {}), "status": "failed"}, "not_started", cursor, reserved=reserved)
 
@@ -82,7 +82,7 @@ def cancel(
     ``then`` is told of each that was cancelled, as it was found.
 
     Raises:
-        Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
+        Invalid, ReservedKey, OutboxFull, Corrupt, Unavailable, OutcomeUnknown
     """
     where = {"status": "not_started", **(where or {})}
     return _set_status(datastore, key, where, "cancelled", cursor, reserved=reserved, then=then)
@@ -119,6 +119,7 @@ async def _change(
     """Walk the items that match and change each at the version that was found, which it is once.
 
     What changes while it runs comes by again at the end of its index: that is passed over, so the walk has an end.
+    Of a step that fails half way the part that was done is told first, with a cursor by which the rest is found again.
     """
     if check_key(key).startswith(RESERVED_PREFIX) and not reserved:
         raise ReservedKey
@@ -129,23 +130,26 @@ async def _change(
         page = await datastore.query(key, where=where, limit=STEP, cursor=cursor)
         wanted = [item for item in page.items if parse_time(item.updated_at) <= begun]
         outcomes = await datastore.run([call(item) for item in wanted])
-        for outcome in outcomes:
-            if outcome.failure:
-                raise outcome.failure
+        failure = next((each.error() for each in outcomes if each.failure or each.word == OutboxFull.code), None)
         changed = [item for item, outcome in zip(wanted, outcomes, strict=True) if outcome.ok]
+        if failure and not changed:
+            raise failure
         if then:
             for item in changed:
                 await then(item)
-        made = len(changed)
-        done, passed_over, cursor = done + made, passed_over + len(page.items) - made, page.cursor
+        done += len(changed)
+        if failure:
+            yield Progress(done, passed_over, f"{begun}-{cursor or ''}")
+            raise failure
+        passed_over, cursor = passed_over + len(page.items) - len(changed), page.cursor
         yield Progress(done, passed_over, cursor and f"{begun}-{cursor}")
         if cursor is None:
             return
 
 
-def _read_cursor(cursor: str) -> tuple[int, str]:
-    """When the walk began, which stays the bound of what it changes, and where its query goes on."""
+def _read_cursor(cursor: str) -> tuple[int, str | None]:
+    """When the walk began, which stays the bound of what it changes, and where its query goes on, or begins: None."""
     begun, dash, rest = cursor.partition("-")
     if not (dash and begun.isascii() and begun.isdigit() and len(begun) <= 15):
         raise Invalid.at("/cursor", "expected the cursor of the steps before, with the same key and filters")
-    return int(begun), rest
+    return int(begun), rest or None

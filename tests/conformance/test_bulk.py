@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from conftest import NOW_MS, Clock
 from hookline import Datastore, bulk
 from hookline.bulk import Progress
-from hookline.errors import Invalid, NotFound, ReservedKey
+from hookline.errors import Invalid, NotFound, OutboxFull, ReservedKey
 from jobs import WAITING, claim_one, statuses
 
 
@@ -117,3 +118,21 @@ async def test_bad_filters(datastore: Datastore) -> None:
         await through(bulk.delete(datastore, "jobs", {"n": {"about": 3}}))
     with pytest.raises(NotFound):
         await datastore.get("jobs", "000")
+
+
+@pytest.mark.parametrize("change", [bulk.cancel, bulk.redrive, bulk.delete])
+async def test_what_a_full_outbox_refuses_is_not_passed_over(datastore: Datastore, store: Any, change: Any) -> None:
+    """What was done is told, with a cursor by which the rest is found once there is room."""
+    called = [{"url": "http://worker.example/", "events": ["updated", "deleted"]}]
+    await datastore.configure("jobs", trigger_urls=called)
+    await fill(datastore, 130, status="failed" if change is bulk.redrive else "not_started")
+    narrow = replace(datastore.settings, outbox_max=2)
+    async with Datastore(store.url, narrow, datastore.secrets, now_ms=lambda: NOW_MS) as full:
+        walk = change(full, "jobs", {})
+        step = await anext(walk)
+        assert (0 < step.done <= 2 * datastore.calls.partitions, step.passed_over) == (True, 0)
+        for refused in (walk, change(full, "jobs", {}, cursor=step.cursor)):
+            with pytest.raises(OutboxFull):
+                await anext(refused)
+    rest = await through(change(datastore, "jobs", {}, cursor=step.cursor))
+    assert rest[-1] == Progress(130 - step.done, 0, None)

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from api import Api
 from conftest import wait_until
 from hookline import Changed, Client, Datastore, SyncClient
 from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, UpdateArguments
@@ -30,6 +32,7 @@ from hookline.errors import (
     IdempotencyKeyReused,
     Invalid,
     NotFound,
+    OutboxFull,
     PreconditionFailed,
     ReservedKey,
     StaleToken,
@@ -599,6 +602,21 @@ async def test_changes_of_all_that_match(client: Client, datastore: Datastore, u
     assert (await client.get("jobs", "a")).status == "not_started"
     with pytest.raises(Invalid, match="/where"):
         await client.cancel("jobs", where=[])
+
+
+async def test_a_change_of_all_that_match_says_that_the_outbox_is_full(
+    client: Client, datastore: Datastore, served: Api, store: Any
+) -> None:
+    await datastore.configure("jobs", trigger_urls=[{"url": "http://worker.example/", "events": ["updated"]}])
+    await fill(datastore, 30)
+    narrow = replace(datastore.settings, outbox_max=10)
+    async with Datastore(store.url, narrow, datastore.secrets) as full:
+        served.app.state.datastore = full
+        with pytest.raises(OutboxFull):
+            await client.cancel("jobs")
+    assert (await datastore.count("jobs", where={"status": "cancelled"})).count == 10
+    served.app.state.datastore = datastore
+    assert await client.cancel("jobs") == Changed(20, 0)
 
 
 async def test_a_waiter_that_goes_away_holds_nothing(client: Client, datastore: Datastore) -> None:
