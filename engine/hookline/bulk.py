@@ -10,6 +10,7 @@ from hookline.call import Call
 from hookline.clock import parse_time
 from hookline.errors import Invalid, OutboxFull, ReservedKey
 from hookline.item import RESERVED_PREFIX, Item, check_key
+from hookline.where import require_where
 
 if TYPE_CHECKING:
     from hookline.datastore import Datastore
@@ -34,17 +35,18 @@ class Progress:
 def delete(
     datastore: Datastore,
     key: str,
-    where: object = None,
+    where: object,
     *,
     triggers: bool = True,
     cursor: str | None = None,
     reserved: bool = False,
 ) -> AsyncGenerator[Progress, None]:
-    """Delete the items of a key that match.
+    """Delete the items of a key that match; ``{}`` is every item, and None is refused.
 
     Raises:
         Invalid, ReservedKey, OutboxFull, Corrupt, Unavailable, OutcomeUnknown
     """
+    require_where(where)
 
     def call(item: Item) -> Call:
         return datastore.calls.delete(key, item.sort_field, version=item.version, triggers=triggers, reserved=reserved)

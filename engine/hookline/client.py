@@ -181,7 +181,7 @@ class Client(Http):
         return await self._drive(flow.change("redrive", key, where))
 
     async def delete_all(self, key: str, *, where: object, triggers: bool = True) -> Changed:
-        """Delete the items that match; ``{}`` is every item of the key.
+        """Delete the items that match; ``{}`` is every item of the key, and None is refused.
 
         Raises:
             Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown: what was done before stays.

@@ -24,7 +24,7 @@ from hookline.outcome import Changed, Claimed, Outcome
 from hookline.query import Count, Page
 from hookline.registry import Presence, Workers, read_workers
 from hookline.upkeep import Build
-from hookline.where import compile_where
+from hookline.where import compile_where, require_where
 
 WAIT_MAX = 20.0
 """Seconds that one request waits; a longer wait is several."""
@@ -276,6 +276,8 @@ def _claim_body(key: str, options: dict[str, Any]) -> dict[str, Any]:
 def change(verb: str, key: str, where: object, *, triggers: bool = True) -> Flow[Changed]:
     """Cancel, redrive or delete all items of a key that match: a request for about each thousand of them."""
     check_key(key)
+    if verb == "delete":
+        require_where(where)
     compile_where(where)
     place = path("items" if verb == "delete" else "jobs", key, verb) + ("" if triggers else "?triggers=off")
     done = passed_over = 0

@@ -229,7 +229,7 @@ class Rules(ABC, Generic[R, A]):
         return f"hookline.runs.{hashlib.sha256(f'{self.key}/{name}/{rule.key}'.encode()).hexdigest()[:16]}"
 
     async def _forget_runs(self, name: str, rule: R) -> None:
-        async for _ in bulk.delete(self._datastore, self._runs_of(name, rule), triggers=False, reserved=True):
+        async for _ in bulk.delete(self._datastore, self._runs_of(name, rule), {}, triggers=False, reserved=True):
             pass
 
     async def _keep_runs(self, name: str, rule: R) -> None:

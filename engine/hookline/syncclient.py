@@ -170,7 +170,7 @@ class SyncClient(Http):
         return self._drive(flow.change("redrive", key, where))
 
     def delete_all(self, key: str, *, where: object, triggers: bool = True) -> Changed:
-        """Delete the items that match; ``{}`` is every item of the key.
+        """Delete the items that match; ``{}`` is every item of the key, and None is refused.
 
         Raises:
             Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown: what was done before stays.

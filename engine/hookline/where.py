@@ -72,6 +72,16 @@ def compile_where(where: object, pointer: str = "/where") -> Where:
     return Where(tuple(conditions), statuses[0] if statuses else None)
 
 
+def require_where(where: object) -> None:
+    """Refuse None for filters where all that match is not to be everything unless that is said.
+
+    Raises:
+        Invalid: it is None.
+    """
+    if where is None:
+        raise Invalid.at("/where", "expected filters; {} is every item of the key")
+
+
 def _too_many(pointer: str) -> Invalid:
     return Invalid.at(pointer, f"expected at most {CONDITIONS_MAX} conditions")
 

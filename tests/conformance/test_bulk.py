@@ -35,16 +35,16 @@ async def test_delete_what_matches(datastore: Datastore) -> None:
     assert [step.done for step in steps] == [100, 150]
     assert steps[-1] == Progress(150, 0, None)
     assert await statuses(datastore) == {"": 300}
-    assert (await through(bulk.delete(datastore, "jobs")))[-1].done == 300
+    assert (await through(bulk.delete(datastore, "jobs", {})))[-1].done == 300
     assert await statuses(datastore) == {}
-    assert await through(bulk.delete(datastore, "jobs")) == [Progress(0, 0, None)]
+    assert await through(bulk.delete(datastore, "jobs", {})) == [Progress(0, 0, None)]
 
 
 async def test_it_can_be_gone_on_with(datastore: Datastore) -> None:
     await fill(datastore, 250)
-    step = await anext(bulk.delete(datastore, "jobs"))
+    step = await anext(bulk.delete(datastore, "jobs", {}))
     assert step.cursor is not None
-    last = (await through(bulk.delete(datastore, "jobs", cursor=step.cursor)))[-1]
+    last = (await through(bulk.delete(datastore, "jobs", {}, cursor=step.cursor)))[-1]
     assert (step.done, last.done, await statuses(datastore)) == (100, 150, {})
 
 
@@ -75,7 +75,7 @@ async def test_a_walk_that_is_gone_on_with_keeps_its_bound(datastore: Datastore,
 
 
 async def test_the_engines_own_keys_are_refused_even_if_empty(datastore: Datastore) -> None:
-    for steps in (bulk.delete(datastore, "hookline.x"), bulk.cancel(datastore, "hookline.x")):
+    for steps in (bulk.delete(datastore, "hookline.x", {}), bulk.cancel(datastore, "hookline.x")):
         with pytest.raises(ReservedKey):
             await anext(steps)
 
@@ -111,6 +111,13 @@ async def test_cancel_what_waits_and_what_is_held(datastore: Datastore) -> None:
     assert (await through(bulk.cancel(datastore, "jobs", {"status": "started"})))[-1].done == 1
     (outcome,) = await datastore.settle([datastore.calls.extend("jobs", held.sort_field, held.token or "")])
     assert outcome.word == "cancelled"
+
+
+async def test_all_are_deleted_only_if_that_is_said(datastore: Datastore) -> None:
+    await fill(datastore, 3)
+    with pytest.raises(Invalid, match="/where"):
+        await through(bulk.delete(datastore, "jobs", None))
+    assert (await through(bulk.delete(datastore, "jobs", {})))[-1].done == 3
 
 
 async def test_bad_filters(datastore: Datastore) -> None:

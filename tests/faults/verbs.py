@@ -215,7 +215,7 @@ KEYS: dict[str, Verb] = {
     "resume": Verb(lambda b: b.datastore.resume(KEY)),
     "import": Verb(bring, partitions=2, harmless=True),
     "examine": Verb(lambda b: all_of(examine(b.datastore.connection, 1, repair=True)), harmless=True),
-    "bulk delete": Verb(lambda b: step_by_step(b, bulk.delete(b.datastore, MANY)), crowd="review"),
+    "bulk delete": Verb(lambda b: step_by_step(b, bulk.delete(b.datastore, MANY, {})), crowd="review"),
     "bulk redrive": Verb(lambda b: step_by_step(b, bulk.redrive(b.datastore, MANY)), crowd="failed"),
     "bulk cancel": Verb(lambda b: step_by_step(b, bulk.cancel(b.datastore, MANY)), crowd="not_started"),
 }

@@ -595,7 +595,11 @@ async def test_changes_of_all_that_match(client: Client, datastore: Datastore, u
     await fill(datastore, 1200)
     assert await client.cancel("jobs") == Changed(1200, 0)
     assert (await client.count("jobs", where={"status": "cancelled"})).count == 1200
+    with pytest.raises(Invalid, match="/where"):
+        await client.delete_all("jobs", where=None)
     with SyncClient(url) as other:
+        with pytest.raises(Invalid, match="/where"):
+            await asyncio.to_thread(other.delete_all, "jobs", where=None)
         assert await asyncio.to_thread(other.once("d").delete_all, "jobs", where={}) == Changed(1200, 0)
     await client.create("jobs", "a", metadata={"status": "failed"})
     assert await client.redrive("jobs", where={"status": "failed"}) == Changed(1, 0)
