@@ -141,8 +141,8 @@ def run(operations: Sequence[Operation]) -> Flow[list[Outcome]]:
     outcomes: list[Outcome] = []
     failure: HooklineError | None = None
     sent = 0
-    for (settles, key, _, single), group in groupby(operations, _family):
-        for part in _parts([*group]):
+    for (settles, key, _, single), group in groupby(enumerate(operations), _family):
+        for part in _parts([operation for _, operation in group]):
             if failure:
                 error = Unavailable("an operation before this one failed")
                 outcomes += [answers.refused(each.key, each.sort_field, error) for each in part]
@@ -151,7 +151,7 @@ def run(operations: Sequence[Operation]) -> Flow[list[Outcome]]:
             try:
                 if settles:
                     found, _ = yield from _settle(key, part)
-                elif single:
+                elif single is not None:
                     found = [(yield from _VERBS[part[0].verb](part[0]))]
                 else:
                     found = yield from _batch(part)
@@ -159,7 +159,7 @@ def run(operations: Sequence[Operation]) -> Flow[list[Outcome]]:
                 failure = error
                 found = [answers.refused(each.key, each.sort_field, error) for each in part]
             except HooklineError as error:
-                if not single and sent == 1:
+                if single is None and sent == 1:
                     raise
                 found = [answers.refused(each.key, each.sort_field, error) for each in part]
             outcomes += found
@@ -171,9 +171,10 @@ def run(operations: Sequence[Operation]) -> Flow[list[Outcome]]:
 _VERBS = {"create": create, "update": update, "delete": delete}
 
 
-def _family(operation: Operation) -> tuple[bool, str, bool, object]:
-    """What may go in the same request: a condition by If-Match goes alone."""
-    single = operation.match is not None and id(operation)
+def _family(placed: tuple[int, Operation]) -> tuple[bool, str, bool, int | None]:
+    """What may go in the same request: a condition by If-Match goes alone, which its place says."""
+    place, operation = placed
+    single = None if operation.match is None else place
     return operation.settles, operation.key if operation.settles else "", operation.triggers, single
 
 
@@ -213,35 +214,34 @@ def settle(operations: Sequence[Operation]) -> Flow[list[Outcome]]:
 def exchange(operations: Sequence[Operation], key: str, claim: dict[str, Any]) -> Flow[tuple[list[Outcome], Claimed]]:
     """Settle, and claim again in the request that settles the last of it."""
     body = _claim_body(key, claim)
-    first = [each for each in operations if each.key != key]
-    *parts, last = _parts([each for each in operations if each.key == key]) or [[]]
-    outcomes: dict[int, Outcome] = {}
-    early = [*first, *(each for part in parts for each in part)]
-    if early:
-        outcomes |= zip(map(id, early), (yield from run(early)), strict=True)
-    found, claimed = yield from _settle(key, last, body)
-    outcomes |= zip(map(id, last), found, strict=True)
-    return [outcomes[id(each)] for each in operations], claimed or Claimed([])
+    # By place, not by operation: the same one may be there twice.
+    places = sorted(range(len(operations)), key=lambda place: operations[place].key == key)
+    last = (_parts([each for each in operations if each.key == key]) or [[]])[-1]
+    early = places[: len(places) - len(last)]
+    found = (yield from run([operations[place] for place in early])) if early else []
+    settled, claimed = yield from _settle(key, last, body)
+    outcomes = dict(zip(places, [*found, *settled], strict=True))
+    return [outcomes[place] for place in range(len(operations))], claimed or Claimed([])
 
 
 def _settle(
     key: str, operations: Sequence[Operation], claim: dict[str, Any] | None = None
 ) -> Flow[tuple[list[Outcome], Claimed | None]]:
-    by_verb: dict[str, list[Operation]] = {}
-    for operation in operations:
-        by_verb.setdefault(operation.verb, []).append(operation)
-    body: dict[str, Any] = {verb: [each.body for each in some] for verb, some in by_verb.items()}
+    by_verb: dict[str, list[int]] = {}
+    for place, operation in enumerate(operations):
+        by_verb.setdefault(operation.verb, []).append(place)
+    body: dict[str, Any] = {verb: [operations[place].body for place in some] for verb, some in by_verb.items()}
     if claim:
         body["claim"] = claim
     # To prolong a claim twice does no harm; to end one twice is answered stale_token.
     harmless = claim is None and set(by_verb) == {"extend"}
     shown = (yield Request("POST", path("jobs", key, "settle"), body, harmless)).data
     found = {
-        id(each): answers.read_settled(key, outcome)
+        place: answers.read_settled(key, outcome)
         for verb, some in by_verb.items()
-        for each, outcome in zip(some, shown[verb], strict=True)
+        for place, outcome in zip(some, shown[verb], strict=True)
     }
-    return [found[id(each)] for each in operations], answers.read_claimed(shown["claimed"]) if claim else None
+    return [found[place] for place in range(len(operations))], answers.read_claimed(shown["claimed"]) if claim else None
 
 
 def claim(key: str, wait: float, options: dict[str, Any]) -> Flow[Claimed]:

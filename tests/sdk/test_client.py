@@ -350,6 +350,27 @@ async def test_what_is_asked_of_an_item_first_is_done_first(client: Client, data
         await source.delete("jobs", "a")
 
 
+async def test_the_same_operation_twice(source: Datastore | Client) -> None:
+    """Each has an outcome of its own."""
+
+    async def claim() -> Any:
+        await source.create("jobs", "a", metadata=WAITING, upsert=True)
+        (job,) = (await source.claim("jobs", worker_id="w")).items
+        return source.calls.complete("jobs", "a", job.token or "")
+
+    complete = await claim()
+    assert [outcome.word for outcome in await source.settle([complete, complete])] == ["ok", "stale_token"]
+    complete = await claim()
+    outcomes, _ = await source.exchange([complete, complete], "jobs", worker_id="w")
+    assert [outcome.word for outcome in outcomes] == ["ok", "stale_token"]
+    complete = await claim()
+    outcomes, _ = await source.exchange([complete, complete], "other", worker_id="w")
+    assert [outcome.word for outcome in outcomes] == ["ok", "stale_token"]
+    await source.create("docs", "a")
+    update: Any = source.calls.update("docs", "a", metadata={"x": 1}, match=1)
+    assert [outcome.word for outcome in await source.run([update, update])] == ["ok", "precondition_failed"]
+
+
 async def test_what_triggers_say_is_read_and_can_be_written_back(client: Client, datastore: Datastore) -> None:
     whole = {"where": {"n": {"gt": 1}}, "retry": ["5s", "1m"], "ordered": True, "format": "cloudevents"}
     secret = "whsec_" + "A" * 32
