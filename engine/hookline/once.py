@@ -112,9 +112,16 @@ def _asked(call: Call) -> bytes:
         del asked["sort"]
     if "new" in asked:
         # A repeat may come to another release than the first: what is digested keeps its form.
-        asked["new"] = [part for pair in asked["new"].items() for part in pair]
-    if "t" in asked.get("set", {}):
-        # Sealed anew each time.
-        urls = [[url, events] for url, _, events, *_ in codec.unpack_answer(asked["set"]["t"])]
-        asked["set"] = {**asked["set"], "t": codec.pack_request(urls)}
+        asked["new"] = [part for pair in _fields(asked["new"]) for part in pair]
+    if "set" in asked:
+        asked["set"] = dict(_fields(asked["set"]))
     return codec.pack_request(asked)
+
+
+def _fields(written: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The fields that are written, in one order; of triggers without what is sealed anew each time."""
+    if written.get("t"):
+        triggers = codec.unpack_answer(written["t"])
+        plain = [[url, events, *(each[:-1] for each in options)] for url, _, events, *options in triggers]
+        written = {**written, "t": codec.pack_request(plain)}
+    return sorted(written.items())

@@ -160,6 +160,36 @@ async def test_without_a_body_each_write_is_held_against_the_first(datastore: Da
     assert (await datastore.once("k").create("jobs", "a", content=1, trigger_urls=CALLED)).replayed
 
 
+@pytest.mark.parametrize(
+    "other", [{"where": {"p": 2}}, {"ordered": True}, {"retry": ["1s"]}, {"format": "cloudevents"}, {}]
+)
+@pytest.mark.parametrize("verb", ["create", "update"])
+async def test_without_a_body_what_triggers_say_is_held_against_the_first(
+    datastore: Datastore, verb: str, other: dict[str, Any]
+) -> None:
+    def triggers(more: dict[str, Any]) -> list[dict[str, Any]]:
+        called = {"url": "http://worker.example/", "apiKey": "its-key", "secret": f"whsec_{'AAAA' * 8}"}
+        return [{**called, **more}]
+
+    if verb == "update":
+        await datastore.create("jobs", "a")
+    first = triggers({"where": {"p": 1}})
+    write = getattr(datastore.once("k"), verb)
+    assert not (await write("jobs", "a", trigger_urls=first)).replayed
+    again = getattr(datastore.once("k"), verb)
+    assert (await again("jobs", "a", trigger_urls=first)).replayed
+    with pytest.raises(IdempotencyKeyReused):
+        await getattr(datastore.once("k"), verb)("jobs", "a", trigger_urls=triggers(other))
+
+
+async def test_without_a_body_fields_may_come_in_another_order(datastore: Datastore) -> None:
+    for replayed in (False, True):
+        metadata = {"a": 1, "b": 2} if replayed else {"b": 2, "a": 1}
+        view = datastore.once("k")
+        assert (await view.create("jobs", "a", metadata=metadata)).replayed is replayed
+        assert (await view.update("jobs", "a", metadata=metadata)).replayed is replayed
+
+
 # What was refused
 
 

@@ -40,7 +40,7 @@ def test_what_is_digested_keeps_its_form(datastore: Datastore) -> None:
     assert list(unpack_answer(_asked(call)).items()) == [
         (b"triggers", b"on"),
         (b"line", b"7"),
-        (b"new", [b"s", b"not_started", b"p", b"7", b"m:x", b"\x02", b"c", b"\x01", b"a", b"0"]),
+        (b"new", [b"a", b"0", b"c", b"\x01", b"m:x", b"\x02", b"p", b"7", b"s", b"not_started"]),
         (b"key", b"jobs"),
         (b"sort", b"a"),
     ]
