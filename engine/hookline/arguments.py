@@ -37,11 +37,16 @@ class CreateArguments(TypedDict, total=False):
     reserved: bool
 
 
-class ClaimArguments(TypedDict, total=False):
-    """Those of ``claim`` and ``exchange``, beside how many and how long. Over HTTP none is ``reserved``."""
+class ExchangeArguments(TypedDict, total=False):
+    """Those of ``exchange``, beside how many. Over HTTP none is ``reserved``."""
 
     lock_for: object
     where: object
     triggers: str
-    max_in_flight: int | None
     reserved: bool
+
+
+class ClaimArguments(ExchangeArguments, total=False):
+    """Those of ``claim``, beside how many and how long: no exchange has a bound."""
+
+    max_in_flight: int | None

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self, TypeVar, Unpack
 
 from hookline import flow, ruleflow
-from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, UpdateArguments
+from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, ExchangeArguments, UpdateArguments
 from hookline.calls import UNSET
 from hookline.clientrules import ClientRules
 from hookline.errors import HooklineError
@@ -141,7 +141,13 @@ class Client(Http):
         return await self._drive(flow.settle(calls))
 
     async def exchange(
-        self, calls: Sequence[Operation], key: str, *, worker_id: str, limit: int = 1, **options: Unpack[ClaimArguments]
+        self,
+        calls: Sequence[Operation],
+        key: str,
+        *,
+        worker_id: str,
+        limit: int = 1,
+        **options: Unpack[ExchangeArguments],
     ) -> tuple[list[Outcome], Claimed]:
         """Settle, and claim up to ``limit`` items again, in one request.
 

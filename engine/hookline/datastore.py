@@ -11,7 +11,7 @@ from typing import Any, Self, Unpack
 from msgspec import structs
 
 from hookline import agreement, codec, keys, registry, rulebook
-from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, UpdateArguments
+from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, ExchangeArguments, UpdateArguments
 from hookline.batcher import Batcher, drop
 from hookline.call import Call
 from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
@@ -250,7 +250,7 @@ class Datastore(Repeating):
         return await self.run(calls)
 
     async def exchange(
-        self, calls: Sequence[Call], key: str, *, worker_id: str, limit: int = 1, **options: Unpack[ClaimArguments]
+        self, calls: Sequence[Call], key: str, *, worker_id: str, limit: int = 1, **options: Unpack[ExchangeArguments]
     ) -> tuple[list[Outcome], Claimed]:
         """Settle, and claim up to ``limit`` items again, in one call of the store per partition.
 

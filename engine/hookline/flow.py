@@ -213,6 +213,8 @@ def settle(operations: Sequence[Operation]) -> Flow[list[Outcome]]:
 
 def exchange(operations: Sequence[Operation], key: str, claim: dict[str, Any]) -> Flow[tuple[list[Outcome], Claimed]]:
     """Settle, and claim again in the request that settles the last of it."""
+    if "max_in_flight" in claim:
+        raise TypeError("an exchange has no max_in_flight")
     body = _claim_body(key, claim)
     # By place, not by operation: the same one may be there twice.
     places = sorted(range(len(operations)), key=lambda place: operations[place].key == key)

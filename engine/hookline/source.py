@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, Unpack
 
-from hookline.arguments import ClaimArguments
+from hookline.arguments import ClaimArguments, ExchangeArguments
 from hookline.outcome import Claimed, Outcome
 from hookline.registry import Presence
 
@@ -23,7 +23,7 @@ class Source(Protocol):
         """Claim, and wait for something to claim."""
 
     async def exchange(
-        self, calls: Sequence[Any], key: str, *, worker_id: str, limit: int = 1, **options: Unpack[ClaimArguments]
+        self, calls: Sequence[Any], key: str, *, worker_id: str, limit: int = 1, **options: Unpack[ExchangeArguments]
     ) -> tuple[list[Outcome], Claimed]:
         """Settle and claim."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar, Unpack
 
 from hookline import flow, ruleflow
-from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, UpdateArguments
+from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, ExchangeArguments, UpdateArguments
 from hookline.calls import UNSET
 from hookline.clientrules import SyncRules
 from hookline.errors import HooklineError
@@ -130,7 +130,13 @@ class SyncClient(Http):
         return self._drive(flow.settle(calls))
 
     def exchange(
-        self, calls: Sequence[Operation], key: str, *, worker_id: str, limit: int = 1, **options: Unpack[ClaimArguments]
+        self,
+        calls: Sequence[Operation],
+        key: str,
+        *,
+        worker_id: str,
+        limit: int = 1,
+        **options: Unpack[ExchangeArguments],
     ) -> tuple[list[Outcome], Claimed]:
         """Settle, and claim up to ``limit`` items again, in one request.
 

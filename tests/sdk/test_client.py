@@ -24,7 +24,7 @@ from msgspec import structs
 from api import Api
 from conftest import wait_until
 from hookline import Changed, Client, Datastore, SyncClient
-from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, UpdateArguments
+from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, ExchangeArguments, UpdateArguments
 from hookline.calls import Calls
 from hookline.errors import (
     Exists,
@@ -100,8 +100,16 @@ def test_the_arguments_of_a_verb_are_those_of_its_operation(kind: type, name: st
 
 def test_the_arguments_of_a_claim_are_those_that_go_over_http() -> None:
     assert set(ClaimArguments.__annotations__) == _CLAIM.keys() - {"worker_id", "limit"} | {"reserved"}
-    for verb in (Client.claim, Client.exchange, Source.claim, Source.exchange):
-        assert inspect.signature(verb).parameters["options"].annotation == "Unpack[ClaimArguments]"
+    assert set(ExchangeArguments.__annotations__) == set(ClaimArguments.__annotations__) - {"max_in_flight"}
+    for kind in (Client, Source):
+        assert inspect.signature(kind.claim).parameters["options"].annotation == "Unpack[ClaimArguments]"
+        assert inspect.signature(kind.exchange).parameters["options"].annotation == "Unpack[ExchangeArguments]"
+
+
+async def test_an_exchange_has_no_bound(source: Datastore | Client) -> None:
+    options: dict[str, Any] = {"max_in_flight": 2}
+    with pytest.raises(TypeError, match="max_in_flight"):
+        await source.exchange([], "jobs", worker_id="w", **options)
 
 
 MISSPELT = """
