@@ -51,7 +51,7 @@ class Namespaces:
         self._noted: dict[str, float] = {}
         self._awake: dict[str, asyncio.Task[None]] = {}
         self._due: dict[str, float] = {}
-        """When a namespace that sleeps has something to do, in ms since 1970."""
+        """When a namespace has something to do, in ms since 1970: as it was seen last, until it is woken for it."""
         self._idle: set[str] = set()
         """Those still to be looked at in this round."""
         self._inspect_at = 0.0
@@ -123,10 +123,10 @@ class Namespaces:
 
     async def _wake(self, name: str) -> None:
         running = self._awake.get(name)
-        if running is None or running.done():
-            with Surviving(log, f"namespace {name}"):
-                datastore = await self._opened(name)
-                self._due.pop(name, None)
+        with Surviving(log, f"namespace {name}"):
+            datastore = await self._opened(name)
+            self._due.pop(name, None)  # also of one that runs: what is noted of it would keep it awake for ever
+            if running is None or running.done():
                 self._awake[name] = asyncio.create_task(_play(name, self._roles(datastore)))
 
     async def _rest(self, name: str) -> None:

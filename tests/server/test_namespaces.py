@@ -104,6 +104,18 @@ async def test_roles_run_while_a_namespace_is_used_and_rest_after(datastore: Dat
         assert roles.running == set()
 
 
+async def test_roles_rest_also_where_something_was_due_when_they_were_to_rest(
+    datastore: Datastore, roles: Roles
+) -> None:
+    async with running(datastore, roles) as namespaces:
+        acme = await namespaces.open("acme")
+        await acme.create("hookline.deliveries.x", "a", metadata={"status": "not_started"}, reserved=True)
+        await asyncio.sleep(0.6)  # until its use is long ago, and it was looked at
+        assert roles.running == {"acme"}
+        await acme.delete("hookline.deliveries.x", "a", reserved=True)
+        await wait_until(lambda: roles.running == set(), seconds=5)
+
+
 async def test_a_namespace_of_another_process_is_picked_up(
     datastore: Datastore, roles: Roles, store: EmbeddedStore
 ) -> None:
