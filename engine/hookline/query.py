@@ -223,7 +223,8 @@ class Queries:
             if len(ends) > 1:  # those of one are in order
                 entries.sort(key=lambda entry: _place(entry.score, entry.member), reverse=plan.walk.descending)
                 left = min(left, _reach(entries, ends, descending=plan.walk.descending))
-            left = min(left, _fitting(entries, ANSWER_MAX - size))
+            fitting = _fitting(entries, ANSWER_MAX - size)
+            full, left = fitting < min(left, len(entries)), min(left, fitting)
             for entry in entries[:left]:
                 size += entry.size
                 items.append(entry.item)
@@ -232,7 +233,7 @@ class Queries:
             for partition, end in ends.items():
                 if partition not in left_over:
                     plan.positions[partition] = end
-            if len(items) >= limit or plan.ended or size > ANSWER_MAX - _READ_MAX:
+            if full or len(items) >= limit or plan.ended or size > ANSWER_MAX - _READ_MAX:
                 break
         return items
 

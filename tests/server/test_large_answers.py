@@ -46,6 +46,18 @@ async def test_a_page_ends_early_and_the_next_goes_on(api: Api, filled: Datastor
     assert 3 <= pages <= 5
 
 
+async def test_what_a_page_has_no_room_for_is_not_read_again_and_again(datastore: Datastore) -> None:
+    for name in "abc":
+        await datastore.create("jobs", name, content=LARGE)
+        for field in "vwxyz":
+            await datastore.update("jobs", name, metadata={field: LARGE[:950_000]})
+    page = await datastore.query("jobs", limit=3)
+    assert [item.sort_field for item in page.items] == ["a", "b"]
+    assert page.explanation.examined <= 2 * 3
+    rest = await datastore.query("jobs", limit=3, cursor=page.cursor)
+    assert ([item.sort_field for item in rest.items], rest.cursor) == (["c"], None)
+
+
 async def test_what_a_batch_has_no_room_for_is_asked_for_anew(api: Api, filled: Datastore) -> None:
     again = [MADE[0]] * 30
     for names in (MADE, again):
