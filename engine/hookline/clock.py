@@ -24,10 +24,15 @@ EXPECTED_TIME = "expected an RFC 3339 time such as 2024-03-15T10:00:00Z, or CURR
 EXPECTED_DURATION = "expected seconds as a number, or a duration such as 500ms, 30s, 10m, 2h, 7d"
 
 
+class OutOfYears(ValueError):
+    """A time that is written as such, and in UTC is before the year 1 or after 9999."""
+
+
 def parse_time(text: str) -> int:
     """RFC 3339 text -> milliseconds since 1970 (UTC); finer digits are cut off.
 
     Raises:
+        OutOfYears: it is of none of the years 1 to 9999 in UTC.
         ValueError: the text is not an RFC 3339 time.
     """
     match = _RFC3339.fullmatch(text)
@@ -39,7 +44,10 @@ def parse_time(text: str) -> int:
         if int(hours) > 23 or int(minutes) > 59:
             raise ValueError(EXPECTED_TIME)
         offset = timedelta(hours=int(hours), minutes=int(minutes))
-        moment = moment - offset if sign == "+" else moment + offset
+        try:
+            moment = moment - offset if sign == "+" else moment + offset
+        except OverflowError:
+            raise OutOfYears("expected a time of the years 1 to 9999 in UTC") from None
     millis = int((fraction or ".0")[1:4].ljust(3, "0"))
     return int((moment - _EPOCH).total_seconds()) * 1000 + millis
 

@@ -184,7 +184,7 @@ def encode_time(value: object, pointer: str, *, relative: bool) -> str:
         if relative and value.startswith("+"):
             return f"+{parse_duration(value[1:])}"
         moment = parse_time(value)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise Invalid.at(pointer, expected) from None
     if moment < 0:
         raise Invalid.at(pointer, "expected a time from 1970 on")

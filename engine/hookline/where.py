@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from hookline.clock import CURRENT_TIMESTAMP, parse_time
+from hookline.clock import CURRENT_TIMESTAMP, OutOfYears, parse_time
 from hookline.codec import NATIVE, encode_time, pack
 from hookline.errors import Flaw, Invalid, below
 from hookline.item import check_value
@@ -182,8 +182,8 @@ def _operand(name: str, value: object, pointer: str) -> dict[str, Any]:
     if isinstance(value, str):
         try:
             operand["time"] = str(parse_time(value))
-        except OverflowError:
-            raise Invalid.at(pointer, "expected a time of the years 1 to 9999 in UTC") from None
+        except OutOfYears as error:
+            raise Invalid.at(pointer, str(error)) from None
         except ValueError:
             pass
     return operand

@@ -45,7 +45,7 @@ async def ask_lua(raw: aioredis.Redis, *questions: str | int) -> list[str | None
 def parsed(text: str) -> str | None:
     try:
         return str(parse_time(text))
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
 
 

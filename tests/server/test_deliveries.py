@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import redis.asyncio as aioredis
@@ -103,6 +104,12 @@ async def test_they_are_selected_over_all_endpoints(api: Api, datastore: Datasto
     for name in ("since", "until", "event"):
         refused = await api("POST", "/v1/deliveries/redrive", {name: "soon"})
         assert (refused.status, refused.data["errors"][0]["pointer"]) == (422, f"/{name}")
+        if name != "event":
+            first = "0001-01-01T00:00:00+10:00"
+            shown = await api("GET", f"/v1/deliveries?{name}={quote(first)}")
+            refused = await api("POST", "/v1/deliveries/redrive", {name: first})
+            assert (shown.status, refused.status) == (422, 422)
+            assert "years 1 to 9999" in refused.data["errors"][0]["detail"]
     assert (await api("GET", "/v1/deliveries?cursor=x")).status == 422
     page = await api("GET", f"/v1/deliveries?limit=1&endpoint={endpoint_of(receiver.url)}")
     refused = await api("GET", f"/v1/deliveries?endpoint={endpoint_of(other.url)}&cursor={page.data['cursor']}")
