@@ -210,7 +210,8 @@ class Client(Http):
         Raises:
             Invalid, ReservedKey, Paused, Corrupt, Unavailable, OutcomeUnknown
         """
-        return await self._drive(flow.claim(key, wait, {"worker_id": worker_id, "limit": limit, **options}))
+        asked = {"worker_id": worker_id, "limit": limit, **options}
+        return await self._drive(flow.claim(key, wait, asked, self._next_key()))
 
     # Workers
 

@@ -5,6 +5,7 @@ A flow knows no transport, so that :class:`Client` and :class:`SyncClient` are t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -246,15 +247,26 @@ def _settle(
     return [found[place] for place in range(len(operations))], answers.read_claimed(shown["claimed"]) if claim else None
 
 
-def claim(key: str, wait: float, options: dict[str, Any]) -> Flow[Claimed]:
-    """Claim items, and wait for one where there is none."""
+def claim(key: str, wait: float, options: dict[str, Any], headers: Mapping[str, str]) -> Flow[Claimed]:
+    """Claim items, and wait for one where there is none.
+
+    With an idempotency key in ``headers`` its requests are one and the same: a repeat finds what any of them took.
+    """
     body, deadline = _claim_body(key, options), time.monotonic() + wait
+    share = _share(wait) if headers else 0.0
+    where = path("jobs", key, "claim")
     while True:
-        left = min(WAIT_MAX, max(0.0, deadline - time.monotonic()))  # of a wait that is no number, 0
+        left = share or min(WAIT_MAX, max(0.0, deadline - time.monotonic()))  # of a wait that is no number, 0
         asked = body | {"wait": round(left, 3)} if left else body
-        claimed = answers.read_claimed((yield Request("POST", path("jobs", key, "claim"), asked, patience=left)).data)
-        if claimed.items or claimed.failure or not time.monotonic() < deadline:
+        claimed = answers.read_claimed((yield Request("POST", where, asked, patience=left, headers=headers)).data)
+        if claimed.items or claimed.failure or not time.monotonic() + share / 2 < deadline:
             return claimed
+
+
+def _share(wait: float) -> float:
+    """Seconds of each of as few requests as may share a wait evenly."""
+    wait = max(0.0, wait)
+    return wait / math.ceil(wait / WAIT_MAX) if WAIT_MAX < wait < math.inf else min(WAIT_MAX, wait)
 
 
 _CLAIM = {

@@ -199,7 +199,8 @@ class SyncClient(Http):
         Raises:
             Invalid, ReservedKey, Paused, Corrupt, Unavailable, OutcomeUnknown
         """
-        return self._drive(flow.claim(key, wait, {"worker_id": worker_id, "limit": limit, **options}))
+        asked = {"worker_id": worker_id, "limit": limit, **options}
+        return self._drive(flow.claim(key, wait, asked, self._next_key()))
 
     # Workers
 

@@ -84,11 +84,14 @@ class Http:
         return view
 
     def _mark(self, request: Request) -> Request:
-        """The request under the next idempotency key, if it is a write of a client that has one."""
-        if self._marks is None or request.harmless:
+        """The request under the next idempotency key, if it is a write of a client that has one, and has none yet."""
+        if request.harmless or "Idempotency-Key" in request.headers:
             return request
-        mark = f"{self._idempotency_key}.{next(self._marks)}"
-        return replace(request, headers={**request.headers, "Idempotency-Key": mark})
+        return replace(request, headers={**request.headers, **self._next_key()})
+
+    def _next_key(self) -> dict[str, str]:
+        """The header that has the next idempotency key, of a client that has one."""
+        return {} if self._marks is None else {"Idempotency-Key": f"{self._idempotency_key}.{next(self._marks)}"}
 
 
 def _address(url: str) -> str:

@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -401,6 +402,30 @@ async def test_a_claim_waits(client: Client, monkeypatch: pytest.MonkeyPatch) ->
     await client.create("jobs", "a", metadata=WAITING)
     assert [item.sort_field for item in (await waiting).items] == ["a"]
     assert (await client.claim("jobs", worker_id="w", wait=0.3)).items == []
+
+
+async def test_a_claim_that_waits_for_several_requests_is_one_write_under_an_idempotency_key(
+    client: Client, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setattr("hookline.flow.WAIT_MAX", 0.2)
+    begun = time.monotonic()
+    view = client.once("k")
+    assert (await view.claim("jobs", worker_id="w", wait=0.5)).items == []
+    assert 0.5 <= time.monotonic() - begun < 5
+    first = client.once("k")
+    waiting = asyncio.create_task(first.claim("jobs", worker_id="w", wait=9))
+    await asyncio.sleep(0.5)
+    await client.create("jobs", "a", metadata=WAITING)
+    claimed = await waiting
+    await client.create("jobs", "b", metadata=WAITING)
+    for each in (view, first):
+        assert (await each.create("docs", "x")).version == 1
+    again = client.once("k")
+    repeated = await again.claim("jobs", worker_id="w", wait=9)
+    assert [item.token for item in repeated.items] == [item.token for item in claimed.items]
+    assert (await again.create("docs", "x")).version == 1
+    with SyncClient(url) as other:
+        assert (await asyncio.to_thread(other.once("k").claim, "jobs", worker_id="w", wait=9)).items == repeated.items
 
 
 async def test_wait_for(client: Client) -> None:
