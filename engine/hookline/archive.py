@@ -8,7 +8,6 @@ namespace: by the header's ``secret`` it is known whether they do. Tokens of cla
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -220,9 +219,13 @@ def _read_item(key: str, found: dict[str, Any], api_keys: bool) -> Entry:
     for name, stored in _TIMES.items():
         if name in found or name != "readyAt":
             try:
-                fields[stored] = str(parse_time(str(found.get(name))))
+                moment = parse_time(str(found.get(name)))
             except ValueError:
                 flaws.append(Flaw(f"/{name}", _EXPECTED_TIME))
+                continue
+            if moment < 0:
+                flaws.append(Flaw(f"/{name}", "expected a time from 1970 on"))
+            fields[stored] = str(moment)
     if flaws:
         raise Invalid(*flaws)
     return Entry(key, sort_field, fields)
@@ -259,9 +262,11 @@ def _read_triggers(value: object, pointer: str, api_keys: bool) -> bytes:
     changes = read_triggers(plain, pointer)
     packed: list[list[Any]] = []
     for place, (entry, change) in enumerate(zip(value, changes, strict=True)):
-        sealed = _unseal(entry.get("sealedApiKey"), f"{pointer}/{place}/sealedApiKey") if api_keys else b""
-        place_of = f"{pointer}/{place}/sealedSecrets"
-        secrets = [_unseal(text, place_of) for text in entry.get("sealedSecrets") or ()] if api_keys else []
+        sealed = _unseal(entry.get("sealedApiKey", ""), f"{pointer}/{place}/sealedApiKey") if api_keys else b""
+        place_of, texts = f"{pointer}/{place}/sealedSecrets", entry.get("sealedSecrets", [])
+        if not isinstance(texts, list):
+            raise Invalid.at(place_of, "expected a list of base64")
+        secrets = [_unseal(text, place_of) for text in texts] if api_keys else []
         options = codec.pack_options(change.options, secrets)
         if "ofKey" in entry:
             packed.append([change.url, sealed, [], "", entry["ofKey"] is True, *options])
@@ -271,9 +276,9 @@ def _read_triggers(value: object, pointer: str, api_keys: bool) -> bytes:
 
 
 def _unseal(text: object, pointer: str) -> bytes:
-    if text is None:
-        return b""
     try:
-        return base64.b64decode(str(text), validate=True)
-    except binascii.Error:
-        raise Invalid.at(pointer, "expected base64") from None
+        if isinstance(text, str):
+            return base64.b64decode(text, validate=True)
+    except ValueError:
+        pass
+    raise Invalid.at(pointer, "expected base64")

@@ -304,6 +304,8 @@ async def test_an_export_without_api_keys_goes_anywhere(
         ({"createdAt": "yesterday"}, "/createdAt: expected an RFC 3339 time"),
         ({"updatedAt": None}, "/updatedAt: expected an RFC 3339 time"),
         ({"readyAt": 5}, "/readyAt: expected an RFC 3339 time"),
+        ({"createdAt": "0001-01-01T00:00:00+10:00"}, "/createdAt: expected an RFC 3339 time"),
+        ({"updatedAt": "1969-12-31T23:59:59Z"}, "/updatedAt: expected a time from 1970 on"),
         ({"metadata": []}, "/metadata: expected an object"),
         ({"metadata": {"priority": 10}}, "/metadata/priority: expected a whole number from 0 to 9"),
         ({"metadata": {"locked_until": "+10m"}}, "/metadata/locked_until: expected an RFC 3339 time"),
@@ -314,6 +316,9 @@ async def test_an_export_without_api_keys_goes_anywhere(
         ({"triggerUrls": {}}, "/triggerUrls: expected a list of objects"),
         ({"triggerUrls": [{"url": "ftp://a"}]}, "/triggerUrls/0: expected a URL"),
         ({"triggerUrls": [{"url": URL, "sealedApiKey": "?"}]}, "/triggerUrls/0/sealedApiKey: expected base64"),
+        ({"triggerUrls": [{"url": URL, "sealedApiKey": "é"}]}, "/triggerUrls/0/sealedApiKey: expected base64"),
+        ({"triggerUrls": [{"url": URL, "sealedSecrets": 5}]}, "/triggerUrls/0/sealedSecrets: expected a list of"),
+        ({"triggerUrls": [{"url": URL, "sealedSecrets": [1234]}]}, "/triggerUrls/0/sealedSecrets: expected base64"),
         ({"more": 1}, "/more: expected one of"),
         ({"key": "k", "settings": []}, "/settings: expected an object"),
         ({"key": "k", "settings": {"maxAttempts": -1}}, "/maxAttempts: expected a whole number"),
@@ -434,7 +439,7 @@ async def test_whenever_an_item_was_ready_its_priority_goes_first(datastore: Dat
     shown = {"key": "k", "version": 1, "createdAt": LATER, "updatedAt": LATER}
     lines = [archive.Header("default", LATER, 12, None).line()]
     for priority in (7, 8, 9):
-        for ready_at in ("9999-12-31T23:59:59Z", "2060-01-01T00:00:00Z", LATER, "1969-01-01T00:00:00Z"):
+        for ready_at in ("9999-12-31T23:59:59Z", "2060-01-01T00:00:00Z", LATER, "1970-01-01T00:00:00Z"):
             metadata = {"status": "not_started", "priority": priority}
             named = {"sortField": f"{priority} {ready_at[:4]}", "readyAt": ready_at, "metadata": metadata}
             lines.append(archive.line(shown | named))
@@ -442,7 +447,7 @@ async def test_whenever_an_item_was_ready_its_priority_goes_first(datastore: Dat
     assert (await bring(datastore, lines))[1] == []
     await check_invariants(raw)
     taken = [item.sort_field for item in (await datastore.claim("k", worker_id="w", limit=20)).items]
-    years = ("1969", LATER[:4], "2060", "9999")
+    years = ("1970", LATER[:4], "2060", "9999")
     assert taken == [f"{priority} {year}" for priority in (9, 8, 7) for year in years]
 
 
