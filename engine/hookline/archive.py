@@ -87,7 +87,7 @@ def item_line(key: str, sort_field: str, fields: Fields, *, api_keys: bool) -> b
     """The line of an item.
 
     Raises:
-        KeyError, ValueError: the hash can be no item.
+        codec.UNREADABLE: the hash can be no item.
     """
     metadata = codec.decode_metadata({name: fields[name] for name in sorted(fields)})
     shown: dict[str, Any] = {"key": key, "sortField": sort_field, "version": metadata.pop("version")}

@@ -15,7 +15,7 @@ import msgpack
 import msgspec
 
 from hookline.clock import CURRENT_TIMESTAMP, EXPECTED_DURATION, EXPECTED_TIME, format_time, parse_duration, parse_time
-from hookline.errors import Flaw, Invalid, below
+from hookline.errors import Corrupt, Flaw, Invalid, below
 from hookline.item import METADATA_FIELDS_MAX, PLAIN, Item, Options, Trigger, TriggerChange, check_value
 from hookline.secret import SecretBox
 
@@ -51,6 +51,8 @@ TEXT_MAX = 8192
 
 Fields = dict[bytes, bytes]
 """A hash as the store gives it: names and values are bytes."""
+UNREADABLE = (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError)
+"""What is raised where a hash that can be no item is decoded."""
 
 
 class Change(msgspec.Struct):
@@ -305,6 +307,18 @@ def decode_fields(shown: Mapping[bytes, bytes | bool] | list[bytes], sent: Field
         named = dict(zip(parts, parts, strict=True))
         return {**sent, **named} if sent else named
     return {name: value for name, value in {**(sent or {}), **shown}.items() if type(value) is bytes}
+
+
+def read_item(key: str, sort_field: str, shown: Mapping[bytes, bytes | bool] | list[bytes]) -> Item:
+    """The fields that a read gave -> the item.
+
+    Raises:
+        Corrupt: its hash can be no item.
+    """
+    try:
+        return decode_item(key, sort_field, decode_fields(shown))
+    except UNREADABLE as error:
+        raise Corrupt(f"the hash of {key}/{sort_field} can be no item") from error
 
 
 def decode_item(key: str, sort_field: str, fields: Fields) -> Item:

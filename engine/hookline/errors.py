@@ -21,7 +21,7 @@ HooklineError
 │   ├── InvalidApiKey        the server asks for an API key, and was shown none that is good
 │   ├── UnknownApiKey        no API key has this id, or it was revoked
 │   ├── OutboxFull           too many webhook events wait; changes that would add one are refused
-│   └── Corrupt              a key in the store has a type that Hookline never writes
+│   └── Corrupt              a key in the store has a type, or an item a hash, that Hookline never writes
 ├── Unavailable          the store could not be reached or cannot take the call; nothing was written
 │   ├── StoreFull            the store is at its memory limit; what drains still works
 │   └── Overloaded           too many searches of the namespace are under way, or a server has too much to do
@@ -246,7 +246,7 @@ class OutboxFull(Refused):
 
 
 class Corrupt(Refused):
-    """A key in the store has a type that Hookline never writes there."""
+    """A key in the store has a type, or an item a hash, that Hookline never writes there."""
 
     code = "corrupt"
     explanation = "a key that this operation needs has the wrong type in the store; nothing was written"

@@ -309,7 +309,7 @@ def _fitting(entries: Sequence[_Entry], room: int) -> int:
 
 
 def _entry(key: str, partition: int, sort: bytes, fields: Any, score: bytes, member: bytes | None, size: int) -> _Entry:
-    item = codec.decode_item(key, sort.decode(), codec.decode_fields(fields))
+    item = codec.read_item(key, sort.decode(), fields)
     return _Entry(partition, score.decode(), member or sort, item, size)
 
 
@@ -342,7 +342,7 @@ async def get_many(
                 if extra and extra.get(b"again"):
                     left.append((key, sort_field))
                 else:
-                    shown = codec.decode_item(key, sort_field, codec.decode_fields(fields)) if fields else None
+                    shown = codec.read_item(key, sort_field, fields) if fields else None
                     found[key, sort_field] = shown
                     room -= sum(map(len, fields)) if fields else 0
 

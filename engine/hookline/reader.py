@@ -109,7 +109,7 @@ class Reader:
         ((word, fields, _),) = await self.connection.read("find", partition, [request])
         if word != b"ok":
             raise Corrupt if word == b"corrupt" else NotFound
-        return codec.decode_item(key, sort_field, codec.decode_fields(fields)) if fields else None
+        return codec.read_item(key, sort_field, fields) if fields else None
 
     async def get_many(self, names: Sequence[tuple[str, str]]) -> list[Item | None]:
         """Items by key and sortField, in order; None where there is none.

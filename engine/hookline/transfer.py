@@ -121,8 +121,8 @@ class _Export:
                 try:
                     shown = codec.decode_fields(fields)
                     lines.append(archive.item_line(key, sort_field, shown, api_keys=self._api_keys))
-                except (KeyError, ValueError):
-                    failed.append(f"{key}/{sort_field}: its hash can be no item: hookline doctor says why")
+                except codec.UNREADABLE as error:
+                    failed.append(f"{key}/{sort_field}: its hash can be no item: {error!r}")
             yield lines, failed
             after = extra[b"after"] or None
             if after is None:

@@ -374,11 +374,37 @@ async def test_there_must_be_a_header(datastore: Datastore, lines: list[bytes]) 
 async def test_what_is_no_item_is_named_and_left_out(filled: Datastore, raw: aioredis.Redis) -> None:
     await raw.hdel(f"{TAG}:i:jobs:mine", "c")
     failed = [name async for step in export(filled) for name in step.failed]
-    assert failed == ["jobs/mine: its hash can be no item: hookline doctor says why"]
+    assert failed == ["jobs/mine: its hash can be no item: KeyError(b'c')"]
     assert len(await lines_of(filled)) == 2 * len(ITEMS) + 4
     await raw.set(f"{TAG}:k:jobs", "spoilt")
     with pytest.raises(Corrupt):
         await lines_of(filled)
+
+
+BROKEN = [
+    ("t", codec.pack([1, 2])),
+    ("t", codec.pack(5)),
+    ("t", codec.pack([[1, "", ["updated"]]])),
+    ("t", codec.pack([[]])),
+    ("ca", b"9" * 17),
+    ("lu", b"9" * 17),
+    ("v", b"x"),
+    ("c", b"\xc1"),
+    ("c", b"\x91" * 2000),
+]
+
+
+@pytest.mark.parametrize(("field", "stored"), BROKEN)
+async def test_an_item_with_a_broken_hash_ends_no_export(
+    filled: Datastore, raw: aioredis.Redis, field: str, stored: bytes
+) -> None:
+    await raw.hset(f"{TAG}:i:jobs:mine", field, stored)
+    (failed,) = [name async for step in export(filled) for name in step.failed]
+    assert failed.startswith("jobs/mine: its hash can be no item: ")
+    assert len(await lines_of(filled)) == 2 * len(ITEMS) + 4
+    for reading in (filled.get("jobs", "mine"), filled.get_many([("jobs", "mine")]), filled.query("jobs")):
+        with pytest.raises(Corrupt, match="the hash of jobs/mine can be no item"):
+            await reading
 
 
 async def test_an_archive_that_is_packed_is_told_of(filled: Datastore) -> None:
