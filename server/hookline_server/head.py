@@ -17,7 +17,7 @@ from hookline_server.negotiate import JSON
 from hookline_server.problem import Problem
 
 _TAG = re.compile(r'(?:W/)?"[!#-~\x80-\xff]*"')
-_ETAG = re.compile(r'(?:W/)?"(\d{1,15})(?:\.\d{1,15}(?:-m)?)?"', re.ASCII)
+_ETAG = re.compile(r'(?:W/)?"(\d{1,16})(?:\.\d{1,15}(?:-m)?)?"', re.ASCII)
 _PREFIX_SEGMENTS = 3
 """Of ``/v1/items/{key}...`` and ``/v1/jobs/{key}...``: what stands before the key, the empty one included."""
 

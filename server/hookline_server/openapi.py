@@ -60,7 +60,7 @@ _PATH_TYPES = {
     "delivery": DeliveryId,
     "endpoint": EndpointId,
 }
-_ETAG = '(W/)?"[0-9]{1,15}([.][0-9]{1,15}(-m)?)?"'
+_ETAG = '(W/)?"[0-9]{1,16}([.][0-9]{1,15}(-m)?)?"'
 _REQUEST_HEADERS: dict[str, Schema] = {
     "If-Match": {
         "description": "The ETag, or version, that the item must have, else 412; `*`: it must be there.",

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import redis.asyncio as aioredis
 
 from api import Answer, Api
 from hookline import Datastore
@@ -262,6 +263,16 @@ async def test_put_with_preconditions(api: Api) -> None:
     assert (await api("PUT", ITEM, {"content": 4}, headers={"If-Match": '"2.0"'})).data["version"] == 3
     assert (await api("PUT", ITEM, {"metadata": {"version": 2}})).data["code"] == "version_conflict"
     assert (await api("GET", ITEM)).data["content"] == 4
+
+
+async def test_if_match_takes_any_version_that_there_can_be(
+    api: Api, datastore: Datastore, raw: aioredis.Redis
+) -> None:
+    await create(api)
+    await raw.hset(datastore.calls.item_name("jobs", "a"), "v", 2**52 - 1)
+    etag = (await api("GET", ITEM)).headers["etag"]
+    written = await api("PATCH", ITEM, {"content": 1}, headers={"If-Match": etag})
+    assert (written.status, written.data["version"]) == (200, 2**52)
 
 
 @pytest.mark.parametrize("tag", ['"1"', '"1.0"', '"1.99"', 'W/"1.0"', "*", ' "1" '])
