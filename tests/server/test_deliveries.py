@@ -294,6 +294,22 @@ async def test_a_page_asks_the_store_as_often_whatever_is_on_it(
     assert "stats" not in asked
 
 
+async def test_a_page_is_short_when_its_budget_is_spent(datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of a lane do not match: one request looks at so many of them."""
+    monkeypatch.setattr("hookline.query.BUDGET", 3)
+    monkeypatch.setattr("hookline.query._ROUNDS", 2)
+    for number in range(20):
+        known = {"status": "failed", "item_key": "jobs" if number == 19 else "other"}
+        await datastore.create(lane_of("a" * 20), f"{number:02}", metadata=known, reserved=True)
+    where, found = {"item_key": "jobs"}, []
+    items, cursor = await deliveries.page(datastore, where, None, 10, None)
+    assert (items, cursor is None) == ([], False)
+    while cursor is not None:
+        items, cursor = await deliveries.page(datastore, where, None, 10, cursor)
+        found += items
+    assert [item.sort_field for item in found] == ["19"]
+
+
 async def test_all_lanes_are_found_however_many(datastore: Datastore, raw: aioredis.Redis) -> None:
     lanes = [lane_of(f"{number:020x}") for number in range(12_000)]
     await raw.sadd("hl:{default/0}:r:hookline", *(f"{lane}\0" for lane in lanes))
