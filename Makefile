@@ -1,8 +1,8 @@
 # Everything runs from .venv, which is made at the first need and again when pyproject.toml has changed.
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests that start processes wait much of their time: half as many again as there are processors keep those busy.
-TESTERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) * 3 / 2 )))
+# Tests that start processes wait much of their time: twice as many as there are processors keep those busy.
+TESTERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) * 2 )))
 
 .DEFAULT_GOAL := help
 .PHONY: help serve demo test lint format docs probe seeds bench costs kills clean
