@@ -227,6 +227,16 @@ async def test_orchestrate_claims_with_triggers_on(tmp_path: Path) -> None:
         code, said = await hookline("orchestrate", "--url", server.url, "--key", "jobs", "--once")
         assert code == 0, said
         assert "claimed 2 of jobs" in said
+        assert "Ctrl-C" not in said
+        again = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "hookline_server", "orchestrate", "--url", server.url, "--key", "jobs"),
+            stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        assert again.stderr
+        assert await again.stderr.readline() == b"claims every 5m until Ctrl-C; --once claims once\n"
+        again.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(again.wait(), 20) == 130
         posts = await receiver.wait_for(2)
         assert {post.data["newDataset"]["sortField"] for post in posts} == {"waiting", "lost"}
         bounded = ("orchestrate", "--url", server.url, "--key", "more", "--once", "--max-in-flight", "1", "--json")

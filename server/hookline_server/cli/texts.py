@@ -85,6 +85,7 @@ def orchestrate(
     """
     from hookline.recurrence import read_recurrence
     from hookline_server.foreground import Foreground
+    from hookline_server.progress import tell
 
     claim: dict[str, Any] = {"workerId": "orchestrate", "limit": limit, "lockFor": lock_for, "triggers": "on"}
     duration(lock_for, "--lock-for")
@@ -94,6 +95,9 @@ def orchestrate(
     if every is not None:
         duration(every, "--every")
     jitter_ms = duration(jitter, "--jitter")
-    recurrence = checked(lambda: read_recurrence(every or (None if cron else "5m"), cron, time_zone))
+    every = every or (None if cron else "5m")
+    recurrence = checked(lambda: read_recurrence(every, cron, time_zone))
     ticks = None if once else recurrence
+    if ticks:
+        tell(f"claims {f'every {every}' if every else f'at {cron}'} until Ctrl-C; --once claims once")
     run(Foreground(server(url, api_key), key, claim, ticks, jitter_ms, typer.echo, as_json).run())
