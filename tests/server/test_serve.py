@@ -231,10 +231,12 @@ async def test_orchestrate_claims_with_triggers_on(tmp_path: Path) -> None:
         again = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "hookline_server", "orchestrate", "--url", server.url, "--key", "jobs"),
             stderr=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
         )
         assert again.stderr
+        assert again.stdout
         assert await again.stderr.readline() == b"claims every 5m until Ctrl-C; --once claims once\n"
+        assert b"claimed 0 of jobs" in await again.stdout.readline()  # it is at work: as it begins a signal may be lost
         again.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(again.wait(), 20) == 130
         posts = await receiver.wait_for(2)
