@@ -123,7 +123,7 @@ class Endpoints:
             return Endpoint.read(await self._datastore.get(ENDPOINTS, endpoint_id))
         except NotFound:
             raise NotFound(
-                "no endpoint has this id; one is stored once a delivery to it has failed or waited"
+                "no endpoint has this id; POST /v1/endpoints stores one, or a delivery to it that fails or waits"
             ) from None
 
     async def page(self, where: Mapping[str, Any], limit: int, cursor: str | None) -> tuple[list[Endpoint], str | None]:

@@ -55,6 +55,8 @@ class Lane:
     """Seconds that attempts take, about; a guess at first."""
     _allowance: float = 1.0
     _counted_at: float = 0.0
+    _direct: bool = False
+    """Whether the latest attempt came straight from the outbox."""
 
     @property
     def key(self) -> str:
@@ -86,7 +88,7 @@ class Lane:
             return 0
         room = self._share(direct=direct) - self.busy
         if room > 0 and endpoint.rate is not None:
-            room = min(room, self._allowed(now, endpoint.rate))
+            room = 0 if direct and self._yields(now, endpoint.rate) else min(room, self._allowed(now, endpoint.rate))
         return self.breaker.room(now, room) if room > 0 else 0
 
     def _is_open(self, now: float) -> bool:
@@ -110,9 +112,10 @@ class Lane:
         if not turn.done():
             turn.set_result(False)
 
-    def begin(self, now: float) -> None:
+    def begin(self, now: float, *, direct: bool = False) -> None:
         """An attempt begins."""
         self.busy += 1
+        self._direct = direct
         self.breaker.begin(now)
         if self.endpoint.rate is not None:
             self._allowance -= 1
@@ -138,7 +141,7 @@ class Lane:
         while self.queue and self.room(now, direct=True):
             turn = self.queue.popleft()
             if not turn.done():
-                self.begin(now)
+                self.begin(now, direct=True)
                 turn.set_result(True)
 
     def opens_at(self, now: float) -> float:
@@ -151,6 +154,11 @@ class Lane:
         if self.endpoint.rate is not None:
             until = max(until, now + (1 - self._allowance) / self.endpoint.rate)
         return until
+
+    def _yields(self, now: float, rate: float) -> bool:
+        """Whether what is kept comes before a new event: by turns, else it would wait for as long as events come."""
+        kept = self.draining or (self.look_at is not None and self.look_at < now + 1 / rate)
+        return kept and self._direct
 
     def _allowed(self, now: float, rate: float) -> int:
         """A token bucket that holds what one second brings."""
@@ -207,7 +215,7 @@ class Lanes:
         """
         now = time.time()
         if not lane.queue and lane.room(now, direct=True):
-            lane.begin(now)
+            lane.begin(now, direct=True)
             return True
         if not lane.is_quick(now):
             return False

@@ -80,7 +80,8 @@ async def test_deliveries_are_cancelled_and_their_endpoint_paused(
     pause = ("endpoints", "pause", receiver.url, "--reason", "repair")
     (paused,) = await documents(url, *pause)
     assert (paused["id"], paused["status"], paused["reason"]) == (endpoint_of(receiver.url), "paused", "repair")
-    await datastore.update("hookline.endpoints", paused["id"], metadata=limits, reserved=True)
+    limit = ("endpoints", "limit", receiver.url, "--concurrency", "2", "--rate", "9")
+    assert await documents(url, *limit) == [paused | limits], "what else was decided stays"
     async with relaying(datastore):
         for name in ("a", "b", "c"):
             await create_job(datastore, receiver.url, name)
@@ -108,6 +109,8 @@ async def test_deliveries_are_cancelled_and_their_endpoint_paused(
     (disabled,) = await documents(url, "endpoints", "disable", receiver.url, "--reason", "gone")
     assert disabled["status"] == "disabled"
     assert (await documents(url, "endpoints", "show", receiver.url))[0]["reason"] == "gone"
+    (free,) = await documents(url, "endpoints", "limit", receiver.url)
+    assert (free["concurrency"], free["rate"], free["reason"]) == (None, None, "gone")
 
 
 async def test_workers_are_listed_and_signalled(url: str, datastore: Datastore) -> None:
@@ -152,6 +155,7 @@ async def test_an_address_may_end_with_a_slash(url: str) -> None:
         ("deliveries cancel a.b --all", 2, ["expected either an ID, or what selects"]),
         ("endpoints pause none", 4, ["no endpoint has this id", "next: 'hookline endpoints list' shows"]),
         ("endpoints pause ftp://x/", 2, ["expected"]),
+        ("endpoints limit https://worker.example/run --rate 0", 2, ["expected a number above 0"]),
         ("workers stop jobs none", 4, ["no worker", "next: 'hookline workers list' shows"]),
         ("settings set jobs", 2, ["expected what to change"]),
         ("settings set jobs --reset locks", 2, ["hookline: --reset: expected an option of this command"]),

@@ -72,6 +72,27 @@ async def test_nobody_waits_where_room_is_far_off(hold: Callable[[Lane], object]
     assert (lane.busy, len(lane.queue)) == (2, 0)
 
 
+async def test_new_events_leave_every_other_attempt_of_a_rate_to_what_is_kept(lanes: Lanes) -> None:
+    """Else each new one would take what the rate allows, and what is kept would wait until no more come."""
+    lane = lanes.get("e")
+    lane.know(replace(lane.endpoint, rate=1000.0))
+    begun = {"new": 0, "kept": 0}
+    lane.look(time.time())
+    while sum(begun.values()) < 20:
+        if await lanes.enter(lane):
+            begun["new"] += 1
+        elif lane.room(time.time()):
+            lane.begin(time.time())
+            begun["kept"] += 1
+        else:
+            await asyncio.sleep(0.001)
+        while lane.busy:
+            lane.end(0.001)
+    assert begun == {"new": 10, "kept": 10}
+    lane.look_at = None
+    assert all([await lanes.enter(lane) for _ in range(2)]), "nothing is kept any more"
+
+
 async def test_who_has_waited_in_vain_saves_others_the_wait(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes._patience, "_seconds", 0.02)
     lane = lanes.get("e")

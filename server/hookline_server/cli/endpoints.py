@@ -1,4 +1,4 @@
-"""The URLs that webhooks go to: ``endpoints list | show | pause | activate | disable``."""
+"""The URLs that webhooks go to: ``endpoints list | show | limit | pause | activate | disable``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ endpoints = typer.Typer(no_args_is_help=True)
 app.add_typer(
     endpoints,
     name="endpoints",
-    help="The URLs that webhooks of a server go to: list, show, pause, activate, disable.",
+    help="The URLs that webhooks of a server go to: list, show, limit, pause, activate, disable.",
     rich_help_panel=PANEL,
 )
 
@@ -59,6 +59,26 @@ def show(endpoint: Endpoint, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_
 
 
 @endpoints.command()
+def limit(
+    endpoint: Endpoint,
+    rate: Annotated[float | None, typer.Option(help="Attempts a second, of each server.", show_default="any")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Attempts at once, of each server.", show_default="the server's")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: Json = False,
+) -> None:
+    """Bound what an endpoint gets. A bound that is not given is taken away; what is above one waits in its lane.
+
+    Examples:
+      hookline endpoints limit https://worker.example/run --rate 5 --concurrency 2
+      hookline endpoints limit https://worker.example/run
+    """
+    _set((url, api_key), endpoint, {"rate": rate, "concurrency": concurrency}, as_json=as_json)
+
+
+@endpoints.command()
 def pause(
     endpoint: Endpoint, reason: Reason = None, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False
 ) -> None:
@@ -67,7 +87,7 @@ def pause(
     Example:
       hookline endpoints pause https://worker.example/run --reason maintenance
     """
-    _set_status((url, api_key), endpoint, {"status": "paused", "reason": reason}, as_json=as_json)
+    _set((url, api_key), endpoint, {"status": "paused", "reason": reason}, as_json=as_json)
 
 
 @endpoints.command()
@@ -77,7 +97,7 @@ def activate(endpoint: Endpoint, url: Url = DEFAULT_URL, api_key: ApiKey = None,
     Example:
       hookline endpoints activate https://worker.example/run
     """
-    _set_status((url, api_key), endpoint, {"status": "active", "reason": None}, as_json=as_json)
+    _set((url, api_key), endpoint, {"status": "active", "reason": None}, as_json=as_json)
 
 
 @endpoints.command()
@@ -89,7 +109,7 @@ def disable(
     Example:
       hookline endpoints disable https://worker.example/run --reason 'moved away'
     """
-    _set_status((url, api_key), endpoint, {"status": "disabled", "reason": reason}, as_json=as_json)
+    _set((url, api_key), endpoint, {"status": "disabled", "reason": reason}, as_json=as_json)
 
 
 def _get(server: Asked, endpoint: str) -> Any:
@@ -98,7 +118,7 @@ def _get(server: Asked, endpoint: str) -> Any:
     return ask(server, "GET", "endpoints", endpoint_of(endpoint) if "://" in endpoint else endpoint, seen=SEEN)
 
 
-def _set_status(server: Asked, endpoint: str, wanted: dict[str, Any], *, as_json: bool) -> None:
+def _set(server: Asked, endpoint: str, wanted: dict[str, Any], *, as_json: bool) -> None:
     """What else was decided of it stays."""
     from hookline_server.cli.output import say_one
 
@@ -106,7 +126,7 @@ def _set_status(server: Asked, endpoint: str, wanted: dict[str, Any], *, as_json
         known = ask(server, "POST", "endpoints", seen=SEEN, body={"url": endpoint})
     else:
         known = _get(server, endpoint)
-    body = {"concurrency": known["concurrency"], "rate": known["rate"], **wanted}
+    body = {name: known[name] for name in ("status", "reason", "concurrency", "rate")} | wanted
     say_one(ask(server, "PUT", "endpoints", known["id"], seen=SEEN, body=body), as_json=as_json)
 
 
