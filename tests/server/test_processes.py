@@ -7,9 +7,9 @@ import contextlib
 import io
 import json
 import os
+import re
 import resource
 import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sized
 from functools import partial
@@ -29,13 +29,19 @@ from receiver import receiving
 
 def siblings(server: Process) -> list[int]:
     """The processes that a server with several workers has started to serve."""
-    return found("-P", str(server.process.pid), "-f", "hookline_server.sibling")
+    return found("hookline_server.sibling", server.process.pid)
 
 
-def found(*which: str) -> list[int]:
-    """The processes that pgrep finds."""
-    told = subprocess.run(["pgrep", *which], capture_output=True, text=True, check=False)
-    return sorted(map(int, told.stdout.split()))
+def found(words: str, parent: int | None = None) -> list[int]:
+    """The processes whose command has these words, of all or of one parent."""
+    pids = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            above = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if re.search(words, command) and parent in (None, above):
+                pids.append(int(process.name))
+    return sorted(pids)
 
 
 def runs(pid: int) -> bool:
@@ -167,8 +173,8 @@ async def test_one_that_cannot_start_while_the_first_serves_is_started_again(tmp
     data = tmp_path / "data"
 
     def second() -> int | None:
-        parents = found("-f", f"hookline_server serve .*{data}")
-        started = found("-P", str(parents[0]), "-f", "hookline_server.sibling") if parents else []
+        parents = found(f"hookline_server serve .*{data}")
+        started = found("hookline_server.sibling", parents[0]) if parents else []
         return started[1] if len(started) == 2 else None
 
     async with contextlib.AsyncExitStack() as stack:
