@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,12 @@ BEGUN_FIRST = (
     "test_once",
 )
 """Files that take longest: begun last, one of them would run alone while the other processes have nothing to do."""
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C, and have what is started heed it, also where a shell began us in the background, to ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import termios
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,12 +44,10 @@ async def hookline(
 
 
 def begun(*args: str | Path, **environ: str) -> subprocess.Popen[bytes]:
-    """A command that runs, its pipes in our hands; it heeds Ctrl-C also where we, in the background, do not."""
+    """A command that runs, its pipes in our hands."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-m", "hookline_server", *map(str, args)]
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    environ = {**os.environ, **environ}
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environ, preexec_fn=heed)
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, **environ})
 
 
 async def create_item(datastore: Datastore) -> None:
