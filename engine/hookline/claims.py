@@ -48,15 +48,15 @@ PerformHeld = Callable[[Call, Hold], Awaitable[Outcome | Claimed | None]]
 class _Walk:
     """The way of a claim over the partitions: where it is, what it has found, how long it has looked in vain."""
 
-    def __init__(self, partition: int, partitions: int, most: int, *, looks_back: bool) -> None:
-        """It looks at ``most`` items in vain; if it ``looks_back``, each second at the front, and then it goes on."""
+    def __init__(self, partition: int, partitions: int, most: int, once: Once | None) -> None:
+        """It looks at ``most`` items in vain; without ``once`` each second at the front, and then it goes on."""
         self.partition = partition
         self.tried = self.found = 0
         self.after: list[bytes] | None = None
         self._partitions = partitions
         self._most = most
         self._fruitless = 0
-        self._looks_back = looks_back
+        self._once = once
         self._behind: list[bytes] | None = None
         self._looked = time.monotonic()
 
@@ -70,7 +70,7 @@ class _Walk:
             return
         if self._behind:
             self.after, self._behind, self._looked = self._behind, None, time.monotonic()
-        elif self._looks_back and time.monotonic() - self._looked > POLL:
+        elif self._once is None and time.monotonic() - self._looked > POLL:
             self.after, self._behind = None, claimed.after
         else:
             self.after = claimed.after
@@ -79,6 +79,12 @@ class _Walk:
         """Go to the next partition."""
         self.partition, self.tried = (self.partition + 1) % self._partitions, self.tried + 1
         self.after = self._behind = None
+
+    def pass_over(self) -> None:
+        """Go to the next partition, as this one gives nothing now: it may to a repeat."""
+        self.leave()
+        if self._once and self._once.everywhere:
+            self._once.pass_over()
 
 
 class Claims:
@@ -132,7 +138,10 @@ class Claims:
         special = options["where"].conditions or "max_in_flight" in options or once or limit > GIVEN_MAX
         holds = self._connection.can_hold(key) and not special
         rests = bool(options["where"].conditions) and not once
-        async with self.lines.place(key, filters) as place:
+        bound = options.get("max_in_flight")
+        # Who may take less than others looks for itself alone: where it finds nothing, they may find something.
+        alone = repr((bound and options["worker_id"], bound, once and once.partition()))
+        async with self.lines.place(key, filters + alone.encode()) as place:
             claimed: Claimed | None = None
             if holds and (hold := self._hold_unseen(place, key, seconds)):
                 claimed = await self._take_held(place, hold, self._calls.claim(key, limit=limit, **options))
@@ -263,7 +272,10 @@ class Claims:
         with contextlib.suppress(HooklineError):
             taken = claimed(await taking)
             if taken and not keep:
-                calls = [self._calls.release(key, item.sort_field, item.token or "") for item in taken.items]
+                # Also of the engine's own keys, as it was taken.
+                calls = [
+                    self._calls.release(key, item.sort_field, item.token or "", reserved=True) for item in taken.items
+                ]
                 await asyncio.gather(*map(self._perform, calls), return_exceptions=True)
 
     async def take(
@@ -293,16 +305,15 @@ class Claims:
         unreached: Unavailable | None = None
         everywhere, partitions = once is None or once.everywhere, self._calls.partitions
         start = once.partition() if once else self.partition(key)
-        walk = _Walk(start, partitions, 0 if front else FRUITLESS_MAX, looks_back=once is None)
+        walk = _Walk(start, partitions, 0 if front else FRUITLESS_MAX, once)
         visits = partitions if everywhere else 1
         # A repeat has to look where the first did, and a bound holds over all of them.
         away = self._away.now() if everywhere and not bound else None
-        while walk.found < limit and walk.tried < visits and not (bound and bound.full):
+        # A repeat has to ask however much is held: what it was given before may be what fills the bound.
+        while walk.found < limit and walk.tried < visits and not (bound and bound.full and not once):
             partition = walk.partition
             if away and partition in away:
-                walk.leave()
-                if once:
-                    once.pass_over()
+                walk.pass_over()
                 continue
             most, began = min(limit - walk.found, GIVEN_MAX), time.monotonic()
             share = {"after": walk.after, "front": front, **(bound.limits(partition) if bound else {})}
@@ -314,19 +325,20 @@ class Claims:
             try:
                 claimed = await self._ask(call)
             except Refused as error:
-                failure, claimed = error, Claimed([])
+                failure = error
+                walk.pass_over()
+                continue
             except HooklineError as error:
                 if isinstance(error, Unavailable) and away is not None:
                     unreached, away = error, away | self._away.add(partition, began)
                     continue
                 failure = error
                 break
-            if once and not isinstance(failure, Refused):
+            if once:
                 once.count(claimed, always=always)
             parts.append(claimed)
-            self._away.discard(partition)
             walk.note(claimed, most, stops=self._wakes.released and not once)
-            if bound and not failure:
+            if bound:
                 bound.note(partition, claimed)
         if not once:
             # One with a bound seldom comes to the end of a partition, and must not leave the others waiting; nor must
@@ -353,6 +365,7 @@ class Claims:
 
     async def _ask(self, call: Call) -> Claimed:
         outcome = await self._perform(call)
+        self._away.discard(call.partition)
         if isinstance(outcome, Outcome):
             raise outcome.error()
         self.see(call, outcome)

@@ -76,7 +76,7 @@ class _Line:
 
 
 class Lines:
-    """All lines of one process, by key and filters. However many wait, the store is asked by one of each line."""
+    """All lines of one process, by key and by what may be taken. However many wait, one of each line asks the store."""
 
     def __init__(self, wakes: Wakes) -> None:
         self._wakes = wakes
@@ -87,12 +87,12 @@ class Lines:
         return sum(len(line) for (name, _), line in self._lines.items() if name == key)
 
     @contextlib.asynccontextmanager
-    async def place(self, key: str, filters: bytes) -> AsyncGenerator[Place, None]:
+    async def place(self, key: str, what: bytes) -> AsyncGenerator[Place, None]:
         """A place in the line of those who want the same. Look first, then wait; say if something was found."""
         await self._wakes.subscribe()
-        line = self._lines.get((key, filters))
+        line = self._lines.get((key, what))
         if line is None:
-            line = self._lines[key, filters] = _Line(self._wakes)
+            line = self._lines[key, what] = _Line(self._wakes)
             self._wakes.add(f"ready:{key}", line)
         place = line.join()
         try:
@@ -101,4 +101,4 @@ class Lines:
             line.leave(place)
             if not line:
                 self._wakes.discard(f"ready:{key}", line)
-                del self._lines[key, filters]
+                del self._lines[key, what]

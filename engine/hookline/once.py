@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,16 +99,18 @@ class Once:
 
     def _fingerprint(self, call: Call) -> bytes:
         name = f"{call.key}\0{'' if call.generated else call.sort_field}\0"
-        operation = name.encode() + (_asked(call) if self.body is None else b"")
+        # Of all partitions one may have been passed over, which has left the others more of the limit.
+        others = (*_RANDOM, "limit") if self.everywhere else _RANDOM
+        operation = name.encode() + (_asked(call, others) if self.body is None else b"")
         return self._digest(self.body or b"") + self._digest(operation)
 
     def _digest(self, text: bytes) -> bytes:
         return hmac.digest(self.secret, text, "sha256")[:12]
 
 
-def _asked(call: Call) -> bytes:
-    """What an operation asks for, the same in each repeat."""
-    asked = {name: value for name, value in call.request.items() if name not in _RANDOM}
+def _asked(call: Call, others: Sequence[str] = _RANDOM) -> bytes:
+    """What an operation asks for, the same in each repeat: without these."""
+    asked = {name: value for name, value in call.request.items() if name not in others}
     if call.generated:
         del asked["sort"]
     if "new" in asked:

@@ -102,6 +102,23 @@ async def test_a_claim_that_would_fire_into_a_full_outbox(store: Backend, datast
         assert len((await full.claim("jobs", worker_id="w")).items) == 1
 
 
+async def test_a_bound_holds_also_where_a_partition_refuses(store: Backend, datastore: Datastore) -> None:
+    await fill(datastore, 100)
+    await datastore.configure("jobs", trigger_urls={"http://127.0.0.1:1/": ""})
+    first = next(name for name in map(str, range(1000)) if datastore.calls.partition("jobs", name) == 0)
+    await datastore.create("jobs", first)
+    async with Datastore(store.url, replace(datastore.settings, outbox_max=1), datastore.secrets) as full:
+        if full.calls.partitions == 1:
+            with pytest.raises(OutboxFull):
+                await full.claim("jobs", worker_id="w", limit=10, max_in_flight=1)
+        else:
+            claimed = await full.claim("jobs", worker_id="w", limit=10, max_in_flight=1)
+            assert isinstance(claimed.failure, OutboxFull)
+            assert names(claimed.items) == [*claimed.held]
+            started = await datastore.query("jobs", where={"status": "started"})
+            assert names(started.items) == [*claimed.held]
+
+
 async def test_sweep(datastore: Datastore, clock: Clock) -> None:
     clock.ms = NOW_MS
     await datastore.create("jobs", "due", metadata={**WAITING, "scheduled_at": "+1s"})
@@ -153,6 +170,17 @@ async def test_who_goes_away_meanwhile_takes_nothing(datastore: Datastore, way: 
     found = (await datastore.query("jobs", limit=100)).items
     assert {item.status for item in found if item.sort_field != held.sort_field} == {"not_started"}
     assert {item.metadata["attempts"] for item in found if item.sort_field != held.sort_field} == {0}
+
+
+async def test_who_goes_away_gives_back_what_is_the_engines_own(datastore: Datastore) -> None:
+    """As a server does that stops while it claims rules or deliveries: nobody waits for its locks to end."""
+    await datastore.create("hookline.x", "a", metadata=WAITING, reserved=True)
+    taking = asyncio.create_task(datastore.claim("hookline.x", worker_id="w", reserved=True))
+    await asyncio.sleep(0)
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    given_back = await datastore.get("hookline.x", "a")
+    assert (given_back.status, given_back.version) == ("not_started", 3)
 
 
 async def test_nothing_is_kept_of_keys_that_are_asked_for_in_vain(datastore: Datastore) -> None:

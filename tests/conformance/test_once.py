@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from msgspec import structs
 from hookline import Datastore, Outcome
 from hookline.errors import Exists, IdempotencyKeyReused, Invalid, NotFound, PreconditionFailed
 from invariants import read_facts, read_keyspace
-from jobs import WAITING, names
+from jobs import WAITING, fill, names, spoil
 
 CALLED = {"http://worker.example/": "its-api-key"}
 HELD = {"status": "started", "worker_id": "w"}
@@ -284,6 +285,40 @@ async def test_tries_under_one_key(datastore: Datastore) -> None:
     made = await view.update("jobs", "a", content=2, match=1)
     again = await datastore.once("k", body=b"").update("jobs", "a", content=3, match=2)
     assert (again.replayed, again.version, (await datastore.get("jobs", "a")).version) == (True, made.version, 2)
+
+
+async def test_a_repeat_is_given_what_fills_its_bound(datastore: Datastore) -> None:
+    await fill(datastore, 100)
+    asked: dict[str, Any] = {"worker_id": "v", "limit": 5, "max_in_flight": 2}
+    made = await datastore.once("k").claim("jobs", **asked)
+    again = await datastore.once("k").claim("jobs", **asked)
+    assert (len(made.items), names(again.items), again.replayed) == (2, names(made.items), True)
+    assert (await datastore.claim("jobs", **asked)).items == []
+
+
+@pytest.mark.parametrize("why", ["away", "refused"])
+async def test_a_repeat_finds_what_it_has_of_the_partitions_behind_one_that_gave_nothing(
+    raw: aioredis.Redis, datastore: Datastore, why: str
+) -> None:
+    view = datastore.once("k", everywhere=True)
+    assert view.marks
+    place = view.marks.partition()
+    made = await fill(datastore, 100)
+    here = [name for name in made if datastore.calls.partition("jobs", name) == place]
+    if datastore.calls.partitions == 1:
+        return
+    started = f"{datastore.connection.tag(place)}:s:jobs:started"
+    if why == "away":
+        datastore.claims._away._until[place] = math.inf
+    else:
+        await spoil(raw, started)
+    first = await view.claim("jobs", worker_id="v", limit=100)
+    assert len(first.items) == len(made) - len(here)
+    datastore.claims._away._until.clear()
+    await raw.delete(started)
+    again = await datastore.once("k", everywhere=True).claim("jobs", worker_id="v", limit=100)
+    assert again.failure is None
+    assert sorted(names(again.items)) == made
 
 
 # All at once, and how long

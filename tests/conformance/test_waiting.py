@@ -115,6 +115,35 @@ async def test_a_waiting_claim_learns_of_what_is_due_before_it_looks_again(
     assert [item.sort_field for item in (await asyncio.wait_for(waiting, 10)).items] == ["sooner"]
 
 
+@pytest.mark.parametrize("what", ["bound", "once"])
+async def test_who_may_take_less_looks_for_nobody_else(
+    datastore: Datastore, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Its worker holds as much as it may; or its request looks at one partition, where a repeat of it would."""
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
+    view = datastore.once("k", body=b"")
+    assert view.marks
+    elsewhere = (view.marks.partition() + 1) % datastore.calls.partitions
+    new = next(name for name in map(str, range(1000)) if datastore.calls.partition("jobs", name) == elsewhere)
+    if what == "bound":
+        await datastore.create("jobs", "held", metadata=WAITING)
+        assert names((await datastore.claim("jobs", worker_id="w", max_in_flight=1)).items) == ["held"]
+        less = datastore.claim("jobs", worker_id="w", wait=60, max_in_flight=1)
+    else:
+        less = view.claim("jobs", worker_id="w", wait=60)
+    ahead = asyncio.create_task(less)
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1)
+    behind = asyncio.create_task(datastore.claim("jobs", worker_id="v", wait=60))
+    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 2)
+    await asyncio.sleep(0.05)
+    await datastore.create("jobs", new, metadata=WAITING)
+    done, _ = await asyncio.wait({ahead, behind}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    assert [names(task.result().items) for task in done] == [[new]]
+    for task in {ahead, behind} - done:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_who_waits_with_other_filters_has_a_line_of_their_own(
     datastore: Datastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
