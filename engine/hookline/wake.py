@@ -43,11 +43,13 @@ class Wakes:
     @contextlib.asynccontextmanager
     async def listening(self, *topics: str) -> AsyncGenerator[asyncio.Event, None]:
         """An event that is set at each message of the topics: ``ready:<key>``, ``outbox``. Listen, look, then wait."""
-        await self.subscribe()
         event = asyncio.Event()
+        # Listed before: so who leaves meanwhile ends no subscription, and this one does if it is cancelled.
         for topic in topics:
             self.add(topic, event)
         try:
+            await self.subscribe()
+            event.clear()
             yield event
         finally:
             for topic in topics:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -207,6 +208,39 @@ async def test_wait_for_a_change(datastore: Datastore) -> None:
     assert [item and item.version for item in (await asyncio.wait_for(waiting, 5),)] == [2]
     await datastore.update("jobs", "a", metadata={"step": 3})
     assert [item and item.version for item in (await asyncio.wait_for(stepping, 5),)] == [3]
+
+
+async def test_who_begins_to_wait_as_another_leaves_hears_of_changes(
+    datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where that other had no patience: the store does not tell yet of changes."""
+    subscribing, follow = asyncio.Event(), datastore.connection.follow
+
+    async def follow_late(*args: Any) -> None:
+        await subscribing.wait()
+        await follow(*args)
+
+    monkeypatch.setattr("hookline.reader.CHANGE_POLL", 60.0)
+    monkeypatch.setattr("hookline.wake._PATIENCE", 0.1)
+    monkeypatch.setattr(datastore.connection, "follow", follow_late)
+    await datastore.create("jobs", "a", metadata=WAITING)
+    leaving = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=0))
+    await asyncio.sleep(0.05)
+    waiting = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
+    await leaving
+    subscribing.set()
+    await asyncio.wait_for(datastore.changes._subscribed.wait(), 5)
+    await datastore.update("jobs", "a", metadata={"status": "completed"})
+    assert await asyncio.wait_for(waiting, 5)
+
+
+async def test_who_goes_before_messages_arrive_ends_the_subscription(datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata=WAITING)
+    waiting = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert datastore.changes._task is None
 
 
 async def test_wait_for_what_does_not_come(datastore: Datastore) -> None:
