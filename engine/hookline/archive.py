@@ -190,7 +190,8 @@ def _read_settings(key: str, settings: object, partitions: int, api_keys: bool) 
         return triggers
 
     values, gone = encode_settings(changes, partitions, seal)
-    return Entry(key, None, dict(values), tuple(gone))
+    # An archive says all that there is of triggers, also that one has no secrets.
+    return Entry(key, None, dict(values), (*gone, "t"))
 
 
 def _read_item(key: str, found: dict[str, Any], api_keys: bool) -> Entry:

@@ -129,16 +129,17 @@ def encode_settings(
     flaws: list[Flaw] = []
     for name, value in changes.items():
         shown, stored, encode = _ENCODERS[name]
-        gone.append(stored)
         try:
             found = None if value is None else encode(value, f"/{shown}", partitions)
         except Invalid as invalid:
             flaws += invalid.flaws
             continue
+        if isinstance(found, list):  # what they do not say of API keys and secrets stays as it is
+            values[stored] = seal(found)
+            continue
+        gone.append(stored)
         if isinstance(found, dict):
             values |= found
-        elif isinstance(found, list):
-            values[stored] = seal(found)
         elif found is not None:
             values[stored] = found
     if flaws:

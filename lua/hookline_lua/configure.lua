@@ -41,7 +41,10 @@ local function merge(base)
     unset(wanted, base, field)
   end
   for field, value in pairs(request.set) do
-    wanted[field] = field == 't' and triggers.merge(value, base.t) or value
+    if field == 't' then
+      value = triggers.merge(value, wanted.t)
+    end
+    wanted[field] = value
   end
   return wanted
 end

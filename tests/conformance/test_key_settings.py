@@ -72,6 +72,13 @@ async def test_a_full_key(datastore: Datastore) -> None:
     await datastore.create("jobs", made[0])
 
 
+async def test_of_triggers_that_are_taken_away_nothing_stays(datastore: Datastore) -> None:
+    """Else no item of the key would go the short way any more."""
+    await datastore.configure("jobs", trigger_urls={"http://w.example/": "key"}, max_attempts=3)
+    await datastore.configure("jobs", trigger_urls=[])
+    assert (await datastore.change_settings("jobs", {})).keys() == {b"max_attempts", b"generation"}
+
+
 async def test_the_engines_own_keys_have_no_settings(datastore: Datastore) -> None:
     with pytest.raises(ReservedKey):
         await datastore.configure("hookline.orchestrations", paused=True)

@@ -238,6 +238,17 @@ async def test_what_is_there_stays_unless_it_is_to_be_replaced(filled: Datastore
     await check_invariants(raw)
 
 
+async def test_what_an_archive_has_no_secret_of_is_left_with_none(datastore: Datastore) -> None:
+    await datastore.configure("jobs", trigger_urls={URL: "key"})
+    written = await lines_of(datastore)
+    secret = "whsec_" + "A" * 32
+    await datastore.configure("jobs", trigger_urls=[{"url": URL, "secret": secret}])
+    assert (await datastore.key_settings("jobs")).triggers[0].to_dict()["hasSecret"]
+    await bring(datastore, written, replace=True)
+    assert (await lines_of(datastore))[1:] == written[1:]
+    assert "hasSecret" not in (await datastore.key_settings("jobs")).triggers[0].to_dict()
+
+
 async def test_a_live_claim_that_is_replaced_ends(filled: Datastore) -> None:
     await filled.create("free", "a", metadata={"status": "not_started"})
     (first,) = (await filled.claim("free", worker_id="w", lock_for="10s")).items
