@@ -16,8 +16,8 @@ from hookline.outcome import Claimed, Outcome
 
 KEY_MAX = 255
 """Characters of an idempotency key."""
-_RANDOM = ("nonce", "jitter", "in_flight", "ballot")
-"""Of an operation what is another with each repeat."""
+_RANDOM = ("nonce", "jitter", "in_flight", "ballot", "after")
+"""Of an operation what may be another with each repeat: it is made of chance, or of what was found before."""
 
 
 @dataclass(slots=True)

@@ -296,6 +296,15 @@ async def test_a_repeat_is_given_what_fills_its_bound(datastore: Datastore) -> N
     assert (await datastore.claim("jobs", **asked)).items == []
 
 
+async def test_a_repeat_of_a_claim_that_looked_far_back(datastore: Datastore) -> None:
+    """The first went there in steps, of which those that find nothing leave no record."""
+    await fill(datastore, 3150)
+    asked: dict[str, Any] = {"worker_id": "v", "where": {"n": {"gte": 3000}}}
+    made = await datastore.once("k").claim("jobs", **asked)
+    again = await datastore.once("k").claim("jobs", **asked)
+    assert (len(made.items), names(again.items), again.replayed) == (1, names(made.items), True)
+
+
 @pytest.mark.parametrize("why", ["away", "refused"])
 async def test_a_repeat_finds_what_it_has_of_the_partitions_behind_one_that_gave_nothing(
     raw: aioredis.Redis, datastore: Datastore, why: str
