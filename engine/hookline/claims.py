@@ -25,6 +25,8 @@ from hookline.wake import Wakes
 
 POLL = 1.0
 """Seconds after which the first in line looks again by itself: it covers lost wake messages and filtered claims."""
+_LEAST = 0.01
+"""Seconds after which it looks again at the earliest, unless it is told of something."""
 FRUITLESS_MAX = 20_000
 """Items that one claim looks at without finding any that meet its filters."""
 REST = 4
@@ -143,6 +145,7 @@ class Claims:
         alone = repr((bound and options["worker_id"], bound, once and once.partition()))
         async with self.lines.place(key, filters + alone.encode()) as place:
             claimed: Claimed | None = None
+            least = _LEAST
             if holds and (hold := self._hold_unseen(place, key, seconds)):
                 claimed = await self._take_held(place, hold, self._calls.claim(key, limit=limit, **options))
                 holds = not hold.refused
@@ -157,7 +160,9 @@ class Claims:
                 place.found = bool(claimed.items)
                 if place.found or claimed.replayed or left <= 0 or self._wakes.released:
                     return claimed
-                due = _seconds_until(claimed.next_ms)
+                due = max(least, _seconds_until(claimed.next_ms))
+                # If our clock is ahead of the store's, it is not due yet: so we ask less and less often.
+                least = min(POLL, 2 * least) if due == least else _LEAST
                 hold = self._hold(place, key, min(left, due)) if holds else None
                 if hold is None:
                     await place.pause(left, min(POLL, due))
@@ -373,7 +378,7 @@ class Claims:
 
 
 def _seconds_until(ms: float | None) -> float:
-    return math.inf if ms is None else max(0.01, ms / 1000 - time.time())
+    return math.inf if ms is None else ms / 1000 - time.time()
 
 
 def _together(parts: list[Claimed], bound: Bound | None, failure: HooklineError | None) -> Claimed:

@@ -10,7 +10,8 @@ import pytest
 
 from backends import Backend
 from conftest import NOW_MS, Clock, wait_until
-from hookline import Datastore
+from hookline import Claimed, Datastore, Outcome
+from hookline.call import Call
 from hookline.errors import Invalid, NotFound
 from jobs import WAITING, claim_one, names
 
@@ -93,6 +94,25 @@ async def test_a_waiting_claim_knows_when_to_look(
     claimed = await asyncio.wait_for(datastore.claim("jobs", worker_id="w", wait=60), 10)
     assert [item.sort_field for item in claimed.items] == ["a"]
     assert time.monotonic() - started > 0.1
+
+
+async def test_who_has_a_clock_that_is_ahead_asks_not_all_the_time(
+    datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    perform = datastore.claims._perform
+
+    async def count(call: Call) -> Outcome | Claimed:
+        nonlocal asked
+        asked += call.partition == 0
+        return await perform(call)
+
+    monkeypatch.setattr(datastore.claims, "_perform", count)
+    monkeypatch.setattr("hookline.claims.time.time", lambda now=time.time: now() + 60)
+    await datastore.create("jobs", "a", metadata={**WAITING, "scheduled_at": "+1200ms"})
+    claimed = await asyncio.wait_for(datastore.claim("jobs", worker_id="w", wait=60), 10)
+    assert names(claimed.items) == ["a"]
+    assert asked < 15
 
 
 async def test_a_claim_waits_no_longer_than_it_may(datastore: Datastore) -> None:
