@@ -100,7 +100,8 @@ class Client(Http):
 
         Raises:
             Exists: it is there already, and ``upsert`` is not set.
-            Invalid, ReservedKey, Locked, VersionConflict, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
+            NotFound, VersionConflict, PreconditionFailed, Locked, NotClaimable, Paused: it may not be replaced so.
+            Invalid, ReservedKey, KeyFull, Corrupt, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
         """
         named = sort_field is not None or self._marks is None
         return await self._drive(flow.create(self.calls.create(key, sort_field, **fields), named=named))
@@ -110,8 +111,9 @@ class Client(Http):
 
         Raises:
             NotFound: there is no such item.
-            VersionConflict, PreconditionFailed, Locked, StaleToken, NotClaimable: it does not allow the update.
-            Invalid, ReservedKey, TooManyFields, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
+            VersionConflict, PreconditionFailed, Locked, StaleToken, Cancelled, NotClaimable, Paused: it, or its key,
+                does not allow the update.
+            Invalid, ReservedKey, TooManyFields, Corrupt, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
         """
         return await self._drive(flow.update(self.calls.update(key, sort_field, **fields)))
 
@@ -120,7 +122,8 @@ class Client(Http):
 
         Raises:
             NotFound: there is no such item.
-            VersionConflict, PreconditionFailed, Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown
+            VersionConflict, PreconditionFailed, StaleToken, Cancelled: it does not allow that.
+            Invalid, ReservedKey, Corrupt, OutboxFull, Unavailable, OutcomeUnknown
         """
         return await self._drive(flow.delete(self.calls.delete(key, sort_field, **fields)))
 
@@ -208,7 +211,7 @@ class Client(Http):
         """Claim up to ``limit`` items; none there, wait up to ``wait`` seconds for one.
 
         Raises:
-            Invalid, ReservedKey, Paused, Corrupt, Unavailable, OutcomeUnknown
+            Invalid, ReservedKey, Corrupt, OutboxFull, Unavailable, OutcomeUnknown
         """
         asked = {"worker_id": worker_id, "limit": limit, **options}
         return await self._drive(flow.claim(key, wait, asked, self._next_key()))

@@ -218,7 +218,8 @@ class Datastore(Repeating):
 
         Raises:
             Exists: it is there already, and ``upsert`` is not set.
-            Invalid, ReservedKey, Locked, VersionConflict, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
+            NotFound, VersionConflict, PreconditionFailed, Locked, NotClaimable, Paused: it may not be replaced so.
+            Invalid, ReservedKey, KeyFull, Corrupt, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
         """
         return await self._accept(self.calls.create(key, sort_field, partition=self.partition_ahead(0), **fields))
 
@@ -227,8 +228,9 @@ class Datastore(Repeating):
 
         Raises:
             NotFound: there is no such item.
-            VersionConflict, PreconditionFailed, Locked, StaleToken, NotClaimable: it does not allow the update.
-            Invalid, ReservedKey, TooManyFields, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
+            VersionConflict, PreconditionFailed, Locked, StaleToken, Cancelled, NotClaimable, Paused: it, or its key,
+                does not allow the update.
+            Invalid, ReservedKey, TooManyFields, Corrupt, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
         """
         return await self._accept(self.calls.update(key, sort_field, **fields))
 
@@ -237,7 +239,8 @@ class Datastore(Repeating):
 
         Raises:
             NotFound: there is no such item.
-            VersionConflict, PreconditionFailed, Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown
+            VersionConflict, PreconditionFailed, StaleToken, Cancelled: it does not allow that.
+            Invalid, ReservedKey, Corrupt, OutboxFull, Unavailable, OutcomeUnknown
         """
         return await self._accept(self.calls.delete(key, sort_field, **fields))
 
@@ -309,7 +312,7 @@ class Datastore(Repeating):
         """Claim up to ``limit`` items (:meth:`Calls.claim`); none there, wait up to ``wait`` seconds for one.
 
         Raises:
-            Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
+            Invalid, ReservedKey, Corrupt, OutboxFull, Unavailable, OutcomeUnknown
         """
         self._check_loop()
         _check_limit(limit)
