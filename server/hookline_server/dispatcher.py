@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 LOOK = 10.0
 """Seconds after which it looks by itself, which covers lost messages."""
 _LEAST_PAUSE = 0.02
+"""Seconds after which it looks again at the earliest, unless it is woken."""
 
 
 class Dispatcher:
@@ -69,12 +70,16 @@ class Dispatcher:
         """Keep the slots full until the rule may be another one; False where nothing more is waited for."""
         ready, wakes = f"ready:{rule.key}", self._datastore.wakes
         wakes.add(ready, self._woken)
+        least = _LEAST_PAUSE
         try:
             while not self._stale and not wakes.released:
                 claimed = await self._claim(rule)
                 if not claimed.held and not rule.every:
                     return self._stale
-                await pause(self._woken, _patience(rule, claimed))
+                wait = _patience(rule, claimed, least)
+                # If our clock is ahead of the store's, what is due by it is not: so we ask less and less often.
+                least = min(RETRY, 2 * least) if wait == least else _LEAST_PAUSE
+                await pause(self._woken, wait)
             return True
         finally:
             wakes.discard(ready, self._woken)
@@ -112,12 +117,12 @@ class Dispatcher:
             self._woken.set()
 
 
-def _patience(rule: Orchestration, claimed: Claimed) -> float:
-    """For how many seconds nothing is to be done, unless one is woken."""
+def _patience(rule: Orchestration, claimed: Claimed, least: float) -> float:
+    """For how many seconds nothing is to be done, unless one is woken; ``least`` where it may be due already."""
     if claimed.failure:
         return RETRY
     if len(claimed.items) >= rule.limit:
         return 0
     if claimed.next_ms is None:
         return LOOK
-    return max(_LEAST_PAUSE, min(LOOK, claimed.next_ms / 1000 - time.time()))
+    return max(least, min(LOOK, claimed.next_ms / 1000 - time.time()))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -322,3 +324,23 @@ async def test_with_a_bound_of_one_each_partition_has_its_turn(datastore: Datast
             taken.add(spread.calls.partition("jobs", item.sort_field))
             await update(spread, item)
     assert taken == {0, 1, 2}
+
+
+async def test_a_server_whose_clock_is_ahead_asks_not_all_the_time(
+    datastore: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    refill = Orchestrations.refill
+
+    async def count(rules: Orchestrations, name: str, rule: Orchestration) -> Any:
+        nonlocal asked
+        asked += 1
+        return await refill(rules, name, rule)
+
+    monkeypatch.setattr(Orchestrations, "refill", count)
+    monkeypatch.setattr(dispatcher, "time", SimpleNamespace(time=lambda: time.time() + 60))
+    await datastore.create("jobs", "a", metadata=WAITING | {"scheduled_at": "+1500ms"})
+    await Orchestrations(datastore).put("push", RULE)
+    async with orchestrating(datastore):
+        await wait_until(lambda: started(datastore))
+    assert asked < 20
