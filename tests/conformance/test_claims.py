@@ -68,6 +68,14 @@ async def test_claim_says_when_there_may_be_more(datastore: Datastore, clock: Cl
     assert (await datastore.claim("jobs", worker_id="w")).next_ms == NOW_MS + 10_000
 
 
+async def test_a_job_whose_time_is_taken_away_is_due(datastore: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata={**WAITING, "scheduled_at": "+30s"})
+    updated = await datastore.update("jobs", "a", metadata={"scheduled_at": None})
+    assert updated.item
+    assert updated.item.metadata["status"] == "not_started"
+    assert names((await datastore.claim("jobs", worker_id="w")).items) == ["a"]
+
+
 async def test_what_a_claim_filters_for_may_stand_far_back(datastore: Datastore) -> None:
     made = await fill(datastore, 3150)
     rare = {"n": {"gte": 3000}}

@@ -187,7 +187,8 @@ class Model:
             if left in TERMINAL and "completed_at" not in sent:
                 item.put("completed_at", None)
             item.metadata.setdefault("attempts", 0)
-            if left != item.status or "scheduled_at" in sent:
+            timeless = item.status == "scheduled" and "scheduled_at" not in item.metadata
+            if left != item.status or "scheduled_at" in sent or timeless:
                 self._wait(item, item.metadata.get("scheduled_at", 0), place)
             else:
                 self._leave(item)

@@ -149,7 +149,7 @@ local function arrive(record, operation, from, place)
     if not fields.a then
       item.set(record, 'a', '0')
     end
-    if from ~= to or sent.sd then
+    if from ~= to or sent.sd or to == 'scheduled' and not fields.sd then
       lock.wait(record, tonumber(fields.sd or 0), place)
     else
       lock.idle(record)
