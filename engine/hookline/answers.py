@@ -132,7 +132,7 @@ def refused(key: str, sort_field: str, error: HooklineError) -> Outcome:
     """The outcome of an operation that was not accepted."""
     if error.code in REFUSALS:
         item = getattr(error, "item", None)
-        return Outcome(error.code, key, sort_field, item=item)
+        return Outcome(error.code, key, sort_field, item=item, detail=str(error))
     return Outcome(error.code, key, sort_field, failure=error)
 
 

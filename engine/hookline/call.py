@@ -9,7 +9,8 @@ import msgspec
 
 from hookline import codec
 from hookline.codec import Fields
-from hookline.errors import HooklineError
+from hookline.errors import Corrupt, HooklineError
+from hookline.item import Item
 from hookline.keysettings import Known
 from hookline.outcome import WARNINGS, Claimed, Outcome
 from hookline.plan import declared
@@ -70,7 +71,17 @@ class Call(msgspec.Struct, frozen=True):
         return codec.pack_request(request)
 
     def decode(self, answer: list[Any]) -> Outcome | Claimed:
-        """A script's answer ``[word, fields | false, extra | false]`` -> what became of the operation."""
+        """A script's answer ``[word, fields | false, extra | false]`` -> what became of the operation.
+
+        Where the item that it shows can be none, that is told in its place: word ``corrupt``.
+        """
+        try:
+            return self._decode(answer)
+        except codec.UNREADABLE:
+            done = "; the operation is done all the same" if answer[0] == b"ok" else ""
+            return Outcome(Corrupt.code, self.key, self.sort_field, detail=_broken(self.key, self.sort_field) + done)
+
+    def _decode(self, answer: list[Any]) -> Outcome | Claimed:
         word, shown, extra = answer[0].decode(), answer[1], answer[2] or {}
         verb = self.request.get("verb")
         if verb == "claim" and word == "ok":
@@ -101,10 +112,13 @@ class Call(msgspec.Struct, frozen=True):
 
     def _decode_claim(self, extra: Mapping[bytes, Any]) -> Claimed:
         given = extra.get(b"given", {})  # the same to all of them
-        items = [
-            codec.decode_item(self.key, sort.decode(), codec.decode_fields(shown) | given)
-            for sort, shown in extra.get(b"items") or ()
-        ]
+        items: list[Item] = []
+        failure: Corrupt | None = None
+        for sort, shown in extra.get(b"items") or ():
+            try:
+                items.append(codec.decode_item(self.key, sort.decode(), codec.decode_fields(shown) | given))
+            except codec.UNREADABLE:
+                failure = Corrupt(f"{_broken(self.key, sort.decode())}; it is claimed until its lock expires")
         due, after = extra.get(b"next_ms"), extra.get(b"after")
         return Claimed(
             items,
@@ -112,6 +126,7 @@ class Call(msgspec.Struct, frozen=True):
             bool(extra.get(b"more")),
             list(after) if after else None,
             examined=extra.get(b"examined", 0),
+            failure=failure,
             replayed=b"replayed" in extra,
             gone=extra.get(b"gone", 0),
             expired=extra.get(b"expired", 0),
@@ -121,6 +136,10 @@ class Call(msgspec.Struct, frozen=True):
             paused=b"paused" in extra,
             barred=extra[b"barred"].decode() if b"barred" in extra else None,
         )
+
+
+def _broken(key: str, sort_field: str) -> str:
+    return f"the hash of {key}/{sort_field} can be no item"
 
 
 def _decode_state(fields: Mapping[bytes, bytes]) -> tuple[int, str | None, int | None]:

@@ -249,6 +249,8 @@ class Claims:
             raise outcome.error()
         if outcome:
             self.see(call, outcome)
+            if outcome.failure and not outcome.items:
+                raise outcome.failure
         return outcome
 
     async def whole(
@@ -350,7 +352,7 @@ class Claims:
             # one that gives no answer.
             broken_off = failure is not None and not isinstance(failure, Refused)
             self._rotate(key, (walk.partition + (bound is not None or broken_off)) % partitions)
-        failure = failure or (None if parts else unreached)
+        failure = failure or next((part.failure for part in parts if part.failure), None if parts else unreached)
         if failure and not (given or any(part.items for part in parts)):
             raise failure
         return _together(parts, bound, failure)

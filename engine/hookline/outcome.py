@@ -23,7 +23,7 @@ class Outcome(msgspec.Struct, frozen=True):
     gives only ``version``, ``status`` and ``locked_until_ms``. ``warnings`` are sentences. ``version`` is the one that
     the operation made, also where the answer had to be asked for again and the item has moved on. ``failure`` is the
     store's, where among many operations this one met it. ``replayed``: this is the answer of before, under the same
-    idempotency key.
+    idempotency key. ``detail`` is what its error says, where that is not the usual.
     """
 
     word: str
@@ -36,6 +36,7 @@ class Outcome(msgspec.Struct, frozen=True):
     locked_until_ms: int | None = None
     failure: HooklineError | None = None
     replayed: bool = False
+    detail: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -44,7 +45,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     def error(self) -> HooklineError:
         """The error of an operation that was not accepted."""
-        return self.failure or REFUSALS[self.word](item=self.item)
+        return self.failure or REFUSALS[self.word](self.detail, item=self.item)
 
 
 def item_of(outcome: Outcome) -> Item:

@@ -159,6 +159,26 @@ async def test_what_was_claimed_before_an_error_reaches_the_caller(datastore: Da
         await datastore.claim("jobs", worker_id="w")
 
 
+async def test_an_item_that_cannot_be_shown_is_told_beside_those_that_were_claimed(
+    datastore: Datastore, raw: aioredis.Redis
+) -> None:
+    for name in ("a", "b"):
+        await datastore.create("jobs", name, metadata=WAITING)
+    await raw.hset(datastore.calls.item_name("jobs", "a"), "c", b"\xc1")
+    claimed = await datastore.claim("jobs", worker_id="w", limit=10)
+    assert names(claimed.items) == ["b"]
+    assert "the hash of jobs/a can be no item; it is claimed until its lock expires" in str(claimed.failure)
+    assert names((await datastore.claim("jobs", worker_id="w", limit=10)).items) == []
+    await datastore.create("jobs", "c", metadata=WAITING)
+    await raw.hset(datastore.calls.item_name("jobs", "c"), "c", b"\xc1")
+    for wait in (0, 30):
+        with pytest.raises(Corrupt, match="jobs/c"):
+            await datastore.claim("jobs", worker_id="w", wait=wait)
+        name = datastore.calls.item_name("jobs", "c")
+        await datastore.run([datastore.calls.update("jobs", "c", metadata=WAITING)])
+        assert await raw.hget(name, "s") == b"not_started"
+
+
 @pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("way", ["claim", "exchange"])
 async def test_who_goes_away_meanwhile_takes_nothing(datastore: Datastore, way: str, turns: int) -> None:

@@ -241,6 +241,25 @@ async def test_spoilt_keys(datastore: Datastore, raw: aioredis.Redis, index: str
             await datastore.exchange([], "jobs", worker_id="w")
 
 
+async def test_a_write_whose_item_cannot_be_shown_says_so_and_that_it_is_done(
+    datastore: Datastore, raw: aioredis.Redis
+) -> None:
+    for name in ("a", "b", "c"):
+        await datastore.create("jobs", name, metadata=WAITING)
+        hash_name = datastore.calls.item_name("jobs", name)
+        if name != "c":
+            await raw.hset(hash_name, "c", b"\xc1")
+    with pytest.raises(Corrupt, match="the hash of jobs/a can be no item; the operation is done all the same"):
+        await datastore.update("jobs", "a", metadata={"n": 1})
+    calls = [datastore.calls.update("jobs", name, metadata={"n": 2}) for name in ("a", "b", "c")]
+    assert [outcome.word for outcome in await datastore.run(calls)] == ["corrupt", "corrupt", "ok"]
+    assert (await datastore.update("jobs", "a", content={"whole": True})).version == 4
+    with pytest.raises(Corrupt, match="done all the same"):
+        await datastore.delete("jobs", "b")
+    with pytest.raises(NotFound):
+        await datastore.delete("jobs", "b")
+
+
 class Word(StrEnum):
     STATUS = "not_started"
     OTHER = "caf\u00e9"
