@@ -99,14 +99,18 @@ def item_line(key: str, sort_field: str, fields: Fields, *, api_keys: bool) -> b
     return line(shown)
 
 
-def settings_line(key: str, fields: Mapping[bytes, bytes], partitions: int, *, api_keys: bool) -> bytes | None:
-    """The line of a key's settings: those that are not the default; None where all are."""
+def settings_line(key: str, fields: Mapping[bytes, bytes], partitions: int, *, api_keys: bool) -> bytes:
+    """The line of a key's settings: those that are not the default; empty where all are.
+
+    Raises:
+        codec.UNREADABLE: the hash can be none of settings.
+    """
     usual = decode_settings({}, partitions).to_dict()
     given = decode_settings(fields, partitions).to_dict()
     shown = {name: value for name, value in given.items() if value != usual[name] and name in ARGUMENTS}
     if b"t" in fields:
         shown["triggerUrls"] = _show_triggers(fields[b"t"], api_keys)
-    return line({"key": key, "settings": shown}) if shown else None
+    return line({"key": key, "settings": shown}) if shown else b""
 
 
 def _show_triggers(packed: bytes, api_keys: bool) -> list[dict[str, Any]]:

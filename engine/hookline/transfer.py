@@ -74,13 +74,14 @@ async def export(datastore: Datastore, *, api_keys: bool = True) -> AsyncIterato
     yield Exported(Header(datastore.settings.namespace, begun, total, mark).line(), 0, total)
     entries = done = 0
     for key in configured:
-        if shown := await walk.settings(key):
-            entries += 1
-            yield Exported(shown, done, total)
+        shown, failed = await walk.settings(key)
+        entries += bool(shown)
+        if shown or failed:
+            yield Exported(shown, done, total, failed)
     for key, partition in keys:
-        async for lines, failed in walk.items(key, partition):
+        async for lines, flaws in walk.items(key, partition):
             entries, done = entries + len(lines), done + len(lines)
-            yield Exported(b"".join(lines), done, max(done, total), tuple(failed))
+            yield Exported(b"".join(lines), done, max(done, total), tuple(flaws))
     yield Exported(End(entries).line(), done, max(done, total))
 
 
@@ -104,10 +105,13 @@ class _Export:
                         configured.add(key)
         return {name: sizes[name] for name in sorted(sizes)}, sorted(configured)
 
-    async def settings(self, key: str) -> bytes | None:
-        """The line of a key's settings."""
+    async def settings(self, key: str) -> tuple[bytes, tuple[str, ...]]:
+        """The line of a key's settings, if it has any; and why they can be none."""
         fields = await self._datastore.change_settings(key, {})
-        return archive.settings_line(key, fields, self._partitions, api_keys=self._api_keys)
+        try:
+            return archive.settings_line(key, fields, self._partitions, api_keys=self._api_keys), ()
+        except codec.UNREADABLE as error:
+            return b"", (f"{key}: its settings can be none: {error!r}",)
 
     async def items(self, key: str, partition: int) -> AsyncIterator[tuple[list[bytes], list[str]]]:
         """Pages of a key's lines; and what could not be one."""

@@ -418,6 +418,20 @@ async def test_an_item_with_a_broken_hash_ends_no_export(
             await reading
 
 
+@pytest.mark.parametrize(
+    ("field", "stored"),
+    [("t", codec.pack([[1, "", ["updated"]]])), ("t", b"\xc1"), ("lock_ms", b"x"), ("keep:a", b"x")],
+)
+async def test_settings_that_are_broken_end_no_export(
+    filled: Datastore, raw: aioredis.Redis, field: str, stored: bytes
+) -> None:
+    whole = len(await lines_of(filled))
+    await raw.hset(f"{TAG}:cfg:jobs", field, stored)
+    (failed,) = [name async for step in export(filled) for name in step.failed]
+    assert failed.startswith("jobs: its settings can be none: ")
+    assert len(await lines_of(filled)) == whole - 1
+
+
 async def test_an_archive_that_is_packed_is_told_of(filled: Datastore) -> None:
     packed = gzip.compress(b"".join(await lines_of(filled)))
     with pytest.raises(Invalid, match=r"line 1: expected JSON lines, not gzip: gunzip -c FILE \| hookline import -$"):
