@@ -116,12 +116,14 @@ class Edge:
         traffic, began = self._traffic, perf_counter()
         traffic.in_flight[0] += 1
         try:
+            # First, so that pages of allowed sites can read whatever refusal follows.
+            asks = (self._origins or b"origin" in fields) and self._cross(scope, fields, added)
             if REFUSAL in scope:
                 raise scope.pop(REFUSAL)
             accept = fields.get(b"accept")
             if accept and accept not in _ANY_KIND:
                 _choose(scope, accept)
-            if (self._origins or b"origin" in fields) and self._cross(scope, fields, added):
+            if asks:
                 await _preflight()(scope, receive, send_more)
             else:
                 gate = self._gate

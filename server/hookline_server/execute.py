@@ -114,7 +114,7 @@ async def _get(datastore: Datastore, command: Command) -> Result:
     wanted = command.fields["sortFields"]
     if len(wanted) > QUERY_MAX:
         raise Invalid.at("/sortFields", f"expected at most {QUERY_MAX} of them")
-    names = [(command.fields["key"], sort_field) for sort_field in wanted]
+    names = [datastore.calls.name(command.fields["key"], sort_field) for sort_field in wanted]
     found = await datastore.get_some(names)
     if not found.keys() >= set(names):
         raise Invalid.at("/sortFields", f"expected items of at most {ANSWER_MAX} bytes in all: ask for fewer")

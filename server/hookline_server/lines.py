@@ -107,11 +107,9 @@ class Stream(Response):
             headers.append((b"content-encoding", b"gzip"))
         start = {"type": "http.response.start", "status": self.status_code, "headers": headers}
         async with aclosing(self._parts):
-            if scope["method"] == "HEAD":
-                await send(start)
-            else:
-                first = await anext(self._parts, b"")
-                await send(start)
+            first = await anext(self._parts, b"")
+            await send(start)
+            if scope["method"] != "HEAD":
                 await self._send(first, packer, scope, send)
         await send({"type": "http.response.body", "body": packer.flush() if packer else b""})
 

@@ -59,18 +59,19 @@ class Room:
         self.left -= len(msgspec.json.encode((item.content, item.metadata)))
 
 
-def describe_result(outcome: Outcome, room: Room, *, minimal: bool = False) -> dict[str, Any]:
+def describe_result(outcome: Outcome, room: Room, *, minimal: bool = False, creates: bool = True) -> dict[str, Any]:
     """What became of one write among many: its status, and the item (``minimal``: its names) or the problem.
 
-    Without room there are no items.
+    ``creates``: it was a create or replace. Without room there are no items.
     """
+    made = creates and is_new(outcome)
     if room.left <= 0:
         outcome, minimal = msgspec.structs.replace(outcome, item=None), True
-    elif outcome.item and not (outcome.ok and is_new(outcome)):  # what is new came in the body of the request
+    elif outcome.item and not (outcome.ok and made):  # what is new came in the body of the request
         room.take(outcome.item)
     if not outcome.ok:
         return describe_error(outcome.error())
-    status = 201 if is_new(outcome) else 200
+    status = 201 if made else 200
     if minimal:
         names = {"key": outcome.key, "sortField": outcome.sort_field, "version": outcome.version}
         return {"status": status, **names}

@@ -62,8 +62,9 @@ async def test_get_many_by_their_names(api: Api, datastore: Datastore) -> None:
     (found,) = await run(api, 'get items with:\nkey: jobs\nsortFields: ["0002", "none", "0000"]\n')
     assert [item and item["sortField"] for item in found["items"]] == ["0002", None, "0000"]
     assert "expected 1 to" in (await refused(api, 'get items with:\nkey: jobs\nsortFields: [""]\n'))[2]
-    status, code, detail = await refused(api, "get items with:\nkey: jobs\nsortFields: [1]\n")
-    assert (status, code, detail[:14]) == (422, "invalid", "/sortField: ex")
+    for odd in ("1", '["0002"]', '{"a": 1}'):
+        status, code, detail = await refused(api, f"get items with:\nkey: jobs\nsortFields: [{odd}]\n")
+        assert (status, code, detail[:14]) == (422, "invalid", "/sortField: ex")
     assert (await refused(api, f"get items with:\nkey: jobs\nsortFields: [{'1,' * 1001}]\n"))[2].endswith("of them")
 
 

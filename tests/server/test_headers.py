@@ -196,6 +196,9 @@ async def test_a_named_site_may_use_the_api(datastore: Datastore) -> None:
             assert (answer.status, answer.data["code"]) == (403, "cross_site")
             assert "access-control-allow-origin" not in answer.headers
             assert "origin" in answer.headers["vary"]
+        # It may read also what is refused before anything is done.
+        answer = await api("GET", ITEM, headers={"Origin": SITE, "Accept": "image/png"})
+        assert (answer.status, answer.headers.get("access-control-allow-origin")) == (406, SITE)
         # Without a preflight's header OPTIONS asks for the methods.
         assert "PATCH" in (await api("OPTIONS", ITEM, headers={"Origin": SITE})).headers["allow"]
         assert "origin" in (await api("GET", ITEM)).headers["vary"]

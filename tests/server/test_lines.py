@@ -244,6 +244,7 @@ async def test_what_is_wrong_with_a_query_is_told_before_it_begins(api: Api) -> 
         await api("GET", "/v1/items/jobs?order=size", headers=TAKES),
         await api("GET", "/v1/items/jobs?limit=0", headers=TAKES),
         await api("GET", "/v1/items/jobs?cursor=x", headers=TAKES),
+        await api("HEAD", "/v1/items/jobs?cursor=x", headers=TAKES),
         await api("POST", "/v1/items/jobs/query", {"where": 3}, headers=TAKES),
         await api("POST", "/v1/items/jobs/query", {"limit": 1001}, headers=TAKES),
     ):

@@ -100,6 +100,13 @@ async def test_a_batch_that_prefers_little(api: Api) -> None:
     assert (results[1]["item"]["version"], results[2]["status"]) == (1, 409)
 
 
+async def test_a_lock_that_a_batch_extends_is_no_new_item(api: Api) -> None:
+    """Also where it is that of an item which was started as it was created, and so is at version 1 still."""
+    (made,) = await batch(api, op("create", metadata={"status": "started", "worker_id": "w"}))
+    (extended,) = await batch(api, op("update", token=made["item"]["token"], metadata={"status": "started"}))
+    assert (extended["item"]["version"], extended["status"]) == (1, 200)
+
+
 async def test_triggers_of_a_batch(api: Api, datastore: Datastore) -> None:
     triggers = [{"url": "https://worker.example/run", "apiKey": "k", "events": ["created", "deleted"]}]
     await batch(api, op("create", triggerUrls=triggers), op("delete"), path=f"{BATCH}?triggers=off")

@@ -214,9 +214,10 @@ def _describe(step: Call | _Read, result: Result, room: Room, *, minimal: bool) 
         return describe_error(result)
     if isinstance(result, Item):
         return {"status": 200, "item": result.to_dict()}
-    if result.ok and isinstance(step, Call) and step.script == "delete":
+    script = step.script if isinstance(step, Call) else ""
+    if result.ok and script == "delete":
         return {"status": 204}
-    return describe_result(result, room, minimal=minimal)
+    return describe_result(result, room, minimal=minimal, creates=script == "create")
 
 
 routes = [Route("/v1/items:batch", run, methods=["POST"])]
