@@ -16,7 +16,7 @@ from hookline.errors import OutcomeUnknown, Unavailable
 from hookline.recurrence import Recurrence
 from hookline.transport import Http
 from hookline_server import remote
-from hookline_server.table import harmless
+from hookline_server.table import harmless, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,10 @@ class Foreground:
         self._tell(run, f"claimed {len(names)} of {self.key}{why} {' '.join(names)}".rstrip())
 
     def _tell(self, run: dict[str, Any], sentence: str) -> None:
-        text = json.dumps(run, ensure_ascii=False) if self.as_json else f"{time.strftime('%H:%M:%S')} {sentence}"
-        self.say(harmless(text))
+        if self.as_json:
+            self.say(harmless(json.dumps(run, ensure_ascii=False)))
+        else:
+            self.say(f"{time.strftime('%H:%M:%S')} {plain(sentence)}")
 
 
 def _now_ms() -> int:

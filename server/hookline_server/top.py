@@ -18,7 +18,6 @@ from rich.table import Table
 from rich.text import Text
 
 from hookline.errors import Unavailable
-from hookline.registry import Workers
 from hookline_server.table import plain
 from hookline_server.vitals import PACE, KeyVitals, Monitor, Vitals
 
@@ -122,7 +121,7 @@ def render(look: Look, every: float) -> RenderableType:
         for name, up in look.stores.items()
         if not up
     ]
-    return Group(*parts, Text(_pace(look)), Text(_webhooks(look)), *_keys(look), *_workers(look.workers))
+    return Group(*parts, Text(_pace(look)), Text(_webhooks(look)), *_keys(look), *_workers(look))
 
 
 def _pace(look: Vitals) -> str:
@@ -160,9 +159,10 @@ def _figures(key: KeyVitals) -> dict[str, str]:
     return {**counts, "done/s": done, "oldest": _duration(key.oldest) if key.claimable else "", **locks}
 
 
-def _workers(workers: Workers) -> list[RenderableType]:
+def _workers(look: Vitals) -> list[RenderableType]:
+    workers = look.workers
     if not workers:
-        return [Text("no workers")]
+        return [Text("no workers")] if all(look.stores.values()) else []
     rows = []
     for worker in sorted(workers, key=lambda each: (-each.in_flight, each.worker_id))[:ROWS_MAX]:
         signal = f" ({worker.signal})" if worker.signal else ""

@@ -56,6 +56,13 @@ async def test_the_life_of_an_item(url: str, datastore: Datastore, tmp_path: Pat
     assert (await datastore.count("docs")).count == 0
 
 
+async def test_items_are_utf_8_and_in_any_other_encoding_they_are_shown(url: str, datastore: Datastore) -> None:
+    given = ("items", "create", "docs", "a", "--content", "-", "--url", url, "--json")
+    code, said = await hookline(*given, stdin='"日😀"', PYTHONIOENCODING="iso-8859-5")
+    assert (code, json.loads(said)["content"]) == (0, "日😀"), said
+    assert (await datastore.get("docs", "a")).content == "日😀"
+
+
 async def test_pause_and_resume(url: str, datastore: Datastore) -> None:
     """As processes of their own."""
     await fill(datastore, 1)
@@ -199,6 +206,7 @@ async def test_a_command_that_is_repeated_writes_once(url: str, datastore: Datas
         ("items create hookline.x a", 1, ["their own routes"]),
         ("items create a/b c", 2, ["hookline: KEY: expected 1 to 128 characters"]),
         ("items query docs --order x", 2, ["hookline: --order: expected"]),
+        ("items query docs --count --limit 1", 2, ["expected either --count, or --order and --limit"]),
         ("items query docs --where {", 2, ["--where: expected JSON, or @FILE", "line 1 column 2"]),
         ('items query docs --where {"a":1,"a":2}', 2, ["each name once in an object: a"]),
         ("items create docs --content NaN", 2, ["--content: expected JSON, which has no NaN"]),

@@ -159,6 +159,7 @@ async def test_an_address_may_end_with_a_slash(url: str) -> None:
         ("workers stop jobs none", 4, ["no worker", "next: 'hookline workers list' shows"]),
         ("settings set jobs", 2, ["expected what to change"]),
         ("settings set jobs --reset locks", 2, ["hookline: --reset: expected an option of this command"]),
+        ("settings set jobs --lock-for 5m --reset lock-for", 2, ["expected either --lock-for, or --reset lock-for"]),
         ("settings set jobs --lock-for soon", 2, ["hookline: --lock-for: expected"]),
         ('settings set jobs --retention {"failed":3}', 2, ["hookline: --retention /failed: expected"]),
         ("settings show a+b", 2, ["hookline: KEY: expected"]),

@@ -67,3 +67,10 @@ async def test_for_people_a_run_is_a_sentence(api: Api, datastore: Datastore) ->
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert said[0].endswith("claimed 0 of jobs, which is paused")
+
+
+async def test_for_people_no_name_can_pass_for_a_line(api: Api, datastore: Datastore) -> None:
+    await datastore.create("jobs", "a\n12:00:00 claimed 9", metadata={"status": "not_started"})
+    said: list[str] = []
+    await foreground(f"http://127.0.0.1:{api.port}", said, recurrence=None, as_json=False).run()
+    assert said[0].endswith("claimed 1 of jobs a\\n12:00:00 claimed 9")

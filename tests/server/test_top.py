@@ -121,6 +121,14 @@ def test_in_a_narrow_terminal_a_figure_is_whole_or_not_there(width: int, figures
     assert ("no room for" in " ".join(lines)) == (figures < 12)
 
 
+@pytest.mark.parametrize("up", [True, False])
+def test_of_a_store_that_does_not_answer_it_does_not_say_that_there_is_nothing(up: bool) -> None:
+    console = Console(record=True, file=StringIO())
+    console.print(render(Vitals("", "", 0.0, stores={"default": up}), 2.0))
+    said = console.export_text()
+    assert ("no items" in said, "no workers" in said, "does not answer" in said) == (up, up, not up)
+
+
 async def test_once_for_scripts_and_for_people(api: Api, datastore: Datastore) -> None:
     await datastore.create("jobs", "a", metadata=WAITING)
     presence = Presence("jobs", "\x1b[2J", "host", 1, ("run",), 10, 2)

@@ -5,7 +5,10 @@ Whatever a command runs it imports by itself: a short one should not wait for th
 
 from __future__ import annotations
 
+import codecs
+import json
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -66,8 +69,18 @@ def _hookline(
     """
 
 
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """What the output's encoding does not have, as JSON may write it; of other kinds of errors it is no handler."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
 def main() -> None:
     """Run the command that the arguments name; it ends with one of :data:`CODES`."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        codecs.register_error("hookline.escaped", _escaped)
+        sys.stdout.reconfigure(errors="hookline.escaped")
     try:
         app(prog_name="hookline")
     except SystemExit as end:

@@ -110,6 +110,9 @@ def query(
     """
     from hookline_server.cli.output import say_items, say_none, say_one
 
+    if count and (order is not None or limit is not None):
+        fail("expected either --count, or --order and --limit")
+        raise typer.Exit(MISUSED)
     filters = read_optional(where, "--where")
     with asking(url, api_key) as client:
         if count:

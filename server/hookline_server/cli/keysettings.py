@@ -88,6 +88,9 @@ def change(
         if _camel(name) not in given:
             fail(f"--reset: expected an option of this command without its dashes, such as lock-for, and not {name}")
             raise typer.Exit(MISUSED)
+        if changes.get(_camel(name)) is not None:
+            fail(f"expected either --{name}, or --reset {name}")
+            raise typer.Exit(MISUSED)
         changes[_camel(name)] = None
     if not changes:
         fail("expected what to change, such as --lock-for 15m or --reset lock-for; 'hookline settings show' shows all")

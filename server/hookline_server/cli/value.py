@@ -24,7 +24,9 @@ def read_optional(text: str | None, option: str, default: Any = None) -> Any:
 
 def _read(text: str) -> Any:
     try:
-        raw = sys.stdin.read() if text == "-" else Path(text[1:]).read_text() if text.startswith("@") else text
+        # As bytes: JSON is UTF-8, whatever the encoding of the locale is.
+        raw = sys.stdin.buffer.read() if text == "-" else Path(text[1:]).read_bytes() if text[:1] == "@" else text
+        raw = raw.decode() if isinstance(raw, bytes) else raw
     except OSError as error:
         raise ValueError(f"cannot read {text[1:]}: {error.strerror}") from None
     except UnicodeDecodeError:
