@@ -3,8 +3,7 @@
     make locust URL=http://127.0.0.1:8080                     # two workers on this machine, for half a minute
     locust -f loadtests/locustfile.py --master ...             # or as its documentation has it, on many
 
-In its table each request counts; a refusal is a failure. ``HOOKLINE_API_KEY`` is shown to the server. At its end it
-says what is still open: nothing is lost if that and what was completed add up to what was created.
+In its table each request counts; a refusal is a failure. ``HOOKLINE_API_KEY`` is shown to the server.
 """
 
 from __future__ import annotations

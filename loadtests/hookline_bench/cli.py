@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import signal
 import sys
 import time
@@ -67,7 +68,7 @@ def measure(
         scenarios=_words(scenarios, SCENARIOS, "--scenarios"),
         ways=_words(ways, WAYS, "--ways"),
         processes=_counts(processes, "--processes"),
-        sizes=Sizes(seconds, jobs, checked(lambda: tuple(float(word) for word in rates.split(",")), "--rates")),
+        sizes=Sizes(seconds, jobs, _rates(rates, "--rates")),
         turns=turns,
         store=store,
         fsync=_words(fsync, FSYNCS, "--fsync")[0],
@@ -192,6 +193,18 @@ def _words(text: str, known: tuple[str, ...], option: str) -> tuple[str, ...]:
             fail(f"{option}: expected of {', '.join(known)}, got {word}")
             raise typer.Exit(MISUSED)
     return words
+
+
+def _rates(text: str, option: str) -> tuple[float, ...]:
+    """Arrivals a second."""
+
+    def read() -> tuple[float, ...]:
+        found = tuple(float(word) for word in text.split(","))
+        if not all(0 < rate < math.inf for rate in found):
+            raise ValueError("expected numbers above 0")
+        return found
+
+    return checked(read, option)
 
 
 def _counts(text: str, option: str, most: int = 64) -> tuple[int, ...]:

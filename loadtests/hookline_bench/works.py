@@ -226,7 +226,7 @@ async def arrivals(stage: Stage) -> Tally:
 
 async def _times(began: float, rate: float, seconds: float) -> AsyncIterator[float]:
     """When each of the arrivals is due, at that time or as soon after it as the loop comes to it."""
-    for number in range(int(rate * seconds)):
+    for number in range(max(1, int(rate * seconds))):
         due = began + number / rate
         if (left := due - time.perf_counter()) > 0:
             await asyncio.sleep(left)

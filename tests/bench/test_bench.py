@@ -81,6 +81,14 @@ async def test_only_this_machine_is_loaded() -> None:
             pass
 
 
+async def test_rates_are_above_zero_and_one_arrives_at_least(tmp_path: Path) -> None:
+    for bad in ("0", "-1", "nan", "100,inf"):
+        code, said = await bench("--rates", bad)
+        assert (code, "--rates: expected numbers above 0" in said) == (2, True), said
+    code, said = await bench("--scenarios", "latency", "--ways", "store", *SMALL[:-1], "1", "--out", str(tmp_path))
+    assert code == 0, said
+
+
 def test_a_file_that_is_no_results(tmp_path: Path) -> None:
     (other := tmp_path / "other.json").write_text(json.dumps({"schema": 1}))
     with pytest.raises(Invalid, match="expected results of hookline bench"):
