@@ -184,9 +184,14 @@ class Rules(ABC, Generic[R, A]):
         with self._named():
             return await self._datastore.get(self.key, name)
 
-    async def page(self, prefix: str = "") -> Page:
-        """The rules whose names begin so, in order of name; 1,000 at most."""
-        return await self._datastore.query(self.key, where={"sortField": {"prefix": prefix}}, limit=LIST_MAX)
+    async def page(self, prefix: str = "", limit: int = LIST_MAX, cursor: str | None = None) -> Page:
+        """The rules whose names begin so, in order of name; 1,000 at most.
+
+        Raises:
+            Invalid: the cursor is not one of such a page.
+        """
+        where = {"sortField": {"prefix": prefix}}
+        return await self._datastore.query(self.key, where=where, limit=limit, cursor=cursor)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

@@ -35,7 +35,8 @@ async def _show(rules: Rules[Any, Any], command: Command) -> Result:
 
 
 async def _list(rules: Rules[Any, Any], command: Command) -> Result:
-    return {"rules": [rules.describe(item) for item in (await rules.page(command.fields.get("prefix", ""))).items]}
+    page = await rules.page(**command.fields)
+    return {"rules": [rules.describe(item) for item in page.items], "cursor": page.cursor}
 
 
 async def _delete(rules: Rules[Any, Any], command: Command) -> Result:

@@ -82,7 +82,7 @@ class StoredOrchestration(StoredRule, kw_only=True):
 
 
 class Orchestrations(Shape):
-    """The orchestrations, in order of name."""
+    """A page of orchestrations, in order of name."""
 
     items: list[StoredOrchestration]
     cursor: str | None
@@ -100,7 +100,7 @@ class StoredSchedule(StoredRule, kw_only=True):
 
 
 class Schedules(Shape):
-    """The schedules, in order of name."""
+    """A page of schedules, in order of name."""
 
     items: list[StoredSchedule]
     cursor: str | None

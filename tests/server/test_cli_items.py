@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from api import Api
-from hookline import Datastore
+from hookline import Datastore, query
 from hookline_server.gate import Gate
 from jobs import WAITING, fill
 from process import hookline, within
@@ -178,6 +178,15 @@ async def test_rules_say_what_they_did_not_do(url: str) -> None:
     assert await within("orchestrations", "delete", "nightly", "--url", url) == (0, "deleted nightly\n")
     assert await within("items", "query", "jobs", "--url", url) == (0, "none\n")
     assert await within("items", "query", "jobs", "--url", url, "--json") == (0, "")
+
+
+async def test_a_list_of_rules_is_read_to_its_end(url: str, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await within("schedules", "list", "--url", url) == (0, "none\n")
+    for name in ("a", "b", "c"):
+        assert (await api("PUT", f"/v1/schedules/{name}", {"key": "jobs", "content": "x" * 1000})).status == 201
+    monkeypatch.setattr(query, "ANSWER_MAX", 1500)  # bytes of a page
+    code, said = await within("schedules", "list", "--url", url, "--json")
+    assert (code, [json.loads(line)["name"] for line in said.splitlines()]) == (0, ["a", "b", "c"])
 
 
 async def test_a_command_that_is_repeated_writes_once(url: str, datastore: Datastore) -> None:

@@ -484,3 +484,17 @@ async def test_over_http(api: Api, datastore: Datastore) -> None:
         assert (await api("GET", f"/v1/schedules/nightly{path}")).status == 404
     assert (await api("PUT", "/v1/orchestrations/push", {"key": "jobs", "maxInFlight": 0})).status == 422
     assert (await api("PUT", "/v1/orchestrations/push", {"key": "jobs", "maxInFlight": 3})).data["maxInFlight"] == 3
+
+
+async def test_a_list_of_rules_goes_on_where_its_page_ends(api: Api, orchestrations: Orchestrations) -> None:
+    for name in ("a", "b", "c"):
+        await orchestrations.put(name, Orchestration(key="jobs"))
+    answer = await api("GET", "/v1/orchestrations?limit=2")
+    assert answer.status == 200, answer.data
+    link = answer.headers["link"].removeprefix("<").partition(">")[0]
+    following = await api("GET", f"/v1/orchestrations{link}")
+    assert [[rule["name"] for rule in each.data["items"]] for each in (answer, following)] == [["a", "b"], ["c"]]
+    assert (following.data["cursor"], "link" in following.headers) == (None, False)
+    text = f"show orchestrations\nshow orchestrations with cursor: {(await orchestrations.page(limit=1)).cursor}"
+    shown = (await api.command(text)).data["results"]
+    assert [[rule["name"] for rule in each["rules"]] for each in shown] == [["a", "b", "c"], ["b", "c"]]

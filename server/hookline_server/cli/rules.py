@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hookline_server.cli.asking import Asked, ask
+from hookline_server.cli.asking import Asked, ask, pages
 from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
 from hookline_server.cli.value import EXPECTED, read_optional
 
@@ -31,6 +31,15 @@ class Rules:
     def ask(self, server: Asked, method: str, *parts: str, **options: Any) -> Any:
         """What the server answers; a refusal ends the process."""
         return ask(server, method, self.kind, *parts, seen=f"hookline {self.kind} list", **options)
+
+    def list(self, server: Asked, as_json: bool) -> None:
+        """Show them all."""
+        from hookline_server.cli.output import say_items
+        from hookline_server.table import of_rule
+
+        found = pages(server, self.kind, seen=f"hookline {self.kind} list")
+        if not say_items(found, as_json=as_json, row=of_rule):
+            _say_none("none", as_json)
 
     def put(self, server: Asked, name: str, as_json: bool, **fields: Any) -> None:
         """Store a rule of the fields that are given, and show it."""
@@ -126,10 +135,7 @@ def _add(group: typer.Typer, rules: Rules) -> None:
         group.command(name)(function)
 
     def show_all(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
-        from hookline_server.table import of_rule
-
-        found = rules.ask((url, api_key), "GET")["items"]
-        _say_rows(found if as_json else [of_rule(rule) for rule in found], as_json)
+        rules.list((url, api_key), as_json)
 
     def show(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
         _say_one(rules.ask((url, api_key), "GET", name), as_json)

@@ -128,8 +128,8 @@ VERBS: dict[str, Verb] = {
         for word in ("show", "delete", "enable", "disable")
         for noun in ("orchestration", "schedule")
     },
-    "show orchestrations": Verb({"prefix": "text"}, ()),
-    "show schedules": Verb({"prefix": "text"}, ()),
+    "show orchestrations": Verb({"prefix": "text", "cursor": "text"}, ()),
+    "show schedules": Verb({"prefix": "text", "cursor": "text"}, ()),
     "run orchestration": Verb({"name": "text"}, ("name",), binds=ITEMS),
     "run schedule": Verb({"name": "text"}, ("name",), binds=ITEM),
 }

@@ -55,11 +55,15 @@ async def get(request: Request) -> Response:
     return await rules.get(request, Orchestrations)
 
 
-@Operation(name="listOrchestrations", replies={200: Reply("The orchestrations.", ruleshapes.Orchestrations)})
+@Operation(
+    name="listOrchestrations",
+    query=rules.PAGE,
+    replies={200: Reply("A page of orchestrations.", ruleshapes.Orchestrations, ("Link",))},
+)
 async def index(request: Request) -> Response:
     """List orchestrations.
 
-    All of them, in order of name.
+    In order of name; a page has 1,000 unless ``limit`` says otherwise.
     """
     return await rules.index(request, Orchestrations)
 

@@ -79,12 +79,13 @@ async def get(request: Request, kind: type[R]) -> Response:
 
 
 async def index(request: Request, kind: type[R]) -> Response:
-    """All rules, in order of their names."""
-    head.read_query(request)
+    """A page of rules, in order of their names."""
+    given = head.read_query(request, *PAGE)
+    limit = head.read_limit(given.get("limit", "1000"))
     caller, rules = caller_of(request), rules_of(request, kind)
-    page = await rules.page()
+    page = await rules.page(limit=limit, cursor=given.get("cursor"))
     shown = [rules.describe(item) for item in page.items if caller.grant.covers(rules.rule(item).key)]
-    return Answer({"items": shown, "cursor": page.cursor})
+    return Answer({"items": shown, "cursor": page.cursor}, headers=head.next_page(given, page.cursor))
 
 
 async def delete(request: Request, kind: type[R]) -> Response:

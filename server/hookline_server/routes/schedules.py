@@ -59,11 +59,15 @@ async def get(request: Request) -> Response:
     return await rules.get(request, Schedules)
 
 
-@Operation(name="listSchedules", replies={200: Reply("The schedules.", ruleshapes.Schedules)})
+@Operation(
+    name="listSchedules",
+    query=rules.PAGE,
+    replies={200: Reply("A page of schedules.", ruleshapes.Schedules, ("Link",))},
+)
 async def index(request: Request) -> Response:
     """List schedules.
 
-    All of them, in order of name.
+    In order of name; a page has 1,000 unless ``limit`` says otherwise.
     """
     return await rules.index(request, Schedules)
 
