@@ -443,3 +443,5 @@ def test_the_examples_ask_for_figures_that_there_are() -> None:
     for name, selector in asked:
         family = FAMILIES[name.removesuffix("_total")]
         assert {part.split("=")[0].rstrip("~!") for part in selector.split(",")} <= set(family.labels), name
+    alerts = re.findall(r"### Alerts\n(.*?)\n### ", text, re.DOTALL)[0]
+    assert {name.removesuffix("_total") for name in re.findall(r"hookline_[a-z_]+", alerts)} <= set(FAMILIES)
