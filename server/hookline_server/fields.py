@@ -227,7 +227,7 @@ SCHEMAS: dict[str, Schema] = {
     },
     "TriggerUrls": {
         "title": "TriggerUrls",
-        "description": "URLs that are called when the item changes: a map of URL to API key (event `updated`), or a "
+        "description": "URLs that are called when the item changes: a map of URL to API key, or a "
         "list. An API key is never read back; an entry without one keeps what is stored for the same URL. The filters "
         f"of all entries have {OPERANDS_MAX} operands at most, where a condition counts as its operands, one at least.",
         "anyOf": [

@@ -32,7 +32,7 @@ OnlyIf = Annotated[
     str | None, typer.Option("--if", help="Filters that its metadata must meet: JSON.", show_default=False)
 ]
 Where = Annotated[
-    str | None, typer.Option(help='Filters: JSON, @FILE or -, such as {"status": "failed"}.', show_default=False)
+    str | None, typer.Option(help='Filters: JSON, @FILE or -, such as {"type": "report"}.', show_default=False)
 ]
 
 
