@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hookline import codec, keys
 from hookline.calls import QUERY_MAX, Calls, check_limit
 from hookline.connection import Connection
-from hookline.errors import Corrupt, NotFound, check_loop
+from hookline.errors import Corrupt, NotFound, Unavailable, check_loop
 from hookline.item import TERMINAL, Item, check_key, check_sort_field
 from hookline.nodes import Nodes
 from hookline.query import ANSWER_MAX, Count, Page, Queries, Query, get_many
@@ -148,7 +148,12 @@ class Reader:
         deadline = time.monotonic() + timeout
         async with self.changes.listening(self.calls.item_name(key, sort_field)) as changed:
             while True:
-                item = await self._get(key, sort_field, conditions)
+                try:
+                    item = await self._get(key, sort_field, conditions)
+                except Unavailable:
+                    if self.changes.released:  # it was closed meanwhile
+                        return None
+                    raise
                 left = deadline - time.monotonic()
                 if item or not left > 0:
                     return item
