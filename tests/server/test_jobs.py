@@ -179,6 +179,19 @@ async def test_what_is_released_can_be_claimed_in_the_same_exchange(api: Api) ->
     assert (item["sortField"], item["metadata"]["worker_id"]) == ("a", "x")
 
 
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"claim": {}}, "/claim/workerId"),
+        ({"claim": {"workerId": ""}, "workerId": "w"}, "/claim/workerId"),
+        ({"claim": {}, "workerId": ""}, "/workerId"),
+    ],
+)
+async def test_a_bad_worker_is_named_where_it_stands(api: Api, body: dict[str, Any], pointer: str) -> None:
+    answer = await api("POST", SETTLE, body)
+    assert (answer.status, [flaw["pointer"] for flaw in answer.data["errors"]]) == (422, [pointer])
+
+
 async def test_a_job_for_later_and_a_time_that_makes_no_job(api: Api, clock: Clock) -> None:
     clock.advance(0)
     for name, metadata in (("a", {"status": "scheduled"}), ("b", {"status": "not_started"}), ("c", {})):

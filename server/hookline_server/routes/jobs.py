@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from hookline import Call, Datastore
 from hookline.calls import CLAIM_MAX
-from hookline.codec import encode_metadata
+from hookline.codec import encode_metadata, encode_native
 from hookline.errors import Flaw, Invalid
 from hookline.item import check_key
 from hookline.operations import SETTLES
@@ -194,6 +194,8 @@ def _claim_options(wanted: Settle, following: NextClaim) -> dict[str, Any]:
     options = {"worker_id": wanted.worker_id} | following.given()
     if options["worker_id"] is UNSET:
         raise Invalid.at("/claim/workerId", "expected a value: here, or as /workerId")
+    if following.worker_id is UNSET:
+        encode_native("worker_id", "word", options["worker_id"], "/workerId")  # for what is wrong stands there
     return options
 
 
