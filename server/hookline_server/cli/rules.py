@@ -190,7 +190,7 @@ def _add(group: typer.Typer, rules: Rules) -> None:
         upcoming, "next", "Show when it is due next, in UTC and by the clocks of its time zone.", " nightly --count 10"
     )
     command(runs, "runs", "Show what became of its runs, the last ones first.", " nightly --json")
-    command(enable, "enable", "Let it run at its times again, from the next one on.", " nightly")
+    command(enable, "enable", "Let it run at its times again; one with --every at once.", " nightly")
     command(disable, "disable", "Let it run by hand alone.", " nightly")
     command(delete, "delete", "Delete it. What it claimed or created stays as it is.", " nightly")
 

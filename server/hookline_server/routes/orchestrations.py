@@ -97,7 +97,7 @@ async def enable(request: Request) -> Response:
 async def disable(request: Request) -> Response:
     """Disable an orchestration.
 
-    A run that is under way is ended.
+    A claim that is under way is finished; no further one is made.
     """
     return await rules.enable(request, Orchestrations, enabled=False)
 

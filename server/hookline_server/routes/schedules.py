@@ -101,7 +101,7 @@ async def enable(request: Request) -> Response:
 async def disable(request: Request) -> Response:
     """Disable a schedule.
 
-    A run that is under way is ended.
+    What a run has under way is finished, up to 100 items; what it had left to make up for is not.
     """
     return await rules.enable(request, Schedules, enabled=False)
 
