@@ -54,7 +54,7 @@ class Rulebook(Generic[R, A]):
         return [self._stored(item) for item in (await self._rules.page()).items]
 
     async def enable(self, name: str) -> Stored[R]:
-        """Let a rule run at its times, from the next one on.
+        """Let a rule run at its times; one with ``every`` at once.
 
         Raises:
             NotFound: there is none of this name.

@@ -110,7 +110,7 @@ class Rules(ABC, Generic[R, A]):
         return {}
 
     async def enable(self, name: str, enabled: bool) -> Item:
-        """Let a rule run at its ticks, from the next one on; or by hand alone.
+        """Let a rule run at its ticks, one with ``every`` at once; or by hand alone.
 
         Raises:
             NotFound: there is none of this name.
