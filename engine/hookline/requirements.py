@@ -33,7 +33,7 @@ def check_server(info: dict[str, str]) -> None:
 
 
 def check_policy(info: dict[str, str]) -> None:
-    """Raise Incompatible where the store may drop what it was given."""
+    """Raise Incompatible where the store may drop what it was given; where only a crash may, the log says so."""
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise Incompatible(
@@ -42,3 +42,8 @@ def check_policy(info: dict[str, str]) -> None:
         )
     if info.get("maxmemory") == "0":
         log.info("the store has no maxmemory: it may use all memory of its machine")
+    if info.get("aof_enabled") == "0":
+        log.warning(
+            "the store has no append-only file: if it crashes, it loses writes that were acknowledged; set appendonly"
+            " to yes, and appendfsync to always"
+        )

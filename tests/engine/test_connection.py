@@ -91,6 +91,20 @@ async def test_a_store_that_may_drop_items(
     assert await raw.keys() == []
 
 
+async def test_that_there_is_no_append_only_file_is_said(
+    store: EmbeddedStore, raw: aioredis.Redis, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    await raw.config_set("appendonly", "no")
+    try:
+        async with datastore_at(store.url, settings):
+            assert "the store has no append-only file: if it crashes, it loses writes" in caplog.text
+    finally:
+        await raw.config_set("appendonly", "yes")
+    caplog.clear()
+    async with datastore_at(store.url, settings):
+        assert caplog.text == ""
+
+
 async def test_no_limit_of_memory_is_said(
     store: EmbeddedStore, raw: aioredis.Redis, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
