@@ -29,6 +29,8 @@ SEEN = "seen"
 """The status of each document, whose set has them in the order in which they were last written."""
 LIVE_MAX, PAGE = 10_000, 1000
 """Workers that one answer lists, and that one page of the store has, at most."""
+TOLD_MAX = 2000
+"""Characters of a worker's host and handlers in all: a list has many workers."""
 QUIET, STOP = "quiet", "stop"
 
 log = logging.getLogger(__name__)
@@ -91,12 +93,26 @@ def read_workers(shown: Mapping[str, Any]) -> Workers:
     return Workers(map(read_presence, shown["workers"]), shown.get("leftOut", 0))
 
 
+def tellable(handlers: Iterable[str]) -> tuple[str, ...]:
+    """As many of a worker's handlers as can be told of, beside any host."""
+    left, told = TOLD_MAX // 2, list[str]()
+    for name in handlers:
+        left -= len(name) + 1
+        if left < 0:
+            break
+        told.append(name)
+    return tuple(told)
+
+
 async def heartbeat(datastore: Datastore, presence: Presence) -> str | None:
     """Say that a worker lives -> what it is asked to do, if anything.
 
     Raises:
-        Invalid, Unavailable, OutcomeUnknown
+        Invalid: it tells too much of itself, or something that cannot be.
+        Unavailable, OutcomeUnknown
     """
+    if len(presence.host) + sum(len(name) + 1 for name in presence.handlers) > TOLD_MAX:
+        raise Invalid.at("/handlers", f"expected at most {TOLD_MAX} characters, one more for each, with the host")
     name = _name(presence.key, presence.worker_id)
     told = presence.to_dict() | {"seenAt": CURRENT_TIMESTAMP, "status": SEEN}
     del told["signal"]

@@ -432,8 +432,10 @@ class Worker(Handlers):
                     each.give_up(LOST)
 
     def _presence(self) -> Presence:
-        told = (socket.gethostname(), os.getpid(), tuple(self.handlers), self.concurrency, self.in_flight)
-        return Presence(self.key, self.worker_id, *told)
+        told = registry.tellable(self.handlers)
+        return Presence(
+            self.key, self.worker_id, socket.gethostname(), os.getpid(), told, self.concurrency, self.in_flight
+        )
 
     async def _be_seen(self) -> None:
         await registry.be_seen(self.source, self._presence, {QUIET: self.quiet, STOP: self.stop})

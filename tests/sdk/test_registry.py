@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,14 @@ async def nothing(_: Job) -> None:
     await asyncio.sleep(0.2)
 
 
+def _named(name: str) -> Callable[[Job], Awaitable[None]]:
+    async def handler(job: Job) -> None:
+        await nothing(job)
+
+    handler.__name__ = handler.__qualname__ = name
+    return handler
+
+
 async def test_a_worker_is_listed_while_it_lives(
     source: Datastore | Client, datastore: Datastore, client: Client, served: Api
 ) -> None:
@@ -47,6 +56,21 @@ async def test_a_worker_is_listed_while_it_lives(
     worker.stop()
     await running
     assert await datastore.workers() == []
+
+
+async def test_a_worker_tells_of_itself_within_bounds(datastore: Datastore, client: Client, served: Api) -> None:
+    many = tuple(f"handler_{number:03}" for number in range(200))
+    for source in (datastore, client):
+        with pytest.raises(Invalid, match="/handlers: expected at most 2000 characters"):
+            await source.heartbeat(replace(SOMEBODY, handlers=many))
+    worker = Worker(client, "jobs")
+    for name in many:
+        worker.handles(where={"type": name})(_named(name))
+    running = asyncio.create_task(worker.run())
+    (found,) = await wait_until(datastore.workers)
+    worker.stop()
+    await running
+    assert len(set(found.handlers) & set(many)) == len(found.handlers) == 1000 // len("handler_000,")
 
 
 @pytest.mark.parametrize(("live", "least", "most"), [(4, 0, 0), (5, 1, 1), (9, 1, 5)])

@@ -25,7 +25,10 @@ class Told(Body):
 
     host: str
     pid: shapes.Count
-    handlers: list[str]
+    handlers: Annotated[
+        list[str],
+        Meta(description=f"Their names: {registry.TOLD_MAX} characters at most, one more each, with the host."),
+    ]
     concurrency: shapes.Count
     in_flight: shapes.Count
 
