@@ -85,6 +85,11 @@ async def export(datastore: Datastore, *, api_keys: bool = True) -> AsyncIterato
     yield Exported(End(entries).line(), done, max(done, total))
 
 
+def _told(invalid: Invalid) -> str:
+    """What is wrong with a line, and where in it, if that is not all of it."""
+    return str(invalid).removeprefix("/: ")
+
+
 class _Export:
     def __init__(self, datastore: Datastore, api_keys: bool) -> None:
         self._datastore = datastore
@@ -171,7 +176,7 @@ async def restore(
         raise Invalid.at("line 1", "expected a header: the archive is empty") from None
     except Invalid as invalid:
         packed = "expected JSON lines, not gzip: gunzip -c FILE | hookline import -"
-        raise Invalid.at("line 1", packed if first.startswith(_GZIP) else str(invalid)) from None
+        raise Invalid.at("line 1", packed if first.startswith(_GZIP) else _told(invalid)) from None
     own = archive.mark(datastore.secrets, datastore.settings.namespace)
     if api_keys and header.secret not in (None, own):
         raise Unopenable(
@@ -229,7 +234,7 @@ class _Restore:
                 entry = archive.read_line(raw, self._datastore.calls.partitions, api_keys=self._api_keys)
             except Invalid as invalid:
                 self._failed += 1
-                notes.append(f"line {number}: {invalid}")
+                notes.append(f"line {number}: {_told(invalid)}")
                 if self._strict:
                     break
                 continue

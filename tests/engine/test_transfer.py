@@ -303,10 +303,10 @@ async def test_an_export_without_api_keys_goes_anywhere(
 @pytest.mark.parametrize(
     ("bad", "expected"),
     [
-        (b"{", "/: expected a JSON object"),
-        (b"[]", "/: expected a JSON object"),
-        (b"\xff", "/: expected a JSON object"),
-        (b"[" * 100_000, "/: expected a JSON object"),
+        (b"{", "expected a JSON object"),
+        (b"[]", "expected a JSON object"),
+        (b"\xff", "expected a JSON object"),
+        (b"[" * 100_000, "expected a JSON object"),
         ({"key": "no key!"}, "/key: expected 1 to 128"),
         ({"sortField": ""}, "/sortField: expected 1 to 512"),
         ({"version": 0}, "/version: expected a whole number from 1"),
@@ -378,7 +378,7 @@ async def _there(datastore: Datastore, name: str) -> bool:
     ],
 )
 async def test_there_must_be_a_header(datastore: Datastore, lines: list[bytes]) -> None:
-    with pytest.raises(Invalid, match=r"^line 1: "):
+    with pytest.raises(Invalid, match=r"^line 1: (?!/: )"):
         await bring(datastore, lines)
 
 

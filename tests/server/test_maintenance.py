@@ -142,14 +142,14 @@ async def test_out_of_one_store_and_into_another(tmp_path: Path) -> None:
     )
     assert code == 1
     assert err.splitlines()[-3:] == [  # before them it may say that the store is loading its data
-        "line 71: /: expected a JSON object",
+        "line 71: expected a JSON object",
         "the archive has no end: its export, or its copy, was cut off",
         "read 71 lines: 0 written, 69 there already, 1 failed",
     ]
     code, _, err = await hookline(
         "import", "-", "--strict", "--data", copy, stdin=out.encode().replace(b'"n"', b"n", 1)
     )
-    assert (code, err.splitlines()[-1]) == (2, "hookline: line 3: /: expected a JSON object")
+    assert (code, err.splitlines()[-1]) == (2, "hookline: line 3: expected a JSON object")
 
 
 async def test_the_sums_of_an_import_tell_whether_the_file_was_whole(
