@@ -122,6 +122,7 @@ class Recurrence:
 class _Cron(CronSim):
     """Looks its days up, where the original walks from day to day: 29 February is some 160 steps away.
 
+    And misses nothing where a zone puts its clocks by half an hour, as Australia/Lord_Howe does.
     Ends where there is no day within :data:`YEARS_MAX` years.
     """
 
@@ -145,6 +146,28 @@ class _Cron(CronSim):
                 self.dt = datetime.combine(begin + timedelta(days[place]), time(), tzinfo=self.dt.tzinfo)
                 return True
         raise StopIteration
+
+    def advance_hour(self) -> bool:
+        """Go to the next hour that there is -> whether that is another one; from whole hour to whole hour.
+
+        The original goes on by 60 minutes, and so past half an hour where a zone puts its clocks by as much.
+        """
+        if self.dt.hour in self.hours:
+            return False
+        while self.dt.hour not in self.hours:
+            self.tick(3600 - 60 * self.dt.minute - self.dt.second)
+            if self.dt.hour == 0:
+                break  # which may be another day
+        return True
+
+    def advance_minute(self) -> bool:
+        """Go towards the next minute that there is, to the next half hour at most: there clocks may be put."""
+        minute = self.dt.minute
+        if minute in self.minutes:
+            return False
+        later = min((each - minute) % 60 for each in self.minutes)
+        self.tick(60 * min(later, 30 - minute % 30) - self.dt.second)
+        return True
 
 
 _Kind = tuple[bool, int]

@@ -86,6 +86,23 @@ async def test_cron_by_the_clock_on_the_wall(expression: str, zone: str, since: 
     assert await ticks(cron(expression, zone), since, len(expected)) == expected
 
 
+PUT = [(LORD_HOWE, "2026-04-04"), (LORD_HOWE, "2026-10-03"), (BERLIN, "2026-03-28"), (BERLIN, "2026-10-24")]
+"""Days before clocks are put."""
+
+
+@pytest.mark.parametrize(("zone", "day"), PUT)
+@pytest.mark.parametrize(
+    "expression", ["* 2", "*/7 3", "*/10 1", "*/20 0", "*/7 2-3", "35 *", "0 *", "59 *", "5 */3", "10,40 */2"]
+)
+async def test_each_minute_on_the_wall_has_its_tick(expression: str, zone: str, day: str) -> None:
+    recurrence, begin = cron(f"{expression} * * *", zone), ms(f"{day}T00:00+00:00")
+    fields = CronSim(recurrence.cron, datetime(2026, 1, 1))  # noqa: DTZ001 - only its sets are read
+    times = range(begin + 60_000, begin + 2 * 86_400_000, 60_000)
+    walls = ((at, datetime.fromtimestamp(at / 1000, ZoneInfo(zone))) for at in times)
+    expected = [at for at, wall in walls if wall.minute in fields.minutes and wall.hour in fields.hours]
+    assert await recurrence.ahead(recurrence.after(begin, begin), 10**4, times[-1]) == expected
+
+
 @pytest.mark.parametrize("zone", [BERLIN, NEW_YORK, LORD_HOWE])
 @pytest.mark.parametrize("expression", ["*/10 * * * *", "30 2 * * *", "*/30 1,2 * * *", "15 * * * *"])
 async def test_ticks_found_part_by_part_are_the_same(expression: str, zone: str) -> None:
