@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
@@ -31,6 +32,8 @@ ALWAYS = ("waiting", "started", "done/s", "oldest", "completed")
 WORD_MIN = 12
 """As narrow as a column of words becomes, in columns of a terminal, before those at the right are left out."""
 _WORDS = ("namespace", "key", "worker", "host", "handlers")
+_SIGN = re.compile(r" \((paused|quiet|stop)\)$")
+"""What is said behind a name."""
 
 
 @dataclass
@@ -200,10 +203,20 @@ class _Rows:
             side: JustifyMethod = "left" if name in _WORDS else "right"
             table.add_column(name, justify=side, width=width, no_wrap=True, overflow="ellipsis")
         for row in rows:
-            table.add_row(*map(Text, row[:fit]))
+            table.add_row(*map(_narrowed, row[:fit], widths))
         yield table
         if fit < len(self.names):
             yield Text(f"no room for {', '.join(self.names[fit:])}")
+
+
+def _narrowed(cell: str, width: int) -> Text:
+    """A cell, of which a name is cut in its middle where something is said behind it."""
+    sign = _SIGN.search(cell)
+    room = width - len(sign[0]) - 1 if sign else 0
+    if sign and room > 1 and cell_len(cell) > width:
+        name, end = cell[: sign.start()], room // 2
+        cell = f"{set_cell_size(name, room - end)}…{set_cell_size(name[::-1], end)[::-1]}{sign[0]}"
+    return Text(cell)
 
 
 def _duration(seconds: float) -> str:

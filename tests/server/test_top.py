@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from api import Api
@@ -127,6 +128,30 @@ def test_of_a_store_that_does_not_answer_it_does_not_say_that_there_is_nothing(u
     console.print(render(Vitals("", "", 0.0, stores={"default": up}), 2.0))
     said = console.export_text()
     assert ("no items" in said, "no workers" in said, "does not answer" in said) == (up, up, not up)
+
+
+@pytest.mark.parametrize("width", [80, 60, 50, 40])
+@pytest.mark.parametrize("name", ["jobs", "reports.monthly.of.the.whole.company", "月次レポート.全社.の.すべて"])
+def test_in_a_narrow_terminal_it_is_said_that_a_key_is_paused(width: int, name: str) -> None:
+    look = Vitals("", "", 0.0, stores={"default": True})
+    locks = dict.fromkeys(("expired", "lost", "refused"), 0)
+    look.keys = [
+        KeyVitals(
+            "default", name, {"not_started": 3_456_789, "completed": 3_456_789}, 1, 5025.0, paused=True, locks=locks
+        )
+    ]
+    look.keys.append(KeyVitals("default", "other.reports.of.the.whole.company", locks=locks))
+    look.workers = Workers([Presence("jobs", name, "host", 1, ("run",), 54_321, 12_345, signal="quiet")])
+    console = Console(width=width, record=True, file=StringIO())
+    console.print(render(look, 2.0))
+    lines = console.export_text().splitlines()
+    assert max(map(cell_len, lines)) <= width
+    for sign in ("(paused)", "(quiet)"):
+        (row,) = [line for line in lines if sign in line]
+        shown = row.split()[0]
+        begin, _, end = shown.partition("…")
+        assert name.startswith(begin)
+        assert shown == name or name.endswith(end)
 
 
 async def test_once_for_scripts_and_for_people(api: Api, datastore: Datastore) -> None:
