@@ -79,7 +79,9 @@ class Call(msgspec.Struct, frozen=True):
             return self._decode(answer)
         except codec.UNREADABLE:
             done = "; the operation is done all the same" if answer[0] == b"ok" else ""
-            return Outcome(Corrupt.code, self.key, self.sort_field, detail=_broken(self.key, self.sort_field) + done)
+            return Outcome(
+                Corrupt.code, self.key, self.sort_field, detail=codec.broken(self.key, self.sort_field) + done
+            )
 
     def _decode(self, answer: list[Any]) -> Outcome | Claimed:
         word, shown, extra = answer[0].decode(), answer[1], answer[2] or {}
@@ -118,7 +120,7 @@ class Call(msgspec.Struct, frozen=True):
             try:
                 items.append(codec.decode_item(self.key, sort.decode(), codec.decode_fields(shown) | given))
             except codec.UNREADABLE:
-                failure = Corrupt(f"{_broken(self.key, sort.decode())}; it is claimed until its lock expires")
+                failure = Corrupt(f"{codec.broken(self.key, sort.decode())}; it is claimed until its lock expires")
         due, after = extra.get(b"next_ms"), extra.get(b"after")
         return Claimed(
             items,
@@ -136,10 +138,6 @@ class Call(msgspec.Struct, frozen=True):
             paused=b"paused" in extra,
             barred=extra[b"barred"].decode() if b"barred" in extra else None,
         )
-
-
-def _broken(key: str, sort_field: str) -> str:
-    return f"the hash of {key}/{sort_field} can be no item"
 
 
 def _decode_state(fields: Mapping[bytes, bytes]) -> tuple[int, str | None, int | None]:

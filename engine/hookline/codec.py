@@ -318,7 +318,12 @@ def read_item(key: str, sort_field: str, shown: Mapping[bytes, bytes | bool] | l
     try:
         return decode_item(key, sort_field, decode_fields(shown))
     except UNREADABLE as error:
-        raise Corrupt(f"the hash of {key}/{sort_field} can be no item") from error
+        raise Corrupt(broken(key, sort_field)) from error
+
+
+def broken(key: str, sort_field: str) -> str:
+    """What is said of an item whose hash can be none."""
+    return f"the hash of {key}/{sort_field} can be no item"
 
 
 def decode_item(key: str, sort_field: str, fields: Fields) -> Item:

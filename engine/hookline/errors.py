@@ -246,7 +246,7 @@ class OutboxFull(Refused):
 
 
 class Corrupt(Refused):
-    """A key in the store has a type, or an item a hash, that Hookline never writes there; which, its text says."""
+    """A key in the store has a type, or an item a hash, that Hookline never writes there."""
 
     code = "corrupt"
     explanation = "a key that this operation needs has the wrong type in the store; nothing was written"
