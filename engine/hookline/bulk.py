@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hookline.call import Call
 from hookline.clock import parse_time
-from hookline.errors import Invalid, OutboxFull, ReservedKey
+from hookline.errors import Corrupt, Invalid, OutboxFull, ReservedKey
 from hookline.item import RESERVED_PREFIX, Item, check_key
 from hookline.where import require_where
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 STEP = 100
 """Items of one step."""
+_ENDS = (OutboxFull.code, Corrupt.code)
 Then = Callable[[Item], Awaitable[None]]
 
 
@@ -132,7 +133,7 @@ async def _change(
         page = await datastore.query(key, where=where, limit=STEP, cursor=cursor)
         wanted = [item for item in page.items if parse_time(item.updated_at) <= begun]
         outcomes = await datastore.run([call(item) for item in wanted])
-        failure = next((each.error() for each in outcomes if each.failure or each.word == OutboxFull.code), None)
+        failure = next((each.error() for each in outcomes if each.failure or each.word in _ENDS), None)
         changed = [item for item, outcome in zip(wanted, outcomes, strict=True) if outcome.ok]
         if failure and not changed:
             raise failure

@@ -115,12 +115,14 @@ class Call(msgspec.Struct, frozen=True):
     def _decode_claim(self, extra: Mapping[bytes, Any]) -> Claimed:
         given = extra.get(b"given", {})  # the same to all of them
         items: list[Item] = []
-        failure: Corrupt | None = None
+        broken: list[tuple[str, str]] = []
         for sort, shown in extra.get(b"items") or ():
+            fields = codec.decode_fields(shown) | given
             try:
-                items.append(codec.decode_item(self.key, sort.decode(), codec.decode_fields(shown) | given))
+                items.append(codec.decode_item(self.key, sort.decode(), fields))
             except codec.UNREADABLE:
-                failure = Corrupt(f"{codec.broken(self.key, sort.decode())}; it is claimed until its lock expires")
+                broken.append((sort.decode(), fields[b"tk"].decode()))
+        failure = Corrupt(f"{codec.broken(self.key, broken[0][0])}; it becomes a dead letter") if broken else None
         due, after = extra.get(b"next_ms"), extra.get(b"after")
         return Claimed(
             items,
@@ -129,6 +131,7 @@ class Call(msgspec.Struct, frozen=True):
             list(after) if after else None,
             examined=extra.get(b"examined", 0),
             failure=failure,
+            broken=tuple(broken),
             replayed=b"replayed" in extra,
             gone=extra.get(b"gone", 0),
             expired=extra.get(b"expired", 0),

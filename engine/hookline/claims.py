@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from hookline import codec
@@ -17,6 +18,7 @@ from hookline.call import Call
 from hookline.calls import GIVEN_MAX, Calls
 from hookline.connection import Connection
 from hookline.errors import HooklineError, Refused, Unavailable
+from hookline.item import FAILED
 from hookline.line import Lines, Place
 from hookline.link import LATE, Hold
 from hookline.once import Once
@@ -41,6 +43,7 @@ _STEP_LEAST = 50
 _IN_LINE = (b"started", b"not_started")
 """What the place begins with where a claim along the line ended early."""
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 Perform = Callable[[Call], Awaitable[Outcome | Claimed]]
 PerformHeld = Callable[[Call, Hold], Awaitable[Outcome | Claimed | None]]
@@ -172,7 +175,12 @@ class Claims:
                     holds = not hold.refused
 
     def see(self, call: Call, claimed: Claimed) -> None:
-        """Note of a claim whether it has seen the line to its end: who waits next need not look again."""
+        """Note of a claim whether it has seen the line to its end: who waits next need not look again.
+
+        Of what it took, what can be no item becomes a dead letter: else it would be claimed each time its lock ends.
+        """
+        if claimed.broken:
+            self._batcher.begin(self._bury(call.key, claimed.broken))
         request = call.request
         whole = len(claimed.items) < request["limit"] and not (claimed.more or claimed.paused or claimed.replayed)
         if whole and not (request.get("where") or "in_flight" in request) and self._connection.can_hold(call.key):
@@ -181,6 +189,13 @@ class Claims:
             self._seen[call.key] = time.monotonic(), claimed.next_ms
         else:
             self._seen.pop(call.key, None)
+
+    async def _bury(self, key: str, broken: Sequence[tuple[str, str]]) -> None:
+        for sort_field, token in broken:
+            log.error("%s/%s: its hash can be no item, so it becomes a dead letter", key, sort_field)
+            change = {"status": FAILED, "last_error": "its hash can be no item"}
+            fields: dict[str, Any] = {"metadata": change, "token": token, "triggers": False, "reserved": True}
+            await self._perform(self._calls.update(key, sort_field, **fields))
 
     def _hold_unseen(self, place: Place, key: str, seconds: float) -> Hold | None:
         """Hold a claim back without a look, where one has just seen that nothing is left: the bell tells the rest."""

@@ -4,7 +4,22 @@
 -- args: now_ms:int call_id request:msgpack
 -- use: outcome item call change
 
+local function conditional(operation)
+  return operation.expect or operation.match or operation.token or operation.only_if
+end
+
 local function delete(operation)
+  local broken = item.load(operation.key, operation.sort)
+  if broken.corrupt and broken.stored and not conditional(operation) then
+    -- Nothing else can remove it; without an event, since it can't be told of.
+    local shown = {}
+    for field, stored in pairs(broken.fields) do
+      shown[field] = stored
+    end
+    item.open(broken)
+    item.clear(broken)
+    return { item.close(broken) and outcome.ok or outcome.corrupt, shown, false }
+  end
   local record, refusal = change.find(operation)
   if not record then
     return refusal

@@ -202,6 +202,9 @@ end
 
 -- The entry that an item should have in a declared index; `readable` is false where its value is none.
 local function entry_of(place, raw, sort)
+  if raw and not place.native and not pcall(cmsgpack.unpack, raw) then
+    return false
+  end
   local readable, score, member = pcall(declared.entry, place, raw, sort)
   return readable and score == score, score, member -- nan is no score
 end

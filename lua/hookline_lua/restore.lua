@@ -35,9 +35,12 @@ end
 
 local function restore(operation)
   local record = item.load(operation.key, operation.sort)
-  if record.corrupt then
+  if record.corrupt and not record.stored then
     return { outcome.corrupt, false, false }
-  elseif record.exists and not operation.replace then
+  elseif record.corrupt then
+    record.corrupt, record.exists = nil, true -- to write it anew mends it
+  end
+  if record.exists and not operation.replace then
     return { outcome.exists, false, false }
   end
   local known = tonumber(record.fields.v) or 0

@@ -171,6 +171,22 @@ async def test_an_exchange_that_cannot_claim_tells_what_it_settled(api: Api, raw
     assert answer.data["claimed"]["problem"]["code"] == "corrupt"
 
 
+async def test_a_claim_tells_of_an_item_that_is_corrupt_beside_the_others(api: Api, raw: aioredis.Redis) -> None:
+    await create(api, "a", "b", "c", "d")
+    for name in "bd":
+        await raw.hset(f"hl:{{default/0}}:i:jobs:{name}", "c", b"\xc1")
+    answer = await api("POST", SETTLE, {"workerId": "w", "claim": {"limit": 3}})
+    assert [item["sortField"] for item in answer.data["claimed"]["items"]] == ["a", "c"]
+    problem = answer.data["claimed"]["problem"]
+    assert (problem["code"], "jobs/b" in problem["detail"]) == ("corrupt", True)
+    answer = await api("POST", CLAIM, {"workerId": "w", "limit": 3})
+    assert (answer.status, answer.data["code"]) == (500, "corrupt")
+    answer = await api("PATCH", "/v1/items/jobs/d", {"metadata": {"x": 1}})
+    assert (answer.status, answer.data["code"]) == (500, "corrupt")
+    answer = await api("POST", CLAIM, {"workerId": "w", "limit": 3})
+    assert (answer.status, answer.data["items"]) == (200, [])
+
+
 async def test_what_is_released_can_be_claimed_in_the_same_exchange(api: Api) -> None:
     await create(api, "a")
     (a,) = await claim(api)

@@ -88,7 +88,8 @@ local function give(record, operation, state)
   lock.take(record, operation.nonce)
   local refused = call.commit(record, operation, 'updated', record.fields.tk)
   if refused then
-    state.refusal = refused[1]
+    -- What is corrupt here is the item alone: it stays, and holds up nobody.
+    state.refusal = refused[1] ~= outcome.corrupt and refused[1] or nil
     return
   end
   if expired then

@@ -99,7 +99,7 @@ end
 -- is buried. Returns as that; what is not buried takes one of work.
 function due.bury_exhausted(key, sort)
   local record = item.peek(key, sort, CHANGED)
-  if record.fields.s ~= 'started' or lock.live(record.fields) or not lock.exhausted(record) then
+  if not record.exists or record.fields.s ~= 'started' or lock.live(record.fields) or not lock.exhausted(record) then
     return nil, 1, 0
   end
   return due.bury(record)

@@ -35,6 +35,22 @@ local function complete(record)
   return record
 end
 
+-- What the scripts reckon with.
+local NUMBERS = { 'v', 'ua', 'at', 'lu', 'sd', 'p', 'a', 'cr', 'fa', 're' }
+
+-- A hash that can be no item, since it lacks its version or one of these is no number, counts as none; but it is stored.
+local function check(record)
+  local fields = record.fields
+  local fit = fields.v or not next(fields)
+  for _, field in ipairs(NUMBERS) do
+    local number = tonumber(fields[field] or 0)
+    fit = fit and number and number - number == 0
+  end
+  if not fit then
+    record.corrupt, record.exists, record.stored = true, false, true
+  end
+end
+
 -- The record of an item: `fields` as they stand in the view, `stored` whether the store has it.
 function item.load(key, sort)
   local name = key .. ':' .. sort
@@ -55,6 +71,7 @@ function item.load(key, sort)
   if flat.err then
     record.corrupt = true
   end
+  check(record)
   item.view[name] = record
   return record
 end
@@ -73,6 +90,7 @@ function item.peek(key, sort, names)
   end
   local record = new_record(key, sort, id, fields, fields.v ~= nil)
   record.corrupt, record.partial = raws.err and true, partial
+  check(record)
   item.view[name] = record
   return record
 end

@@ -31,7 +31,11 @@ local function tells(field, old, value)
   if UNTOLD[field] or old == (value or false) then
     return false
   end
-  return field ~= 't' or triggers.visible(old) ~= triggers.visible(value)
+  if field ~= 't' then
+    return true
+  end
+  local fit, seen = pcall(triggers.visible, old)
+  return not fit or seen ~= triggers.visible(value)
 end
 
 -- `status:<word>` where the item has come into this status, else nil.
@@ -56,7 +60,7 @@ function outbox.add(record, event, operation, token)
   change.status = status_event(record, event)
   local wanted, ordered = triggers.matching(own, of_key, change)
   if not wanted then
-    return nil
+    return wanted == false and outcome.corrupt or nil
   end
   local before, told = {}, event == 'deleted'
   if event == 'created' and not record.delta then

@@ -6,7 +6,7 @@
 
 local plain = {}
 
--- A whole number and one, as text; within a call most versions are alike, and so are most attempts.
+-- A whole number and one, as text, or nil if it is none; within a call most versions are alike, and so are most attempts.
 local successors
 
 function plain.reset()
@@ -17,7 +17,7 @@ end
 local function successor(number)
   local known = successors[number]
   if not known then
-    known = clock.text(number + 1)
+    known = tonumber(number) and clock.text(number + 1)
     successors[number] = known
   end
   return known
@@ -130,6 +130,9 @@ function plain.claim(operation, name, sort, state)
     return nil
   end
   local v, a = successor(shown[version]), successor(shown[attempts])
+  if not (v and a) then
+    return nil
+  end
   local token = v .. '.' .. lock.mark(operation.nonce)
   redis.call('HSET', id, 'v', v, 's', 'started', 'ua', now, 'a', a, 'w', operation.worker, 'sa', now, 'lu', state.lock_end,
     'tk', token)
@@ -158,7 +161,10 @@ function plain.complete(operation)
   elseif next(set) and not item.roomy(id) then
     return nil
   end
-  local v, now = successor(known[2]), clock.now
+  local v, now = known[2] and successor(known[2]), clock.now
+  if not v then
+    return nil
+  end
   local flat, n = { 'v', v, 's', 'completed', 'ua', now, 'da', now, nil, nil, nil, nil, nil, nil, nil, nil }, 8
   for field, value in pairs(set) do
     flat[n + 1], flat[n + 2] = field, value

@@ -29,9 +29,11 @@ end
 -- Triggers as written, with the stored API key and secrets where an entry brings none; nil where there are none.
 function triggers.merge(written, stored)
   local before, merged = {}, cmsgpack.unpack(written)
-  for _, trigger in ipairs(stored and cmsgpack.unpack(stored) or {}) do
-    before[trigger[1]] = trigger
-  end
+  pcall(function() -- who writes new ones in the place of what can't be read mends it
+    for _, trigger in ipairs(stored and cmsgpack.unpack(stored) or {}) do
+      before[trigger[1]] = trigger
+    end
+  end)
   for _, trigger in ipairs(merged) do
     local known = before[trigger[1]]
     if trigger[2] == false then
@@ -113,15 +115,21 @@ local function gather(wanted, ordered, known, change, of_key)
   end
 end
 
+local function gather_own(wanted, ordered, own, change)
+  gather(wanted, ordered, cmsgpack.unpack(own), change, false)
+end
+
 -- Those of the item and those of its key that want this change (`event`, the `status` event if it came into another, its
 -- `fields`, `sort` and what is `decoded`), packed, each with whether it is the key's and each URL once; nil where there are
--- none. And the URLs of those that are ordered.
+-- none, false where the item's can't be read. And the URLs of those that are ordered.
 function triggers.matching(own, of_key, change)
   if not (own or of_key) then
     return nil
   end
   local wanted, ordered = {}, {}
-  gather(wanted, ordered, own and cmsgpack.unpack(own), change, false)
+  if own and not pcall(gather_own, wanted, ordered, own, change) then
+    return false
+  end
   gather(wanted, ordered, of_this(of_key), change, true)
   return #wanted > 0 and cmsgpack.pack({ unpack(wanted) }) or nil, ordered
 end

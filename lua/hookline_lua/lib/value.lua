@@ -7,9 +7,12 @@ local value = {}
 -- cmsgpack reads the upper half of this type as negative numbers.
 local UINT64 = 207
 
+-- What was packed; nil where it can't be unpacked.
 function value.unpack(raw)
-  local unpacked = cmsgpack.unpack(raw)
-  if string.byte(raw) == UINT64 and unpacked < 0 then
+  local fit, unpacked = pcall(cmsgpack.unpack, raw)
+  if not fit then
+    return nil
+  elseif string.byte(raw) == UINT64 and unpacked < 0 then
     unpacked = unpacked + 2 ^ 64
   end
   return unpacked
