@@ -72,6 +72,12 @@ local function build(key, name, after)
   return rest
 end
 
+-- Whether an entry names no index that settings declare: nothing will ever build it.
+local function is_idle(key, name)
+  local known = key and settings.of(key)
+  return not key or (known and not known['x:' .. name])
+end
+
 -- All of a key that are not complete, each before its place; or as many as the work may suffice for, at random: so those
 -- that cannot be built hold up no others. Nil where something has a wrong type.
 local function unfinished()
@@ -105,7 +111,12 @@ return function()
       break
     end
     local key, name = string.match(flat[i], '^(%Z*)%z(.*)$')
-    table.insert(found, { name or flat[i], key and build(key, name, flat[i + 1]) or false })
+    if is_idle(key, name) then
+      redis.call('HDEL', builds, flat[i])
+      table.insert(found, { name or flat[i], 0 })
+    else
+      table.insert(found, { name, build(key, name, flat[i + 1]) })
+    end
     spend(INDEX)
   end
   local size = request.key and index.probe('ZCARD', index.name(request.key, ''))

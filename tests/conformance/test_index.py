@@ -211,6 +211,8 @@ async def test_a_step_of_many_builds_is_bounded(datastore: Datastore) -> None:
 async def test_builds_that_are_not_possible_hold_up_no_others(datastore: Datastore, raw: aioredis.Redis) -> None:
     for tag in tags(datastore):
         await raw.hset(f"{tag}:builds", mapping={f"key-{n}\0x": "" for n in range(100)})
+        for n in range(100):
+            await spoil(raw, f"{tag}:cfg:key-{n}")
     await put(datastore, [*range(10)])
     await datastore.configure("jobs", indexes={"x": "number"})
     for _ in range(100):  # each looks at a third of them or more

@@ -371,15 +371,16 @@ async def test_a_step_of_many_builds_ends_early_where_they_take_longer(scripts: 
 
 
 @pytest.mark.spoils
-async def test_a_name_that_is_none_is_not_built_and_holds_up_nothing(scripts: Scripts, datastore: Datastore) -> None:
+async def test_a_name_that_is_none_is_not_built_and_keeps_nobody_awake(scripts: Scripts, datastore: Datastore) -> None:
     await put(scripts, a={**DUE, "n": 1})
     await datastore.configure(KEY, indexes={"n": "number"})
-    await scripts.raw.hset(f"{TAG}:builds", "nothing", "")
+    await scripts.raw.hset(f"{TAG}:builds", mapping={"nothing": "", "jobs\0gone": "", "none\0n": ""})
     scripts.clock.advance(10)
     assert await datastore.sweep() == []
     assert await status(scripts, "a") == "not_started"
-    assert await scripts.raw.hkeys(f"{TAG}:builds") == [b"nothing"]
     assert await size(scripts, "x:jobs:n") == 1
+    assert not await scripts.raw.exists(f"{TAG}:builds")
+    assert await datastore.upkeep.next_ms() > 0
 
 
 # Corrupt keys

@@ -88,8 +88,8 @@ local function give(record, operation, state)
   lock.take(record, operation.nonce)
   local refused = call.commit(record, operation, 'updated', record.fields.tk)
   if refused then
-    -- What is corrupt here is the item alone: it stays, and holds up nobody.
-    state.refusal = refused[1] ~= outcome.corrupt and refused[1] or nil
+    -- Where the item alone is corrupt it stays, and holds up nobody.
+    state.refusal = not record.corrupt and refused[1] or nil
     return
   end
   if expired then

@@ -60,7 +60,8 @@ function outbox.add(record, event, operation, token)
   change.status = status_event(record, event)
   local wanted, ordered = triggers.matching(own, of_key, change)
   if not wanted then
-    return wanted == false and outcome.corrupt or nil
+    record.corrupt = wanted == false
+    return record.corrupt and outcome.corrupt or nil
   end
   local before, told = {}, event == 'deleted'
   if event == 'created' and not record.delta then
