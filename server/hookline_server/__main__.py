@@ -7,7 +7,8 @@ import signal
 import sys
 from types import FrameType
 
-_INTERRUPTED = 130
+from hookline_server import interrupt
+
 _ENDED_BY: list[int] = []
 """The signals that came to end us, and had no handler of a command's own."""
 
@@ -22,12 +23,11 @@ def main() -> None:
     for signum in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) is signal.SIG_DFL:  # nohup has SIGHUP ignored
             signal.signal(signum, _end)
+    interrupt.quit_at_once()
     try:
         from hookline_server import cli
 
         cli.main()
-    except KeyboardInterrupt:  # while modules load
-        sys.exit(_INTERRUPTED)
     finally:
         if _ENDED_BY:
             signal.signal(_ENDED_BY[0], signal.SIG_DFL)
@@ -38,6 +38,9 @@ def _end(signum: int, _: FrameType | None) -> None:
     if signal.getsignal(signal.SIGTERM) is not _end:  # the command has a way of its own to stop
         signal.raise_signal(signal.SIGTERM)
         return
+    if interrupt.is_quitting():
+        signal.signal(signum, signal.SIG_DFL)
+        signal.raise_signal(signum)
     _ENDED_BY.append(signum)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells have it for what runs in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)

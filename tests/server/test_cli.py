@@ -299,11 +299,28 @@ async def test_a_command_whose_reader_goes_away_ends_as_sigpipe_ends_others(tmp_
     assert (process.returncode, said) == (141, b"")
 
 
-def test_ctrl_c_while_modules_load(tmp_path: Path) -> None:
-    (tmp_path / "typer.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
-    command = [sys.executable, "-m", "hookline_server", "--version"]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        ("--version", "typer"),
+        ("keys list", "typer"),
+        ("keys list --store redis://127.0.0.1:1", "redis"),
+        ("items get jobs a", "httpx"),
+        ("bench", "typer"),
+        ("bench", "hookline_bench"),
+        ("serve", "uvicorn"),
+        ("serve", "hookline_lua"),
+    ],
+)
+@pytest.mark.parametrize(("signum", "code"), [("SIGINT", 130), ("SIGTERM", -signal.SIGTERM)])
+def test_ctrl_c_while_modules_load(tmp_path: Path, command: str, module: str, signum: str, code: int) -> None:
+    """Also within a module that would hide it."""
+    lost = f"import signal\ntry:\n    signal.raise_signal(signal.{signum})\nexcept BaseException:\n    pass\n"
+    (tmp_path / f"{module}.py").write_text(lost)
+    arguments = [sys.executable, "-m", "hookline_server", *command.split()]
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path), "HOOKLINE_DATA": str(tmp_path)}
+    done = subprocess.run(arguments, env=environ, capture_output=True, check=False, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])

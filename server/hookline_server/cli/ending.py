@@ -16,11 +16,12 @@ from typer.main import get_current_context  # type: ignore[attr-defined]  # whos
 
 from hookline import errors
 from hookline.errors import HooklineError, Invalid
+from hookline_server import interrupt
 
 Result = TypeVar("Result")
 
 DONE, FAILED, MISUSED, AWAY, MISSING, FORBIDDEN, UNKNOWN, STUCK = range(8)
-INTERRUPTED, UNREAD = 130, 141
+INTERRUPTED, UNREAD = interrupt.INTERRUPTED, 141
 CODES = {
     DONE: "done",
     FAILED: "refused, or what was looked at is not as it should be",
@@ -76,6 +77,7 @@ def ending(hint: Callable[[HooklineError], str] = lambda _: "") -> Iterator[None
 
     ``hint`` gives the step for an error where the command knows a better one.
     """
+    interrupt.be_told()
     try:
         yield
     except HooklineError as error:
