@@ -62,11 +62,12 @@ class Client(Http):
 
     async def _drive(self, steps: Flow[T]) -> T:
         """Send what a flow asks for, until it returns."""
+        keys = self._keys()
         try:
             request = next(steps)
             while True:
                 try:
-                    answer = await self._send(request)
+                    answer = await self._send(self._mark(request, keys))
                 except HooklineError as error:
                     request = steps.throw(error)
                 else:
@@ -76,7 +77,7 @@ class Client(Http):
             return value
 
     async def _send(self, request: Request) -> Answer:
-        following, tries, closings = self._mark(request), 0, self._session.closings
+        following, tries, closings = request, 0, self._session.closings
         failure: HooklineError | None = None
         deadline = time.monotonic() + request.patience
         while True:

@@ -52,11 +52,12 @@ class SyncClient(Http):
 
     def _drive(self, steps: Flow[T]) -> T:
         """Send what a flow asks for, until it returns."""
+        keys = self._keys()
         try:
             request = next(steps)
             while True:
                 try:
-                    answer = self._send(request)
+                    answer = self._send(self._mark(request, keys))
                 except HooklineError as error:
                     request = steps.throw(error)
                 else:
@@ -66,7 +67,7 @@ class SyncClient(Http):
             return value
 
     def _send(self, request: Request) -> Answer:
-        following, tries = self._mark(request), 0
+        following, tries = request, 0
         failure: HooklineError | None = None
         deadline = time.monotonic() + request.patience
         while True:

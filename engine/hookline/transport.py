@@ -83,11 +83,18 @@ class Http:
         view._idempotency_key, view._marks = idempotency_key, count(1)  # which threads may share
         return view
 
-    def _mark(self, request: Request) -> Request:
-        """The request under the next idempotency key, if it is a write of a client that has one, and has none yet."""
+    def _mark(self, request: Request, keys: Iterator[dict[str, str]]) -> Request:
+        """The request under the next of these idempotency keys, if it is a write and has none yet."""
         if request.harmless or "Idempotency-Key" in request.headers:
             return request
-        return replace(request, headers={**request.headers, **self._next_key()})
+        return replace(request, headers={**request.headers, **next(keys)})
+
+    def _keys(self) -> Iterator[dict[str, str]]:
+        """The headers for the writes of one verb, counted by themselves: one not sent shifts no other verb's."""
+        first = self._next_key()
+        yield first
+        for number in count(2):
+            yield {name: f"{key}.{number}" for name, key in first.items()}
 
     def _next_key(self) -> dict[str, str]:
         """The header that has the next idempotency key, of a client that has one."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -630,6 +631,38 @@ async def test_a_write_under_an_idempotency_key_is_sent_again_and_done_once(
     for key in ("", "a b", 'a"', "a,b", "a" * 201):
         with pytest.raises(Invalid, match="/idempotencyKey"):
             client.once(key)
+
+
+@pytest.mark.parametrize("kind", [Client, SyncClient])
+async def test_what_a_failure_kept_from_being_sent_shifts_no_later_write(
+    kind: type[Client] | type[SyncClient], client: Client, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that goes on after a failure, and its repeat, in which nothing fails."""
+    monkeypatch.setattr(f"{kind.__module__}.pause", lambda _: 0.0)
+
+    def fails(send: Any, request: Any, down: list[bool]) -> Any:
+        if down and request.target.startswith("/v1/items:batch"):
+            raise Unavailable("away")
+        return send(request)
+
+    for away in (True, False):
+        with SyncClient(url) as other:
+            source: Any = Client(url) if kind is Client else other
+            monkeypatch.setattr(source._session, "send", partial(fails, source._session.send, down=[True] * away))
+            view = source.once("k")
+            calls = [client.calls.create("jobs", name, triggers=name != "b") for name in "abc"]
+            with pytest.raises(Unavailable) if away else nullcontext():
+                await asked(view.run, calls)
+            made = [await asked(view.create, "docs", name) for name in "xy"]
+            assert [outcome.item.version for outcome in made] == [1, 1]
+            if kind is Client:
+                await source.close()
+    assert [item.version for item in (await client.get_many([("docs", "x"), ("docs", "y")])) if item] == [1, 1]
+
+
+async def asked(verb: Callable[..., Any], *args: Any) -> Any:
+    """What a verb of a client gives, whichever it is."""
+    return await verb(*args) if inspect.iscoroutinefunction(verb) else await asyncio.to_thread(verb, *args)
 
 
 async def test_what_is_created_under_an_idempotency_key_without_a_name_has_the_same_in_a_repeat(
