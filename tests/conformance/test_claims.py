@@ -167,7 +167,7 @@ async def test_an_item_that_cannot_be_shown_is_told_beside_those_that_were_claim
     await raw.hset(datastore.calls.item_name("jobs", "a"), "c", b"\xc1")
     claimed = await datastore.claim("jobs", worker_id="w", limit=10)
     assert names(claimed.items) == ["b"]
-    assert "the hash of jobs/a can be no item; it is claimed until its lock expires" in str(claimed.failure)
+    assert "the hash of jobs/a can be no item; it becomes a dead letter" in str(claimed.failure)
     assert names((await datastore.claim("jobs", worker_id="w", limit=10)).items) == []
     await datastore.create("jobs", "c", metadata=WAITING)
     await raw.hset(datastore.calls.item_name("jobs", "c"), "c", b"\xc1")

@@ -35,18 +35,20 @@ local function complete(record)
   return record
 end
 
--- What the scripts reckon with.
-local NUMBERS = { 'v', 'ua', 'at', 'lu', 'sd', 'p', 'a', 'cr', 'fa', 're' }
+-- What the scripts reckon with, added up: fails where one of them is no number, is none where one is not finite.
+local function reckon(fields)
+  return fields.v + (fields.ua or 0) + (fields.at or 0) + (fields.lu or 0) + (fields.sd or 0) + (fields.p or 0)
+    + (fields.a or 0) + (fields.cr or 0) + (fields.fa or 0) + (fields.re or 0)
+end
 
--- A hash that can be no item, since it lacks its version or one of these is no number, counts as none; but it is stored.
+-- A hash that can be no item, since it lacks its version or one of its numbers is none, counts as none; but it is stored.
 local function check(record)
   local fields = record.fields
-  local fit = fields.v or not next(fields)
-  for _, field in ipairs(NUMBERS) do
-    local number = tonumber(fields[field] or 0)
-    fit = fit and number and number - number == 0
+  if not next(fields) then
+    return
   end
-  if not fit then
+  local fit, sum = pcall(reckon, fields)
+  if not fit or sum - sum ~= 0 then
     record.corrupt, record.exists, record.stored = true, false, true
   end
 end
