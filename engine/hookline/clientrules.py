@@ -33,7 +33,7 @@ class ClientRules(Generic[R, A]):
         return await self._client._drive(self._kind.ask("GET", name))
 
     async def all(self) -> list[Stored[R]]:
-        """The rules, in order of their names; 1,000 at most."""
+        """The rules, in order of their names."""
         return await self._client._drive(self._kind.all())
 
     async def enable(self, name: str) -> Stored[R]:
@@ -77,7 +77,7 @@ class SyncRules(Generic[R, A]):
         return self._client._drive(self._kind.ask("GET", name))
 
     def all(self) -> list[Stored[R]]:
-        """The rules, in order of their names; 1,000 at most."""
+        """The rules, in order of their names."""
         return self._client._drive(self._kind.all())
 
     def enable(self, name: str) -> Stored[R]:

@@ -19,7 +19,7 @@ from hookline.claims import Claims
 from hookline.errors import IdempotencyKeyReused, Invalid, OutcomeUnknown, Refused, ReservedKey, Unavailable
 from hookline.group import AT_ONCE_MAX, OPERATIONS_MAX, Alone, Group, Placed, Result, grouped
 from hookline.item import RESERVED_PREFIX, check_key
-from hookline.keysettings import KeySettings, Known, decode_settings, encode_settings
+from hookline.keysettings import KeySettings, Known, encode_settings, read_settings
 from hookline.link import Hold
 from hookline.nodes import Nodes
 from hookline.outcome import Claimed, Outcome
@@ -431,7 +431,7 @@ class Datastore(Repeating):
             codec.encode_triggers, secrets=self.secrets, owner=codec.identity(self.settings.namespace, key, "")
         )
         values, gone = encode_settings(changes, self.calls.partitions, seal)
-        return decode_settings(await self.change_settings(key, values, gone), self.calls.partitions)
+        return read_settings(key, await self.change_settings(key, values, gone), self.calls.partitions)
 
     async def change_settings(
         self, key: str, values: Mapping[str, str | bytes], gone: Sequence[str] = ()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hookline.clock import format_duration, parse_duration
-from hookline.codec import decode_triggers, encode_lock, unpack_answer
-from hookline.errors import Flaw, Invalid, below
+from hookline.codec import UNREADABLE, decode_triggers, encode_lock, unpack_answer
+from hookline.errors import Corrupt, Flaw, Invalid, below
 from hookline.index import Index, read_indexes
 from hookline.item import EVENTS, FLAWS_MAX, TERMINAL, Trigger, TriggerChange
 from hookline.trigger import read_triggers
@@ -83,6 +83,20 @@ class Known:
     def decode(cls, fields: Mapping[bytes, bytes]) -> Known:
         """The fields of a key's settings hash -> what of them plans depend on."""
         return cls(int(fields.get(b"generation", 0)), decode_indexes(fields))
+
+
+def read_settings(key: str, fields: Mapping[bytes, bytes], partitions: int) -> KeySettings:
+    """The fields of the settings hash of a key -> the settings.
+
+    Raises:
+        Corrupt: they can be none.
+    """
+    try:
+        settings = decode_settings(fields, partitions)
+        settings.to_dict()  # a backoff is read only to be shown
+    except UNREADABLE as error:
+        raise Corrupt(f"the settings hash of {key} can be none") from error
+    return settings
 
 
 def decode_settings(fields: Mapping[bytes, bytes], partitions: int) -> KeySettings:

@@ -46,12 +46,19 @@ class Rulebook(Generic[R, A]):
         return self._stored(await self._rules.get(name))
 
     async def all(self) -> list[Stored[R]]:
-        """The rules, in order of their names; 1,000 at most.
+        """The rules, in order of their names.
 
         Raises:
             Corrupt, Unavailable
         """
-        return [self._stored(item) for item in (await self._rules.page()).items]
+        found: list[Stored[R]] = []
+        cursor: str | None = None
+        while True:
+            page = await self._rules.page(cursor=cursor)
+            found += map(self._stored, page.items)
+            cursor = page.cursor
+            if cursor is None:
+                return found
 
     async def enable(self, name: str) -> Stored[R]:
         """Let a rule run at its times; one with ``every`` at once.

@@ -55,8 +55,14 @@ class Kind(Generic[R, A]):
 
     def all(self) -> Flow[list[Stored[R]]]:
         """All rules."""
-        shown = (yield Request("GET", path(self.name), harmless=True)).data["items"]
-        return [self.stored(rule) for rule in shown]
+        found: list[Stored[R]] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            where = path(self.name) + (f"?cursor={quote(cursor, safe='')}" if cursor else "")
+            page = (yield Request("GET", where, harmless=True)).data
+            found += map(self.stored, page["items"])
+            cursor = page["cursor"]
+        return found
 
     def delete(self, name: str) -> Flow[None]:
         """Remove a rule."""

@@ -10,7 +10,7 @@ import redis.asyncio as aioredis
 
 from conftest import NOW_MS, Clock
 from hookline import Datastore, Outcome
-from hookline.errors import KeyFull, Paused, ReservedKey
+from hookline.errors import Corrupt, KeyFull, Paused, ReservedKey
 from jobs import WAITING, claim_one, fill, names, tags
 
 
@@ -116,3 +116,25 @@ async def test_order_holds_when_settings_change(datastore: Datastore, raw: aiore
         [datastore.calls.update("jobs", "a", metadata={"n": n}, version=n) for n in range(1, 251)]
     )
     assert [outcome.version for outcome in outcomes] == [*range(2, 252)]
+
+
+@pytest.mark.spoils
+@pytest.mark.parametrize(
+    ("field", "value", "mend"),
+    [
+        ("t", b"\xc1", {"trigger_urls": None}),
+        ("max_attempts", b"x", {"max_attempts": 3}),
+        ("keep:completed", b"x", {"retention": None}),
+        ("backoff", b"exponential", {"backoff": "5s"}),
+    ],
+)
+async def test_settings_that_can_be_none_say_so_and_can_be_set_again(
+    datastore: Datastore, raw: aioredis.Redis, field: str, value: bytes, mend: dict[str, object]
+) -> None:
+    await datastore.configure("jobs", lock_for="30s")
+    for tag in tags(datastore):
+        await raw.hset(f"{tag}:cfg:jobs", field, value)
+    with pytest.raises(Corrupt, match="the settings hash of jobs can be none"):
+        await datastore.key_settings("jobs")
+    assert (await datastore.configure("jobs", **mend)).lock_ms == 30_000
+    assert (await datastore.key_settings("jobs")).to_dict()

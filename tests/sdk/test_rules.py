@@ -13,6 +13,7 @@ from hookline import Client, Datastore, Orchestration, Schedule, SyncClient
 from hookline.clientrules import ClientRules, SyncRules
 from hookline.errors import Exists, Invalid, NotFound, ReservedKey
 from hookline.rulebook import Rulebook
+from hookline.rules import LIST_MAX
 from jobs import WAITING, fill, names
 
 PUSH = Orchestration(key="jobs", where={"n": {"gte": 1}}, every="1h", limit=2, lock_for="5m", max_in_flight=3)
@@ -86,6 +87,14 @@ async def test_an_orchestration(books: Any, datastore: Datastore) -> None:
     assert (changed.rule.every, changed.rule.limit, changed.version) == (None, 10, 4)
     await book.delete("push")
     assert await book.all() == []
+
+
+async def test_all_are_more_than_a_page(datastore: Datastore, client: Client, url: str) -> None:
+    wanted = [f"rule-{number:04}" for number in range(LIST_MAX + 1)]
+    await asyncio.gather(*(datastore.orchestrations.put(name, Orchestration(key="jobs")) for name in wanted))
+    with SyncClient(url) as blocking:
+        for book in (datastore.orchestrations, client.orchestrations, Sync(blocking.orchestrations)):
+            assert [stored.name for stored in await book.all()] == wanted
 
 
 async def test_a_schedule(books: Any, datastore: Datastore) -> None:
