@@ -9,7 +9,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,12 +124,15 @@ async def serving(data: Path, *args: str, port: int = 0, **environ: str) -> Asyn
 
 
 @contextlib.asynccontextmanager
-async def running_store(server: str, directory: Path, **options: str | int) -> AsyncIterator[Store]:
-    """Start a Redis or Valkey with these options on a free port, and wait until it answers; kill it in the end."""
+async def running_store(server: str, directory: Path, *args: str, **options: str | int) -> AsyncIterator[Store]:
+    """Start a Redis or Valkey with these options on a free port, and wait until it answers; kill it in the end.
+
+    ``args`` stand before all options.
+    """
     directory.mkdir(parents=True)
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(5):
-            store = await stack.enter_async_context(_started(server, directory, options))
+            store = await stack.enter_async_context(_started(server, directory, args, options))
             if await wait_until(store.state) == "answers":
                 break
         else:
@@ -138,13 +141,15 @@ async def running_store(server: str, directory: Path, **options: str | int) -> A
 
 
 @contextlib.asynccontextmanager
-async def _started(server: str, directory: Path, options: Mapping[str, str | int]) -> AsyncIterator[Store]:
+async def _started(
+    server: str, directory: Path, first: Sequence[str], options: Mapping[str, str | int]
+) -> AsyncIterator[Store]:
     port = free_port()
     common = {"port": port, "bind": "127.0.0.1", "dir": str(directory), "save": "", "appendonly": "no"}
     bus = {"cluster-port": free_port()} if "cluster-enabled" in options else {}
     args = [part for name, value in {**common, **bus, **options}.items() for part in (f"--{name}", str(value))]
     quiet = asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(server, *args, stdout=quiet, stderr=quiet)
+    process = await asyncio.create_subprocess_exec(server, *first, *args, stdout=quiet, stderr=quiet)
     store = Store(port, process, aioredis.Redis(host="127.0.0.1", port=port, protocol=2))
     try:
         yield store

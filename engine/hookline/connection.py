@@ -1,6 +1,6 @@
 """The connection to the store: it runs scripts, and says what became of a call whose answer was lost.
 
-With ``nodes``, ``link``, ``feed`` and ``subscription`` the only module that speaks redis-py.
+With ``nodes``, ``sentinel``, ``link``, ``feed`` and ``subscription`` the only module that speaks redis-py.
 redis-py's own retries are off: after a timeout they would run a write twice. Instead every writing call carries a
 call id under which the store keeps its outcomes; an answer that was lost is asked for again with the same id.
 """

@@ -32,6 +32,7 @@ LATE = 0.5
 """Seconds by which a store may end a blocking command late: when idle it looks at its clock every 1/hz s, often 0.1."""
 
 
+Find = Callable[[], Awaitable[tuple[str, int]]]
 Told = Callable[[Any], None]
 """Is given an answer, which may be an error: one of the store's, or a :class:`LostError`."""
 
@@ -239,8 +240,10 @@ class _Turn:
 class Links:
     """The links to one node: made when they are needed, at most ``most``, and kept. ``options`` are redis-py's."""
 
-    def __init__(self, options: dict[str, Any], most: int, timeout: float) -> None:
+    def __init__(self, options: dict[str, Any], most: int, timeout: float, find: Find | None = None) -> None:
+        """``find`` says for each link where the node is by then; without it, the options do."""
         self._maker = aioredis.ConnectionPool(**options)
+        self._find = find
         self._timeout = timeout
         self.holders = Holders(self._make, most)
         self._free = asyncio.Semaphore(most)
@@ -385,6 +388,8 @@ class Links:
         task = asyncio.current_task()
         cancelling = task.cancelling() if task else 0
         try:
+            if self._find:
+                connection.host, connection.port = await self._find()
             await connection.connect()
         except (RuntimeError, redis_errors.InvalidResponse) as error:
             # uvloop's, of a transport that the peer has closed; or what has the address now is no store.

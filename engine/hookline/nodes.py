@@ -15,6 +15,7 @@ from contextvars import Context
 from functools import partial
 from time import monotonic
 from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
 from weakref import WeakSet
 
 from redis import exceptions as redis_errors
@@ -26,6 +27,7 @@ from hookline.errors import Incompatible, StoreFull, Unavailable
 from hookline.feed import Feed
 from hookline.keys import SLOTS
 from hookline.link import LOST, Hold, Link, Links, LostError, SilentError, Told
+from hookline.sentinel import SCHEME, Sentinels
 from hookline.settings import Settings
 from hookline.subscription import Subscriptions
 from hookline_lua import library
@@ -51,7 +53,8 @@ class NotSentError(Exception):
 class Nodes:
     """The links to the primaries of a store. Without a cluster there is one, that of the URL.
 
-    Of a cluster several nodes may be named, by URLs with commas between them.
+    Of a cluster several nodes may be named, by URLs with commas between them. Where sentinels are named, the primary is
+    the one that they say, each time that a link is made.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -66,7 +69,10 @@ class Nodes:
             "health_check_interval": 0,
             "client_name": "hookline",
         }
-        self._starts: list[dict[str, Any]] = [dict(parse_url(each)) for each in url.split(",")]
+        self._sentinels = Sentinels(url, settings.call_timeout) if urlsplit(url).scheme.endswith(SCHEME) else None
+        self._starts: list[dict[str, Any]] = (
+            [self._sentinels.options] if self._sentinels else [dict(parse_url(each)) for each in url.split(",")]
+        )
         self._url_options = self._starts[0]
         self._first = self._make_links(self._url_options)
         self._links: dict[Address, Links] = {}
@@ -357,7 +363,8 @@ class Nodes:
         return {**self._url_options, "host": address[0], "port": address[1]}
 
     def _make_links(self, options: dict[str, Any]) -> Links:
-        return Links({**options, **self._options}, self._settings.connections, self._settings.call_timeout)
+        find = self._sentinels.primary if self._sentinels and "host" not in options else None
+        return Links({**options, **self._options}, self._settings.connections, self._settings.call_timeout, find)
 
     def _refresh_soon(self) -> None:
         """Learn anew who has what, once however many ask for it."""

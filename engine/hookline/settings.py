@@ -20,6 +20,7 @@ _NAME = re.compile(r"[A-Za-z0-9._:/@-]{1,128}", re.ASCII)
 _PROXY = re.compile(r"https?://([^\s/?#@]+@)?[^\s/?#@]+(:\d{1,5})?/?", re.ASCII)
 LEVELS = ("debug", "info", "warning", "error")
 STORE_SCHEMES = ("redis://", "rediss://", "unix://")
+_SENTINELS = re.compile(r"rediss?\+sentinel://([^/?#]*@)?[^/?#@]+/[^/?#]+(/\d+)?/?(\?.*)?", re.ASCII)
 ROLES = ("api", "relay", "orchestrator")
 """What a process may do: answer HTTP; post webhooks; run stored rules, and see to what is due or has expired."""
 
@@ -87,8 +88,8 @@ class Settings:
     grace: float = _setting(30.0, "longest time that stopping may take, the drain included", 2)
     store_url: str | None = _setting(
         None,
-        "redis://, rediss:// or unix:// URL of a store, or of nodes of a cluster, separated by commas; none: the"
-        " embedded one",
+        "redis://, rediss:// or unix:// URL of a store, or of nodes of a cluster, separated by commas;"
+        " redis+sentinel:// of its sentinels; none: the embedded one",
         secret=True,
         flag="--store",
         section="Store",
@@ -239,7 +240,10 @@ def _flaws(setting: Field[Any], value: Any) -> Iterator[str]:
     least, most, text = (setting.metadata[name] for name in ("least", "most", "help"))
     if setting.name == "store_url" and value is not None and not _are_stores(value):
         schemes = ", ".join(STORE_SCHEMES)
-        yield f"expected URLs, separated by commas, that each begin with one of {schemes} (a comma within: %2C)"
+        yield (
+            f"expected URLs, separated by commas, that each begin with one of {schemes} (a comma within: %2C); or one"
+            " such as redis+sentinel://host:26379,host:26379/mymaster"
+        )
     elif setting.name == "egress_allow" and not all(map(_is_network, value)):
         yield "expected networks such as 10.1.0.0/16, separated by commas"
     elif setting.name == "egress_proxy" and value is not None and not _PROXY.fullmatch(value):
@@ -268,7 +272,7 @@ def _flaws(setting: Field[Any], value: Any) -> Iterator[str]:
 
 
 def _are_stores(text: str) -> bool:
-    return all(url.startswith(STORE_SCHEMES) for url in text.split(","))
+    return all(url.startswith(STORE_SCHEMES) for url in text.split(",")) or bool(_SENTINELS.fullmatch(text))
 
 
 def _is_network(text: str) -> bool:

@@ -20,6 +20,7 @@ from hookline.collector import collect_rarely
 from hookline.errors import HooklineError, Incompatible
 from hookline.keyring import Keyring
 from hookline.secret import load_key
+from hookline.sentinel import SCHEME, Sentinels
 from hookline_server.app import PROBES, ROUTES, create_app
 from hookline_server.egress import Egress
 from hookline_server.gate import Gate
@@ -217,7 +218,10 @@ def _may_reach_loopback(settings: Settings) -> bool:
 
 
 def _stores(store_url: str) -> Iterator[tuple[str, int]]:
-    """Host and port of each store that is named."""
+    """Host and port of each store that is named, or of each sentinel."""
+    if urlsplit(store_url).scheme.endswith(SCHEME):
+        yield from Sentinels(store_url, 1.0).addresses
+        return
     for url in map(urlsplit, store_url.split(",")):
         if url.hostname:
             yield url.hostname, url.port or STORE_PORT

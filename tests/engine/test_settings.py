@@ -12,6 +12,7 @@ from hookline.errors import Invalid
 from hookline.settings import Settings
 
 CANARY = "canary-7f3a"
+SENTINELS = "redis+sentinel://u:p@a:1,b,[::1]:2/main/3?sentinel_password=x"
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,7 @@ CANARY = "canary-7f3a"
         ({"PORT": "9"}, {}, "port", 8080),
         ({"HOOKLINE_STORE_URL": "redis://a"}, {}, "store_url", "redis://a"),
         ({"HOOKLINE_STORE_URL": "redis://a,unix://b"}, {}, "store_url", "redis://a,unix://b"),
+        ({"HOOKLINE_STORE_URL": SENTINELS}, {}, "store_url", SENTINELS),
         ({"HOOKLINE_DATA": "/a b"}, {}, "data", Path("/a b")),
         ({"HOOKLINE_NAMESPACE": "tenant-1"}, {}, "namespace", "tenant-1"),
         ({"HOOKLINE_PARTITIONS": "256"}, {}, "partitions", 256),
@@ -62,6 +64,7 @@ def test_from_the_environment(environ: dict[str, str], given: dict[str, Any], na
         ("HOOKLINE_CALL_TIMEOUT", [CANARY, "-1", "0", "5 parsecs", "²", "1.2.3", "nan"]),
         ("HOOKLINE_TICK", ["0", "0ms"]),
         ("HOOKLINE_STORE_URL", [f"http://{CANARY}", "localhost:6379", "redis://a:1,b:2", "redis://a,"]),
+        ("HOOKLINE_STORE_URL", [f"redis+sentinel://{CANARY}", "redis+sentinel:///x", "unix+sentinel://a/b"]),
         ("HOOKLINE_EGRESS_ALLOW", [CANARY, "10.0.0.0/8,10.0.0.1/8"]),
         ("HOOKLINE_EGRESS_PROXY", [CANARY, "socks5://a", "http://a/path", f"http://u:{CANARY}@"]),
         ("HOOKLINE_CORS_ORIGINS", [CANARY, "https://app.example/", "*,app.example", "file://x"]),

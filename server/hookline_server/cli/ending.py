@@ -188,6 +188,8 @@ def _away(error: HooklineError) -> str:
     if _given("url"):
         return "try again; 'hookline serve' starts a server, --url names another"
     if str(error).startswith(("the store gave no answer", "the store cannot be reached")):
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return "name the authority of the store's certificate in its URL: rediss://host:port?ssl_ca_certs=FILE"
         return "start the store, or name another by --store or HOOKLINE_STORE_URL"
     return ""
 
