@@ -106,14 +106,16 @@ async def test_each_minute_on_the_wall_has_its_tick(expression: str, zone: str, 
 @pytest.mark.parametrize("zone", [BERLIN, NEW_YORK, LORD_HOWE])
 @pytest.mark.parametrize("expression", ["*/10 * * * *", "30 2 * * *", "*/30 1,2 * * *", "15 * * * *"])
 async def test_ticks_found_part_by_part_are_the_same(expression: str, zone: str) -> None:
-    recurrence, until = cron(expression, zone), ms("2026-12-01T00:00+00:00")
-    begin = recurrence.first(ms("2026-02-20T00:00+00:00"))
-    parts, left = list[int](), [begin]
-    while left:
-        part = await recurrence.ahead(left[0], 8, until)
-        parts, left = parts + part[:7], part[7:]
-    assert parts == await recurrence.passed(begin, until, 10**6)
-    assert await recurrence.ahead(begin, 8, begin - 1) == []
+    """Where clocks change: in each of these zones once in the one time and once in the other."""
+    recurrence = cron(expression, zone)
+    for since, till in (("2026-03-01", "2026-04-10"), ("2026-09-25", "2026-11-10")):
+        begin, until = recurrence.first(ms(f"{since}T00:00+00:00")), ms(f"{till}T00:00+00:00")
+        parts, left = list[int](), [begin]
+        while left:
+            part = await recurrence.ahead(left[0], 8, until)
+            parts, left = parts + part[:7], part[7:]
+        assert parts == await recurrence.passed(begin, until, 10**6)
+        assert await recurrence.ahead(begin, 8, begin - 1) == []
 
 
 async def test_of_many_ticks_that_passed_the_last_are_found_as_those_ahead() -> None:
