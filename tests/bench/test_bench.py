@@ -22,6 +22,7 @@ from hookline_bench.run import SCENARIOS
 from hookline_bench.scenarios import fill_with
 from hookline_bench.soak import Sample, grown
 from hookline_bench.usage import children
+from process import within
 
 SMALL = ("--seconds", "0.05", "--jobs", "100", "--processes", "1", "--rates", "100")
 
@@ -83,7 +84,7 @@ async def test_only_this_machine_is_loaded() -> None:
 
 async def test_rates_are_above_zero_and_one_arrives_at_least(tmp_path: Path) -> None:
     for bad in ("0", "-1", "nan", "100,inf"):
-        code, said = await bench("--rates", bad)
+        code, said = await within("bench", "--rates", bad)
         assert (code, "--rates: expected numbers above 0" in said) == (2, True), said
     code, said = await bench("--scenarios", "latency", "--ways", "store", *SMALL[:-1], "1", "--out", str(tmp_path))
     assert code == 0, said
