@@ -22,6 +22,7 @@ NOW_MS = 1_800_000_000_000
 
 BEGUN_FIRST = (
     "test_schemathesis",
+    "test_cli",
     "test_processes",
     "test_serve",
     "test_seeds",
@@ -30,8 +31,10 @@ BEGUN_FIRST = (
     "test_workers_killed",
     "test_issuing",
     "test_maintenance",
+    "test_isolation",
     "test_lines",
     "test_every_call",
+    "test_cli_items",
     "test_index",
     "test_once",
 )
