@@ -43,6 +43,9 @@ _NO_FUNCTION = "Function not found"
 _LEARNING = 1.0
 """Seconds for which it is waited to learn who has which slots by now."""
 
+_WATCH = 1.0
+"""Seconds after which sentinels are asked again: so long an old primary may be written to that is one no more."""
+
 
 class NotSentError(Exception):
     """No byte of the call left this process."""
@@ -54,7 +57,7 @@ class Nodes:
     """The links to the primaries of a store. Without a cluster there is one, that of the URL.
 
     Of a cluster several nodes may be named, by URLs with commas between them. Where sentinels are named, the primary is
-    the one that they say, each time that a link is made.
+    the one that they say, each time that a link is made; and every second, for in a failover the old one is told last.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -80,6 +83,9 @@ class Nodes:
         """Those of nodes that have no slots any more, as long as something is under way over them."""
         self._ranges: list[tuple[int, int, Address]] = []
         self._refreshing: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._primary: Address | None = None
+        """Where the sentinels have said that the primary is."""
         self._suspect: Links | None = None
         self.closed = False
         self._turn = 0
@@ -101,6 +107,8 @@ class Nodes:
         if self.closed:  # what is closed makes a link for each command
             self._first, self._links, self.closed = self._make_links(self._url_options), {}, False
         info = await self._find_first()
+        if self._sentinels and self._watching is None:
+            self._watching = asyncio.create_task(self._watch(self._sentinels), context=Context())
         if b"cluster_enabled:1" in info:
             await self.refresh()
         elif len(self._starts) > 1:
@@ -125,8 +133,10 @@ class Nodes:
     async def close(self) -> None:
         """Close every connection; what is under way over one, the loading of the library too, is lost by that."""
         self.closed = True
-        if self._refreshing:
-            self._refreshing.cancel()
+        for task in (self._refreshing, self._watching):
+            if task:
+                task.cancel()
+        self._watching = None
         for links in (self._first, *self._links.values(), *self._retired):
             links.close()
 
@@ -363,8 +373,21 @@ class Nodes:
         return {**self._url_options, "host": address[0], "port": address[1]}
 
     def _make_links(self, options: dict[str, Any]) -> Links:
-        find = self._sentinels.primary if self._sentinels and "host" not in options else None
+        find = partial(self._find, self._sentinels) if self._sentinels and "host" not in options else None
         return Links({**options, **self._options}, self._settings.connections, self._settings.call_timeout, find)
+
+    async def _find(self, sentinels: Sentinels) -> Address:
+        """Where the primary is by now; where that was another node, its links are used no more."""
+        found = await sentinels.primary()
+        if self._primary is None or found == self._primary or self._first.renew(monotonic()):
+            self._primary = found
+        return found
+
+    async def _watch(self, sentinels: Sentinels) -> None:
+        while True:
+            await asyncio.sleep(_WATCH)
+            with contextlib.suppress(redis_errors.RedisError, OSError):
+                await self._find(sentinels)
 
     def _refresh_soon(self) -> None:
         """Learn anew who has what, once however many ask for it."""
