@@ -1,4 +1,4 @@
-"""The arguments by name of the verbs that make, change and claim items: the same for whoever has these verbs."""
+"""The arguments by name of the verbs that are the same for a datastore and both clients."""
 
 from __future__ import annotations
 
@@ -50,3 +50,17 @@ class ClaimArguments(ExchangeArguments, total=False):
     """Those of ``claim``, beside how many and how long: no exchange has a bound."""
 
     max_in_flight: int | None
+
+
+class SettingsArguments(TypedDict, total=False):
+    """Those of ``configure``, as :meth:`Datastore.configure` tells them."""
+
+    max_attempts: object
+    lock_for: object
+    backoff: object
+    paused: object
+    max_length: object
+    indexes: object
+    retention: object
+    record_deliveries: object
+    trigger_urls: object

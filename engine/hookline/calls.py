@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hookline import codec
+from hookline.arguments import SettingsArguments
 from hookline.call import Call
 from hookline.codec import Change
 from hookline.errors import Flaw, Invalid, ReservedKey
@@ -52,6 +53,17 @@ def check_limit(limit: object, most: int) -> None:
     """
     if type(limit) is not int or not 1 <= limit <= most:
         raise Invalid.at("/limit", f"expected a whole number from 1 to {most}")
+
+
+def given_settings(arguments: SettingsArguments) -> dict[str, object]:
+    """The settings of a key that are to be changed.
+
+    Raises:
+        TypeError: there is no such setting.
+    """
+    if unknown := arguments.keys() - SettingsArguments.__annotations__.keys():
+        raise TypeError(f"a key has no setting {min(unknown)}")
+    return {name: value for name, value in arguments.items() if value is not UNSET}
 
 
 @dataclass(frozen=True, slots=True)

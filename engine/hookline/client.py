@@ -8,8 +8,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self, TypeVar, Unpack
 
 from hookline import flow, ruleflow
-from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, ExchangeArguments, UpdateArguments
-from hookline.calls import UNSET
+from hookline.arguments import (
+    ClaimArguments,
+    CreateArguments,
+    DeleteArguments,
+    ExchangeArguments,
+    SettingsArguments,
+    UpdateArguments,
+)
 from hookline.clientrules import ClientRules
 from hookline.errors import HooklineError
 from hookline.flow import Answer, Flow, Request
@@ -142,7 +148,7 @@ class Client(Http):
         Raises:
             Invalid, Unavailable, OutcomeUnknown
         """
-        return await self._drive(flow.settle(calls))
+        return await self._drive(flow.run(calls))
 
     async def exchange(
         self,
@@ -254,37 +260,13 @@ class Client(Http):
 
     # Settings of a key
 
-    async def configure(
-        self,
-        key: str,
-        *,
-        max_attempts: object = UNSET,
-        lock_for: object = UNSET,
-        backoff: object = UNSET,
-        paused: object = UNSET,
-        max_length: object = UNSET,
-        indexes: object = UNSET,
-        retention: object = UNSET,
-        record_deliveries: object = UNSET,
-        trigger_urls: object = UNSET,
-    ) -> KeySettings:
+    async def configure(self, key: str, **settings: Unpack[SettingsArguments]) -> KeySettings:
         """Change settings of a key -> what holds then. None brings a default back, what is not named stays.
 
         Raises:
             Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
         """
-        given = {
-            "max_attempts": max_attempts,
-            "lock_for": lock_for,
-            "backoff": backoff,
-            "paused": paused,
-            "max_length": max_length,
-            "indexes": indexes,
-            "retention": retention,
-            "record_deliveries": record_deliveries,
-            "trigger_urls": trigger_urls,
-        }
-        return await self._drive(flow.configure(key, given))
+        return await self._drive(flow.configure(key, settings))
 
     async def key_settings(self, key: str) -> KeySettings:
         """The settings of a key.

@@ -11,12 +11,19 @@ from typing import Any, Self, Unpack
 from msgspec import structs
 
 from hookline import agreement, codec, keys, registry, rulebook
-from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, ExchangeArguments, UpdateArguments
+from hookline.arguments import (
+    ClaimArguments,
+    CreateArguments,
+    DeleteArguments,
+    ExchangeArguments,
+    SettingsArguments,
+    UpdateArguments,
+)
 from hookline.batcher import Batcher, drop
 from hookline.call import Call
-from hookline.calls import CLAIM_MAX, GIVEN_MAX, UNSET
+from hookline.calls import CLAIM_MAX, GIVEN_MAX, check_limit, given_settings
 from hookline.claims import Claims
-from hookline.errors import IdempotencyKeyReused, Invalid, OutcomeUnknown, Refused, ReservedKey, Unavailable
+from hookline.errors import IdempotencyKeyReused, OutcomeUnknown, Refused, ReservedKey, Unavailable
 from hookline.group import AT_ONCE_MAX, OPERATIONS_MAX, Alone, Group, Placed, Result, grouped
 from hookline.item import RESERVED_PREFIX, check_key
 from hookline.keysettings import KeySettings, Known, encode_settings, read_settings
@@ -265,7 +272,8 @@ class Datastore(Repeating):
             Unavailable, OutcomeUnknown: that became of everything.
         """
         asked: dict[str, Any] = {**options, "worker_id": worker_id, "where": compile_where(options.get("where"))}
-        exchange = self._exchange(calls, key, _check_limit(limit), asked)
+        check_limit(limit, CLAIM_MAX)
+        exchange = self._exchange(calls, key, limit, asked)
         return await self.claims.whole(key, exchange, itemgetter(1), keep=self.marks is not None)
 
     async def _exchange(
@@ -315,7 +323,7 @@ class Datastore(Repeating):
             Invalid, ReservedKey, Corrupt, OutboxFull, Unavailable, OutcomeUnknown
         """
         self._check_loop()
-        _check_limit(limit)
+        check_limit(limit, CLAIM_MAX)
         asked: dict[str, Any] = {**options, "worker_id": worker_id, "where": compile_where(options.get("where"))}
         if self.marks:
             await self._begin_if(several=False)
@@ -381,20 +389,7 @@ class Datastore(Repeating):
 
     # Settings of a key
 
-    async def configure(
-        self,
-        key: str,
-        *,
-        max_attempts: object = UNSET,
-        lock_for: object = UNSET,
-        backoff: object = UNSET,
-        paused: object = UNSET,
-        max_length: object = UNSET,
-        indexes: object = UNSET,
-        retention: object = UNSET,
-        record_deliveries: object = UNSET,
-        trigger_urls: object = UNSET,
-    ) -> KeySettings:
+    async def configure(self, key: str, **settings: Unpack[SettingsArguments]) -> KeySettings:
         """Change settings of a key -> what holds then. None brings a default back, what is not named stays.
 
         ``max_attempts``: claims before an item becomes a dead letter, 0 is no limit. ``lock_for``: how long a claim
@@ -415,18 +410,7 @@ class Datastore(Repeating):
         check_key(key)
         if key.startswith(RESERVED_PREFIX):
             raise ReservedKey
-        given = {
-            "max_attempts": max_attempts,
-            "lock_for": lock_for,
-            "backoff": backoff,
-            "paused": paused,
-            "max_length": max_length,
-            "indexes": indexes,
-            "retention": retention,
-            "record_deliveries": record_deliveries,
-            "trigger_urls": trigger_urls,
-        }
-        changes = {name: value for name, value in given.items() if value is not UNSET}
+        changes = given_settings(settings)
         seal = partial(
             codec.encode_triggers, secrets=self.secrets, owner=codec.identity(self.settings.namespace, key, "")
         )
@@ -466,12 +450,6 @@ class Datastore(Repeating):
             Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
         """
         await self.configure(key, paused=None)
-
-
-def _check_limit(limit: int) -> int:
-    if type(limit) is not int or not 1 <= limit <= CLAIM_MAX:
-        raise Invalid.at("/limit", f"expected a whole number from 1 to {CLAIM_MAX}")
-    return limit
 
 
 def _settled(outcome: Outcome | Claimed) -> Outcome:

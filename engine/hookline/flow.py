@@ -16,7 +16,8 @@ from urllib.parse import quote
 import msgspec
 
 from hookline import answers
-from hookline.calls import CLAIM_MAX, QUERY_MAX, UNSET, check_limit, present
+from hookline.arguments import SettingsArguments
+from hookline.calls import CLAIM_MAX, QUERY_MAX, UNSET, check_limit, given_settings, present
 from hookline.errors import HooklineError, Invalid, NotFound, OutcomeUnknown, ReservedKey, Unavailable
 from hookline.item import DEPTH_MAX, RESERVED_PREFIX, TERMINAL, Item, check_key, check_sort_field, check_value
 from hookline.keysettings import ARGUMENTS, KeySettings, encode_settings
@@ -207,11 +208,6 @@ def _batch(operations: Sequence[Operation]) -> Flow[list[Outcome]]:
     ]
 
 
-def settle(operations: Sequence[Operation]) -> Flow[list[Outcome]]:
-    """End or prolong claims."""
-    return (yield from run(operations))
-
-
 def exchange(operations: Sequence[Operation], key: str, claim: dict[str, Any]) -> Flow[tuple[list[Outcome], Claimed]]:
     """Settle, and claim again in the request that settles the last of it."""
     if "max_in_flight" in claim:
@@ -390,11 +386,11 @@ def count(key: str, options: Mapping[str, Any]) -> Flow[Count]:
     return Count(shown["count"], shown["cursor"], answers.read_explanation(shown["explain"]))
 
 
-def configure(key: str, given: Mapping[str, Any]) -> Flow[KeySettings]:
+def configure(key: str, arguments: SettingsArguments) -> Flow[KeySettings]:
     """Change settings of a key."""
     if check_key(key).startswith(RESERVED_PREFIX):
         raise ReservedKey
-    changes = {name: value for name, value in given.items() if value is not UNSET}
+    changes = given_settings(arguments)
     encode_settings(changes, 1, lambda _: b"")
     names = {argument: shown for shown, argument in ARGUMENTS.items()}
     body = {names[name]: value for name, value in changes.items()}

@@ -7,8 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar, Unpack
 
 from hookline import flow, ruleflow
-from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, ExchangeArguments, UpdateArguments
-from hookline.calls import UNSET
+from hookline.arguments import (
+    ClaimArguments,
+    CreateArguments,
+    DeleteArguments,
+    ExchangeArguments,
+    SettingsArguments,
+    UpdateArguments,
+)
 from hookline.clientrules import SyncRules
 from hookline.errors import HooklineError
 from hookline.flow import Answer, Flow, Request
@@ -131,7 +137,7 @@ class SyncClient(Http):
         Raises:
             Invalid, Unavailable, OutcomeUnknown
         """
-        return self._drive(flow.settle(calls))
+        return self._drive(flow.run(calls))
 
     def exchange(
         self,
@@ -243,37 +249,13 @@ class SyncClient(Http):
 
     # Settings of a key
 
-    def configure(
-        self,
-        key: str,
-        *,
-        max_attempts: object = UNSET,
-        lock_for: object = UNSET,
-        backoff: object = UNSET,
-        paused: object = UNSET,
-        max_length: object = UNSET,
-        indexes: object = UNSET,
-        retention: object = UNSET,
-        record_deliveries: object = UNSET,
-        trigger_urls: object = UNSET,
-    ) -> KeySettings:
+    def configure(self, key: str, **settings: Unpack[SettingsArguments]) -> KeySettings:
         """Change settings of a key -> what holds then. None brings a default back, what is not named stays.
 
         Raises:
             Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
         """
-        given = {
-            "max_attempts": max_attempts,
-            "lock_for": lock_for,
-            "backoff": backoff,
-            "paused": paused,
-            "max_length": max_length,
-            "indexes": indexes,
-            "retention": retention,
-            "record_deliveries": record_deliveries,
-            "trigger_urls": trigger_urls,
-        }
-        return self._drive(flow.configure(key, given))
+        return self._drive(flow.configure(key, settings))
 
     def key_settings(self, key: str) -> KeySettings:
         """The settings of a key.

@@ -25,8 +25,15 @@ from msgspec import structs
 
 from api import Api
 from conftest import wait_until
-from hookline import Changed, Client, Datastore, SyncClient
-from hookline.arguments import ClaimArguments, CreateArguments, DeleteArguments, ExchangeArguments, UpdateArguments
+from hookline import UNSET, Changed, Client, Datastore, SyncClient
+from hookline.arguments import (
+    ClaimArguments,
+    CreateArguments,
+    DeleteArguments,
+    ExchangeArguments,
+    SettingsArguments,
+    UpdateArguments,
+)
 from hookline.calls import Calls
 from hookline.errors import (
     Exists,
@@ -43,7 +50,7 @@ from hookline.errors import (
     VersionConflict,
 )
 from hookline.flow import _CLAIM
-from hookline.keysettings import KeySettings
+from hookline.keysettings import ARGUMENTS, KeySettings
 from hookline.operations import Operations
 from hookline.reader import Reader
 from hookline.repeating import Repeating
@@ -108,10 +115,21 @@ def test_the_arguments_of_a_claim_are_those_that_go_over_http() -> None:
         assert inspect.signature(kind.exchange).parameters["options"].annotation == "Unpack[ExchangeArguments]"
 
 
+def test_the_arguments_of_configure_are_the_settings_of_a_key() -> None:
+    assert set(SettingsArguments.__annotations__) == set(ARGUMENTS.values())
+
+
 async def test_an_exchange_has_no_bound(source: Datastore | Client) -> None:
     options: dict[str, Any] = {"max_in_flight": 2}
     with pytest.raises(TypeError, match="max_in_flight"):
         await source.exchange([], "jobs", worker_id="w", **options)
+
+
+async def test_a_setting_that_is_none_is_refused(source: Datastore | Client) -> None:
+    settings: dict[str, Any] = {"max_attempts": 3, "lockFor": "1m"}
+    with pytest.raises(TypeError, match="lockFor"):
+        await source.configure("jobs", **settings)
+    assert (await source.configure("jobs", lock_for=UNSET)).generation == 0
 
 
 MISSPELT = """
@@ -125,6 +143,7 @@ async def use(client: Client, blocking: SyncClient, datastore: Datastore) -> Non
     blocking.update("jobs", "a", meta={})
     await datastore.delete("jobs", "a", iff={})
     await datastore.claim("jobs", worker_id="w", lock="10m")
+    await client.configure("jobs", lock="10m")
 """
 
 
@@ -132,7 +151,9 @@ def test_arguments_that_are_misspelt_are_told_by_a_type_checker(tmp_path: Path) 
     (tmp_path / "misspelt.py").write_text(MISSPELT)
     asked = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", f"{tmp_path}/cache", f"{tmp_path}/misspelt.py"]
     told = subprocess.run(asked, capture_output=True, text=True, cwd=tmp_path, check=False).stdout
-    assert re.findall(r"misspelt.py:(\d+): error: Unexpected keyword argument", told) == ["8", "9", "10", "11"], told
+    assert re.findall(r"misspelt.py:(\d+): error: Unexpected keyword argument", told) == ["8", "9", "10", "11", "12"], (
+        told
+    )
 
 
 async def test_items(client: Client, datastore: Datastore) -> None:
