@@ -9,6 +9,7 @@ import typer
 from hookline_server.cli.asking import Asked, ask, pages
 from hookline_server.cli.ending import MISUSED, fail
 from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
+from hookline_server.cli.output import columns, say_items, say_none, say_one
 
 PANEL = "Operate"
 SEEN = "hookline deliveries list"
@@ -55,8 +56,6 @@ def show_all(
       hookline deliveries list --status failed
       hookline deliveries list --endpoint https://worker.example/run --limit 20 --json
     """
-    from hookline_server.cli.output import say_items, say_none
-
     selected = _selected(endpoint, event, key, sort_field, since, until) | {"status": status}
     found = pages((url, api_key), "deliveries", seen=SEEN, limit=limit, query=selected)
     if not say_items(found, as_json=as_json, row=_row):
@@ -70,8 +69,6 @@ def show(delivery: Id, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: 
     Example:
       hookline deliveries show 8c1f0e5f2a6b4d7c9e03.msg_01
     """
-    from hookline_server.cli.output import say_one
-
     say_one(ask((url, api_key), "GET", "deliveries", delivery, seen=SEEN), as_json=as_json)
 
 
@@ -140,8 +137,6 @@ def _selected(
 def _change(
     verb: str, delivery: str | None, selected: dict[str, str | None], server: Asked, *, everything: bool, as_json: bool
 ) -> None:
-    from hookline_server.cli.output import say_one
-
     given = {name: value for name, value in selected.items() if value is not None}
     if [delivery is not None, bool(given), everything].count(True) != 1:
         fail("expected either an ID, or what selects deliveries, such as --endpoint, or --all")
@@ -162,8 +157,6 @@ def _change(
 
 
 def _row(delivery: dict[str, Any]) -> dict[str, Any]:
-    from hookline_server.cli.output import columns
-
     item = f"{delivery['item']['key']}/{delivery['item']['sortField']}"
     return columns(
         {**delivery, "item": item}, "id", "status", "event", "url", "item", "attempts", "nextAt", "lastError"

@@ -8,6 +8,7 @@ import typer
 
 from hookline_server.cli.asking import Asked, ask, pages
 from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
+from hookline_server.cli.output import columns, say_items, say_none, say_one
 
 PANEL = "Operate"
 SEEN = "hookline endpoints list"
@@ -39,8 +40,6 @@ def show_all(
       hookline endpoints list
       hookline endpoints list --status disabled --json
     """
-    from hookline_server.cli.output import say_items, say_none
-
     found = pages((url, api_key), "endpoints", seen=SEEN, query={"status": status})
     if not say_items(found, as_json=as_json, row=_row):
         say_none(as_json=as_json)
@@ -53,8 +52,6 @@ def show(endpoint: Endpoint, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_
     Example:
       hookline endpoints show https://worker.example/run
     """
-    from hookline_server.cli.output import say_one
-
     say_one(_get((url, api_key), endpoint), as_json=as_json)
 
 
@@ -120,8 +117,6 @@ def _get(server: Asked, endpoint: str) -> Any:
 
 def _set(server: Asked, endpoint: str, wanted: dict[str, Any], *, as_json: bool) -> None:
     """What else was decided of it stays."""
-    from hookline_server.cli.output import say_one
-
     if "://" in endpoint:
         known = ask(server, "POST", "endpoints", seen=SEEN, body={"url": endpoint})
     else:
@@ -131,7 +126,5 @@ def _set(server: Asked, endpoint: str, wanted: dict[str, Any], *, as_json: bool)
 
 
 def _row(endpoint: dict[str, Any]) -> dict[str, Any]:
-    from hookline_server.cli.output import columns
-
     names = ("id", "url", "status", "reason", "since", "breaker", "retryAt", "concurrency", "rate", "deliveries")
     return columns(endpoint, *names)

@@ -10,6 +10,7 @@ import typer
 from hookline_server.cli.asking import PAGE, Key, Mark, SortField, asking, new_mark
 from hookline_server.cli.ending import MISUSED, fail
 from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
+from hookline_server.cli.output import say_items, say_none, say_one
 from hookline_server.cli.value import EXPECTED, read_optional
 
 if TYPE_CHECKING:
@@ -61,8 +62,6 @@ def create(
       hookline items create docs readme --content @readme.json --upsert
       date +'"%c"' | hookline items create logs --content - --json
     """
-    from hookline_server.cli.output import say_one
-
     mark = new_mark(idempotency_key)
     given = {
         "content": read_optional(content, "--content"),
@@ -82,8 +81,6 @@ def get(key: Key, sort_field: SortField, url: Url = DEFAULT_URL, api_key: ApiKey
       hookline items get jobs job-001
       hookline items get jobs job-001 --json | jq .metadata.status
     """
-    from hookline_server.cli.output import say_one
-
     with asking(url, api_key) as client:
         say_one(client.get(key, sort_field).to_dict(), as_json=as_json)
 
@@ -108,8 +105,6 @@ def query(
       hookline items query jobs --json > jobs.ndjson
       hookline items query jobs --where '{"size": {"gt": 3}}' --count
     """
-    from hookline_server.cli.output import say_items, say_none, say_one
-
     if count and (order is not None or limit is not None):
         fail("expected either --count, or --order and --limit")
         raise typer.Exit(MISUSED)
@@ -150,7 +145,6 @@ def update(
       hookline items update jobs job-001 --metadata '{"status": "not_started"}' --if '{"status": "cancelled"}'
     """
     from hookline.calls import UNSET
-    from hookline_server.cli.output import say_one
 
     given = {
         "content": read_optional(content, "--content", UNSET),
@@ -184,8 +178,6 @@ def delete(
       hookline items delete jobs --where '{"status": "completed"}' --no-triggers
       hookline items delete jobs --where '{}'
     """
-    from hookline_server.cli.output import say_one
-
     if (sort_field is None) == (where is None) or (where and (version or token or only_if)):
         fail("expected either a SORT_FIELD, or --where without --version, --token and --if")
         raise typer.Exit(MISUSED)

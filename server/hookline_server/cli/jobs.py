@@ -12,6 +12,7 @@ from hookline_server.cli.asking import Asked, Key, Mark, SortField, asking, new_
 from hookline_server.cli.ending import MISSING, MISUSED, fail
 from hookline_server.cli.items import Metadata, Where
 from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url, duration
+from hookline_server.cli.output import say_items, say_one
 from hookline_server.cli.value import read_optional
 
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ def claim(
       hookline jobs claim jobs --limit 10 --lock-for 10m
       hookline jobs claim jobs --wait 30s --where '{"type": "report"}' --json
     """
-    from hookline_server.cli.output import say_items
-
     seconds = duration(wait, "--wait") / 1000
     options: dict[str, Any] = {"lock_for": lock_for, "where": read_optional(where, "--where")}
     worker = f"cli@{socket.gethostname()}" if worker_id is None else worker_id
@@ -228,8 +227,6 @@ Marked = tuple[str, str | None, str | None]
 
 
 def _settle(verb: str, claim: tuple[str, str, str], given: dict[str, Any], asked: Marked, *, as_json: bool) -> None:
-    from hookline_server.cli.output import say_one
-
     with asking(*asked) as client:
         outcome: Outcome = client.settle([getattr(client.calls, verb)(*claim, **given)])[0]
         if not outcome.ok:
@@ -253,8 +250,6 @@ _ALL = {
 
 
 def _change(verb: str, key: str, sort_field: str | None, where: str | None, asked: Marked, *, as_json: bool) -> None:
-    from hookline_server.cli.output import say_one
-
     if (sort_field is None) == (where is None):
         fail(f"expected either a SORT_FIELD, or --where; {_ALL[verb]}")
         raise typer.Exit(MISUSED)
@@ -272,8 +267,6 @@ def _change(verb: str, key: str, sort_field: str | None, where: str | None, aske
 
 
 def _set_paused(key: str, asked: Asked, *, paused: bool, as_json: bool) -> None:
-    from hookline_server.cli.output import say_one
-
     with asking(*asked) as client:
         (client.pause if paused else client.resume)(key)
         say_one({"key": key, "paused": paused}, as_json=as_json)

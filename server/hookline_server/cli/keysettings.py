@@ -9,6 +9,7 @@ import typer
 from hookline_server.cli.asking import Key, ask
 from hookline_server.cli.ending import MISUSED, fail
 from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
+from hookline_server.cli.output import say_one
 from hookline_server.cli.value import read_optional
 
 PANEL = "Operate"
@@ -29,8 +30,6 @@ def show(key: Key, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json
     Example:
       hookline settings show jobs
     """
-    from hookline_server.cli.output import say_one
-
     say_one(ask((url, api_key), "GET", "keys", key, "settings", seen="hookline settings show KEY"), as_json=as_json)
 
 
@@ -71,8 +70,6 @@ def change(
       hookline settings set jobs --backoff '{"first": "5s", "longest": "1h"}' --indexes '{"type": "string"}'
       hookline settings set jobs --retention '{"completed": {"age": "7d"}}' --reset max-attempts
     """
-    from hookline_server.cli.output import say_one
-
     given = {
         "maxAttempts": max_attempts,
         "lockFor": lock_for,

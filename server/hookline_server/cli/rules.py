@@ -9,7 +9,9 @@ import typer
 
 from hookline_server.cli.asking import Asked, ask, pages
 from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
+from hookline_server.cli.output import say_items, say_none, say_one, say_rows
 from hookline_server.cli.value import EXPECTED, read_optional
+from hookline_server.table import of_rule, of_run
 
 PANEL = "Use a server"
 app = typer.Typer()
@@ -34,17 +36,14 @@ class Rules:
 
     def list(self, server: Asked, as_json: bool) -> None:
         """Show them all."""
-        from hookline_server.cli.output import say_items
-        from hookline_server.table import of_rule
-
         found = pages(server, self.kind, seen=f"hookline {self.kind} list")
         if not say_items(found, as_json=as_json, row=of_rule):
-            _say_none("none", as_json)
+            say_none("none", as_json=as_json)
 
     def put(self, server: Asked, name: str, as_json: bool, **fields: Any) -> None:
         """Store a rule of the fields that are given, and show it."""
         given = {field: value for field, value in fields.items() if value is not None}
-        _say_one(self.ask(server, "PUT", name, body=given), as_json)
+        say_one(self.ask(server, "PUT", name, body=given), as_json=as_json)
 
 
 ORCHESTRATIONS, SCHEDULES = Rules("orchestrations"), Rules("schedules")
@@ -138,29 +137,27 @@ def _add(group: typer.Typer, rules: Rules) -> None:
         rules.list((url, api_key), as_json)
 
     def show(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
-        _say_one(rules.ask((url, api_key), "GET", name), as_json)
+        say_one(rules.ask((url, api_key), "GET", name), as_json=as_json)
 
     def delete(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
         rules.ask((url, api_key), "DELETE", name)
         if as_json:
-            _say_one({"name": name}, as_json)
-        _say_none(f"deleted {name}", as_json)
+            say_one({"name": name}, as_json=as_json)
+        say_none(f"deleted {name}", as_json=as_json)
 
     def run_now(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
-        from hookline_server.cli.output import say_items
-
         answer = rules.ask((url, api_key), "POST", name, "run")
         if "items" in answer:
             if not say_items([answer["items"]], as_json=as_json):
-                _say_none("nothing was claimed", as_json)
+                say_none("nothing was claimed", as_json=as_json)
         else:
-            _say_one(answer, as_json)
+            say_one(answer, as_json=as_json)
 
     def enable(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
-        _say_one(rules.ask((url, api_key), "POST", name, "enable"), as_json)
+        say_one(rules.ask((url, api_key), "POST", name, "enable"), as_json=as_json)
 
     def disable(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
-        _say_one(rules.ask((url, api_key), "POST", name, "disable"), as_json)
+        say_one(rules.ask((url, api_key), "POST", name, "disable"), as_json=as_json)
 
     def upcoming(
         name: Name,
@@ -169,7 +166,7 @@ def _add(group: typer.Typer, rules: Rules) -> None:
         api_key: ApiKey = None,
         as_json: Json = False,
     ) -> None:
-        _say_rows(rules.ask((url, api_key), "GET", name, "next", query={"count": count})["ticks"], as_json)
+        say_rows(rules.ask((url, api_key), "GET", name, "next", query={"count": count})["ticks"], as_json=as_json)
 
     def runs(
         name: Name,
@@ -178,10 +175,8 @@ def _add(group: typer.Typer, rules: Rules) -> None:
         api_key: ApiKey = None,
         as_json: Json = False,
     ) -> None:
-        from hookline_server.table import of_run
-
         found = rules.ask((url, api_key), "GET", name, "runs", query={"limit": limit})["items"]
-        _say_rows(found if as_json else [of_run(run) for run in found], as_json)
+        say_rows(found if as_json else [of_run(run) for run in found], as_json=as_json)
 
     command(show_all, "list", f"Show all {rules.kind}.", "")
     command(show, "show", f"Show one {noun}, with its next and its last run.", " nightly")
@@ -197,21 +192,3 @@ def _add(group: typer.Typer, rules: Rules) -> None:
 
 _add(orchestrations, ORCHESTRATIONS)
 _add(schedules, SCHEDULES)
-
-
-def _say_one(value: dict[str, Any], as_json: bool) -> None:
-    from hookline_server.cli.output import say_one
-
-    say_one(value, as_json=as_json)
-
-
-def _say_none(what: str, as_json: bool) -> None:
-    from hookline_server.cli.output import say_none
-
-    say_none(what, as_json=as_json)
-
-
-def _say_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
-    from hookline_server.cli.output import say_rows
-
-    say_rows(rows, as_json=as_json)

@@ -12,6 +12,7 @@ import typer
 from hookline_server.cli.asking import Asked, Key, ask
 from hookline_server.cli.ending import MISUSED, ending, fail, run
 from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
+from hookline_server.cli.output import columns, say_one, say_rows
 
 if TYPE_CHECKING:
     from hookline import Worker
@@ -70,8 +71,6 @@ def show_all(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = Fal
       hookline workers list
       hookline workers list --json | jq .inFlight
     """
-    from hookline_server.cli.output import columns, say_rows
-
     names = ("key", "workerId", "host", "pid", "handlers", "concurrency", "inFlight", "seenAt", "signal")
     answer = ask((url, api_key), "GET", "workers", seen=SEEN)
     found, left_out = answer["workers"], answer.get("leftOut", 0)
@@ -101,8 +100,6 @@ def stop(key: Key, worker_id: WorkerId, url: Url = DEFAULT_URL, api_key: ApiKey 
 
 
 def _signal(server: Asked, worker: tuple[str, str], signal: str, *, as_json: bool) -> None:
-    from hookline_server.cli.output import say_one
-
     ask(server, "POST", "workers", *worker, seen=SEEN, body={"signal": signal})
     say_one({"key": worker[0], "workerId": worker[1], "signal": signal}, as_json=as_json)
 
