@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from hookline.errors import Exists
 from hookline.item import Item
 from hookline.orchestrations import Orchestrations
 from hookline.outcome import Claimed, Outcome
 from hookline.rule import Orchestration, Rule, Runs, Schedule, Stored, Tick
 from hookline.rules import Rules
-from hookline.schedules import Created, Schedules
+from hookline.schedules import Schedules
 
 if TYPE_CHECKING:
     from hookline.datastore import Datastore
@@ -136,10 +136,4 @@ def orchestrations(datastore: Datastore) -> Rulebook[Orchestration, Claimed]:
 
 def schedules(datastore: Datastore) -> Rulebook[Schedule, Outcome]:
     """Those of a datastore."""
-
-    def read(created: Created) -> Outcome:
-        if not created.outcomes:
-            raise Exists
-        return created.outcomes[0]
-
-    return Rulebook(Schedules(datastore), read)
+    return Rulebook(Schedules(datastore), attrgetter("only"))

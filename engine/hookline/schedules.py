@@ -32,6 +32,17 @@ class Created:
     existed: int = 0
 
     @property
+    def only(self) -> Outcome:
+        """The one item of a run by hand.
+
+        Raises:
+            Exists: it was there already.
+        """
+        if not self.outcomes:
+            raise Exists
+        return self.outcomes[0]
+
+    @property
     def replayed(self) -> bool:
         """Whether this is what was created before, under the same idempotency key."""
         return any(outcome.replayed for outcome in self.outcomes)

@@ -35,7 +35,7 @@ T = TypeVar("T")
 class SyncClient(Http):
     """The same for code without a loop. ``with SyncClient("http://127.0.0.1:8080") as client: ...``.
 
-    Threads may share one. The arguments are those of :class:`Client`.
+    Threads may share one. Its arguments are those of :class:`Client`, and each verb raises what that of a client does.
     """
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 15.0, connections: int = 20) -> None:
@@ -92,51 +92,24 @@ class SyncClient(Http):
     # Writing
 
     def create(self, key: str, sort_field: str | None = None, **fields: Unpack[CreateArguments]) -> Outcome:
-        """Create an item (:meth:`Operations.create`); without a sortField it gets one, unique and time-ordered.
-
-        Raises:
-            Exists: it is there already, and ``upsert`` is not set.
-            NotFound, VersionConflict, PreconditionFailed, Locked, NotClaimable, Paused: it may not be replaced so.
-            Invalid, ReservedKey, KeyFull, Corrupt, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
-        """
+        """Create an item (:meth:`Operations.create`); without a sortField it gets one, unique and time-ordered."""
         named = sort_field is not None or self._marks is None
         return self._drive(flow.create(self.calls.create(key, sort_field, **fields), named=named))
 
     def update(self, key: str, sort_field: str, **fields: Unpack[UpdateArguments]) -> Outcome:
-        """Update an item (:meth:`Operations.update`).
-
-        Raises:
-            NotFound: there is no such item.
-            VersionConflict, PreconditionFailed, Locked, StaleToken, Cancelled, NotClaimable, Paused: it, or its key,
-                does not allow the update.
-            Invalid, ReservedKey, TooManyFields, Corrupt, OutboxFull, StoreFull, Unavailable, OutcomeUnknown
-        """
+        """Update an item (:meth:`Operations.update`)."""
         return self._drive(flow.update(self.calls.update(key, sort_field, **fields)))
 
     def delete(self, key: str, sort_field: str, **fields: Unpack[DeleteArguments]) -> Outcome:
-        """Delete an item (:meth:`Operations.delete`); the outcome names it, and does not have it.
-
-        Raises:
-            NotFound: there is no such item.
-            VersionConflict, PreconditionFailed, StaleToken, Cancelled: it does not allow that.
-            Invalid, ReservedKey, Corrupt, OutboxFull, Unavailable, OutcomeUnknown
-        """
+        """Delete an item (:meth:`Operations.delete`); the outcome names it, and does not have it."""
         return self._drive(flow.delete(self.calls.delete(key, sort_field, **fields)))
 
     def run(self, calls: Sequence[Operation]) -> list[Outcome]:
-        """Run many operations, made by ``client.calls``, -> their outcomes in order, as a datastore does.
-
-        Raises:
-            Invalid, Unavailable, OutcomeUnknown
-        """
+        """Run many operations, made by ``client.calls``, -> their outcomes in order, as a datastore does."""
         return self._drive(flow.run(calls))
 
     def settle(self, calls: Sequence[Operation]) -> list[Outcome]:
-        """End or prolong claims: made by ``calls.complete / fail / release / extend`` -> outcomes in order.
-
-        Raises:
-            Invalid, Unavailable, OutcomeUnknown
-        """
+        """End or prolong claims: made by ``calls.complete / fail / release / extend`` -> outcomes in order."""
         return self._drive(flow.run(calls))
 
     def exchange(
@@ -148,11 +121,7 @@ class SyncClient(Http):
         limit: int = 1,
         **options: Unpack[ExchangeArguments],
     ) -> tuple[list[Outcome], Claimed]:
-        """Settle, and claim up to ``limit`` items again, in one request.
-
-        Raises:
-            Invalid, ReservedKey, Unavailable, OutcomeUnknown
-        """
+        """Settle, and claim up to ``limit`` items again, in one request."""
         return self._drive(flow.exchange(calls, key, {"worker_id": worker_id, "limit": limit, **options}))
 
     # Rules
@@ -170,27 +139,15 @@ class SyncClient(Http):
     # All that match
 
     def cancel(self, key: str, *, where: object = None) -> Changed:
-        """Cancel the items that match: those with status ``not_started``, unless ``where`` names another.
-
-        Raises:
-            Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown: what was done before stays.
-        """
+        """Cancel the items that match: those with status ``not_started``, unless ``where`` names another."""
         return self._drive(flow.change("cancel", key, where))
 
     def redrive(self, key: str, *, where: object = None) -> Changed:
-        """Put the dead letters that match back in line.
-
-        Raises:
-            Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown: what was done before stays.
-        """
+        """Put the dead letters that match back in line."""
         return self._drive(flow.change("redrive", key, where))
 
     def delete_all(self, key: str, *, where: object, triggers: bool = True) -> Changed:
-        """Delete the items that match; ``{}`` is every item of the key, and None is refused.
-
-        Raises:
-            Invalid, ReservedKey, OutboxFull, Unavailable, OutcomeUnknown: what was done before stays.
-        """
+        """Delete the items that match; ``{}`` is every item of the key, and None is refused."""
         return self._drive(flow.change("delete", key, where, triggers=triggers))
 
     # Claims
@@ -204,117 +161,62 @@ class SyncClient(Http):
         wait: float = 0,
         **options: Unpack[ClaimArguments],
     ) -> Claimed:
-        """Claim up to ``limit`` items; none there, wait up to ``wait`` seconds for one.
-
-        Raises:
-            Invalid, ReservedKey, Corrupt, OutboxFull, Unavailable, OutcomeUnknown
-        """
+        """Claim up to ``limit`` items; none there, wait up to ``wait`` seconds for one."""
         asked = {"worker_id": worker_id, "limit": limit, **options}
         return self._drive(flow.claim(key, wait, asked, self._next_key()))
 
     # Workers
 
     def heartbeat(self, presence: Presence) -> str | None:
-        """Say that a worker lives -> ``quiet`` or ``stop`` if it is asked to, as its own loop does every few seconds.
-
-        Raises:
-            Invalid, Unavailable, OutcomeUnknown
-        """
+        """Say that a worker lives -> ``quiet`` or ``stop`` if it is asked to."""
         return self._drive(flow.heartbeat(presence))
 
     def leave(self, presence: Presence) -> None:
-        """A worker has ended.
-
-        Raises:
-            Invalid, Unavailable, OutcomeUnknown
-        """
+        """A worker has ended."""
         self._drive(flow.leave(presence))
 
     def workers(self) -> Workers:
-        """The workers that live, at most 10,000.
-
-        Raises:
-            Corrupt, Unavailable
-        """
+        """The workers that live, at most 10,000."""
         return self._drive(flow.workers())
 
     def signal_worker(self, presence: Presence, signal: str) -> None:
-        """Ask a worker to claim no more (``quiet``), or to ``stop``; it learns of it by its next heartbeat.
-
-        Raises:
-            NotFound: no such worker has been heard of.
-            Invalid, Unavailable, OutcomeUnknown
-        """
+        """Ask a worker to claim no more (``quiet``), or to ``stop``; it learns of it by its next heartbeat."""
         self._drive(flow.signal_worker(presence, signal))
 
     # Settings of a key
 
     def configure(self, key: str, **settings: Unpack[SettingsArguments]) -> KeySettings:
-        """Change settings of a key -> what holds then. None brings a default back, what is not named stays.
-
-        Raises:
-            Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
-        """
+        """Change settings of a key -> what holds then. None brings a default back, what is not named stays."""
         return self._drive(flow.configure(key, settings))
 
     def key_settings(self, key: str) -> KeySettings:
-        """The settings of a key.
-
-        Raises:
-            Invalid, ReservedKey, Corrupt, Unavailable
-        """
+        """The settings of a key."""
         return self._drive(flow.configure(key, {}))
 
     def pause(self, key: str) -> None:
-        """Give out no claims of a key until it is resumed. Who holds an item goes on.
-
-        Raises:
-            Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
-        """
+        """Give out no claims of a key until it is resumed. Who holds an item goes on."""
         self._drive(flow.set_paused(key, paused=True))
 
     def resume(self, key: str) -> None:
-        """Let a key's items be claimed again.
-
-        Raises:
-            Invalid, ReservedKey, Corrupt, Unavailable, OutcomeUnknown
-        """
+        """Let a key's items be claimed again."""
         self._drive(flow.set_paused(key, paused=False))
 
     def builds(self, key: str) -> dict[str, Build]:
-        """How far the indexes of a key are that are not complete yet, by their fields.
-
-        Raises:
-            Invalid, Corrupt, Unavailable
-        """
+        """How far the indexes of a key are that are not complete yet, by their fields."""
         return self._drive(flow.builds(key))
 
     # Reading
 
     def get(self, key: str, sort_field: str) -> Item:
-        """One item.
-
-        Raises:
-            NotFound: there is no such item.
-            Invalid, Corrupt, Unavailable
-        """
+        """One item."""
         return self._drive(flow.get(key, sort_field))
 
     def get_many(self, names: Sequence[tuple[str, str]]) -> list[Item | None]:
-        """Items by key and sortField, in order; None where there is none.
-
-        Raises:
-            Invalid, Corrupt, Unavailable
-        """
+        """Items by key and sortField, in order; None where there is none."""
         return self._drive(flow.get_many(names))
 
     def wait_for(self, key: str, sort_field: str, *, until: object = None, timeout: float = 30) -> Item | None:
-        """The item once it meets the filters ``until``, or has ended if there are none; None if that takes longer.
-
-        Raises:
-            NotFound: there is no such item, or not any more.
-            Invalid, Corrupt, Unavailable
-        """
+        """The item once it meets the filters ``until``, or has ended if there are none; None if that takes longer."""
         return self._drive(flow.wait_for(key, sort_field, until, timeout))
 
     def query(
@@ -326,28 +228,16 @@ class SyncClient(Http):
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page:
-        """Items of a key that match, as a datastore finds them.
-
-        Raises:
-            Invalid, Corrupt, Unavailable
-        """
+        """Items of a key that match, as a datastore finds them."""
         asked = {"where": where, "order": order, "limit": limit, "cursor": cursor}
         return self._drive(flow.query(key, asked))
 
     def count(self, key: str, *, where: object = None, cursor: str | None = None) -> Count:
-        """How many items of a key match; with a ``cursor`` in it the count is to be gone on with, and added up.
-
-        Raises:
-            Invalid, Corrupt, Unavailable
-        """
+        """How many items of a key match; with a ``cursor`` in it the count is to be gone on with, and added up."""
         return self._drive(flow.count(key, {"where": where, "cursor": cursor}))
 
     def items(self, key: str, *, where: object = None, order: str | None = None, page: int = 250) -> Iterator[Item]:
-        """All items of a key that match, page after page.
-
-        Raises:
-            Invalid, Corrupt, Unavailable
-        """
+        """All items of a key that match, page after page."""
         cursor: str | None = None
         while True:
             found = self.query(key, where=where, order=order, limit=page, cursor=cursor)
@@ -357,10 +247,5 @@ class SyncClient(Http):
                 return
 
     def command(self, text: str, names: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Run a text of the command language -> its results; ``names`` are values that it may name.
-
-        Raises:
-            HooklineError: a command was refused, or the text is none. Its ``stopped`` has where, and the results of
-                what came before, which has been done.
-        """
+        """Run a text of the command language -> its results; ``names`` are values that it may name."""
         return self._drive(flow.command(text, names or {}))

@@ -13,6 +13,7 @@ from hookline import Datastore, Item, bulk
 from hookline.bulk import Progress
 from hookline.depth import key_names
 from hookline.errors import Invalid, NotFound, PreconditionFailed
+from hookline.outcome import item_of
 from hookline_server.delivery import WAITING, read
 from hookline_server.endpoint import DELIVERIES, lane_of
 from hookline_server.role import Surviving
@@ -144,9 +145,7 @@ async def _set_status(datastore: Datastore, delivery_id: str, before: tuple[str,
         raise NotFound(_NONE) from None
     except PreconditionFailed:  # without its item, which is the engine's own form of a delivery
         raise PreconditionFailed(f"the delivery is not in one of {', '.join(before)}") from None
-    if outcome.item is None:
-        raise TypeError("an accepted update shows its item")
-    return outcome.item
+    return item_of(outcome)
 
 
 async def redrive_all(

@@ -9,6 +9,7 @@ from typing import Any
 from hookline import Datastore, Item
 from hookline.clock import format_time, parse_time
 from hookline.errors import Invalid, NotFound
+from hookline.outcome import item_of
 
 ENDPOINTS = "hookline.endpoints"
 DELIVERIES = "hookline.deliveries."
@@ -175,10 +176,8 @@ class Endpoints:
         elif status != known.status:
             metadata["since"] = format_time(await self._datastore.connection.now_ms())
         outcome = await self._datastore.update(ENDPOINTS, endpoint_id, metadata=metadata, triggers=False, reserved=True)
-        if outcome.item is None:
-            raise TypeError("an accepted update shows its item")
         await self._datastore.wakes.say(CHANGED + endpoint_id)
-        return Endpoint.read(outcome.item)
+        return Endpoint.read(item_of(outcome))
 
 
 def _check(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hookline import Datastore
-from hookline.errors import Exists
 from hookline.rules import Rules
 from hookline_server import body
 from hookline_server.command import Command
@@ -54,9 +53,7 @@ async def _run(rules: Rules[Any, Any], command: Command) -> Result:
     done = await rules.run_by_hand(name)
     if isinstance(rules, Orchestrations):
         return {"name": name} | describe_claimed(done)
-    if not done.outcomes:
-        raise Exists
-    return {"name": name, "item": describe(done.outcomes[0])}
+    return {"name": name, "item": describe(done.only)}
 
 
 _PERFORM: dict[str, Perform] = {

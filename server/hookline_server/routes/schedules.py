@@ -6,7 +6,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hookline.errors import Exists
 from hookline.outcome import item_of
 from hookline_server import head, ruleshapes, shapes
 from hookline_server.answer import Answer
@@ -137,10 +136,7 @@ async def run(request: Request) -> Response:
     """
     head.read_query(request)
     schedules = await rules.check_stored(request, Schedules)
-    run = await schedules.run_by_hand(rules.name_of(request))
-    if not run.outcomes:
-        raise Exists
-    outcome = run.outcomes[0]
+    outcome = (await schedules.run_by_hand(rules.name_of(request))).only
     return Answer(describe(outcome), 201, {"Location": location_of(item_of(outcome))})
 
 
