@@ -114,13 +114,13 @@ class Bench:
 
     async def _back_to_back(self, verb: str) -> Ratio:
         """The verb and its bare script with everything packed beforehand, and :data:`AT_ONCE` calls under way."""
-        write = self._datastore.connection.write
+        send = self._datastore.connection.send
         packed = [[call.pack(NO_SETTINGS) for call in await self._calls(verb, step)] for step in self._steps]
         script = SCRIPTS[verb]
         ours = bare = 0.0
         for start in range(0, len(packed), AT_ONCE):
             group = packed[start : start + AT_ONCE]
-            ours += await self._spent(asyncio.gather(*(write(script, 0, operations) for operations in group)))
+            ours += await self._spent(asyncio.gather(*(send(script, 0, operations) for operations in group)))
             steps = self._steps[start : start + AT_ONCE]
             bare += await self._spent(asyncio.gather(*(self._bare(verb, step) for step in steps)))
         count = len(self._steps) * self._batch

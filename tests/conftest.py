@@ -32,7 +32,7 @@ BEGUN_FIRST = (
     "test_issuing",
     "test_maintenance",
     "test_isolation",
-    "test_lines",
+    "test_ndjson",
     "test_every_call",
     "test_cli_items",
     "test_index",

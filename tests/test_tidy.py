@@ -29,7 +29,7 @@ VALUES = (
 """Inside the engine these import nothing but each other."""
 LAYERS = (
     *("outcome", "searches", "link", "feed", "subscription", "sentinel", "nodes", "call", "calls", "once", "meta"),
-    *("connection", "group", "bound", "keyring", "wake", "line", "batcher", "away", "claims", "query", "stats"),
+    *("connection", "group", "bound", "keyring", "wake", "waiters", "batcher", "away", "claims", "query", "stats"),
     *("agreement", "doctor", "upkeep", "depth", "tally", "registry", "source", "reader", "repeating"),
     *("rule", "bulk", "rules", "orchestrations", "schedules", "rulebook", "datastore", "limited", "transfer"),
     *("operations", "answers", "flow", "ruleflow", "transport", "session", "syncsession"),

@@ -127,7 +127,7 @@ class Batcher:
     def submit(self, group: Group | Alone) -> asyncio.Future[list[Result]]:
         """Queue operations that go in one call -> the future of what became of each, as the group reads it.
 
-        The future fails as :meth:`hookline.connection.Connection.write` does.
+        The future fails as :meth:`hookline.connection.Connection.send` does.
 
         Raises:
             RuntimeError: it works in another event loop.

@@ -19,14 +19,14 @@ from hookline.calls import GIVEN_MAX, Calls
 from hookline.connection import Connection
 from hookline.errors import HooklineError, Refused, Unavailable
 from hookline.item import FAILED
-from hookline.line import Lines, Place
 from hookline.link import LATE, Hold
 from hookline.once import Once
 from hookline.outcome import Claimed, Outcome
+from hookline.waiters import Place, Waiters
 from hookline.wake import Wakes
 
 POLL = 1.0
-"""Seconds after which the first in line looks again by itself: it covers lost wake messages and filtered claims."""
+"""Seconds after which the first who waits looks again by itself: it covers lost wake messages and filtered claims."""
 _LEAST = 0.01
 """Seconds after which it looks again at the earliest, unless it is told of something."""
 FRUITLESS_MAX = 20_000
@@ -107,7 +107,7 @@ class Claims:
         perform: Perform,
         perform_held: PerformHeld,
     ) -> None:
-        self.lines = Lines(wakes)
+        self.waiters = Waiters(wakes)
         self._calls = calls
         self._wakes = wakes
         self._batcher = batcher
@@ -146,7 +146,7 @@ class Claims:
         bound = options.get("max_in_flight")
         # Who may take less than others looks for itself alone: where it finds nothing, they may find something.
         alone = repr((bound and options["worker_id"], bound, once and once.partition()))
-        async with self.lines.place(key, filters + alone.encode()) as place:
+        async with self.waiters.place(key, filters + alone.encode()) as place:
             claimed: Claimed | None = None
             least = _LEAST
             if holds and (hold := self._hold_unseen(place, key, seconds)):

@@ -125,14 +125,6 @@ class Connection:
                 "the store has functions of other releases: FUNCTION DELETE those that no server uses of %s", names
             )
 
-    async def note_use(self) -> None:
-        """Note that the namespace is in use now, so that the servers' roles work for it.
-
-        Raises:
-            Unavailable
-        """
-        await self.meta.note_use()
-
     async def close(self) -> None:
         """Close every connection to the store, but those that are shared."""
         await self.meta.close()
@@ -169,17 +161,8 @@ class Connection:
         """
         return self.nodes.node_of(self._slots[partition])
 
-    async def write(self, script: str, partition: int, operations: Sequence[bytes | Row]) -> list[Any]:
-        """Run packed operations in one call -> one outcome each, ``[word, fields | false, extra | false]``.
-
-        Raises:
-            Unavailable, StoreFull, OutcomeUnknown: as :meth:`send` does.
-        """
-        outcomes: list[Any] = unpack_answer(await self.send(script, partition, operations))
-        return outcomes
-
     async def send(self, script: str, partition: int, operations: Sequence[bytes | Row]) -> bytes:
-        """Run packed operations in one call -> their outcomes, packed.
+        """Run packed operations in one call -> one outcome each, ``[word, fields | false, extra | false]``; all packed.
 
         Raises:
             Unavailable: nothing was sent, or the store cannot take the call now.

@@ -67,7 +67,7 @@ class Namespaces:
         found = await self._opened(name)
         if time.monotonic() - self._noted.get(name, -NOTED_EVERY) >= NOTED_EVERY:
             self._noted[name] = time.monotonic()
-            await found.connection.note_use()
+            await found.connection.meta.note_use()
         return found
 
     async def _opened(self, name: str) -> Datastore:

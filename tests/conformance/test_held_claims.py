@@ -311,7 +311,7 @@ async def test_who_waits_is_let_go_as_the_datastore_closes(
     await datastore.open()
     first = await waits(datastore, store)
     others = [asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=120)) for _ in range(2)]
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 3)
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 3)
     await asyncio.wait_for(datastore.close(), 5)
     for waiting in (first, *others):
         assert (await asyncio.wait_for(waiting, 5)).items == []
@@ -357,7 +357,7 @@ async def test_as_many_are_held_as_there_are_links(store: Backend, settings: Set
     few = replace(settings, connections=2)
     async with Datastore(store.url, few, SecretBox(bytes(32))) as datastore:
         claims = [asyncio.create_task(datastore.claim(f"k{n}", worker_id="w", wait=120)) for n in range(4)]
-        await wait_until(lambda: sum(datastore.claims.lines.waiting(f"k{n}") for n in range(4)) == 4)
+        await wait_until(lambda: sum(datastore.claims.waiters.waiting(f"k{n}") for n in range(4)) == 4)
 
         async def are_held() -> bool:
             return len(await held(store)) == 2

@@ -23,7 +23,7 @@ async def test_a_waiting_claim_is_woken(datastore: Datastore, monkeypatch: pytes
     assert len(by_number) == datastore.calls.partitions
     for name in by_number.values():
         waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
-        await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
+        await wait_until(lambda: datastore.claims.waiters.waiting("jobs"))
         assert not waiting.done()
         await datastore.create("other", name, metadata=WAITING)
         await datastore.create("jobs", name, metadata=WAITING)
@@ -74,7 +74,7 @@ async def test_waits_outlive_a_lost_subscription(
 async def test_a_waiting_claim_looks_by_itself_too(datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hookline.claims.POLL", 0.05)
     waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60, where={"x": 1}))
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs"))
     await datastore.create("jobs", "a", metadata=WAITING)
     await datastore.update("jobs", "a", metadata={"x": 1})  # wakes nobody: it was ready before
     assert (await asyncio.wait_for(waiting, 5)).items[0].sort_field == "a"
@@ -118,7 +118,7 @@ async def test_who_has_a_clock_that_is_ahead_asks_not_all_the_time(
 async def test_a_claim_waits_no_longer_than_it_may(datastore: Datastore) -> None:
     assert (await asyncio.wait_for(datastore.claim("jobs", worker_id="w", wait=0.1), 10)).items == []
     waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs"))
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert not datastore.wakes._listeners
@@ -130,7 +130,7 @@ async def test_a_waiting_claim_learns_of_what_is_due_before_it_looks_again(
     monkeypatch.setattr("hookline.claims.POLL", 60.0)
     await datastore.create("jobs", "later", metadata={**WAITING, "scheduled_at": "+1h"})
     waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs"))
     await asyncio.sleep(0.05)
     await datastore.create("jobs", "sooner", metadata={**WAITING, "scheduled_at": "+300ms"})
     assert [item.sort_field for item in (await asyncio.wait_for(waiting, 10)).items] == ["sooner"]
@@ -153,9 +153,9 @@ async def test_who_may_take_less_looks_for_nobody_else(
     else:
         less = view.claim("jobs", worker_id="w", wait=60)
     ahead = asyncio.create_task(less)
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1)
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 1)
     behind = asyncio.create_task(datastore.claim("jobs", worker_id="v", wait=60))
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 2)
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 2)
     await asyncio.sleep(0.05)
     await datastore.create("jobs", new, metadata=WAITING)
     done, _ = await asyncio.wait({ahead, behind}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
@@ -173,7 +173,7 @@ async def test_who_waits_with_other_filters_has_a_line_of_their_own(
         kind: asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60, where={"kind": kind}))
         for kind in ("a", "b", "c")
     }
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 3)
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 3)
     for kind in ("c", "a", "b"):
         await datastore.create("jobs", kind, metadata={**WAITING, "kind": kind})
         assert [item.sort_field for item in (await asyncio.wait_for(waiting[kind], 5)).items] == [kind]
@@ -184,9 +184,9 @@ async def test_when_the_first_in_line_leaves_the_next_looks(
 ) -> None:
     monkeypatch.setattr("hookline.claims.POLL", 60.0)
     first = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1)
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 1)
     second = asyncio.create_task(datastore.claim("jobs", worker_id="v", wait=60))
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 2)
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 2)
     await asyncio.sleep(0.05)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
@@ -196,7 +196,7 @@ async def test_when_the_first_in_line_leaves_the_next_looks(
 
 async def test_waiting_claims_share_what_comes(datastore: Datastore) -> None:
     waiting = [asyncio.create_task(datastore.claim("jobs", worker_id=f"w{n}", wait=60)) for n in range(20)]
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 20)
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 20)
     await datastore.run([datastore.calls.create("jobs", f"{n:02}", metadata=WAITING) for n in range(20)])
     found = await asyncio.wait_for(asyncio.gather(*waiting), 20)
     assert sorted(name for claimed in found for name in names(claimed.items)) == [f"{n:02}" for n in range(20)]

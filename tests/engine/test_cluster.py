@@ -173,7 +173,7 @@ async def test_a_waiter_outlives_a_move(
     monkeypatch.setattr("hookline.subscription.RECONNECT", 0.05)
     source, target, last = cluster.nodes[0], cluster.nodes[2], SLOTS // NODES - 1
     waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs") and datastore.wakes._subscribed.is_set())
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs") and datastore.wakes._subscribed.is_set())
     await cluster.move(0, last, source, target)
     try:
         channel = keys.wake_channel(keys.partition_tag("default", 0, PARTITIONS))

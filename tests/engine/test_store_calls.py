@@ -15,7 +15,7 @@ from jobs import WAITING, names
 async def test_a_thousand_who_wait_ask_the_store_as_one(datastore: Datastore, raw: aioredis.Redis) -> None:
     waiting = [asyncio.create_task(datastore.claim("jobs", worker_id=f"w{n}", wait=90)) for n in range(1000)]
     try:
-        await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1000)
+        await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 1000)
         # A busy machine takes a while to have them all in line.
         assert min([await commands_a_second(raw) for _ in range(5)]) < 50
         await datastore.run([datastore.calls.create("jobs", f"{n:04}", metadata=WAITING) for n in range(1000)])

@@ -16,6 +16,8 @@ from msgspec import structs
 from conftest import NOW_MS, Clock, wait_until
 from faults.verbs import CALLING
 from hookline import Call, Datastore, EmbeddedStore, SecretBox
+from hookline.codec import unpack_answer
+from hookline.connection import Connection
 from hookline.errors import HooklineError, StoreFull, Unavailable
 from hookline.index import Index
 from hookline.keysettings import Known
@@ -85,6 +87,12 @@ INDEXED = ("claim", "create", "create_drain", "delete", "find", "patch", "patch_
 """What each script cannot do without: its other keys may be of any type."""
 
 
+async def write(connection: Connection, script: str, operations: list[Any]) -> list[Any]:
+    """Run packed operations in one call -> their outcomes."""
+    outcomes: list[Any] = unpack_answer(await connection.send(script, 0, operations))
+    return outcomes
+
+
 @dataclass
 class Bench:
     """Items of two keys, the same each time: the calls that make them are the same, and so are their tokens."""
@@ -101,7 +109,7 @@ class Bench:
         await self.raw.flushall()
         self.clock.ms = NOW_MS
         await self.raw.hset(f"{TAG}:cfg:{OTHER}", mapping=INDEXES)
-        answers = await self.datastore.connection.write("create", 0, [call.pack(Known()) for call in self.made])
+        answers = await write(self.datastore.connection, "create", [call.pack(Known()) for call in self.made])
         await self.raw.hset(f"{TAG}:builds", f"{OTHER}\0kind", "")
         self.clock.advance(10)
         self.events = [stream_id for stream_id, _ in await self.raw.xrange(f"{TAG}:outbox") or []]
@@ -117,7 +125,7 @@ class Bench:
         """Run a script as the engine does -> its answer."""
         connection = self.datastore.connection
         if script in self.asked:
-            return await connection.write(script, 0, [call.pack(Known()) for call in self.asked[script]])
+            return await write(connection, script, [call.pack(Known()) for call in self.asked[script]])
         return await connection.read(script, 0, self.request(script))
 
     def request(self, script: str) -> Any:
@@ -346,9 +354,9 @@ async def test_at_the_memory_limit_the_answers_of_what_drains_are_kept(bench: Be
     marked = [view.marks.mark(call, place).pack(Known()) for place, call in enumerate(bench.asked[script])]
     await bench.raw.config_set("maxmemory", "1")
     try:
-        first = await bench.datastore.connection.write(script, 0, marked)
+        first = await write(bench.datastore.connection, script, marked)
         after = await snapshot(bench.raw)
-        again = await bench.datastore.connection.write(script, 0, marked)
+        again = await write(bench.datastore.connection, script, marked)
     finally:
         await bench.raw.config_set("maxmemory", "0")
     assert [answer[0] for answer in first] == [answer[0] for answer in again] == [b"ok"] * len(marked)

@@ -733,7 +733,7 @@ async def test_a_change_of_all_that_match_says_that_the_outbox_is_full(
 
 async def test_a_waiter_that_goes_away_holds_nothing(client: Client, datastore: Datastore) -> None:
     waiting = asyncio.create_task(client.claim("jobs", worker_id="w", wait=20))
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1)
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 1)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 0)
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 0)

@@ -683,9 +683,9 @@ async def test_an_idle_worker_waits_in_line_and_stops_at_once(datastore: Datasto
     worker = Worker(datastore, "jobs")
     worker.handles()(sleep)
     async with working(worker):
-        await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1)
+        await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 1)
         worker.quiet()
-        await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 0)
+        await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 0)
         await datastore.create("jobs", "a", metadata=WAITING)
     assert (await datastore.get("jobs", "a")).status == "not_started"
 
@@ -723,7 +723,7 @@ async def test_a_worker_runs_again(datastore: Datastore, source: Source) -> None
             await datastore.delete("jobs", "b")
     assert ran == ["a", "b", "c"]
     running = asyncio.create_task(worker.run())
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs"))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -826,7 +826,7 @@ async def test_a_claim_that_is_given_up_gives_back_what_it_took(datastore: Datas
     for number in range(60):
         key = f"jobs-{number}"
         claiming = asyncio.create_task(datastore.claim(key, worker_id="w", wait=20))
-        await wait_until(partial(datastore.claims.lines.waiting, key))
+        await wait_until(partial(datastore.claims.waiters.waiting, key))
         await datastore.create(key, "a", metadata=WAITING)
         for _ in range(number % 20):
             await asyncio.sleep(0)

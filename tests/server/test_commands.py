@@ -99,7 +99,7 @@ async def test_a_text_that_waits_goes_no_further_when_the_server_stops(
 ) -> None:
     text = f"{CREATE.format(name='a')}\n{waiting}\n\n{CREATE.format(name='b')}"
     asked = asyncio.create_task(api.command(text))
-    await wait_until(lambda: datastore.changes.listeners() or datastore.claims.lines.waiting("none"))
+    await wait_until(lambda: datastore.changes.listeners() or datastore.claims.waiters.waiting("none"))
     datastore.wakes.release()
     datastore.changes.release()
     answer = await asked

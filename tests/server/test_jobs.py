@@ -59,7 +59,7 @@ async def test_none_left_tells_when_there_may_be_more(api: Api, clock: Clock) ->
 
 async def test_a_claim_can_wait(api: Api, datastore: Datastore) -> None:
     waiting = asyncio.create_task(claim(api, wait="20s"))
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs"))
     await create(api, "late")
     (item,) = await asyncio.wait_for(waiting, 10)
     assert item["sortField"] == "late"
@@ -86,10 +86,10 @@ async def test_who_goes_away_while_waiting_takes_nothing(api: Api, datastore: Da
     _, writer = await asyncio.open_connection("127.0.0.1", api.port)
     body = b'{"workerId":"gone","wait":"20s"}'
     writer.write(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (CLAIM.encode(), len(body), body))
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs"))
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs"))
     writer.close()
     await writer.wait_closed()
-    await wait_until(lambda: not datastore.claims.lines.waiting("jobs"))
+    await wait_until(lambda: not datastore.claims.waiters.waiting("jobs"))
     await create(api, "a")
     assert await status_of(api, "a") == "not_started"
     assert len(await claim(api)) == 1

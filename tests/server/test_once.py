@@ -374,7 +374,7 @@ async def test_a_bulk_change_at_two_servers_at_once(api: Api, store: EmbeddedSto
 async def test_while_the_first_is_served(api: Api, datastore: Datastore) -> None:
     write = {"workerId": "w", "wait": 20}
     first = asyncio.create_task(api("POST", "/v1/jobs/jobs/claim", write, headers=KEY))
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1)
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 1)
     second = await api("POST", "/v1/jobs/jobs/claim", write, headers=KEY)
     assert (second.status, second.data["code"]) == (409, "idempotency_key_in_use")
     assert second.headers["retry-after"] == "1"

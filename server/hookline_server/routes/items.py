@@ -36,7 +36,7 @@ from hookline_server.fields import (
     Upsert,
     Where,
 )
-from hookline_server.lines import Stream, join, split, while_read
+from hookline_server.ndjson import Stream, join, split, while_read
 from hookline_server.negotiate import LINES
 from hookline_server.operation import Operation, Reply
 from hookline_server.problem import Problem, problem_of

@@ -18,7 +18,7 @@ import pytest_asyncio
 from api import Answer, Api
 from hookline import Datastore, Settings
 from hookline.errors import Unavailable
-from hookline_server.lines import split
+from hookline_server.ndjson import split
 from hookline_server.routes import items
 from process import Process, serving
 

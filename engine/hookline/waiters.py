@@ -1,4 +1,4 @@
-"""Lines of those who wait for items of a key: one of each line looks, on behalf of all."""
+"""Who waits for items of a key, in queues: the first of each looks at the store, on behalf of all."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _PASSED_ON = 2
 
 @dataclass(eq=False, slots=True)
 class Place:
-    """One waiter's place in a line."""
+    """One waiter's place in a queue."""
 
-    _line: _Line
+    _queue: _Queue
     event: asyncio.Event = field(default_factory=asyncio.Event)
     found: bool = False
     hold: Hold | None = None
@@ -26,7 +26,7 @@ class Place:
     @property
     def first(self) -> bool:
         """Whether it looks for the others."""
-        return self._line.is_first(self)
+        return self._queue.is_first(self)
 
     def wake(self, *, released: bool) -> bool:
         """Let it look -> whether it was not about to. While the store holds its claim back, that comes first."""
@@ -37,12 +37,12 @@ class Place:
         return not about_to
 
     async def pause(self, left: float, look_after: float) -> None:
-        """Wait until it is time to look: at most ``left`` seconds, the first in line ``look_after``."""
+        """Wait until it is time to look: at most ``left`` seconds, the first ``look_after``."""
         await pause(self.event, min(left, look_after) if self.first else left)
 
 
-class _Line:
-    """The waiters of one line, in order. As a listener of the wake messages it wakes the first."""
+class _Queue:
+    """Those who wait for the same, in order. As a listener of the wake messages it wakes the first."""
 
     def __init__(self, wakes: Wakes) -> None:
         self._wakes = wakes
@@ -75,30 +75,30 @@ class _Line:
             count -= place.wake(released=released)
 
 
-class Lines:
-    """All lines of one process, by key and by what may be taken. However many wait, one of each line asks the store."""
+class Waiters:
+    """All queues of one process, by key and by what may be taken. However many wait, one of each asks the store."""
 
     def __init__(self, wakes: Wakes) -> None:
         self._wakes = wakes
-        self._lines: dict[tuple[str, bytes], _Line] = {}
+        self._queues: dict[tuple[str, bytes], _Queue] = {}
 
     def waiting(self, key: str) -> int:
         """How many wait for items of a key."""
-        return sum(len(line) for (name, _), line in self._lines.items() if name == key)
+        return sum(len(queue) for (name, _), queue in self._queues.items() if name == key)
 
     @contextlib.asynccontextmanager
     async def place(self, key: str, what: bytes) -> AsyncGenerator[Place, None]:
-        """A place in the line of those who want the same. Look first, then wait; say if something was found."""
+        """A place in the queue of those who want the same. Look first, then wait; say if something was found."""
         await self._wakes.subscribe()
-        line = self._lines.get((key, what))
-        if line is None:
-            line = self._lines[key, what] = _Line(self._wakes)
-            self._wakes.add(f"ready:{key}", line)
-        place = line.join()
+        queue = self._queues.get((key, what))
+        if queue is None:
+            queue = self._queues[key, what] = _Queue(self._wakes)
+            self._wakes.add(f"ready:{key}", queue)
+        place = queue.join()
         try:
             yield place
         finally:
-            line.leave(place)
-            if not line:
-                self._wakes.discard(f"ready:{key}", line)
-                del self._lines[key, what]
+            queue.leave(place)
+            if not queue:
+                self._wakes.discard(f"ready:{key}", queue)
+                del self._queues[key, what]
