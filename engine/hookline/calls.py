@@ -209,7 +209,7 @@ class Calls:
         check_limit(limit, GIVEN_MAX)
         if triggers not in TRIGGER_MODES:
             raise Invalid.at("/triggers", f"expected one of {', '.join(TRIGGER_MODES)}")
-        lock_ms = codec.encode_lock(lock_for, "/lockFor")
+        lock_ms = codec.encode_duration(lock_for, "/lockFor")
         if lock_ms == 0:
             raise Invalid.at("/lockFor", "expected a duration above 0")
         compiled = compile_where(where)
@@ -268,7 +268,7 @@ class Calls:
         """
         message = "failed" if error is None else codec.encode_native("last_error", "text", error, "/error")
         more = {"error": message, "jitter": random.uniform(0.8, 1.2)}  # noqa: S311 - spreads retries, guards nothing
-        more["delay_ms"] = codec.encode_lock(retry_after, "/retryAfter")
+        more["delay_ms"] = codec.encode_duration(retry_after, "/retryAfter")
         more["backoff"] = None if backoff is None else encode_backoff(backoff, "/backoff")
         return self._settle("fail", key, sort_field, token, triggers, reserved, self._results(metadata), more)
 
@@ -287,7 +287,7 @@ class Calls:
         Raises:
             Invalid: an argument has the wrong form.
         """
-        more = {"delay_ms": codec.encode_lock(delay, "/delay")}
+        more = {"delay_ms": codec.encode_duration(delay, "/delay")}
         return self._settle("release", key, sort_field, token, triggers, reserved, Change(), more)
 
     def extend(self, key: str, sort_field: str, token: str, *, lock_for: object = None, reserved: bool = False) -> Call:
@@ -296,7 +296,7 @@ class Calls:
         Raises:
             Invalid: an argument has the wrong form.
         """
-        more = {"lock_ms": codec.encode_lock(lock_for, "/lockFor")}
+        more = {"lock_ms": codec.encode_duration(lock_for, "/lockFor")}
         return self._settle("extend", key, sort_field, token, "key", reserved, Change(), more)
 
     def partition(self, key: str, sort_field: str) -> int:

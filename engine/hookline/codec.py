@@ -80,7 +80,7 @@ class Packed(msgspec.Struct, frozen=True):
     content: bytes
 
 
-def encode_content(content: object, pointer: str = "/content") -> bytes:
+def encode_content(content: object) -> bytes:
     """Content, or what is :class:`Packed` of it -> the bytes of field ``c``.
 
     Raises:
@@ -88,11 +88,11 @@ def encode_content(content: object, pointer: str = "/content") -> bytes:
     """
     if type(content) is Packed:
         return content.content
-    check_value(content, pointer)
+    check_value(content, "/content")
     return pack(content)
 
 
-def encode_metadata(metadata: object, pointer: str = "/metadata") -> Change:
+def encode_metadata(metadata: object) -> Change:
     """Metadata as written, or what was made of it ahead -> the fields to set, remove and stamp; the caller's own.
 
     Raises:
@@ -104,15 +104,15 @@ def encode_metadata(metadata: object, pointer: str = "/metadata") -> Change:
     if not (type(metadata) is dict or isinstance(metadata, Mapping)):
         if type(metadata) is Change:
             return Change({**metadata.values}, [*metadata.unset], [*metadata.stamped], metadata.version)
-        raise Invalid.at(pointer, "expected an object")
+        raise Invalid.at("/metadata", "expected an object")
     if len(metadata) > METADATA_FIELDS_MAX:
-        raise Invalid.at(pointer, f"expected at most {METADATA_FIELDS_MAX} fields")
+        raise Invalid.at("/metadata", f"expected at most {METADATA_FIELDS_MAX} fields")
     flaws: list[Flaw] = []
     for name, value in metadata.items():
         try:
             _encode_field(change, name, value)
         except Invalid as invalid:
-            flaws += [Flaw(below(pointer, name) + flaw.pointer, flaw.detail) for flaw in invalid.flaws]
+            flaws += [Flaw(below("/metadata", name) + flaw.pointer, flaw.detail) for flaw in invalid.flaws]
     if flaws:
         raise Invalid(*flaws)
     return change
@@ -193,7 +193,7 @@ def encode_time(value: object, pointer: str, *, relative: bool) -> str:
     return str(moment)
 
 
-def encode_lock(value: object, pointer: str) -> int | None:
+def encode_duration(value: object, pointer: str) -> int | None:
     """A duration as written -> milliseconds; None stays None.
 
     Raises:

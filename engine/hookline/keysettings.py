@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hookline.clock import format_duration, parse_duration
-from hookline.codec import UNREADABLE, decode_triggers, encode_lock, unpack_answer
+from hookline.codec import UNREADABLE, decode_triggers, encode_duration, unpack_answer
 from hookline.errors import Corrupt, Flaw, Invalid, below
 from hookline.index import Index, read_indexes
 from hookline.item import EVENTS, FLAWS_MAX, TERMINAL, Trigger, TriggerChange
@@ -195,7 +195,7 @@ def _describe_backoff(text: str) -> Any:
 def _milliseconds(value: object, pointer: str) -> int:
     if value is None:
         raise Invalid.at(pointer, "expected a duration")
-    return encode_lock(value, pointer) or 0
+    return encode_duration(value, pointer) or 0
 
 
 def _encode_attempts(value: object, pointer: str, _: int) -> str:
@@ -259,7 +259,7 @@ def _read_retention(value: object, pointer: str) -> Retention:
     age, count = value.get("age"), value.get("count")
     if count is not None and (type(count) is not int or not 0 <= count <= LENGTH_MAX):
         raise Invalid.at(f"{pointer}/count", f"expected a whole number from 0 to {LENGTH_MAX}")
-    return Retention(encode_lock(age, f"{pointer}/age"), count)
+    return Retention(encode_duration(age, f"{pointer}/age"), count)
 
 
 def _decode_retention(text: str, partitions: int) -> Retention:

@@ -23,13 +23,13 @@ from hookline_server.answer import FIELDS
 from hookline_server.caller import caller_of
 from hookline_server.inflate import inflate
 from hookline_server.limits import peer_of
-from hookline_server.negotiate import LINES, MSGPACKS
+from hookline_server.negotiate import JSON, LINES, MSGPACKS
 from hookline_server.problem import UNREAD, Problem
 
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
-JSON = ("application/json", *MSGPACKS)
+VALUES = (JSON, *MSGPACKS)
 """What a value may be written as: msgpack holds the same ones."""
-_PLAIN = b"application/json"
+_PLAIN = JSON.encode()
 KEPT = "hookline.body"
 """Where a request's scope has its body, if that was read before its time."""
 MERGE_PATCH = "application/merge-patch+json"
@@ -109,7 +109,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-async def read_json(request: Request, kind: type[Kind], accept: tuple[str, ...] = JSON) -> Kind:
+async def read_json(request: Request, kind: type[Kind], accept: tuple[str, ...] = VALUES) -> Kind:
     """The body as a typed request.
 
     Raises:
@@ -120,7 +120,7 @@ async def read_json(request: Request, kind: type[Kind], accept: tuple[str, ...] 
     return made
 
 
-async def read_value(request: Request, accept: tuple[str, ...] = JSON, then: Then = _same) -> Any:
+async def read_value(request: Request, accept: tuple[str, ...] = VALUES, then: Then = _same) -> Any:
     """The body as a JSON value, or what ``then`` makes of that.
 
     Raises:

@@ -28,7 +28,7 @@ def field(request: Request, name: bytes) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-def media_type(request: Request) -> str:
+def wanted_type(request: Request) -> str:
     """The kind of answer that the client likes best."""
     wanted: str = request.scope.get(MEDIA_TYPE, JSON)
     return wanted
@@ -188,7 +188,7 @@ def must_be_new(request: Request) -> bool:
 
 def is_known(request: Request, item: Item) -> bool:
     """Whether If-None-Match says that the client has the item as it stands."""
-    return is_current(request, tag(item.etag, media_type(request)))
+    return is_current(request, tag(item.etag, wanted_type(request)))
 
 
 def is_current(request: Request, etag: str) -> bool:

@@ -98,7 +98,7 @@ class _Interpreter:
                 raise _RefusedError(error, statement) from error
 
     async def _command(self, command: Command, names: Names) -> Result:
-        self._spend(1)
+        self._spend()
         bound = names.bind(command, self._datastore.settings.body_max)
         result = await execute(self._datastore, bound)
         # What is there is told, also where it is more than was left.
@@ -114,15 +114,15 @@ class _Interpreter:
         rounds: list[list[Result]] = []
         results.append({"verb": LOOP, "name": loop.name, "rounds": rounds})
         for member in members:
-            self._spend(1)
+            self._spend()
             rounds.append([])
             await self.run(loop.body, names.within(loop.name, member), rounds[-1])
 
-    def _spend(self, cost: int) -> None:
+    def _spend(self) -> None:
         if time.monotonic() > self._end:
             raise Invalid.at("", f"expected a text of commands that are done within {TIME_MAX:.0f} seconds")
-        if self._left < cost:
+        if self._left < 1:
             raise Invalid.at("", f"expected a text of at most {RESULTS_MAX} results, their items and rounds of loops")
         if self._room <= 0:
             raise Invalid.at("", f"expected a text whose results have at most {ANSWER_MAX} bytes")
-        self._left -= cost
+        self._left -= 1

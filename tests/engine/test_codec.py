@@ -126,13 +126,13 @@ def test_bad_metadata(metadata: object, at: list[str]) -> None:
 
 @pytest.mark.parametrize(("value", "ms"), [(None, None), (0, 0), ("10m", 600_000), (1.5, 1500)])
 def test_locks(value: object, ms: int | None) -> None:
-    assert codec.encode_lock(value, "/lockFor") == ms
+    assert codec.encode_duration(value, "/lockFor") == ms
 
 
 @pytest.mark.parametrize("value", ["", "10", -1, True, [], "11y"])
 def test_bad_locks(value: object) -> None:
     with pytest.raises(Invalid, match="/lockFor: expected seconds"):
-        codec.encode_lock(value, "/lockFor")
+        codec.encode_duration(value, "/lockFor")
 
 
 def test_triggers_are_sealed_for_their_owner() -> None:

@@ -15,9 +15,10 @@ from hookline.grant import IMPLIED
 from hookline.keyring import GRACE, ApiKey, Keyring
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import JSON, Body
+from hookline_server.body import Body
 from hookline_server.caller import caller_of
 from hookline_server.fields import Duration
+from hookline_server.negotiate import JSON
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes import Resource
 
@@ -47,7 +48,7 @@ class Rotation(Body):
 
 @Operation(
     name="createApiKey",
-    takes={JSON[0]: (NewApiKey,)},
+    takes={JSON: (NewApiKey,)},
     example={"name": "ci", "scopes": ["read", "work"], "patterns": ["jobs"], "lasts": "90d"},
     replies={201: Reply("The key, shown this once.", shapes.ShownApiKey, links=("rotateApiKey", "revokeApiKey"))},
     writes=True,
@@ -74,7 +75,7 @@ async def index(request: Request) -> Response:
 
 @Operation(
     name="rotateApiKey",
-    takes={JSON[0]: (Rotation,)},
+    takes={JSON: (Rotation,)},
     example={"grace": "1h"},
     replies={200: Reply("The key, shown this once.", shapes.ShownApiKey)},
     refuses=("unknown_api_key",),

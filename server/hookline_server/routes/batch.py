@@ -19,9 +19,10 @@ from hookline.errors import Corrupt, Flaw, Incompatible, Invalid, NotFound, Outc
 from hookline.query import ANSWER_MAX
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import CONDITION_PACKS, JSON, Body, pack_each
+from hookline_server.body import CONDITION_PACKS, Body, pack_each
 from hookline_server.caller import datastore_of
 from hookline_server.fields import Condition, Key, SortField, Token
+from hookline_server.negotiate import JSON
 from hookline_server.operation import Operation, Reply
 from hookline_server.problem import Problem
 from hookline_server.routes.item import TRIGGERS, Patch, Version
@@ -85,7 +86,7 @@ _NO_ROOM = Problem(
 @Operation(
     name="runBatch",
     query=TRIGGERS,
-    takes={JSON[0]: (Batch,)},
+    takes={JSON: (Batch,)},
     example={
         "operations": [
             {"op": "create", "key": "jobs", "sortField": "job-002"},

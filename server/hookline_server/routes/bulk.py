@@ -16,9 +16,10 @@ from hookline.bulk import Progress
 from hookline.errors import HooklineError
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import JSON, Body
+from hookline_server.body import Body
 from hookline_server.caller import datastore_of
 from hookline_server.fields import Cursor, Filters
+from hookline_server.negotiate import JSON
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes.item import TRIGGERS
 
@@ -45,7 +46,7 @@ _DONE = {200: Reply("How far it is.", shapes.Progress)}
 
 @Operation(
     name="cancelJobs",
-    takes={JSON[0]: (Selected,)},
+    takes={JSON: (Selected,)},
     example={"where": {"type": "report_generation"}},
     replies=_DONE,
     refuses=("reserved_key", "outbox_full"),
@@ -64,7 +65,7 @@ async def cancel(request: Request) -> Response:
 
 @Operation(
     name="redriveJobs",
-    takes={JSON[0]: (Selected,)},
+    takes={JSON: (Selected,)},
     example={"where": {"type": "report_generation"}},
     replies=_DONE,
     refuses=("reserved_key", "outbox_full"),
@@ -83,7 +84,7 @@ async def redrive(request: Request) -> Response:
 @Operation(
     name="deleteItems",
     query=TRIGGERS,
-    takes={JSON[0]: (Doomed,)},
+    takes={JSON: (Doomed,)},
     example={"where": {"status": "completed", "completed_at": {"lt": "2024-01-01T00:00:00Z"}}},
     replies=_DONE,
     refuses=("reserved_key", "outbox_full"),

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from hookline.errors import REFUSALS
 from hookline_server import body, head, negotiate, shapes, table
 from hookline_server.answer import VARY, Answer
-from hookline_server.body import JSON, Body
+from hookline_server.body import VALUES, Body
 from hookline_server.caller import datastore_of
 from hookline_server.command import TEXT_MAX, CommandSyntaxError, parse
 from hookline_server.command.names import Names
@@ -36,7 +36,7 @@ class Script(Body):
 
 @Operation(
     name="runCommands",
-    takes={JSON[0]: (Script,), negotiate.TEXT: (str,)},
+    takes={negotiate.JSON: (Script,), negotiate.TEXT: (str,)},
     needed=False,
     example={"text": "query items where:\nkey: jobs"},
     replies={200: Reply("What each gave; tables, where the client wants text.", shapes.CommandResults, text=True)},
@@ -56,16 +56,16 @@ async def run(request: Request) -> Response:
         results = await interpret(datastore_of(request), statements, Names(script.names))
     except Stopped as stopped:
         raise _problem(stopped) from stopped
-    if head.media_type(request) == negotiate.TEXT:
+    if head.wanted_type(request) == negotiate.TEXT:
         vary = {"Vary": VARY[1].decode()}
         return PlainTextResponse(await asyncio.to_thread(table.render, results), headers=vary)
     return Answer({"results": results})
 
 
 async def _read(request: Request) -> Script:
-    if body.media_type(request) in JSON:
+    if body.media_type(request) in VALUES:
         return await body.read_json(request, Script)
-    body.check_media_type(request, (*TEXT, *JSON))
+    body.check_media_type(request, (*TEXT, *VALUES))
     return Script(text=_decode(await body.read_bytes(request, TEXT_MAX)))
 
 

@@ -16,9 +16,10 @@ from hookline.errors import Invalid
 from hookline.item import EVENTS
 from hookline_server import body, deliveries, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import JSON, Body
+from hookline_server.body import Body
 from hookline_server.caller import whole_of
 from hookline_server.fields import Cursor, PageLimit
+from hookline_server.negotiate import JSON
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes import Resource
 from hookline_server.routes.bulk import advance
@@ -126,7 +127,7 @@ async def cancel(request: Request) -> Response:
 
 @Operation(
     name="redriveDeliveries",
-    takes={JSON[0]: (SelectedDeliveries,)},
+    takes={JSON: (SelectedDeliveries,)},
     example={"since": "2027-01-01T00:00:00Z"},
     replies={200: Reply("How far it is.", shapes.Progress)},
     writes=True,
@@ -144,7 +145,7 @@ async def redrive_all(request: Request) -> Response:
 
 @Operation(
     name="cancelDeliveries",
-    takes={JSON[0]: (SelectedDeliveries,)},
+    takes={JSON: (SelectedDeliveries,)},
     example={"key": "jobs"},
     replies={200: Reply("How far it is.", shapes.Progress)},
     writes=True,

@@ -14,7 +14,7 @@ from hookline.errors import Invalid
 from hookline.url import check_url
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import JSON, Body
+from hookline_server.body import Body
 from hookline_server.caller import whole_of
 from hookline_server.endpoint import (
     ACTIVE,
@@ -30,6 +30,7 @@ from hookline_server.endpoint import (
 )
 from hookline_server.event import endpoint_of
 from hookline_server.fields import Cursor, PageLimit
+from hookline_server.negotiate import JSON
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes import Resource
 
@@ -104,7 +105,7 @@ async def index(request: Request) -> Response:
 
 @Operation(
     name="createEndpoint",
-    takes={JSON[0]: (NewEndpoint,)},
+    takes={JSON: (NewEndpoint,)},
     example={"url": "https://worker.example/run"},
     replies={201: Reply("The endpoint, also if it was there already.", shapes.Endpoint, ("Location",))},
     writes=True,
@@ -136,7 +137,7 @@ async def get(request: Request) -> Response:
 
 @Operation(
     name="putEndpoint",
-    takes={JSON[0]: (EndpointSettings,)},
+    takes={JSON: (EndpointSettings,)},
     example={"status": "paused", "reason": "maintenance"},
     replies={200: Reply("The endpoint as it is now.", shapes.Endpoint)},
     refuses=("not_found",),

@@ -19,9 +19,10 @@ from hookline.reader import CHANGE_POLL
 from hookline.wake import pause
 from hookline_server import body, head, heavy, merge, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import CONDITION_PACKS, ITEM_PACKS, JSON, MERGE_PATCH, Body
+from hookline_server.body import CONDITION_PACKS, ITEM_PACKS, MERGE_PATCH, VALUES, Body
 from hookline_server.caller import datastore_of
 from hookline_server.fields import Condition, Content, Metadata, TextDuration, Token, TriggerUrls
+from hookline_server.negotiate import JSON
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes import Resource, while_connected
 from hookline_server.shapes import NEW_ITEM, WrittenItem
@@ -112,7 +113,7 @@ async def _changed(datastore: Datastore, found: Item, seconds: float) -> Item:
     name="putItem",
     query=TRIGGERS,
     headers=("If-Match", "If-None-Match: *"),
-    takes={JSON[0]: (WholeItem,)},
+    takes={JSON: (WholeItem,)},
     example={"content": {"report": "monthly"}, "metadata": {"status": "not_started"}},
     replies={
         201: Reply("The item is new.", NEW_ITEM, ("ETag", "Location"), links=("getItem", "patchItem", "deleteItem")),
@@ -148,7 +149,7 @@ async def put(request: Request) -> Response:
     name="patchItem",
     query=TRIGGERS,
     headers=("If-Match",),
-    takes={JSON[0]: (Patch,), MERGE_PATCH: (MergePatch,)},
+    takes={JSON: (Patch,), MERGE_PATCH: (MergePatch,)},
     example={"metadata": {"progress": 50}},
     replies={200: Reply("The item as it is now.", WrittenItem, ("ETag",))},
     refuses=(
@@ -173,7 +174,7 @@ async def patch(request: Request) -> Response:
     datastore, (key, sort_field) = datastore_of(request), head.read_identity(request)
     triggers, match = head.read_triggers(request), head.if_match(request)
     version = None if match == head.ANY else match
-    accept = (*JSON, MERGE_PATCH)
+    accept = (*VALUES, MERGE_PATCH)
     if body.media_type(request) != MERGE_PATCH:
         given = (await body.read_json(request, Patch, accept)).given()
         return updated(await datastore.update(key, sort_field, match=version, triggers=triggers, **given))

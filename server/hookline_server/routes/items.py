@@ -22,7 +22,7 @@ from hookline.item import check_value
 from hookline.query import Count, Page
 from hookline_server import body, head, shapes, strictjson
 from hookline_server.answer import Answer
-from hookline_server.body import ITEM_PACKS, JSON, Body, pack_each
+from hookline_server.body import ITEM_PACKS, VALUES, Body, pack_each
 from hookline_server.caller import datastore_of
 from hookline_server.fields import (
     Content,
@@ -37,7 +37,7 @@ from hookline_server.fields import (
     Where,
 )
 from hookline_server.ndjson import Stream, join, split, while_read
-from hookline_server.negotiate import LINES
+from hookline_server.negotiate import JSON, LINES
 from hookline_server.operation import Operation, Reply
 from hookline_server.problem import Problem, problem_of
 from hookline_server.routes import search
@@ -47,7 +47,7 @@ BATCH_MAX = CLAIM_MAX
 """Operations of one request."""
 STREAM_STEP = 250
 """Items of one step of a stream."""
-CREATES = (*JSON, LINES)
+CREATES = (*VALUES, LINES)
 """What items to create may be written as; a body of lines is read on its own."""
 ITEM_LINES = (shapes.ListedItem, shapes.BrokenOff)
 ITEM_LINKS = ("getItem", "patchItem", "deleteItem")
@@ -88,7 +88,7 @@ class Query(Body):
 
 @Operation(
     name="createItems",
-    takes={JSON[0]: (NewItem, NewItems), LINES: (NewItem,)},
+    takes={JSON: (NewItem, NewItems), LINES: (NewItem,)},
     example={
         "key": "jobs",
         "sortField": "job-001",
@@ -194,7 +194,7 @@ async def list_items(request: Request) -> Response:
         "order": given.get("order"),
         "cursor": given.get("cursor") or None,
     }
-    if head.media_type(request) == LINES:
+    if head.wanted_type(request) == LINES:
         limit = head.read_limit(given["limit"]) if "limit" in given else None
         await body.read_bytes(request, 0)
         return _stream(request, wanted, limit, light=light)
@@ -221,7 +221,7 @@ def _read_literal(name: str, text: str) -> Any:
 
 @Operation(
     name="queryItems",
-    takes={JSON[0]: (Query,)},
+    takes={JSON: (Query,)},
     example={"where": {"status": "not_started"}, "limit": 10},
     replies={
         200: Reply(
@@ -239,7 +239,7 @@ async def query(request: Request) -> Response:
     head.read_query(request)
     given = (await body.read_json(request, Query)).given()
     explain, count = given.pop("explain"), given.pop("count")
-    if head.media_type(request) == LINES and not (explain or count):
+    if head.wanted_type(request) == LINES and not (explain or count):
         return _stream(request, given, given.pop("limit", None))
     datastore = datastore_of(request)
     found: Page | Count

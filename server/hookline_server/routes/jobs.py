@@ -19,7 +19,7 @@ from hookline.item import check_key
 from hookline.operations import SETTLES
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import JSON, Body, pack_each
+from hookline_server.body import Body, pack_each
 from hookline_server.caller import datastore_of
 from hookline_server.fields import (
     Backoff,
@@ -34,12 +34,10 @@ from hookline_server.fields import (
     Where,
     WorkerId,
 )
+from hookline_server.negotiate import JSON
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes import while_connected
 from hookline_server.view import describe_claimed, describe_settled
-
-OPERATIONS_MAX = CLAIM_MAX
-"""Operations of one request."""
 
 
 class Claim(Body):
@@ -117,7 +115,7 @@ class Settle(Body):
 
 @Operation(
     name="claimJobs",
-    takes={JSON[0]: (Claim,)},
+    takes={JSON: (Claim,)},
     example={"workerId": "w1", "limit": 10, "lockFor": "10m"},
     replies={200: Reply("What was claimed; nothing there is an empty list.", shapes.Claimed)},
     refuses=("paused", "reserved_key", "outbox_full"),
@@ -139,7 +137,7 @@ async def claim(request: Request) -> Response:
 
 @Operation(
     name="settleJobs",
-    takes={JSON[0]: (Settle,)},
+    takes={JSON: (Settle,)},
     example={"workerId": "w1", "complete": [{"sortField": "job-001", "token": "2.0f", "metadata": {"rows": 3}}]},
     replies={200: Reply("What became of each.", shapes.AllSettled)},
     refuses=("reserved_key",),
@@ -175,8 +173,8 @@ def _settle_calls(datastore: Datastore, key: str, wanted: Settle) -> list[Call]:
     Raises:
         Invalid: they are too many; or each bad field is named.
     """
-    if sum(len(getattr(wanted, verb)) for verb in SETTLES) > OPERATIONS_MAX:
-        raise Invalid.at("", f"expected at most {OPERATIONS_MAX} operations")
+    if sum(len(getattr(wanted, verb)) for verb in SETTLES) > CLAIM_MAX:
+        raise Invalid.at("", f"expected at most {CLAIM_MAX} operations")
     calls: list[Call] = []
     flaws: list[Flaw] = []
     for verb in SETTLES:

@@ -23,7 +23,7 @@ from hookline.stats import by_key, weigh
 from hookline.trigger import read_triggers
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import JSON, Body, Packs
+from hookline_server.body import Body, Packs
 from hookline_server.caller import caller_of, datastore_of
 from hookline_server.fields import (
     Backoff,
@@ -40,6 +40,7 @@ from hookline_server.fields import (
     TriggerUrls,
 )
 from hookline_server.fresh import Fresh
+from hookline_server.negotiate import JSON
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes import Resource
 from hookline_server.view import describe_key, describe_settings
@@ -171,7 +172,7 @@ async def get(request: Request) -> Response:
 
 @Operation(
     name="putSettings",
-    takes={JSON[0]: (NewSettings,)},
+    takes={JSON: (NewSettings,)},
     example={"maxAttempts": 5, "lockFor": "2m", "indexes": {"customer.id": "string"}},
     replies=_SETTINGS,
     refuses=("reserved_key",),
@@ -189,7 +190,7 @@ async def put(request: Request) -> Response:
 
 @Operation(
     name="changeSettings",
-    takes={JSON[0]: (Changes,)},
+    takes={JSON: (Changes,)},
     example={"maxAttempts": 5, "backoff": None},
     replies=_SETTINGS,
     refuses=("reserved_key",),

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from hookline_server import head, ruleshapes, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import JSON
+from hookline_server.negotiate import JSON
 from hookline_server.operation import Operation, Reply
 from hookline_server.orchestrations import Orchestration, Orchestrations
 from hookline_server.routes import Resource, rules
@@ -20,7 +20,7 @@ _EXAMPLE = {"key": "jobs", "where": {"type": "report_generation"}, "limit": 10, 
 
 @Operation(
     name="putOrchestration",
-    takes={JSON[0]: (Orchestration,)},
+    takes={JSON: (Orchestration,)},
     example=_EXAMPLE,
     replies={
         201: Reply(

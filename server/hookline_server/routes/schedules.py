@@ -9,7 +9,7 @@ from starlette.routing import Route
 from hookline.outcome import item_of
 from hookline_server import head, ruleshapes, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import JSON
+from hookline_server.negotiate import JSON
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes import Resource, rules
 from hookline_server.schedules import Schedule, Schedules
@@ -27,7 +27,7 @@ _EXAMPLE = {
 
 @Operation(
     name="putSchedule",
-    takes={JSON[0]: (Schedule,)},
+    takes={JSON: (Schedule,)},
     example=_EXAMPLE,
     replies={
         201: Reply(

@@ -20,10 +20,11 @@ from hookline.trigger import read_trigger
 from hookline.url import check_url
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import JSON, Body
+from hookline_server.body import Body
 from hookline_server.caller import whole_of
 from hookline_server.delivery import HINTS, attempt_of
 from hookline_server.event import Delivery, Target
+from hookline_server.negotiate import JSON
 from hookline_server.operation import Operation, Reply
 from hookline_server.sender import Sender
 
@@ -41,7 +42,7 @@ class Sample(Body):
 
 @Operation(
     name="testTrigger",
-    takes={JSON[0]: (Sample,)},
+    takes={JSON: (Sample,)},
     example={"url": "http://127.0.0.1:9000/run"},
     replies={200: Reply("What came of it, also where it was not delivered.", shapes.SentSample)},
 )

@@ -14,8 +14,9 @@ from hookline.grant import ADMIN, WORK
 from hookline.registry import Presence
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
-from hookline_server.body import JSON, Body
+from hookline_server.body import Body
 from hookline_server.caller import caller_of
+from hookline_server.negotiate import JSON
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes import Resource
 
@@ -53,7 +54,7 @@ async def index(request: Request) -> Response:
 
 @Operation(
     name="heartbeat",
-    takes={JSON[0]: (Told,)},
+    takes={JSON: (Told,)},
     example={"host": "a", "pid": 7, "handlers": ["report"], "concurrency": 10, "inFlight": 2},
     replies={200: Reply("What the worker is asked to do.", shapes.Heard)},
     writes=True,
@@ -78,7 +79,7 @@ async def leave(request: Request) -> Response:
 
 @Operation(
     name="signalWorker",
-    takes={JSON[0]: (Signal,)},
+    takes={JSON: (Signal,)},
     example={"signal": "quiet"},
     replies={204: Reply("It learns of it by its next heartbeat.")},
     refuses=("not_found",),
