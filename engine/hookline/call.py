@@ -20,7 +20,8 @@ from hookline.where import Where, count_operands
 _ADDED = frozenset({b"v", b"ca", b"ua", b"at"})
 """What the store adds to a new item of which it was sent all else."""
 FILTERED_LEAST = 10
-"""What a claim by filters counts as at least: so few share the work of a script call that each comes far in it."""
+"""Operations that a claim by filters counts as, at least. Claims share the work of a script call: at most ten of these
+do so, and each comes far in it."""
 OPERANDS_OF_ONE = 25
 """Operands of filters that take the store as long as one operation: 1.2 us each, of times from now on twice that."""
 

@@ -32,13 +32,14 @@ _LEAST = 0.01
 FRUITLESS_MAX = 20_000
 """Items that one claim looks at without finding any that meet its filters."""
 REST = 4
-"""Times as long as one looked at the whole line in vain, waiting claims by the same filters look at the front alone."""
+"""A search of the whole line that found nothing is not repeated for so many times as long as it took. Meanwhile those
+who wait with the same filters look at the front of the line alone."""
 REST_MAX = 20.0
-"""Seconds of that at most."""
+"""Seconds of that rest, at most."""
 SEEN_MAX = 1000
-"""Keys of which it is kept that their line was just seen to its end."""
+"""Entries of :attr:`Claims._seen`."""
 _STEP_LEAST = 50
-"""As many a step counts at least: one may do no more than bring what is due into line."""
+"""Items that each step counts as, at least: one may have done no more than to bring what is due into line."""
 
 _IN_LINE = (b"started", b"not_started")
 """What the place begins with where a claim along the line ended early."""

@@ -277,7 +277,11 @@ class Connection:
         sent: bool = False,
         patience: float | None = None,
     ) -> Any:
-        # Outcomes are kept for as long: what is sent after the deadline could take effect a second time.
+        """Send a call, again and under the same id as long as its answer is lost, until the deadline -> the answer.
+
+        ``first``: it was sent already, without a task, and failed so. ``sent``: it may have reached the store before.
+        """
+        # The store keeps outcomes for as long as this: sent after the deadline, the call could take effect twice.
         deadline = asyncio.get_running_loop().time() + (patience or self._settings.call_timeout * 2)
         if first:
             deadline -= perf_counter() - first.began

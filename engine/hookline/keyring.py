@@ -43,8 +43,9 @@ _AT_ONCE = 50
 
 _KEY = re.compile(r"hl_([0-9a-f]{12})_[0-9a-f]{64}([0-9a-f]{8})", re.ASCII)
 _MADE = "-"
-"""Of the set of ids one member begins so, and stays: with the last key revoked no server must be open again. It tells
-under which pepper the keys were made."""
+"""What one member of the set of ids begins with, which is no id and is never removed. As long as the set has members
+servers ask for a key: they must not be open again once the last key was revoked. Its rest tells under which pepper the
+keys were made."""
 _MAC = "mac:"
 _SAME = "name the data directory of the servers with --data, or give this process their HOOKLINE_SECRET_KEY"
 

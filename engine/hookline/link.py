@@ -125,9 +125,11 @@ class Link(asyncio.Protocol):
         self._reader = hiredis.Reader(
             protocolError=redis_errors.InvalidResponse, replyError=connection._parser.parse_error, notEnoughData=MORE
         )
-        # Kept, for a writer that is forgotten closes its transport; and taken away, for so does its connection.
+        # Kept, and taken from the connection: a StreamWriter that is collected as garbage closes its transport, and a
+        # redis-py connection that is collected closes its writer.
         self._writer: asyncio.StreamWriter = connection._writer
-        ended = connection._reader.at_eof()  # then the transport stays open, and nobody would be told any more
+        # Closed by the peer already: connection_lost() was called before, and will not be called here.
+        ended = connection._reader.at_eof()
         connection._reader = connection._writer = None
         self._transport = self._writer.transport
         self._transport.set_protocol(self)

@@ -101,7 +101,7 @@ class Meta:
             await self._run(keys.namespaces(), "ZADD", keys.namespaces(), mode, now_ms, self._settings.namespace)
 
     def holds(self) -> bool:
-        """Whether the store had the namespace as it is here, by the last look; where that is long ago, look beside."""
+        """Whether the store had the namespace as it is here, when last looked at. If that is long ago, a task looks."""
         if monotonic() >= self._look_at:
             self._look_at = monotonic() + self._pause
             if self._looking is None or self._looking.done():

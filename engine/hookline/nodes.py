@@ -104,7 +104,7 @@ class Nodes:
             NotSentError, LostError, Unavailable: no node answers.
             Incompatible: several are named, and the one that answers is no node of a cluster.
         """
-        if self.closed:  # what is closed makes a link for each command
+        if self.closed:  # opened anew: links that were closed keep none, and would make one for each command
             self._first, self._links, self.closed = self._make_links(self._url_options), {}, False
         info = await self._find_first()
         if self._sentinels and self._watching is None:
@@ -112,7 +112,7 @@ class Nodes:
         if b"cluster_enabled:1" in info:
             await self.refresh()
         elif len(self._starts) > 1:
-            # Else what is written would depend on which of them answers.
+            # Stores of their own: which of them has what is written would depend on which answers first.
             raise Incompatible("several stores are named, and one of them is not a node of a cluster: name one store")
 
     async def _find_first(self) -> bytes:
@@ -192,7 +192,7 @@ class Nodes:
             except redis_errors.ResponseError as error:
                 if str(error) != _NO_FUNCTION:
                     raise
-                # Nothing ran either. Where the call went, for others may be elsewhere.
+                # Nothing ran either. The node that was asked gets the library: other nodes may have it.
                 await self._load(links)
             except (NotSentError, LostError, Incompatible) as error:
                 links = await self._after(error, links, slot)

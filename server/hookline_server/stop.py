@@ -17,7 +17,7 @@ LAST = 1.0
 
 
 class Stopping(Unavailable):
-    """What would go on after a wait that is cut short, since the server stops, must not: its time has not passed."""
+    """The server stops while a text of commands waits: what follows must not run, as the wait is not at its end."""
 
     def __init__(self) -> None:
         super().__init__("the server stops, so this waits no longer; it and what follows may be sent again")
