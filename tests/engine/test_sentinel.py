@@ -82,7 +82,7 @@ async def test_after_a_failover_the_other_is_worked_on(watched: Watched, datasto
     await datastore.create("jobs", "before", metadata=WAITING)
     assert names((await datastore.claim("jobs", worker_id="w")).items) == ["before"]
     early = asyncio.create_task(_claimed(datastore))
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1)
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 1)
     await wait_until(watched.follows)
     if how == "planned":
         await watched.ask("FAILOVER", "main")
@@ -91,7 +91,7 @@ async def test_after_a_failover_the_other_is_worked_on(watched: Watched, datasto
     await wait_until(lambda: _leads(watched.replica))
     await wait_until(lambda: _created(datastore, watched.replica))
     late = asyncio.create_task(_claimed(datastore))
-    await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 2 - early.done())
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 2 - early.done())
     for name in "ab":
         await datastore.create("jobs", name, metadata=WAITING)
     # Who waited when the store went away may have been told that.

@@ -59,7 +59,7 @@ async def test_all_goes_over_tls(tls: Tls, tmp_path: Path) -> None:
         (a,) = (await datastore.claim("jobs", worker_id="w")).items
         assert a.content == large
         waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
-        await wait_until(lambda: datastore.claims.lines.waiting("jobs") == 1)
+        await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 1)
         await datastore.create("jobs", "b", metadata={"status": "not_started"})
         assert [item.sort_field for item in (await asyncio.wait_for(waiting, 10)).items] == ["b"]
 
