@@ -31,7 +31,6 @@ RENEW = 1.0
 LATE = 0.5
 """Seconds by which a store may end a blocking command late: when idle it looks at its clock every 1/hz s, often 0.1."""
 
-
 Find = Callable[[], Awaitable[tuple[str, int]]]
 Told = Callable[[Any], None]
 """Is given an answer, which may be an error: one of the store's, or a :class:`LostError`."""
@@ -125,8 +124,7 @@ class Link(asyncio.Protocol):
         self._reader = hiredis.Reader(
             protocolError=redis_errors.InvalidResponse, replyError=connection._parser.parse_error, notEnoughData=MORE
         )
-        # Kept, and taken from the connection: a StreamWriter that is collected as garbage closes its transport, and a
-        # redis-py connection that is collected closes its writer.
+        # Kept, and taken from the connection: either of them, when it is collected as garbage, closes the transport.
         self._writer: asyncio.StreamWriter = connection._writer
         # Closed by the peer already: connection_lost() was called before, and will not be called here.
         ended = connection._reader.at_eof()
