@@ -54,15 +54,15 @@ PerformHeld = Callable[[Call, Hold], Awaitable[Outcome | Claimed | None]]
 class _Walk:
     """The way of a claim over the partitions: where it is, what it has found, how long it has looked in vain."""
 
-    def __init__(self, partition: int, partitions: int, most: int, once: Once | None) -> None:
-        """It looks at ``most`` items in vain; without ``once`` each second at the front, and then it goes on."""
+    def __init__(self, partition: int, partitions: int, most: int, marks: Once | None) -> None:
+        """It looks at ``most`` items in vain; without ``marks`` each second at the front, and then it goes on."""
         self.partition = partition
         self.tried = self.found = 0
         self.after: list[bytes] | None = None
         self._partitions = partitions
         self._most = most
         self._fruitless = 0
-        self._once = once
+        self._marks = marks
         self._behind: list[bytes] | None = None
         self._looked = time.monotonic()
 
@@ -76,7 +76,7 @@ class _Walk:
             return
         if self._behind:
             self.after, self._behind, self._looked = self._behind, None, time.monotonic()
-        elif self._once is None and time.monotonic() - self._looked > POLL:
+        elif self._marks is None and time.monotonic() - self._looked > POLL:
             self.after, self._behind = None, claimed.after
         else:
             self.after = claimed.after
@@ -89,8 +89,8 @@ class _Walk:
     def pass_over(self) -> None:
         """Go to the next partition, as this one gives nothing now: it may to a repeat."""
         self.leave()
-        if self._once and self._once.everywhere:
-            self._once.pass_over()
+        if self._marks and self._marks.everywhere:
+            self._marks.pass_over()
 
 
 class Claims:
@@ -131,7 +131,7 @@ class Claims:
         self._rotate(key, (self.partition(key) + 1) % self._calls.partitions)
 
     async def wait(
-        self, key: str, limit: int, seconds: float, options: dict[str, Any], once: Once | None = None
+        self, key: str, limit: int, seconds: float, options: dict[str, Any], marks: Once | None = None
     ) -> Claimed:
         """Take items; none there, wait so long for one.
 
@@ -141,12 +141,12 @@ class Claims:
         deadline = time.monotonic() + seconds
         filters = codec.pack_request(list(options["where"].conditions))
         # Any claim that is held back must do for whatever becomes ready.
-        special = options["where"].conditions or "max_in_flight" in options or once or limit > GIVEN_MAX
+        special = options["where"].conditions or "max_in_flight" in options or marks or limit > GIVEN_MAX
         holds = self._connection.can_hold(key) and not special
-        rests = bool(options["where"].conditions) and not once
+        rests = bool(options["where"].conditions) and not marks
         bound = options.get("max_in_flight")
         # Who may take less than others looks for itself alone: where it finds nothing, they may find something.
-        alone = repr((bound and options["worker_id"], bound, once and once.partition()))
+        alone = repr((bound and options["worker_id"], bound, marks and marks.partition()))
         async with self.waiters.place(key, filters + alone.encode()) as place:
             claimed: Claimed | None = None
             least = _LEAST
@@ -157,7 +157,7 @@ class Claims:
                 if claimed is None:
                     began = time.monotonic()
                     front = rests and began < self._rested.get((key, filters), 0.0)
-                    claimed = await self.at_once(key, limit, options, once, front=front)
+                    claimed = await self.at_once(key, limit, options, marks, front=front)
                     if rests and not front and not claimed.items:
                         self._rest(key, filters, claimed, time.monotonic() - began)
                 left = deadline - time.monotonic()
@@ -228,15 +228,15 @@ class Claims:
             self._rested = {**going_on, (key, filters): now + rest}
 
     async def at_once(
-        self, key: str, limit: int, options: dict[str, Any], once: Once | None = None, *, front: bool = False
+        self, key: str, limit: int, options: dict[str, Any], marks: Once | None = None, *, front: bool = False
     ) -> Claimed:
         """Take items that are there now; those at the ``front`` of the line, if there are any.
 
         Raises:
             Refused, Unavailable, OutcomeUnknown
         """
-        taking = self.take(key, limit, options, once, front=front)
-        return await self.whole(key, taking, _itself, keep=once is not None)
+        taking = self.take(key, limit, options, marks, front=front)
+        return await self.whole(key, taking, _itself, keep=marks is not None)
 
     async def _take_held(self, place: Place, hold: Hold, call: Call) -> Claimed | None:
         """Let the store hold a claim back -> what it took; None where it is better to look."""
@@ -306,14 +306,14 @@ class Claims:
         key: str,
         limit: int,
         options: dict[str, Any],
-        once: Once | None = None,
+        marks: Once | None = None,
         *,
         given: bool = False,
         front: bool = False,
     ) -> Claimed:
         """Stay on one partition while that has work, then rotate; the limit is split, never exceeded.
 
-        With ``once`` it looks at a single partition, where the repeat of its request will look too; or at all of them
+        With ``marks`` it looks at a single partition, where the repeat of its request will look too; or at all of them
         in the same order, if that says so. Of all of them one that cannot be reached has nothing, unless none can be.
         Where it finds none at the ``front`` of a partition's line, it looks no further there.
 
@@ -326,14 +326,14 @@ class Claims:
         parts: list[Claimed] = []
         failure: HooklineError | None = None
         unreached: Unavailable | None = None
-        everywhere, partitions = once is None or once.everywhere, self._calls.partitions
-        start = once.partition() if once else self.partition(key)
-        walk = _Walk(start, partitions, 0 if front else FRUITLESS_MAX, once)
+        everywhere, partitions = marks is None or marks.everywhere, self._calls.partitions
+        start = marks.partition() if marks else self.partition(key)
+        walk = _Walk(start, partitions, 0 if front else FRUITLESS_MAX, marks)
         visits = partitions if everywhere else 1
         # A repeat has to look where the first did, and a bound holds over all of them.
         away = self._away.now() if everywhere and not bound else None
         # A repeat has to ask however much is held: what it was given before may be what fills the bound.
-        while walk.found < limit and walk.tried < visits and not (bound and bound.full and not once):
+        while walk.found < limit and walk.tried < visits and not (bound and bound.full and not marks):
             partition = walk.partition
             if away and partition in away:
                 walk.pass_over()
@@ -341,9 +341,9 @@ class Claims:
             most, began = min(limit - walk.found, GIVEN_MAX), time.monotonic()
             share = {"after": walk.after, "front": front, **(bound.limits(partition) if bound else {})}
             call = self._calls.claim(key, limit=most, partition=partition, **share, **options)
-            always = given or walk.found > 0 or (once is not None and once.everywhere)
-            if once:
-                call = once.mark(call, always=always)
+            always = given or walk.found > 0 or (marks is not None and marks.everywhere)
+            if marks:
+                call = marks.mark(call, always=always)
             self._away.look(partition)
             try:
                 claimed = await self._ask(call)
@@ -357,13 +357,13 @@ class Claims:
                     continue
                 failure = error
                 break
-            if once:
-                once.count(claimed, always=always)
+            if marks:
+                marks.count(claimed, always=always)
             parts.append(claimed)
-            walk.note(claimed, most, stops=self._wakes.released and not once)
+            walk.note(claimed, most, stops=self._wakes.released and not marks)
             if bound:
                 bound.note(partition, claimed)
-        if not once:
+        if not marks:
             # One with a bound seldom comes to the end of a partition, and must not leave the others waiting; nor must
             # one that gives no answer.
             broken_off = failure is not None and not isinstance(failure, Refused)

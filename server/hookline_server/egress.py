@@ -139,7 +139,6 @@ class Egress:
         self._allow = tuple(allow)
         self._allow_loopback = allow_loopback and proxy is None
         self._proxy = proxy
-        self._deadline = deadline
         self._answer_max = answer_max
         self._shares = Shares(connections)
         self._forbidden = {(ip_address(host), port) for host, port in forbidden}

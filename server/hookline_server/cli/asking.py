@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlencode
@@ -30,6 +30,8 @@ Mark = Annotated[
 Key = Annotated[str, typer.Argument(help="The key, such as jobs.")]
 Asked = tuple[str, str | None]
 """URL and API key of the server that a command asks."""
+Page = tuple[list[dict[str, Any]], str | None]
+"""Some items, and the cursor to go on with."""
 SortField = Annotated[str, typer.Argument(help="The item's sortField, its name within the key.")]
 
 
@@ -83,11 +85,20 @@ def pages(
     server: Asked, *parts: str, seen: str, limit: int | None = None, query: Mapping[str, Any] | None = None
 ) -> Iterator[list[dict[str, Any]]]:
     """The items of a list, as they are read, at most ``limit`` of them."""
+
+    def read(most: int, cursor: str | None) -> Page:
+        page = ask(server, "GET", *parts, seen=seen, query={**(query or {}), "limit": most, "cursor": cursor})
+        return page["items"], page["cursor"]
+
+    return in_pages(read, limit)
+
+
+def in_pages(read: Callable[[int, str | None], Page], limit: int | None) -> Iterator[list[dict[str, Any]]]:
+    """Items page by page, at most ``limit`` of them: no more are held than one request gives."""
     left, cursor = limit, None
     while left is None or left > 0:
-        asked = {**(query or {}), "limit": PAGE if left is None else min(PAGE, left), "cursor": cursor}
-        page = ask(server, "GET", *parts, seen=seen, query=asked)
-        yield page["items"]
-        left, cursor = None if left is None else left - len(page["items"]), page["cursor"]
+        items, cursor = read(PAGE if left is None else min(PAGE, left), cursor)
+        yield items
+        left = None if left is None else left - len(items)
         if cursor is None:
             return

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from hookline_server.cli.asking import PAGE, Key, Mark, SortField, asking, new_mark
+from hookline_server.cli.asking import Key, Mark, Page, SortField, asking, in_pages, new_mark
 from hookline_server.cli.ending import MISUSED, fail
 from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
 from hookline_server.cli.output import say_items, say_none, say_one
 from hookline_server.cli.value import EXPECTED, read_optional
-
-if TYPE_CHECKING:
-    from hookline import SyncClient
 
 PANEL = "Use a server"
 app = typer.Typer()
@@ -110,6 +106,11 @@ def query(
         raise typer.Exit(MISUSED)
     filters = read_optional(where, "--where")
     with asking(url, api_key) as client:
+
+        def read(most: int, cursor: str | None) -> Page:
+            page = client.query(key, where=filters, order=order, limit=most, cursor=cursor)
+            return [item.to_dict() for item in page.items], page.cursor
+
         if count:
             found = client.count(key, where=filters)
             number = found.count
@@ -117,7 +118,7 @@ def query(
                 found = client.count(key, where=filters, cursor=found.cursor)
                 number += found.count
             say_one({"count": number}, as_json=as_json)
-        elif not say_items(_pages(client, key, filters, order, limit), as_json=as_json):
+        elif not say_items(in_pages(read, limit), as_json=as_json):
             say_none(as_json=as_json)
 
 
@@ -195,17 +196,3 @@ def delete(
 def _described(made: Any) -> dict[str, Any]:
     shown: dict[str, Any] = made.item.to_dict()
     return shown | ({"warnings": list(made.warnings)} if made.warnings else {})
-
-
-def _pages(
-    client: SyncClient, key: str, where: Any, order: str | None, limit: int | None
-) -> Iterator[list[dict[str, Any]]]:
-    """The items, as they are read: no more of them are held than a request gives."""
-    left, cursor = limit, None
-    while left is None or left > 0:
-        asked = PAGE if left is None else min(PAGE, left)
-        page = client.query(key, where=where, order=order, limit=asked, cursor=cursor)
-        yield [item.to_dict() for item in page.items]
-        left, cursor = None if left is None else left - len(page.items), page.cursor
-        if cursor is None:
-            return
