@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from backends import opened
 from conftest import datastore_at, wait_until
 from hookline import Datastore, EmbeddedStore, Settings, keys
 from hookline.embedded import find_server
-from hookline.errors import HooklineError, Incompatible, StoreFull, Unavailable
+from hookline.errors import HooklineError, Incompatible, Invalid, StoreFull, Unavailable
+from hookline.nodes import Nodes
 from jobs import fill
 from process import Store, running_store
 from proxy import Proxy, proxied
@@ -415,3 +417,24 @@ async def test_a_call_that_is_cancelled_ends_its_task_at_whatever_moment(datasto
         task.cancel()
         done, _ = await asyncio.wait({task}, timeout=5)
         assert done, f"cancelled after {turns % 15} turns of the loop, and it goes on"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host:canary",
+        "redis://:canary/2@host",
+        "redis://host?db=canary",
+        "redis://host?canary=1",
+        "redis://[canary",
+        "unix:///path?canary=1",
+        "redis://host,redis://host?canary=1",
+        "redis+sentinel://host:canary/main",
+        "redis+sentinel://host,,host/main",
+        "redis+sentinel://host/main?canary=1",
+    ],
+)
+def test_a_url_that_is_none_is_refused_and_not_repeated(url: str, settings: Settings) -> None:
+    with pytest.raises(Invalid, match="expected a URL such as redis://") as refused:
+        Nodes(url, settings)
+    assert "canary" not in "".join(traceback.format_exception(refused.value))
