@@ -58,7 +58,7 @@ class Nodes:
     """The links to the primaries of a store. Without a cluster there is one, that of the URL.
 
     Of a cluster several nodes may be named, by URLs with commas between them. Where sentinels are named, the primary is
-    the one that they say, each time that a link is made; and every second, for in a failover the old one is told last.
+    the one that most of them say, who are asked every second: in a failover the old one is told last.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -92,7 +92,6 @@ class Nodes:
         self._refreshing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._primary: Address | None = None
-        """Where the sentinels have said that the primary is."""
         self._suspect: Links | None = None
         self.closed = False
         self._turn = 0
@@ -140,9 +139,8 @@ class Nodes:
     async def close(self) -> None:
         """Close every connection; what is under way over one, the loading of the library too, is lost by that."""
         self.closed = True
-        for task in (self._refreshing, self._watching):
-            if task:
-                task.cancel()
+        for task in filter(None, (self._refreshing, self._watching)):
+            task.cancel()
         self._watching = None
         for links in (self._first, *self._links.values(), *self._retired):
             links.close()
@@ -384,7 +382,12 @@ class Nodes:
         return Links({**options, **self._options}, self._settings.connections, self._settings.call_timeout, find)
 
     async def _find(self, sentinels: Sentinels) -> Address:
-        """Where the primary is by now; where that was another node, its links are used no more."""
+        """Where the primary is: asked for, or known by the last look while there is one every second."""
+        watched = self._watching and not self._watching.done()
+        return self._primary if watched and self._primary else await self._look(sentinels)
+
+    async def _look(self, sentinels: Sentinels) -> Address:
+        """Ask where the primary is by now; where that was another node, its links are used no more."""
         found = await sentinels.primary()
         if self._primary is None or found == self._primary or self._first.renew(monotonic()):
             self._primary = found
@@ -394,7 +397,7 @@ class Nodes:
         while True:
             await asyncio.sleep(_WATCH)
             with contextlib.suppress(redis_errors.RedisError, OSError):
-                await self._find(sentinels)
+                await self._look(sentinels)
 
     def _refresh_soon(self) -> None:
         """Learn anew who has what, once however many ask for it."""

@@ -180,9 +180,9 @@ async def _gate(settings: Settings, keyring: Keyring, namespaces: Namespaces, sa
 
 
 def _place(settings: Settings) -> str:
-    """The options that lead another command to the same store and secret. A password in a URL is not shown."""
+    """The options that lead another command to the same store and secret. No URL is shown that may have a password."""
     url, data = settings.store_url, settings.data
-    store = [] if url is None else ["--store", "URL" if "@" in url else shlex.quote(url)]
+    store = [] if url is None else ["--store", "URL" if "@" in url or "?" in url else shlex.quote(url)]
     where = [] if data == Settings().data else ["--data", shlex.quote(str(data))]
     return "".join(f" {word}" for word in (*store, *where))
 
