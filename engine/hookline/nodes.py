@@ -28,12 +28,11 @@ from hookline.errors import Incompatible, Invalid, StoreFull, Unavailable
 from hookline.feed import Feed
 from hookline.keys import SLOTS
 from hookline.link import LOST, Hold, Link, Links, LostError, SilentError, Told
-from hookline.sentinel import SCHEME, Sentinels
+from hookline.sentinel import SCHEME, Address, Sentinels
 from hookline.settings import Settings
 from hookline.subscription import Subscriptions
 from hookline_lua import library
 
-Address = tuple[str, int]
 Run = Callable[..., Awaitable[Any]]
 """Runs one command."""
 T = TypeVar("T")
