@@ -28,8 +28,21 @@ VALUES = (
 )
 """Inside the engine these import nothing but each other."""
 LAYERS = (
-    *("outcome", "searches", "link", "feed", "subscription", "sentinel", "nodes", "call", "calls", "once", "meta"),
-    *("connection", "group", "bound", "keyring", "wake", "waiters", "batcher", "away", "claims", "query", "stats"),
+    *("outcome", "searches", "link", "feed", "subscription", "sentinel", "storeurl", "nodes", "call", "calls", "once"),
+    *(
+        "meta",
+        "connection",
+        "group",
+        "bound",
+        "keyring",
+        "wake",
+        "waiters",
+        "batcher",
+        "away",
+        "claims",
+        "query",
+        "stats",
+    ),
     *("agreement", "doctor", "upkeep", "depth", "tally", "registry", "source", "reader", "repeating"),
     *("rule", "bulk", "rules", "orchestrations", "schedules", "rulebook", "datastore", "limited", "transfer"),
     *("operations", "answers", "flow", "ruleflow", "transport", "session", "syncsession"),
@@ -73,7 +86,7 @@ def test_imports_go_one_way(path: Path) -> None:
 
 def test_only_the_connection_speaks_redis_py() -> None:
     speaking = [path.stem for path in MODULES if "redis" in tops(path)]
-    assert speaking == ["connection", "feed", "link", "nodes", "sentinel", "subscription"]
+    assert speaking == ["connection", "feed", "link", "nodes", "sentinel", "storeurl", "subscription"]
 
 
 def test_layers_of_the_engine() -> None:

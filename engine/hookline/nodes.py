@@ -10,26 +10,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextvars import Context
 from functools import partial
 from time import monotonic
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import urlsplit
 from weakref import WeakSet
 
-import redis.asyncio as aioredis
 from redis import exceptions as redis_errors
-from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from hookline.errors import Incompatible, Invalid, StoreFull, Unavailable
+from hookline.errors import Incompatible, StoreFull, Unavailable
 from hookline.feed import Feed
 from hookline.keys import SLOTS
 from hookline.link import LOST, Hold, Link, Links, LostError, SilentError, Told
-from hookline.sentinel import SCHEME, Address, Sentinels
+from hookline.sentinel import Address, Sentinels
 from hookline.settings import Settings
+from hookline.storeurl import read_url
 from hookline.subscription import Subscriptions
 from hookline_lua import library
 
@@ -72,16 +70,7 @@ class Nodes:
             "health_check_interval": 0,
             "client_name": "hookline",
         }
-        self._sentinels: Sentinels | None = None
-        self._starts: list[dict[str, Any]] = []
-        with _readable():
-            if urlsplit(url).scheme.endswith(SCHEME):
-                self._sentinels = Sentinels(url, settings.call_timeout)
-                self._starts = [self._sentinels.options]
-            else:
-                self._starts = [dict(parse_url(each)) for each in url.split(",")]
-            for start in self._starts:
-                aioredis.ConnectionPool(**start).make_connection()  # type: ignore[no-untyped-call]
+        self._sentinels, self._starts = read_url(url, settings.call_timeout)
         self._url_options = self._starts[0]
         self._first = self._make_links(self._url_options)
         self._links: dict[Address, Links] = {}
@@ -423,19 +412,6 @@ class Nodes:
         if isinstance(answer, Exception):
             _raise(answer)
         return answer
-
-
-@contextlib.contextmanager
-def _readable() -> Iterator[None]:
-    """Raise Invalid for a URL that cannot be read. It is not repeated: a password may be anywhere in it."""
-    try:
-        yield
-    except (ValueError, TypeError):
-        raise Invalid.at(
-            "/store_url",
-            "expected a URL such as redis://user:password@host:6379/0, what stands for something else in percent"
-            " (%2F, %40), and after ? only options of redis-py",
-        ) from None
 
 
 async def load_library(run: Run) -> None:

@@ -41,6 +41,8 @@ class Sentinels:
         self.name = unquote(name)
         if not self.name:
             raise ValueError("expected the name of a primary")
+        if (number := database.removesuffix("/")) and not (number.isascii() and number.isdigit()):
+            raise ValueError("expected a database that is a number")
         self.addresses = [_address(host) for host in hosts.split(",")]
         self.options: dict[str, Any] = dict(parse_url(urlunsplit((scheme, f"{login}{at}_", database, parts.query, ""))))
         del self.options["host"]

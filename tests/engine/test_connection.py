@@ -432,6 +432,10 @@ async def test_a_call_that_is_cancelled_ends_its_task_at_whatever_moment(datasto
         "redis+sentinel://host:canary/main",
         "redis+sentinel://host,,host/main",
         "redis+sentinel://host/main?canary=1",
+        "redis+sentinel://host/main/canary",
+        "redis+sentinel://host/main/1/canary",
+        "redis://host/canary",
+        "redis://host/1,redis://host/canary",
     ],
 )
 def test_a_url_that_is_none_is_refused_and_not_repeated(url: str, settings: Settings) -> None:

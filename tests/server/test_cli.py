@@ -410,6 +410,21 @@ async def test_an_option_that_cannot_be_read_is_named_by_itself_and_the_file_by_
     assert f"hookline: {file}: tick: expected a number from 0.01 on" in said
 
 
+@pytest.mark.parametrize("command", ["serve", "doctor"])
+@pytest.mark.parametrize("how", ["--store", "HOOKLINE_STORE_URL", "store_url"])
+async def test_a_url_of_a_store_that_cannot_be_read_is_named_as_it_was_given(
+    tmp_path: Path, command: str, how: str
+) -> None:
+    url = "redis+sentinel://host:70000/main"
+    (file := tmp_path / "hookline.toml").write_text(f"port = 0\nstore_url = '{url}'\n" if how == "store_url" else "")
+    given = {"--store": ["--store", url]}.get(how, [])
+    environ = {"HOOKLINE_CONFIG": str(file), "HOOKLINE_PORT": "0", "HOOKLINE_DATA": str(tmp_path)}
+    code, said = await hookline(command, *given, **environ | ({how: url} if how == "HOOKLINE_STORE_URL" else {}))
+    assert code == 2
+    assert f"hookline: {how}: expected a URL such as redis://" in said
+    assert "redis+sentinel://host:26379,host:26379/mymaster" in said
+
+
 async def test_the_api_has_a_document() -> None:
     code, said = await hookline("openapi")
     assert code == 0

@@ -143,6 +143,9 @@ def _place(pointer: str) -> str:
 
     ``/lockFor`` is ``--lock-for``, ``/where/size`` is ``--where /size``; what no option has stays as it is.
     """
+    if pointer == "/store_url":  # read where the store is opened, so who opens it knows no other name
+        option = _given("store") or _given("store_url")
+        return "--store" if option else "HOOKLINE_STORE_URL" if os.environ.get("HOOKLINE_STORE_URL") else "store_url"
     context = get_current_context(silent=True)
     first, slash, rest = pointer.removeprefix("/").partition("/")
     name = re.sub("[A-Z]", lambda capital: f"-{capital[0].lower()}", first)
