@@ -65,11 +65,19 @@ class _Walk:
         self._marks = marks
         self._behind: list[bytes] | None = None
         self._looked = time.monotonic()
+        self._repeats = False
+
+    def wants(self, limit: int) -> bool:
+        """Whether to go on: what a first one took is asked for to its end, for a rule may have a lower limit by now."""
+        return self.found < limit or (self._repeats and self._marks is not None and self._marks.everywhere)
 
     def note(self, claimed: Claimed, wanted: int, *, stops: bool) -> None:
         """Go on behind what was looked at; on the next partition where this one has no more, or it was enough."""
         found = len(claimed.items) + claimed.gone
         self.found += found
+        self._repeats |= claimed.replayed
+        if claimed.replayed or wanted <= 0:
+            wanted = GIVEN_MAX
         self._fruitless = 0 if claimed.items else self._fruitless + max(claimed.examined, _STEP_LEAST)
         if found < wanted and (stops or not claimed.more or self._fruitless >= self._most):
             self.leave()
@@ -333,17 +341,17 @@ class Claims:
         # A repeat has to look where the first did, and a bound holds over all of them.
         away = self._away.now() if everywhere and not bound else None
         # A repeat has to ask however much is held: what it was given before may be what fills the bound.
-        while walk.found < limit and walk.tried < visits and not (bound and bound.full and not marks):
+        while walk.tried < visits and walk.wants(limit) and not (bound and bound.full and not marks):
             partition = walk.partition
             if away and partition in away:
                 walk.pass_over()
                 continue
             most, began = min(limit - walk.found, GIVEN_MAX), time.monotonic()
             share = {"after": walk.after, "front": front, **(bound.limits(partition) if bound else {})}
-            call = self._calls.claim(key, limit=most, partition=partition, **share, **options)
+            share |= {"in_flight": 0} if most <= 0 else {}
+            call = self._calls.claim(key, limit=max(1, most), partition=partition, **share, **options)
             always = given or walk.found > 0 or (marks is not None and marks.everywhere)
-            if marks:
-                call = marks.mark(call, always=always)
+            call = marks.mark(call, always=always) if marks else call
             self._away.look(partition)
             try:
                 claimed = await self._ask(call)

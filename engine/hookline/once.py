@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +24,9 @@ class Once:
     """The operations of one request, in the order of their effects: the n-th of it is the n-th of each repeat.
 
     ``caller`` is whose key it is. ``body`` stands for what the request asks for; without one each operation is told by
-    what it is itself. ``everywhere``: a claim looks at all partitions, and leaves a record in each. ``effects`` and
-    ``replays`` count what became of the operations. ``came_ms`` is when the first of the repeats came, once known.
+    what it is itself. ``everywhere``: a claim looks at all partitions, and leaves a record in each; and a repeat may
+    ask for something else than the first did, as a rule does that was changed since. ``effects`` and ``replays`` count
+    what became of the operations. ``came_ms`` is when the first of the repeats came, once known.
     """
 
     secret: bytes
@@ -98,19 +98,19 @@ class Once:
         return int(self.id("whole"), 16) % self.partitions
 
     def _fingerprint(self, call: Call) -> bytes:
+        if self.everywhere:
+            return self._digest(b"")
         name = f"{call.key}\0{'' if call.generated else call.sort_field}\0"
-        # Of all partitions one may have been passed over, which has left the others more of the limit.
-        others = (*_RANDOM, "limit") if self.everywhere else _RANDOM
-        operation = name.encode() + (_asked(call, others) if self.body is None else b"")
+        operation = name.encode() + (_asked(call) if self.body is None else b"")
         return self._digest(self.body or b"") + self._digest(operation)
 
     def _digest(self, text: bytes) -> bytes:
         return hmac.digest(self.secret, text, "sha256")[:12]
 
 
-def _asked(call: Call, others: Sequence[str] = _RANDOM) -> bytes:
+def _asked(call: Call) -> bytes:
     """What an operation asks for, the same in each repeat: without these."""
-    asked = {name: value for name, value in call.request.items() if name not in others}
+    asked = {name: value for name, value in call.request.items() if name not in _RANDOM}
     if call.generated:
         del asked["sort"]
     if "new" in asked:

@@ -36,7 +36,8 @@ class Repeating(Reader):
             body: what the request asks for: under the same key something else is refused. Without it each write is held
                 against the one in its place.
             keep: for how many seconds, in place of the setting.
-            everywhere: claims look at all partitions nonetheless, and leave a record in each.
+            everywhere: claims look at all partitions nonetheless, and leave a record in each; and a repeat may ask for
+                something else.
 
         Raises:
             Invalid: the key is of another form.

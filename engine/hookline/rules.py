@@ -122,12 +122,12 @@ class Rules(ABC, Generic[R, A]):
                 raise NotFound(f"no {self.noun} has this name")
             rule = msgspec.structs.replace(self.rule(stored), enabled=enabled)
             names = ("status", "tick", "until", "run", "priority", "scheduled_at")
-            gone = dict.fromkeys(names) | {"attempts": 0}
+            gone = dict.fromkeys(names)
             outcome = await self._datastore.update(
                 self.key,
                 name,
                 content={**stored.content, "enabled": enabled},
-                metadata=gone | self._waiting(rule, stored, now),
+                metadata=gone | self._waiting(rule, stored, now) | {"attempts": 0},
                 match=stored.version,
                 triggers=False,
                 reserved=True,
@@ -152,15 +152,15 @@ class Rules(ABC, Generic[R, A]):
     def _waiting(self, rule: R, stored: Item | None, now: int) -> dict[str, Any]:
         """The metadata of a rule that was just written: when it runs first, and how it ran last."""
         told = stored.metadata if stored else {}
-        kept = ("last_run", "ran_by") if stored and self.rule(stored).key == rule.key else ()
-        last: dict[str, Any] = {name: told[name] for name in kept if name in told}
+        shown = ("last_run", "ran_by") if stored and self.rule(stored).key == rule.key else ()
+        last: dict[str, Any] = {name: told[name] for name in shown if name in told}
         recurrence = rule.recurrence
         if not (recurrence and rule.enabled):
             return last
         if stored and "tick" in told and self.rule(stored).timing() == rule.timing():
-            if stored.status == STARTED:
-                return last | due(rule, told["tick"], now)
-            return last | {name: told[name] for name in ("tick", "status", "scheduled_at")}
+            # Of attempts it is told whether the tick was begun: who goes on with it finds what was done already.
+            waiting = {name: told[name] for name in ("tick", "status", "scheduled_at", "attempts")}
+            return last | waiting | ({"status": "not_started"} if stored.status == STARTED else {})
         return last | due(rule, recurrence.first(now), now)
 
     async def delete(self, name: str) -> None:
@@ -276,7 +276,7 @@ class Rules(ABC, Generic[R, A]):
         return answer
 
     async def record(self, name: str, rule: R, sort_field: str, run: dict[str, Any]) -> dict[str, Any]:
-        """Keep what came of a run -> the same, ended."""
+        """Keep what came of a run -> the same, ended. Who went on with one knows all of it, so the last word stays."""
         now = await self._datastore.connection.now_ms()
         run = {**run, "endedAt": format_time(now)}
         metadata = {"status": "failed" if "error" in run else "completed"}
@@ -285,6 +285,7 @@ class Rules(ABC, Generic[R, A]):
             sort_field,
             content=run,
             metadata=metadata,
+            upsert="error" not in run,
             triggers=False,
             reserved=True,
         )

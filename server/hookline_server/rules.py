@@ -173,8 +173,8 @@ class Running(Rules[R, A]):
 
     def _once(self, item: Item, tick: int) -> Datastore:
         """The datastore, in which what is done for a tick of a rule is done once."""
-        name = f"{self.key} {item.sort_field} {tick}"
-        return self._datastore.once(name, caller="rule", keep=RECALLED, everywhere=True)
+        name, caller = f"{self.key} {item.sort_field} {tick}", f"rule of {self.rule(item).key}"
+        return self._datastore.once(name, caller=caller, keep=RECALLED, everywhere=True)
 
     async def _update(self, item: Item, metadata: dict[str, Any]) -> bool:
         """Change a rule that this server has claimed -> whether it still had it."""

@@ -40,12 +40,12 @@ async def partly_missed(datastore: Datastore) -> Schedules:
     return schedules
 
 
-async def orchestration(datastore: Datastore, max_in_flight: int | None = None) -> Orchestrations:
+async def orchestration(datastore: Datastore, max_in_flight: int | None = None, every: str = "1h") -> Orchestrations:
     for number in range(12):
         await datastore.create("jobs", f"{number:02d}", metadata=WAITING)
     orchestrations = Orchestrations(datastore)
     await orchestrations.put(
-        "it", Orchestration(key="jobs", every="1h", limit=3, lock_for="10m", max_in_flight=max_in_flight)
+        "it", Orchestration(key="jobs", every=every, limit=3, lock_for="10m", max_in_flight=max_in_flight)
     )
     return orchestrations
 
@@ -134,6 +134,70 @@ async def test_what_is_interrupted_for_too_long_is_abandoned_and_nothing_lost(
     await rules.run_due()
     last, _ = (await rules.runs("it")).items
     assert (last.content["claimed"], last.content["expiredLocks"], "abandoned" in last.content) == (3, 3, False)
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize(
+    "change", [{"limit": 1}, {"limit": 5}, {"lock_for": "20m"}, {"where": {"status": "not_started"}, "limit": 2}]
+)
+@pytest.mark.parametrize(("bound", "later"), [(None, 6), (4, 6), (None, 70)])
+async def test_a_rule_that_is_changed_in_a_tick_ends_it_with_all_that_was_claimed(
+    datastore: Datastore,
+    store: EmbeddedStore,
+    settings: Settings,
+    clock: Clock,
+    change: dict[str, Any],
+    bound: int | None,
+    later: float,
+    partitions: int,
+) -> None:
+    """Also where a tick has come meanwhile, and whichever call the first server died in."""
+    settings, place, befell = replace(settings, partitions=partitions, call_timeout=0.5), 0, True
+    while befell:
+        await datastore.connection.command("FLUSHALL")
+        clock.ms = NOW_MS
+        async with (
+            proxied(store.url) as proxy,
+            Datastore(proxy.url, settings, datastore.secrets, now_ms=clock) as dying,
+            Datastore(store.url, settings, datastore.secrets, now_ms=clock) as other,
+        ):
+            rules = await orchestration(other, bound, "60s")
+            befell = await dies(Orchestrations(dying).run_due(), proxy, LOSE_STORE, place)
+            asked: dict[str, Any] = {
+                "key": "jobs",
+                "every": "60s",
+                "limit": 3,
+                "lock_for": "10m",
+                "max_in_flight": bound,
+            }
+            await rules.put("it", Orchestration(**asked | change))
+            clock.advance(later)
+            await rules.run_due()
+            runs = (await rules.runs("it")).items
+            assert {run.metadata["status"] for run in runs} == {"completed"}, (place, proxy.commands)
+            assert sum(run.content["claimed"] for run in runs) == await attempts(other), (place, proxy.commands)
+            assert (await other.get(rules.key, "it")).metadata["last_run"] == runs[0].content
+        place += 1
+    assert place > 3
+
+
+async def test_a_schedule_that_is_changed_in_a_tick_ends_it_with_its_item(
+    datastore: Datastore, store: EmbeddedStore, settings: Settings, clock: Clock
+) -> None:
+    rules, place = Schedules(datastore), 0
+    await rules.put("it", Schedule(key="jobs", every="1h", metadata=WAITING))
+    settings = replace(settings, call_timeout=0.5)
+    async with proxied(store.url) as proxy:
+        while not await items(datastore):
+            async with Datastore(proxy.url, settings, datastore.secrets, now_ms=clock) as dying:
+                assert await dies(Schedules(dying).run_due(), proxy, LOSE_STORE, place)
+            place += 1
+            clock.advance(RUN_LOCK + 1)
+    await rules.put("it", Schedule(key="jobs", every="1h", sort_field="other-{schedule.tick}", content="new"))
+    await rules.run_due()
+    (run,) = (await rules.runs("it")).items
+    assert (run.metadata["status"], run.content["created"]) == ("completed", 1)
+    assert await items(datastore) == 1
 
 
 @pytest.mark.parametrize(("catch_up", "made"), [("one", [0, 90]), ("skip", [90])])
