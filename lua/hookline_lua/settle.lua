@@ -2,7 +2,7 @@
 -- End or prolong claims, each shown by its token; and claim again in the same call.
 -- keys: partition
 -- args: now_ms:int call_id request:msgpack
--- use: outcome clock settings declared item lock call change plain claim
+-- use: outcome clock settings declared item lock call flight change plain claim
 
 local settle = {}
 
@@ -62,6 +62,7 @@ end
 function settle.extend(record, operation)
   local lock_ms = operation.lock_ms or settings.number(record.key, 'lock_ms')
   item.set(record, 'lu', clock.text(clock.ms + lock_ms))
+  flight.outlast(record)
 end
 
 -- What these verbs need of an item that fires nothing and is in no declared index.

@@ -31,6 +31,26 @@ DUE = {"status": "scheduled", "scheduled_at": at(5)}
 LATER = {"status": "scheduled", "scheduled_at": at(60)}
 
 
+@pytest.mark.parametrize("how", ["claim", "claim again", "extend", "update"])
+async def test_the_note_of_what_is_held_lives_as_long_as_its_lock(
+    scripts: Scripts, datastore: Datastore, how: str
+) -> None:
+    await put(scripts, a=WAITING)
+    bound: dict[str, Any] = {"worker_id": "w", "max_in_flight": 1}
+    day = 86_400
+    (a,) = (await datastore.claim(KEY, **bound, lock_for="60d" if "claim" in how else "10m")).items
+    if how == "claim again":
+        assert not (await datastore.claim(KEY, **bound)).items
+    elif how == "extend":
+        (outcome,) = await datastore.settle([datastore.calls.extend(KEY, "a", a.token or "", lock_for="60d")])
+        assert outcome.ok
+    elif how == "update":
+        later = {"status": "started", "locked_until": at(60 * day)}
+        assert (await datastore.update(KEY, "a", token=a.token, metadata=later)).ok
+    (note,) = await scripts.raw.keys("*:held:*")
+    assert 59 * day < await scripts.raw.ttl(note) <= 60 * day
+
+
 # What a claim writes
 
 

@@ -1,5 +1,5 @@
 -- How an update changes an item, the update that claims included.
--- use: outcome clock settings index item lock call triggers where
+-- use: outcome clock settings index item lock call flight triggers where
 
 local change = {}
 
@@ -109,6 +109,7 @@ end
 -- The holder prolongs its lock. Only what it changes besides makes a new version.
 local function extend(record, operation)
   write_claim(record, operation, { 'w', 'sa', 'a', 'cr', 'fa', 're' })
+  flight.outlast(record)
   for field, old in pairs(record.delta) do
     if field ~= 'lu' and old ~= (record.fields[field] or false) then
       lock.advance(record)

@@ -1,5 +1,5 @@
 -- Claims of one worker that may hold only so many items of a key at once: which it holds, and by which tokens.
--- use: text index item lock
+-- use: clock text index item lock
 
 local flight = {}
 
@@ -7,7 +7,8 @@ function flight.reset()
   flight.notes = {}
 end
 
--- Renewed by each claim that looks at it; so long after the last one nobody holds anything any more.
+-- Renewed by each claim that looks at it. What is held for longer keeps it for as long: 10 years at most, or until a time
+-- that an update has named.
 local KEPT_MS = 2592000000
 
 -- No sortField has a NUL.
@@ -15,6 +16,10 @@ local BALLOT = '\0'
 
 local function name_of(operation)
   return partition .. ':held:' .. operation.key .. ':' .. operation.worker
+end
+
+local function keep(note)
+  redis.call('PEXPIRE', note.name, clock.text(math.max(KEPT_MS, note.last_ms - clock.ms)))
 end
 
 -- Until when a claim holds its slot; nil once it has ended: another token, another status, or the lock has expired.
@@ -35,14 +40,14 @@ local function read(operation)
   if flat.err then
     return nil
   end
-  local note = { name = name, sorts = {}, until_ms = math.huge, ballot = '' }
+  local note = { name = name, sorts = {}, until_ms = math.huge, last_ms = 0, ballot = '' }
   for i = 1, #flat, 2 do
     local held_ms = flat[i] ~= BALLOT and held_until(operation.key, flat[i], flat[i + 1])
     if flat[i] == BALLOT then
       note.ballot = flat[i + 1]
     elseif held_ms then
       table.insert(note.sorts, flat[i])
-      note.until_ms = math.min(note.until_ms, held_ms)
+      note.until_ms, note.last_ms = math.min(note.until_ms, held_ms), math.max(note.last_ms, held_ms)
     else
       ended[#ended + 1] = flat[i]
     end
@@ -69,7 +74,7 @@ function flight.free(operation)
     redis.call('HSET', name, BALLOT, ballot)
   end
   if ballot or #note.sorts > 0 then
-    redis.call('PEXPIRE', name, KEPT_MS)
+    keep(note)
   end
   return math.max(0, operation.in_flight - #note.sorts), note
 end
@@ -78,7 +83,17 @@ end
 function flight.take(operation, record)
   local note = flight.notes[name_of(operation)]
   redis.call('HSET', note.name, record.sort, record.fields.tk)
-  redis.call('PEXPIRE', note.name, KEPT_MS)
   table.insert(note.sorts, record.sort)
-  note.until_ms = math.min(note.until_ms, tonumber(record.fields.lu))
+  local until_ms = tonumber(record.fields.lu)
+  note.until_ms, note.last_ms = math.min(note.until_ms, until_ms), math.max(note.last_ms, until_ms)
+  keep(note)
+end
+
+-- A lock that was prolonged beyond that keeps the note of its claim, if there is one.
+function flight.outlast(record)
+  local left = tonumber(record.fields.lu) - clock.ms
+  local worker = left > KEPT_MS and redis.call('HGET', item.prefix .. record.key .. ':' .. record.sort, 'w')
+  if worker then
+    redis.pcall('PEXPIRE', partition .. ':held:' .. record.key .. ':' .. worker, clock.text(left), 'GT')
+  end
 end
