@@ -291,6 +291,8 @@ class Datastore(Repeating):
         settled = self._counted([_settled(outcome) for outcome in outcomes])
         if isinstance(claimed, Outcome):
             claimed = Claimed([], failure=claimed.error())
+            if self.marks:  # a repeat may be given something by it, and must find what was claimed instead
+                self.marks.pass_over()
         else:
             self.claims.see(following, claimed)
             if self.marks:

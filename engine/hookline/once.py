@@ -64,7 +64,7 @@ class Once:
         """
         mark = {
             "id": self.id(self.place + ahead),
-            "body": self._fingerprint(call),
+            "body": self._fingerprint(call, always),
             "keep_ms": self.keep_ms,
             "named": call.generated,
             "lean": call.script == "delete",
@@ -97,20 +97,22 @@ class Once:
         """Where that is noted."""
         return int(self.id("whole"), 16) % self.partitions
 
-    def _fingerprint(self, call: Call) -> bytes:
+    def _fingerprint(self, call: Call, goes_on: bool) -> bytes:
         if self.everywhere:
             return self._digest(b"")
         name = f"{call.key}\0{'' if call.generated else call.sort_field}\0"
-        operation = name.encode() + (_asked(call) if self.body is None else b"")
+        operation = name.encode() + (_asked(call, goes_on=goes_on) if self.body is None else b"")
         return self._digest(self.body or b"") + self._digest(operation)
 
     def _digest(self, text: bytes) -> bytes:
         return hmac.digest(self.secret, text, "sha256")[:12]
 
 
-def _asked(call: Call) -> bytes:
+def _asked(call: Call, *, goes_on: bool = False) -> bytes:
     """What an operation asks for, the same in each repeat: without these."""
-    asked = {name: value for name, value in call.request.items() if name not in _RANDOM}
+    # A claim that goes on where others were before it asks for what those have left.
+    others = (*_RANDOM, "limit") if goes_on else _RANDOM
+    asked = {name: value for name, value in call.request.items() if name not in others}
     if call.generated:
         del asked["sort"]
     if "new" in asked:

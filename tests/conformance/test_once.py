@@ -331,6 +331,29 @@ async def test_a_repeat_finds_what_it_has_of_the_partitions_behind_one_that_gave
     assert sorted(names(again.items)) == made
 
 
+async def test_a_repeat_finds_what_was_claimed_where_the_claim_of_an_exchange_was_refused(
+    raw: aioredis.Redis, datastore: Datastore
+) -> None:
+    if datastore.calls.partitions == 1:
+        return
+    made = await fill(datastore, 100)
+    await datastore.create("other", "a", metadata={"status": "not_started"})
+    (other,) = (await datastore.claim("other", worker_id="v")).items
+    settling = [datastore.calls.complete("other", "a", other.token or "")]
+    place = settling[0].partition
+    for number in range(100):  # a key by which no claim comes to the same partition
+        marks = datastore.once(key := f"k{number}").marks
+        if marks and place not in (marks.partition(1), marks.partition(2)):
+            break
+    started = f"{datastore.connection.tag(place)}:s:jobs:started"
+    await spoil(raw, started)
+    _, first = await datastore.once(key).exchange(settling, "jobs", worker_id="v", limit=100)
+    assert first.items
+    await raw.delete(started)
+    _, again = await datastore.once(key).exchange(settling, "jobs", worker_id="v", limit=100)
+    assert {*names(first.items)} < {*names(again.items)} <= {*made}
+
+
 # All at once, and how long
 
 
