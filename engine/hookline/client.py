@@ -39,7 +39,8 @@ class Client(Http):
     Args:
         url: address of the server.
         api_key: sent as ``Authorization: Bearer``; never shown.
-        timeout: seconds for which the server may say nothing, beyond those that a request waits by itself. Before the
+        timeout: seconds for which the server may say nothing, beyond those that a request waits by itself. An answer
+            that goes on coming, however slowly, is read to its end; ``asyncio.timeout`` bounds the whole. Before the
             default ends a server has told that its store is silent, and so whether a write was made.
         connections: at most so many at a time; those that wait have :data:`WAITS_MAX` of their own: ``wait_for``, and
             claims.

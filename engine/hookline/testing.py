@@ -14,6 +14,7 @@ from typing import Any
 from hookline.client import Client
 from hookline.datastore import Datastore
 from hookline.embedded import EmbeddedStore
+from hookline.errors import TooManyFields
 from hookline.holding import LOST, Held
 from hookline.item import Item
 from hookline.secret import SecretBox
@@ -85,6 +86,9 @@ async def _run_all(worker: Worker, source: Any) -> list[Item]:
             raise
         held.judge(source.calls, held.task)
         (outcome,) = await source.run([held.call])
+        while outcome.word == TooManyFields.code:  # a failure like others, as to a worker that runs
+            held.refuse(source.calls, outcome.error())
+            (outcome,) = await source.run([held.call])
         if not outcome.ok:
             raise outcome.error()
         ended.append(await source.get(item.key, item.sort_field))

@@ -64,6 +64,20 @@ async def test_all_goes_over_tls(tls: Tls, tmp_path: Path) -> None:
         assert [item.sort_field for item in (await asyncio.wait_for(waiting, 10)).items] == ["b"]
 
 
+async def test_an_archive_goes_over_tls(tls: Tls, tmp_path: Path) -> None:
+    settings, url = replace(Settings(), data=tmp_path), f"{tls.url}?ssl_ca_certs={tls.authority}"
+    given = ("--without-api-keys", "--store", url, "--data", str(tmp_path))
+    async with Datastore(url, settings, SecretBox(bytes(32))) as datastore:
+        made = (await datastore.create("jobs", "a", content="x" * 300_000)).item
+        code, said = await hookline("export", *given)
+        lines = [line for line in said.splitlines() if line.startswith("{")]
+        assert (code, said.splitlines()[-1]) == (0, "exported 1 items")
+        await datastore.delete("jobs", "a")
+        code, said = await hookline("import", "-", *given, stdin="\n".join(lines))
+        assert (code, said.splitlines()[-1]) == (0, "read 3 lines: 1 written, 0 there already, 0 failed")
+        assert (await datastore.get("jobs", "a")).content == (made and made.content)
+
+
 async def test_who_shows_an_unknown_certificate_is_not_spoken_to(tls: Tls, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="certificate verify failed"):
         async with Datastore(tls.url, replace(Settings(), data=tmp_path), SecretBox(bytes(32))):

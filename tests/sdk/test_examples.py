@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hookline import Client, Datastore, EmbeddedStore, Job, Release, Worker
+from hookline.item import FIELDS_MAX
 from hookline.testing import Clock, open_datastore, run_jobs
 from jobs import WAITING
 
@@ -83,6 +84,19 @@ async def test_jobs_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AssertionError, match="give itself back"):
             await run_jobs(worker)
         assert (await datastore.get("jobs", "a")).updated_at == "2027-01-15T08:00:00Z"
+
+
+async def test_a_job_whose_result_is_one_field_too_many_fails_as_with_a_worker() -> None:
+    async with open_datastore() as datastore:
+        worker = Worker(datastore, "jobs")
+        worker.handles()(lambda _: "result")
+        await datastore.create("jobs", "a", metadata={"max_attempts": 1})
+        for first in range(0, FIELDS_MAX, 128):
+            await datastore.update("jobs", "a", metadata={f"f{first + n}": n for n in range(128)})
+        await datastore.update("jobs", "a", metadata=WAITING)
+        (item,) = await run_jobs(worker)
+        assert item.status == "failed"
+        assert item.metadata["last_error"].startswith("cannot be kept: the item would have more than 1,024")
 
 
 async def test_jobs_that_are_given_up() -> None:
