@@ -100,9 +100,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """Settings of the datastore under test; override the fixture for others."""
-    return replace(Settings(), data=tmp_path, call_timeout=2.0, tick=0.1)
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Settings of the datastore under test; a file or a test has others by the mark ``settings``."""
+    changes: dict[str, Any] = {"data": tmp_path, "call_timeout": 2.0, "tick": 0.1}
+    for mark in reversed([*request.node.iter_markers("settings")]):  # that of the file first
+        changes |= mark.kwargs
+    return replace(Settings(), **changes)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -26,6 +26,7 @@ from hookline_server.orchestrations import Orchestration, Orchestrations
 from process import free_port
 
 PARTITIONS = 6
+pytestmark = pytest.mark.settings(partitions=PARTITIONS)
 WAITING = {"status": "not_started"}
 NAMES = [f"{n:03}" for n in range(240)]
 FIRST = next(name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == 0)
@@ -36,11 +37,6 @@ FIRST = next(name for name in NAMES if keys.partition_of("jobs", name, PARTITION
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     async with clustering(tmp_path_factory.mktemp("cluster")) as opened:
         yield opened
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return replace(Settings(), data=tmp_path, call_timeout=2.0, partitions=PARTITIONS)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

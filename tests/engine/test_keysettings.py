@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
 
-from hookline import Datastore, SecretBox, Settings
+from hookline import Datastore, SecretBox
 from hookline.codec import encode_triggers
 from hookline.errors import Invalid, OutcomeUnknown
 from hookline.item import FLAWS_MAX
@@ -22,11 +20,7 @@ from hookline.keysettings import decode_settings, encode_backoff, encode_setting
 
 WAITING = {"status": "not_started"}
 PARTITIONS = 4
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return replace(Settings(), data=tmp_path, call_timeout=2.0, partitions=PARTITIONS)
+pytestmark = pytest.mark.settings(partitions=PARTITIONS)
 
 
 SHOWN = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from hookline.errors import Incompatible, OutcomeUnknown, Unavailable
 from hookline.sentinel import Sentinels
 from jobs import names
 from process import Store, free_port, hookline, running_store, serving
+
+pytestmark = pytest.mark.settings(call_timeout=1.0)
 
 WAITING = {"status": "not_started"}
 PASSWORD = "of-the-sentinels"
@@ -64,11 +66,6 @@ async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
         await watched.ask("SET", "main", "down-after-milliseconds", 500, "failover-timeout", 5000)
         await wait_until(watched.follows)
         yield watched
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return replace(Settings(), data=tmp_path, call_timeout=1.0)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

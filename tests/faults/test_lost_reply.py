@@ -19,15 +19,11 @@ from invariants import check_invariants
 from proxy import CALL_LATE, KEEP_REPLY, LOSE_CALL, LOSE_REPLY, LOSE_STORE, Proxy, proxied
 
 TIMEOUT = 0.3
+pytestmark = pytest.mark.settings(call_timeout=TIMEOUT)
 TAG = "hl:{default/0}"
 VERBS = ("create", "upsert", "update", "start", "delete", "claim", "complete", "fail", "release", "extend")
 VERSIONS = {"create": 1, "upsert": 2, "update": 2, "start": 2, "delete": None, "claim": 2, "extend": 2}
 """The version after the verb; those left out end a claim: 3."""
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    return replace(settings, call_timeout=TIMEOUT)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

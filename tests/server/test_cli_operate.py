@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api import Api
 from conftest import wait_until
-from hookline import Datastore, Settings
+from hookline import Datastore
 from hookline.registry import Presence
 from hookline_server.event import endpoint_of
 from process import within
 from receiver import Receiver
 from relays import create_job, relaying, start
 
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return replace(Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.05,), delivery_timeout=5.0)
+pytestmark = pytest.mark.settings(call_timeout=5.0, tick=0.05, delivery_schedule=(0.05,), delivery_timeout=5.0)
 
 
 @pytest.fixture

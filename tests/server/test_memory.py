@@ -8,14 +8,12 @@ import ctypes
 import gc
 import types
 import zlib
-from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from api import Api
 from conftest import wait_until
-from hookline import Settings
 from hookline_server.cycle import Cycle
 from hookline_server.gate import Gate
 from hookline_server.memory import give_back
@@ -26,12 +24,8 @@ from rawhttp import Line, dialled, request
 from server.conftest import MakeKey
 
 KIB, MIB = 1 << 10, 1 << 20
+pytestmark = pytest.mark.settings(bodies_max=300 * KIB)
 SENT = 200 * KIB
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    return replace(settings, bodies_max=300 * KIB)
 
 
 LENGTH = str(250 * KIB)

@@ -33,6 +33,8 @@ from hookline_server.relay import Relay
 from process import running_store, serving
 from receiver import receiving
 
+pytestmark = pytest.mark.settings(delivery_schedule=(600,))
+
 Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
@@ -189,11 +191,6 @@ async def test_endpoints_by_state(datastore: Datastore, api: Api) -> None:
 
 async def _emptied(api: Api) -> bool:
     return (await scrape(api)).value("hookline_outbox_events") == 0
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return replace(Settings(), data=tmp_path, call_timeout=2.0, tick=0.1, delivery_schedule=(600,))
 
 
 async def test_keys_have_a_bound(api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:

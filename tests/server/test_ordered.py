@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
 
 from conftest import wait_until
-from hookline import Datastore, EmbeddedStore, Item, Settings
+from hookline import Datastore, EmbeddedStore, Item
 from hookline.clock import parse_time
 from hookline_server import deliveries
 from hookline_server.delivery import read
@@ -24,12 +23,9 @@ from jobs import outbox_length
 from receiver import Receiver
 from relays import create_job, relaying
 
+pytestmark = pytest.mark.settings(call_timeout=5.0, tick=0.05, delivery_schedule=(0.2, 0.2), delivery_timeout=5.0)
+
 EVENTS = ["created", "updated"]
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return replace(Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.2, 0.2), delivery_timeout=5.0)
 
 
 @pytest.fixture

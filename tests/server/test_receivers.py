@@ -6,26 +6,22 @@ import asyncio
 import contextlib
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from conftest import wait_until
-from hookline import Datastore, Settings
+from hookline import Datastore
 from hookline_server.endpoint import Endpoints, lane_of
 from hookline_server.event import endpoint_of
 from receiver import receiving
 from relays import create_job, relaying, start
 
+pytestmark = pytest.mark.settings(call_timeout=5.0, tick=0.05, delivery_schedule=(0.05,), delivery_timeout=1.0)
+
 BAD, GOOD = 3, 20
 ANSWER_MAX = 65_536
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return replace(Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.05,), delivery_timeout=1.0)
 
 
 @dataclass

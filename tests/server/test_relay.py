@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,12 +23,9 @@ from proxy import proxied
 from receiver import Receiver, receiving
 from relays import create_job, relaying, start
 
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return replace(
-        Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=5.0, lane_concurrency=4
-    )
+pytestmark = pytest.mark.settings(
+    call_timeout=5.0, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=5.0, lane_concurrency=4
+)
 
 
 async def outbox_length(raw: aioredis.Redis) -> int:

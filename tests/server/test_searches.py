@@ -12,18 +12,15 @@ import redis.asyncio as aioredis
 
 from api import Api
 from conftest import wait_until
-from hookline import Datastore, Settings
+from hookline import Datastore
 from hookline.errors import Overloaded, Unavailable
 from hookline.searches import SEARCHES_MAX
 from jobs import WAITING, fill
 from rawhttp import dialled, request
 
+pytestmark = pytest.mark.settings(call_timeout=3.0)
+
 UNFOUND = {"n": {"lt": 0}}
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    return replace(settings, call_timeout=3.0)
 
 
 async def be_at(datastore: Datastore) -> None:

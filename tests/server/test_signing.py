@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from hookline import Datastore, SecretBox, Settings
+from hookline import Datastore, SecretBox
 from hookline.errors import Refused
 from hookline.secret import load_key
 from hookline_server import signing
@@ -19,10 +18,7 @@ from process import hookline, serving
 from receiver import Post, Receiver
 from relays import create_job, relaying, start
 
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return replace(Settings(), data=tmp_path, tick=0.05)
+pytestmark = pytest.mark.settings(call_timeout=5.0, tick=0.05)
 
 
 def good(post: Post, *secrets: str) -> list[bool]:

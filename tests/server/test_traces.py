@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from api import Api, asking
 from conftest import wait_until
-from hookline import Datastore, Settings, trace
+from hookline import Datastore, trace
 from hookline_server.app import create_app
 from hookline_server.egress import Egress
 from hookline_server.relay import Relay
@@ -30,13 +29,10 @@ from process import hookline, serving
 from rawhttp import dialled, request
 from receiver import Receiver
 
+pytestmark = pytest.mark.settings(tick=0.05, delivery_schedule=(0.05, 0.05))
+
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return replace(Settings(), data=tmp_path, call_timeout=2.0, tick=0.05, delivery_schedule=(0.05, 0.05))
 
 
 @pytest.fixture

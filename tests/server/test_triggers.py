@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ import redis.asyncio as aioredis
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from conftest import wait_until
-from hookline import Datastore, Settings
+from hookline import Datastore
 from hookline.errors import Invalid
 from hookline_server.event import endpoint_of
 from hookline_server.loopguard import PAUSE
@@ -20,14 +18,11 @@ from jobs import outbox_length
 from receiver import Receiver
 from relays import create_job, relaying, start
 
+pytestmark = pytest.mark.settings(
+    call_timeout=5.0, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=5.0, loop_limit=5
+)
+
 OLD, NEW = ("whsec_" + base64.b64encode(bytes([byte]) * 32).decode() for byte in (1, 2))
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return replace(
-        Settings(), data=tmp_path, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=5.0, loop_limit=5
-    )
 
 
 async def make(datastore: Datastore, *triggers: dict[str, Any], **metadata: Any) -> None:
