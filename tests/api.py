@@ -61,6 +61,19 @@ class Api:
         """Run a text of commands."""
         return await self("POST", "/v1/command", data=text.encode(), headers={"Content-Type": "text/plain"})
 
+    async def results(self, text: str) -> list[dict[str, Any]]:
+        """The results of a text of commands, none of which is refused."""
+        answer = await self.command(text)
+        assert answer.status == 200, answer.data
+        found: list[dict[str, Any]] = answer.data["results"]
+        return found
+
+    async def create(self, sort_field: str = "a", **fields: Any) -> Answer:
+        """Create an item of the key ``jobs``."""
+        answer = await self("POST", "/v1/items", {"key": "jobs", "sortField": sort_field, **fields})
+        assert answer.status == 201, answer.data
+        return answer
+
 
 @contextlib.asynccontextmanager
 async def asking(app: Starlette, settings: Settings | None = None) -> AsyncIterator[Api]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,18 @@ def keyring(datastore: Datastore) -> Keyring:
 def datastore_at(url: str, settings: Settings) -> Datastore:
     """Another datastore, not yet open."""
     return Datastore(url, settings, SecretBox(bytes(32)))
+
+
+@contextlib.asynccontextmanager
+async def beside(work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
+    """Run this beside what is done within, and cancel it at the end; what it raised before is raised then."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 async def wait_until(holds: Callable[[], Awaitable[Any] | Any], *, seconds: float = 30.0) -> Any:

@@ -65,6 +65,19 @@ async def spoil(raw: aioredis.Redis, name: str) -> None:
     await raw.set(name, "spoilt")
 
 
+async def token_of(datastore: Datastore, item: Item) -> str:
+    """The token that the store holds for an item."""
+    name = datastore.calls.item_name(item.key, item.sort_field)
+    token: bytes = await datastore.connection.command_on(name, "HGET", name, "tk")
+    return token.decode()
+
+
+async def rotate(raw: aioredis.Redis, password: str) -> None:
+    """Give the user ``guarded`` this password, and end its connections."""
+    for words in (f"ACL SETUSER guarded on resetpass >{password} ~* &* +@all", "CLIENT KILL USER guarded"):
+        await raw.execute_command(*words.split())  # type: ignore[no-untyped-call]
+
+
 def tags(datastore: Datastore) -> list[str]:
     """The prefix of the keys of each partition."""
     count = datastore.calls.partitions

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+from conftest import beside
 from hookline import Datastore
 from hookline_server.egress import Egress
 from hookline_server.relay import Relay
@@ -19,13 +19,10 @@ async def relaying(
     """A relay that runs; it may reach loopback."""
     egress = Egress(allow_loopback=True, deadline=datastore.settings.delivery_timeout, **limits)
     relay = Relay(datastore, egress, consumer, grace=grace)
-    task = asyncio.create_task(relay.run())
     try:
-        yield relay
+        async with beside(relay.run()):
+            yield relay
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
         await egress.close()
 
 
@@ -36,6 +33,7 @@ async def create_job(datastore: Datastore, url: str, name: str = "a", **trigger:
     await datastore.create("jobs", name, content={"n": 1}, metadata=metadata, trigger_urls=triggers)
 
 
-async def start(datastore: Datastore, name: str = "a") -> None:
-    """Start the job."""
+async def start_job(datastore: Datastore, url: str, name: str = "a", **trigger: Any) -> None:
+    """Create a job and start it."""
+    await create_job(datastore, url, name, **trigger)
     await datastore.update("jobs", name, metadata={"status": "started", "worker_id": "w"})

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from cluster import NODES, Cluster, Node, clustering
-from conftest import Clock, wait_until
+from conftest import Clock, beside, wait_until
 from hookline import Datastore, Item, Job, SecretBox, Settings, Worker, doctor, keys, transfer
 from hookline.clock import parse_time
 from hookline.errors import Unavailable
@@ -23,11 +23,11 @@ from hookline.keyring import Keyring
 from hookline.keys import SLOTS
 from hookline.link import LostError
 from hookline_server.orchestrations import Orchestration, Orchestrations
+from jobs import WAITING
 from process import free_port
 
 PARTITIONS = 6
 pytestmark = pytest.mark.settings(partitions=PARTITIONS)
-WAITING = {"status": "not_started"}
 NAMES = [f"{n:03}" for n in range(240)]
 FIRST = next(name for name in NAMES if keys.partition_of("jobs", name, PARTITIONS) == 0)
 """An item in the first partition, which the first node has."""
@@ -378,13 +378,9 @@ async def test_a_node_that_falls_silent(settings: Settings, tmp_path: Path, monk
 async def _hearing(datastore: Datastore) -> AsyncIterator[list[str | None]]:
     """What is heard of all nodes, from when they are subscribed to."""
     heard: list[str | None] = []
-    following = asyncio.create_task(datastore.connection.follow(keys.wake_channel, heard.append))
-    try:
+    async with beside(datastore.connection.follow(keys.wake_channel, heard.append)):
         await wait_until(lambda: heard == [None] * NODES)
         yield heard
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
 
 
 async def _say(node: Node, partition: int, topic: str) -> None:

@@ -18,7 +18,6 @@ from hookline.item import FLAWS_MAX
 from hookline.keys import partition_tag
 from hookline.keysettings import decode_settings, encode_backoff, encode_settings
 
-WAITING = {"status": "not_started"}
 PARTITIONS = 4
 pytestmark = pytest.mark.settings(partitions=PARTITIONS)
 

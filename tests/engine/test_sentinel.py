@@ -18,12 +18,11 @@ from hookline import Datastore, SecretBox, Settings
 from hookline.embedded import find_server
 from hookline.errors import Incompatible, OutcomeUnknown, Unavailable
 from hookline.sentinel import Sentinels
-from jobs import names
+from jobs import WAITING, names
 from process import Store, free_port, hookline, running_store, serving
 
 pytestmark = pytest.mark.settings(call_timeout=1.0)
 
-WAITING = {"status": "not_started"}
 PASSWORD = "of-the-sentinels"
 
 

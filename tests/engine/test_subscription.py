@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis.asyncio as aioredis
 
-from conftest import wait_until
+from conftest import beside, wait_until
 from hookline import EmbeddedStore
 from hookline.nodes import Nodes
 from hookline.settings import Settings
@@ -27,13 +27,9 @@ EAGER: Any = getattr(asyncio, "eager_task_factory", None)
 async def following(subscriptions: Subscriptions, *names: str) -> AsyncIterator[list[str | None]]:
     """What is heard of channels, from when their messages arrive."""
     heard: list[str | None] = []
-    task = asyncio.create_task(subscriptions.follow([(0, name) for name in names], heard.append))
-    try:
+    async with beside(subscriptions.follow([(0, name) for name in names], heard.append)):
         await wait_until(lambda: heard)
         yield heard
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.fixture

@@ -18,9 +18,8 @@ from hookline.orchestrations import claim
 from hookline_server.orchestrations import Orchestration, Orchestrations
 from hookline_server.rules import RECALLED, RUN_LOCK
 from hookline_server.schedules import Schedule, Schedules
+from jobs import WAITING
 from proxy import LOSE_CALL, LOSE_STORE, Proxy, proxied
-
-WAITING = {"status": "not_started"}
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from hookline.call import Call
 from hookline.codec import pack_request, unpack_answer
 from hookline.outcome import Claimed
 from hookline_lua import load
+from jobs import WAITING
 from scripts import KEEP_MS, KEY, TAG, Scripts, at, calling, snapshot, unchanged
 
-WAITING = {"status": "not_started"}
 HELD = {"status": "started", "worker_id": "w"}
 
 

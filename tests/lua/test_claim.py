@@ -10,6 +10,7 @@ import redis.asyncio as aioredis
 
 from conftest import NOW_MS
 from hookline import Datastore
+from jobs import WAITING
 from scripts import KEY, URL, Scripts, at, calling, ms, snapshot, unchanged
 
 
@@ -24,7 +25,6 @@ async def names(scripts: Scripts, **options: Any) -> list[str]:
     return [item.sort_field for item in (await scripts.claim(**options)).items]
 
 
-WAITING = {"status": "not_started"}
 HELD = {"status": "started", "worker_id": "w", "locked_until": at(60)}
 EXPIRED = {"status": "started", "worker_id": "w", "locked_until": at(5)}
 DUE = {"status": "scheduled", "scheduled_at": at(5)}

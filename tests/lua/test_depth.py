@@ -10,9 +10,8 @@ import redis.asyncio as aioredis
 from conftest import NOW_MS
 from hookline import Datastore
 from hookline.depth import Depth, Depths, key_names, read_depths
+from jobs import WAITING
 from scripts import KEY, URL, Scripts, at, ms, snapshot, unchanged
-
-WAITING = {"status": "not_started"}
 
 
 async def depths(datastore: Datastore, *keys: str) -> Depths:

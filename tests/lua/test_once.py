@@ -10,9 +10,9 @@ from msgspec import structs
 from hookline.call import Call
 from hookline.codec import unpack_answer
 from hookline.once import Once
+from jobs import WAITING
 from scripts import KEY, TAG, Scripts, calling, snapshot, unchanged
 
-WAITING = {"status": "not_started"}
 HELD = {"status": "started", "worker_id": "w"}
 
 

@@ -11,9 +11,8 @@ from conftest import NOW_MS
 from hookline import Datastore, keys
 from hookline.depth import key_names
 from hookline.stats import weigh
+from jobs import WAITING
 from scripts import KEY, TAG, Scripts, at, line, snapshot, unchanged
-
-WAITING = {"status": "not_started"}
 
 
 async def rows(datastore: Datastore, prefix: str = "") -> dict[tuple[str, str], tuple[int, float | None]]:

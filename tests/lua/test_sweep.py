@@ -13,9 +13,9 @@ from conftest import NOW_MS
 from hookline import Datastore
 from hookline.errors import Corrupt
 from hookline.upkeep import Upkeep
+from jobs import WAITING
 from scripts import KEY, TAG, URL, Scripts, at, calling, line, ms, snapshot, unchanged
 
-WAITING = {"status": "not_started"}
 EXPIRED = {"status": "started", "worker_id": "w", "locked_until": at(5)}
 SPENT = {**EXPIRED, "max_attempts": 1}
 DUE = {"status": "scheduled", "scheduled_at": at(5)}

@@ -12,7 +12,7 @@ import redis.asyncio as aioredis
 from conftest import wait_until
 from hookline import Datastore, EmbeddedStore, Job, SecretBox, Settings, Worker
 from hookline.errors import Incompatible
-from jobs import WAITING, fill, let_timers_come_early, statuses
+from jobs import WAITING, fill, let_timers_come_early, rotate, statuses
 from proxy import LOSE_CALL, LOSE_REPLY, proxied
 
 JOBS = 60
@@ -82,11 +82,7 @@ async def test_a_password_that_changes_under_a_worker(
 ) -> None:
     """Who was let in before waits to be let in again; who never was ends."""
 
-    async def rotate(password: str) -> None:
-        for words in (f"ACL SETUSER guarded on resetpass >{password} ~* &* +@all", "CLIENT KILL USER guarded"):
-            await raw.execute_command(*words.split())  # type: ignore[no-untyped-call]
-
-    await rotate("one")
+    await rotate(raw, "one")
     await fill(datastore, JOBS)
     url = store.url.replace("unix://", "unix://guarded:one@")
     try:
@@ -106,15 +102,15 @@ async def test_a_password_that_changes_under_a_worker(
             await wait_until(lambda: _all_done(datastore))
             await datastore.create("jobs", "late", metadata=WAITING)
             await wait_until(lambda: worker.in_flight)
-            await rotate("two")
+            await rotate(raw, "two")
             may_end.set()
             await wait_until(lambda: worker._paused)
-            await rotate("one")
+            await rotate(raw, "one")
             await wait_until(lambda: _all_done(datastore, JOBS + 1))
             assert (await datastore.get("jobs", "late")).metadata["result"] == "late"
             worker.stop()
             await running
-            await rotate("two")
+            await rotate(raw, "two")
             with pytest.raises(Incompatible, match="password"):
                 await asyncio.wait_for(worker.run(), 10)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from api import Api, asking
+from conftest import beside
 from hookline import Datastore
 from hookline.keyring import Keyring
 from hookline_server import heavy
@@ -16,6 +18,7 @@ from hookline_server.app import create_app
 from hookline_server.egress import Egress
 from hookline_server.gate import Gate
 from hookline_server.namespaces import Namespaces
+from hookline_server.orchestrator import Orchestrator
 from receiver import Receiver, receiving
 
 MakeKey = Callable[..., Awaitable[dict[str, str]]]
@@ -72,3 +75,11 @@ async def receiver() -> AsyncIterator[Receiver]:
     """Where webhooks arrive."""
     async with receiving() as opened:
         yield opened
+
+
+@contextlib.asynccontextmanager
+async def orchestrating(datastore: Datastore) -> AsyncIterator[Orchestrator]:
+    """An orchestrator that runs."""
+    orchestrator = Orchestrator(datastore)
+    async with beside(orchestrator.run()):
+        yield orchestrator

@@ -14,7 +14,7 @@ from hookline.registry import Presence
 from hookline_server.event import endpoint_of
 from process import within
 from receiver import Receiver
-from relays import create_job, relaying, start
+from relays import relaying, start_job
 
 pytestmark = pytest.mark.settings(call_timeout=5.0, tick=0.05, delivery_schedule=(0.05,), delivery_timeout=5.0)
 
@@ -35,8 +35,7 @@ async def fail(url: str, datastore: Datastore, receiver: Receiver, *names: str) 
     """Let the webhooks of these jobs become dead letters."""
     receiver.statuses = [500] * (2 * len(names))
     for name in names:
-        await create_job(datastore, receiver.url, name)
-        await start(datastore, name)
+        await start_job(datastore, receiver.url, name)
 
     async def dead() -> list[Any]:
         found = await documents(url, "deliveries", "list", "--status", "failed")
@@ -79,8 +78,7 @@ async def test_deliveries_are_cancelled_and_their_endpoint_paused(
     assert await documents(url, *limit) == [paused | limits], "what else was decided stays"
     async with relaying(datastore):
         for name in ("a", "b", "c"):
-            await create_job(datastore, receiver.url, name)
-            await start(datastore, name)
+            await start_job(datastore, receiver.url, name)
 
         async def kept() -> list[Any]:
             found = await documents(url, "deliveries", "list")

@@ -18,16 +18,7 @@ from hookline_server.command import parse
 from hookline_server.execute import STEPS_MAX
 from hookline_server.interpreter import interpret
 from hookline_server.orchestrations import Orchestration, Orchestrations
-from jobs import outbox_length
-
-WAITING = {"status": "not_started"}
-
-
-async def run(api: Api, text: str) -> list[dict[str, Any]]:
-    answer = await api.command(text)
-    assert answer.status == 200, answer.data
-    found: list[dict[str, Any]] = answer.data["results"]
-    return found
+from jobs import WAITING, outbox_length
 
 
 async def refused(api: Api, text: str) -> tuple[int, str, str]:
@@ -47,8 +38,7 @@ async def statuses(datastore: Datastore) -> dict[str, int]:
 
 async def test_count_and_explain(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 5, **WAITING)
-    counted, queried = await run(
-        api,
+    counted, queried = await api.results(
         "count items where:\nkey: jobs\nwhere: {status: 'not_started'}\nexplain: true\n\n"
         "query items where key: jobs and limit: 1 and explain: true\n",
     )
@@ -59,7 +49,7 @@ async def test_count_and_explain(api: Api, datastore: Datastore) -> None:
 
 async def test_get_many_by_their_names(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 3)
-    (found,) = await run(api, 'get items with:\nkey: jobs\nsortFields: ["0002", "none", "0000"]\n')
+    (found,) = await api.results('get items with:\nkey: jobs\nsortFields: ["0002", "none", "0000"]\n')
     assert [item and item["sortField"] for item in found["items"]] == ["0002", None, "0000"]
     assert "expected 1 to" in (await refused(api, 'get items with:\nkey: jobs\nsortFields: [""]\n'))[2]
     for odd in ("1", '["0002"]', '{"a": 1}'):
@@ -72,31 +62,30 @@ async def test_an_update_on_a_condition(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 1)
     text = "update item with:\nkey: jobs\nsortField: 0000\nmetadata: {a: 1}\nif: {n: %d}\n"
     assert (await refused(api, text % 1))[:2] == (412, "precondition_failed")
-    assert (await run(api, text % 0))[0]["item"]["metadata"]["a"] == 1
+    assert (await api.results(text % 0))[0]["item"]["metadata"]["a"] == 1
 
 
 async def test_delete_by_filters(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 7)
-    (deleted,) = await run(api, "delete items where:\nkey: jobs\nmetadata: {n: {lt: 3}}\n")
+    (deleted,) = await api.results("delete items where:\nkey: jobs\nmetadata: {n: {lt: 3}}\n")
     assert deleted == {"verb": "delete items", "done": 3, "passedOver": 0, "cursor": None}
     assert (await refused(api, "delete items where key: jobs"))[1] == "syntax_error"
-    (deleted,) = await run(api, "delete items with triggers off where:\nkey: jobs\nwhere: {}\n")
+    (deleted,) = await api.results("delete items with triggers off where:\nkey: jobs\nwhere: {}\n")
     assert (deleted["done"], await statuses(datastore)) == (4, {})
 
 
 async def test_delete_by_filters_fires_unless_triggers_are_off(api: Api, datastore: Datastore) -> None:
     await datastore.configure("jobs", trigger_urls={"http://x.example": "k"})
     for off, events in (("", 1), (" with triggers off", 0)):
-        (await run(api, "create item with triggers off key: jobs\n"))
+        (await api.results("create item with triggers off key: jobs\n"))
         before = await outbox_length(datastore)
-        await run(api, f"delete items{off} where:\nkey: jobs\nwhere: {{}}\n")
+        await api.results(f"delete items{off} where:\nkey: jobs\nwhere: {{}}\n")
         assert await outbox_length(datastore) - before == events
 
 
 async def test_a_change_of_very_many_says_how_far_it_is(api: Api, datastore: Datastore) -> None:
     await fill(datastore, STEPS_MAX * 100 + 50)
-    first, second = await run(
-        api,
+    first, second = await api.results(
         "delete items as most where:\nkey: jobs\nwhere: {}\n\n"
         "delete items where:\nkey: jobs\nwhere: {}\ncursor: [most.cursor]\n",
     )
@@ -107,7 +96,7 @@ async def test_cancel_one(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 2, **WAITING)
     await datastore.create("jobs", "own", metadata={"status": "mine"})
     text = "cancel item with key: jobs and sortField: %s\n"
-    *_, held, own = await run(api, "claim items where key: jobs\n" + text % "0000" + text % "own")
+    *_, held, own = await api.results("claim items where key: jobs\n" + text % "0000" + text % "own")
     assert [result["item"]["metadata"]["status"] for result in (held, own)] == ["cancelled", "cancelled"]
     assert await statuses(datastore) == {"": 3, "cancelled": 2, "not_started": 1}
     assert (await refused(api, text % "0000"))[:2] == (409, "not_claimable")
@@ -119,17 +108,16 @@ async def test_cancel_one(api: Api, datastore: Datastore) -> None:
 
 async def test_cancel_by_filters(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 4, **WAITING)
-    (cancelled,) = await run(api, "cancel items where:\nkey: jobs\nwhere: {n: {gte: 3}}\n")
+    (cancelled,) = await api.results("cancel items where:\nkey: jobs\nwhere: {n: {gte: 3}}\n")
     assert cancelled == {"verb": "cancel items", "done": 1, "passedOver": 0, "cursor": None}
-    (cancelled,) = await run(api, "cancel items where key: jobs\n")
+    (cancelled,) = await api.results("cancel items where key: jobs\n")
     assert (cancelled["done"], await statuses(datastore)) == (3, {"": 4, "cancelled": 4})
 
 
 async def test_redrive_one_and_many(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 4, status="failed")
     await datastore.create("jobs", "done", metadata={"status": "completed"})
-    one, many, rest = await run(
-        api,
+    one, many, rest = await api.results(
         "redrive item with key: jobs and sortField: 0000\n"
         "redrive items where:\nkey: jobs\nwhere: {n: 1}\n\n"
         "redrive items where key: jobs\n",
@@ -144,27 +132,26 @@ async def test_redrive_one_and_many(api: Api, datastore: Datastore) -> None:
 async def test_wait_for_an_item(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 1, **WAITING)
     text = "wait for item with:\nkey: jobs\nsortField: 0000\nwait: 10ms\n"
-    (waited,) = await run(api, text)
+    (waited,) = await api.results(text)
     assert waited == {"verb": "wait", "item": None}
-    (waited,) = await run(api, text + "until: {status: 'not_started'}\n")
+    (waited,) = await api.results(text + "until: {status: 'not_started'}\n")
     assert waited["item"]["sortField"] == "0000"
     await datastore.update("jobs", "0000", metadata={"status": "completed"})
-    done, got = await run(api, text + "\nget item with key: [job.key] and sortField: [job.sortField]\n")
+    done, got = await api.results(text + "\nget item with key: [job.key] and sortField: [job.sortField]\n")
     assert done["item"] == got["item"]
     assert (await refused(api, "wait for item with key: jobs and sortField: none"))[:2] == (404, "not_found")
 
 
 async def test_a_key_is_paused_and_resumed(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 1, **WAITING)
-    assert await run(api, "pause key: jobs\n") == [{"verb": "pause", "key": "jobs", "paused": True}]
-    assert (await run(api, "claim items where key: jobs\n"))[0]["items"] == []
-    resumed, claimed = await run(api, "resume key: jobs\nclaim items where key: jobs\n")
+    assert await api.results("pause key: jobs\n") == [{"verb": "pause", "key": "jobs", "paused": True}]
+    assert (await api.results("claim items where key: jobs\n"))[0]["items"] == []
+    resumed, claimed = await api.results("resume key: jobs\nclaim items where key: jobs\n")
     assert (resumed["paused"], len(claimed["items"])) == (False, 1)
 
 
 async def test_settings_of_a_key(api: Api) -> None:
-    shown, changed, again = await run(
-        api,
+    shown, changed, again = await api.results(
         "show settings as before of key: jobs\n"
         "change settings with:\nkey: jobs\nmaxAttempts: 3\nlockFor: 1h\nbackoff: ['1s', '2s']\npaused: true\n"
         "maxLength: 1000\nindexes: {n: 'number'}\nretention: {completed: {age: '7d'}}\n"
@@ -187,10 +174,10 @@ async def test_settings_of_a_key(api: Api) -> None:
 async def test_keys_and_what_they_hold(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 3, **WAITING)
     await datastore.create("notes", "a")
-    (shown,) = await run(api, "show keys\n")
+    (shown,) = await api.results("show keys\n")
     jobs = {"key": "jobs", "items": 3, "statuses": {"not_started": 3}}
     assert shown == {"verb": "show keys", "keys": [jobs, {"key": "notes", "items": 1, "statuses": {}}]}
-    assert (await run(api, "show keys with prefix: jo\n"))[0]["keys"] == [jobs]
+    assert (await api.results("show keys with prefix: jo\n"))[0]["keys"] == [jobs]
 
 
 @pytest.mark.parametrize("grant", [Grant(), Grant(("read",), ("key-*",))])
@@ -222,15 +209,14 @@ async def test_to_show_many_keys_lets_others_have_the_loop(
 
 async def test_rules_are_stored_shown_run_and_removed(api: Api, datastore: Datastore) -> None:
     text = "create schedule with name: nightly and key: jobs and cron: 30 2 * * * and timeZone: Europe/Berlin\n"
-    (made,) = await run(api, text)
+    (made,) = await api.results(text)
     assert (made["rule"]["name"], made["rule"]["cron"], made["rule"]["enabled"]) == ("nightly", "30 2 * * *", True)
-    ran, got = await run(
-        api, "run schedule with name: nightly\nget item with key: jobs and sortField: [item.sortField]\n"
+    ran, got = await api.results(
+        "run schedule with name: nightly\nget item with key: jobs and sortField: [item.sortField]\n"
     )
     assert ran["item"] == got["item"]
     assert got["item"]["metadata"]["status"] == "not_started"
-    shown, off, listed = await run(
-        api,
+    shown, off, listed = await api.results(
         "show schedule with name: nightly\ndisable schedule with name: nightly\nshow schedules with prefix: night\n",
     )
     assert len(shown["next"]) == 5
@@ -238,7 +224,7 @@ async def test_rules_are_stored_shown_run_and_removed(api: Api, datastore: Datas
     assert [entry["name"] for entry in listed["rules"]] == ["nightly"]
     assert off["rule"] == listed["rules"][0]
     assert (off["rule"]["enabled"], off["rule"]["nextRun"]) == (False, None)
-    (gone, none) = await run(api, "delete schedule with name: nightly\nshow schedules with prefix: x\n")
+    (gone, none) = await api.results("delete schedule with name: nightly\nshow schedules with prefix: x\n")
     assert (gone["name"], none["rules"]) == ("nightly", [])
     for text in ("show schedule with", "enable schedule with", "run schedule with", "delete orchestration with"):
         assert (await refused(api, f"{text} name: nightly\n"))[:2] == (404, "not_found")
@@ -249,7 +235,7 @@ async def test_rules_are_stored_shown_run_and_removed(api: Api, datastore: Datas
 async def test_an_orchestration_is_run(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 3, **WAITING)
     await Orchestrations(datastore).put("reports", Orchestration(key="jobs", limit=2))
-    (claimed,) = await run(api, "run orchestration with name: reports\n")
+    (claimed,) = await api.results("run orchestration with name: reports\n")
     assert (claimed["verb"], claimed["name"], len(claimed["items"])) == ("run orchestration", "reports", 2)
     assert (await refused(api, "run orchestration with name: none\n"))[:2] == (404, "not_found")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -15,16 +14,8 @@ from jobs import outbox_length
 CREATE = 'create item with:\nkey: jobs\nsortField: {name}\nmetadata: {{ "status": "not_started", }}\n'
 
 
-async def results(api: Api, text: str) -> list[dict[str, Any]]:
-    answer = await api.command(text)
-    assert answer.status == 200, answer.data
-    found: list[dict[str, Any]] = answer.data["results"]
-    return found
-
-
 async def test_each_verb_has_its_result(api: Api) -> None:
-    created, got, listed, queried, updated = await results(
-        api,
+    created, got, listed, queried, updated = await api.results(
         CREATE.format(name="a")
         + """
 /datastore get item with key: jobs and sortField: a
@@ -49,19 +40,18 @@ content: { 'rows': 3 }
     assert listed == {"verb": "get", "items": [created["item"]], "cursor": None}
     assert queried == {"verb": "query", "items": [created["item"]], "cursor": None}
     assert (updated["verb"], updated["item"]["content"], updated["item"]["version"]) == ("update", {"rows": 3}, 2)
-    (deleted,) = await results(api, "delete item with key: jobs and sortField: a\n")
+    (deleted,) = await api.results("delete item with key: jobs and sortField: a\n")
     assert deleted == {"verb": "delete", "key": "jobs", "sortField": "a"}
 
 
 async def test_claims_and_what_ends_them(api: Api) -> None:
-    await results(api, "\n".join(CREATE.format(name=name) for name in "abcd"))
-    (claimed,) = await results(api, 'claim items where:\nkey: jobs\nmetadata: {"status": "not_started"}\nlimit: 4\n')
+    await api.results("\n".join(CREATE.format(name=name) for name in "abcd"))
+    (claimed,) = await api.results('claim items where:\nkey: jobs\nmetadata: {"status": "not_started"}\nlimit: 4\n')
     assert (claimed["verb"], len(claimed["items"])) == ("claim", 4)
     assert claimed["nextAt"] is None
     assert {item["metadata"]["worker_id"] for item in claimed["items"]} == {"command"}
     heads = [f"key: jobs\nsortField: {item['sortField']}\ntoken: {item['token']}\n" for item in claimed["items"]]
-    ended = await results(
-        api,
+    ended = await api.results(
         f'complete item with:\n{heads[0]}metadata: {{"rows": 1}}\n\n'
         f"fail item with:\n{heads[1]}error: no rows\nretryAfter: 1h\n\n"
         f"release item with:\n{heads[2]}\n"
@@ -75,7 +65,7 @@ async def test_claims_and_what_ends_them(api: Api) -> None:
     assert (ended[3]["outcome"], ended[3]["version"], "lockedUntil" in ended[3]) == ("ok", 2, True)
     stale = (await api.command(f"complete item with:\n{heads[0]}")).data
     assert (stale["status"], stale["code"], stale["verb"]) == (409, "stale_token", "complete")
-    (other,) = await results(api, "claim items where:\nkey: jobs\nworkerId: me\nlockFor: 1m\nwait: 10ms\n")
+    (other,) = await api.results("claim items where:\nkey: jobs\nworkerId: me\nlockFor: 1m\nwait: 10ms\n")
     assert other["items"][0]["metadata"]["worker_id"] == "me"
 
 
@@ -134,18 +124,17 @@ async def test_an_error_of_syntax_runs_nothing_at_all(api: Api) -> None:
 
 
 async def test_triggers_off_writes_no_event(api: Api, datastore: Datastore) -> None:
-    await results(api, CREATE.format(name="a") + 'triggerUrls: {"http://x.example": "k"}\n')
+    await api.results(CREATE.format(name="a") + 'triggerUrls: {"http://x.example": "k"}\n')
     update = 'update item with{}:\nkey: jobs\nsortField: a\nmetadata: {{"step": {}}}\n'
-    await results(api, update.format(" triggers off", 1))
+    await api.results(update.format(" triggers off", 1))
     assert await outbox_length(datastore) == 0
-    await results(api, update.format("", 2))
+    await api.results(update.format("", 2))
     assert await outbox_length(datastore) == 1
 
 
 async def test_a_past_lock_is_warned_of(api: Api) -> None:
-    await results(api, CREATE.format(name="a"))
-    (claimed,) = await results(
-        api,
+    await api.results(CREATE.format(name="a"))
+    (claimed,) = await api.results(
         'update item with:\nkey: jobs\nsortField: a\nmetadata: {"status": "started", "version": 1,'
         ' "worker_id": "w", "locked_until": "2024-03-15T10:10:00Z"}\n',
     )

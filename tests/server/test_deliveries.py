@@ -19,7 +19,7 @@ from hookline_server.endpoint import DELIVERIES, ENDPOINTS, Endpoints, lane_of, 
 from hookline_server.event import endpoint_of
 from jobs import outbox_length
 from receiver import Receiver, receiving
-from relays import create_job, relaying, start
+from relays import relaying, start_job
 
 pytestmark = pytest.mark.settings(
     call_timeout=5.0, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=5.0, lane_concurrency=4
@@ -43,8 +43,7 @@ async def fail(api: Api, datastore: Datastore, receiver: Receiver, *names: str) 
     """Let the webhooks of these jobs become dead letters."""
     receiver.statuses = [500] * (3 * len(names))
     for name in names:
-        await create_job(datastore, receiver.url, name)
-        await start(datastore, name)
+        await start_job(datastore, receiver.url, name)
 
     async def dead() -> list[dict[str, Any]]:
         found = await listed(api, "&status=failed")
@@ -85,8 +84,7 @@ async def test_a_dead_letter_tells_of_its_attempts_and_is_redriven(
 async def test_they_are_selected_over_all_endpoints(api: Api, datastore: Datastore, receiver: Receiver) -> None:
     async with receiving() as other, relaying(datastore):
         other.statuses = [500] * 3
-        await create_job(datastore, other.url, "z")
-        await start(datastore, "z")
+        await start_job(datastore, other.url, "z")
         await wait_until(lambda: listed(api, "&status=failed"))
         await fail_beside(api, datastore, receiver, ["a", "b"])
     assert len(await listed(api)) == 3
@@ -115,8 +113,7 @@ async def test_they_are_selected_over_all_endpoints(api: Api, datastore: Datasto
 async def fail_beside(api: Api, datastore: Datastore, receiver: Receiver, names: list[str]) -> None:
     receiver.statuses = [500] * (3 * len(names))
     for name in names:
-        await create_job(datastore, receiver.url, name)
-        await start(datastore, name)
+        await start_job(datastore, receiver.url, name)
 
     async def dead() -> bool:
         return len(await listed(api, f"&status=failed&endpoint={endpoint_of(receiver.url)}")) == len(names)
@@ -146,8 +143,7 @@ async def test_while_paused_deliveries_are_kept_and_can_be_cancelled(
     assert paused.data["since"] is not None
     async with relaying(datastore):
         for name in "abc":
-            await create_job(datastore, receiver.url, name)
-            await start(datastore, name)
+            await start_job(datastore, receiver.url, name)
 
         async def three() -> bool:
             return bool((await api("GET", path)).data["deliveries"] == {"not_started": 3})
@@ -170,12 +166,10 @@ async def test_gone_disables_the_endpoint_and_keeps_what_follows(
     receiver.statuses = [410]
     path = f"/v1/endpoints/{endpoint_of(receiver.url)}"
     async with relaying(datastore):
-        await create_job(datastore, receiver.url, "a")
-        await start(datastore, "a")
+        await start_job(datastore, receiver.url, "a")
         (dead,) = await wait_until(lambda: listed(api, "&status=failed"))
         assert dead["lastError"] == "HTTP 410"
-        await create_job(datastore, receiver.url, "b")
-        await start(datastore, "b")
+        await start_job(datastore, receiver.url, "b")
         (waits,) = await wait_until(lambda: listed(api, "&status=not_started"))
         assert waits["attempts"] == 0
         disabled = (await api("GET", path)).data
@@ -197,8 +191,7 @@ async def test_made_active_again_it_begins_anew_at_once(
     receiver.statuses = [500] * 8
     async with relaying(datastore):
         for number in range(8):
-            await create_job(datastore, receiver.url, f"{number}", retry=["1s"] * 20)
-            await start(datastore, f"{number}")
+            await start_job(datastore, receiver.url, f"{number}", retry=["1s"] * 20)
 
         async def is_open() -> bool:
             known = await api("GET", path)
@@ -212,8 +205,7 @@ async def test_made_active_again_it_begins_anew_at_once(
     later = moment(time.time() + 3600)
     await Endpoints(datastore).note(endpoint_of(receiver.url), receiver.url, {"retry_at": later})
     async with relaying(datastore):
-        await create_job(datastore, receiver.url, "held")
-        await start(datastore, "held")
+        await start_job(datastore, receiver.url, "held")
         await wait_until(lambda: listed(api, "&status=not_started"))
         await api("PUT", path, {"status": "active"})
         await receiver.wait_for(tried + 9)
@@ -228,8 +220,7 @@ async def test_a_retry_due_soon_after_a_relay_has_begun_is_made_on_time(
     receiver.statuses = [500]
     async with Datastore(store.url, patient, datastore.secrets) as opened:
         async with relaying(opened):
-            await create_job(opened, receiver.url, "a")
-            await start(opened, "a")
+            await start_job(opened, receiver.url, "a")
             await wait_until(lambda: _kept(opened))
         async with relaying(opened):
             await receiver.wait_for(2)
@@ -248,8 +239,7 @@ async def test_an_endpoint_is_known_anew_once_its_lane_was_forgotten(
         await wait_until(lambda: not list(relay.lanes))
         await datastore.delete(ENDPOINTS, endpoint_of(receiver.url), triggers=False, reserved=True)
         receiver.statuses = [500]
-        await create_job(datastore, receiver.url, "b")
-        await start(datastore, "b")
+        await start_job(datastore, receiver.url, "b")
         await receiver.wait_for(5)
     assert [each["url"] for each in (await api("GET", "/v1/endpoints")).data["items"]] == [receiver.url]
 
@@ -330,15 +320,13 @@ async def test_what_succeeds_at_once_is_told_of_where_the_key_asks_for_it(
     assert settings.data["recordDeliveries"] is True
     endpoint = (await api("POST", "/v1/endpoints", {"url": receiver.url})).data["id"]
     async with relaying(datastore):
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         (record,) = await wait_until(lambda: listed(api, "&status=completed"))
         assert (record["attempts"], record["event"], record["item"]["sortField"]) == (1, "updated", "a")
         assert [attempt["status"] for attempt in record["log"]] == [204]
     await api("PUT", f"/v1/endpoints/{endpoint}", {"status": "paused"})
     async with relaying(datastore):
-        await create_job(datastore, receiver.url, "b")
-        await start(datastore, "b")
+        await start_job(datastore, receiver.url, "b")
         await wait_until(lambda: listed(api, "&status=not_started"))
         await api("PUT", f"/v1/endpoints/{endpoint}", {"status": "active"})
         await wait_until(lambda: _counts(api, "completed", 2))
@@ -359,8 +347,7 @@ async def _counts(api: Api, status: str, count: int) -> bool:
 async def test_it_is_kept_nowhere_where_nobody_asks_for_it(api: Api, datastore: Datastore, receiver: Receiver) -> None:
     await api("PUT", "/v1/keys/jobs/settings", {"recordDeliveries": None})
     async with relaying(datastore):
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         await receiver.wait_for(1)
         await wait_until(lambda: _drained(datastore))
     assert await listed(api) == []

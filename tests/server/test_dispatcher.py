@@ -19,26 +19,15 @@ from hookline.errors import Invalid
 from hookline.orchestrations import claim
 from hookline_server import dispatcher, orchestrations
 from hookline_server.orchestrations import ORCHESTRATIONS, Orchestration, Orchestrations
-from hookline_server.orchestrator import Orchestrator
+from jobs import WAITING, token_of
+from server.conftest import orchestrating
 
-WAITING = {"status": "not_started"}
 RULE = Orchestration(key="jobs", every="1h", limit=2, lock_for="10m", max_in_flight=2)
 
 
 @pytest.fixture(autouse=True)
 def _never_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "LOOK", 3600.0)
-
-
-@contextlib.asynccontextmanager
-async def orchestrating(datastore: Datastore) -> AsyncIterator[Orchestrator]:
-    orchestrator = Orchestrator(datastore)
-    task = asyncio.create_task(orchestrator.run())
-    try:
-        yield orchestrator
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -68,12 +57,6 @@ async def full(datastore: Datastore, *gone: Item) -> list[Item]:
 
     found: list[Item] = await wait_until(both)
     return found
-
-
-async def token_of(datastore: Datastore, item: Item) -> str:
-    name = datastore.calls.item_name(item.key, item.sort_field)
-    token: bytes = await datastore.connection.command_on(name, "HGET", name, "tk")
-    return token.decode()
 
 
 async def update(datastore: Datastore, item: Item) -> None:

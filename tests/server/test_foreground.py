@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from api import Api
-from conftest import wait_until
+from conftest import beside, wait_until
 from hookline import Datastore
 from hookline.errors import HooklineError
 from hookline.recurrence import Recurrence
@@ -29,24 +28,16 @@ async def test_it_claims_again_at_each_tick_and_says_so(api: Api, datastore: Dat
     for name in ("a", "b"):
         await datastore.create("jobs", name, metadata={"status": "not_started"})
     said: list[str] = []
-    task = asyncio.create_task(foreground(f"http://127.0.0.1:{api.port}", said).run())
-    try:
+    async with beside(foreground(f"http://127.0.0.1:{api.port}", said).run()) as task:
         await wait_until(lambda: len(said) == 2 or task.done())
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
     assert [json.loads(line)["sortFields"] for line in said] == [["a"], ["b"]]
 
 
 async def test_where_no_server_answers_it_says_so_and_goes_on() -> None:
     said: list[str] = []
-    task = asyncio.create_task(foreground("http://127.0.0.1:1", said).run())
-    try:
+    async with beside(foreground("http://127.0.0.1:1", said).run()) as task:
         await wait_until(lambda: said or task.done())
         assert not task.done()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
     assert "no Hookline server answers" in json.loads(said[0])["error"]
 
 
@@ -60,12 +51,9 @@ async def test_what_the_server_refuses_ends_it(api: Api) -> None:
 async def test_for_people_a_run_is_a_sentence(api: Api, datastore: Datastore) -> None:
     await datastore.pause("jobs")
     said: list[str] = []
-    task = asyncio.create_task(foreground(f"http://127.0.0.1:{api.port}", said, jitter_ms=200, as_json=False).run())
-    try:
+    run = foreground(f"http://127.0.0.1:{api.port}", said, jitter_ms=200, as_json=False).run()
+    async with beside(run) as task:
         await wait_until(lambda: said or task.done())
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
     assert said[0].endswith("claimed 0 of jobs, which is paused")
 
 

@@ -18,9 +18,9 @@ from hookline import Datastore
 from hookline_server.app import create_app
 from hookline_server.shares import Shares
 from invariants import check_invariants
+from jobs import WAITING
 from rawhttp import dialled, request
 
-WAITS = {"status": "not_started"}
 HOUR = 3600.0
 Facts = dict[str, tuple[Any, Any]]
 """What the items of a key are: status, and how often they were claimed."""
@@ -42,7 +42,7 @@ class Ask:
 
 
 def _creates(key: str) -> list[dict[str, Any]]:
-    return [{"key": key, "sortField": f"new {number}", "metadata": WAITS} for number in range(3)]
+    return [{"key": key, "sortField": f"new {number}", "metadata": WAITING} for number in range(3)]
 
 
 def _settlement(key: str, tokens: list[str]) -> dict[str, Any]:
@@ -141,10 +141,10 @@ async def facts(datastore: Datastore, key: str) -> Facts:
 async def prepare(datastore: Datastore, ask: Ask, key: str) -> list[str]:
     """The items that a request works on -> the tokens of the held ones."""
     for number in range(ask.held):
-        await datastore.create(key, f"held {number}", metadata=WAITS)
+        await datastore.create(key, f"held {number}", metadata=WAITING)
     held = await datastore.claim(key, worker_id="w", limit=ask.held) if ask.held else None
     for number in range(ask.waiting):
-        await datastore.create(key, f"waiting {number}", metadata=WAITS)
+        await datastore.create(key, f"waiting {number}", metadata=WAITING)
     return [item.token or "" for item in held.items] if held else []
 
 
@@ -194,7 +194,7 @@ async def test_who_waits_for_a_claim_and_goes_claims_nothing_more(api: Api, data
             await line.send(asked + follower)
             await wait_until(lambda: datastore.wakes.listeners() == 1)
         await wait_until(lambda: datastore.wakes.listeners() == 0)
-        made = await datastore.create("jobs", metadata=WAITS)
+        made = await datastore.create("jobs", metadata=WAITING)
         (item,) = (await datastore.claim("jobs", worker_id="w")).items
         assert (item.sort_field, item.metadata["attempts"]) == (made.sort_field, 1)
 

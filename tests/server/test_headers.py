@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
 from urllib.parse import quote, urljoin
 
 import msgpack
@@ -20,12 +19,6 @@ from hookline_server.openapi import build
 ITEM = "/v1/items/jobs/a"
 MINIMAL = {"Prefer": "return=minimal"}
 SITE = "https://app.example"
-
-
-async def create(api: Api, sort_field: str = "a", **fields: Any) -> Answer:
-    answer = await api("POST", "/v1/items", {"key": "jobs", "sortField": sort_field, **fields})
-    assert answer.status == 201, answer.data
-    return answer
 
 
 # Preferences
@@ -88,7 +81,7 @@ async def create_with(api: Api, prefer: str) -> Answer:
 
 
 async def test_a_refusal_is_told_whatever_is_preferred(api: Api) -> None:
-    await create(api)
+    await api.create()
     answer = await api("POST", "/v1/items", {"key": "jobs", "sortField": "a"}, headers=MINIMAL)
     assert (answer.status, answer.data["code"]) == (409, "exists")
 
@@ -108,7 +101,7 @@ async def test_an_orchestration_says_where_it_is(datastore: Datastore) -> None:
 
 async def test_a_page_links_to_the_next(api: Api) -> None:
     for place in range(5):
-        await create(api, f"{place}", metadata={"type": "a b&c=é"})
+        await api.create(f"{place}", metadata={"type": "a b&c=é"})
     path: str | None = f"/v1/items/jobs?limit=2&metadata.type={quote('a b&c=é')}&format=light"
     seen: list[str] = []
     pages = 0
@@ -129,7 +122,7 @@ async def test_a_page_links_to_the_next(api: Api) -> None:
 
 @pytest.mark.parametrize("path", [ITEM, "/v1/items/jobs", "/v1/keys/jobs/settings", "/livez", "/readyz"])
 async def test_head_says_what_get_says(api: Api, path: str) -> None:
-    await create(api)
+    await api.create()
     got, headed = await api("GET", path), await api("HEAD", path)
     assert (headed.status, headed.body) == (200, b"")
     for name in ("content-length", "content-type", "etag", "vary"):
@@ -151,7 +144,7 @@ async def test_no_shared_cache_keeps_what_is_read_for_a_caller(api: Api, path: s
 
 
 async def test_however_it_is_read(api: Api) -> None:
-    await create(api)
+    await api.create()
     for path, headers, status in (
         (ITEM, {"If-None-Match": '"1.0"'}, 304),
         (ITEM, {"Accept": "application/vnd.msgpack"}, 200),
@@ -221,7 +214,7 @@ async def waiting_for(api: Api, datastore: Datastore, **headers: str) -> asyncio
 
 
 async def test_a_get_waits_for_the_next_change(api: Api, datastore: Datastore) -> None:
-    await create(api)
+    await api.create()
     waiting = await waiting_for(api, datastore)
     await api("PATCH", ITEM, {"content": "new"})
     answer = await asyncio.wait_for(waiting, 10)
@@ -235,7 +228,7 @@ async def test_a_get_waits_for_the_next_change(api: Api, datastore: Datastore) -
 
 
 async def test_a_get_that_waited_in_vain(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    await create(api)
+    await api.create()
     assert (await api("GET", f"{ITEM}?wait=20ms", headers={"If-None-Match": '"1.0"'})).status == 304
     assert (await api("GET", f"{ITEM}?wait=0")).status == 200
     monkeypatch.setattr("hookline_server.body.WAIT_MAX", 0.02)
@@ -247,14 +240,14 @@ async def test_a_get_that_waited_in_vain(api: Api, monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_get_waits_for_a_deletion(api: Api, datastore: Datastore) -> None:
-    await create(api)
+    await api.create()
     waiting = await waiting_for(api, datastore)
     await api("DELETE", ITEM)
     assert (await asyncio.wait_for(waiting, 10)).status == 404
 
 
 async def test_who_goes_away_does_not_wait(api: Api, datastore: Datastore) -> None:
-    await create(api)
+    await api.create()
     _, writer = await asyncio.open_connection("127.0.0.1", api.port)
     writer.write(b"GET %s?wait=20 HTTP/1.1\r\nHost: x\r\n\r\n" % ITEM.encode())
     await wait_until(lambda: datastore.changes.listeners())

@@ -17,12 +17,6 @@ MERGE = {"Content-Type": "application/merge-patch+json"}
 ITEM = "/v1/items/jobs/a"
 
 
-async def create(api: Api, sort_field: str = "a", **fields: Any) -> Answer:
-    answer = await api("POST", "/v1/items", {"key": "jobs", "sortField": sort_field, **fields})
-    assert answer.status == 201, answer.data
-    return answer
-
-
 async def names(api: Api, path: str) -> list[str]:
     answer = await api("GET", path)
     assert answer.status == 200, answer.data
@@ -33,8 +27,7 @@ async def names(api: Api, path: str) -> list[str]:
 
 
 async def test_create_shows_the_item_where_it_is_and_its_etag(api: Api) -> None:
-    answer = await create(
-        api,
+    answer = await api.create(
         content={"rows": [1, 2.0]},
         metadata={"status": "not_started", "type": "report"},
         triggerUrls={"https://worker.example/run": "secret"},
@@ -63,7 +56,7 @@ async def test_create_without_sort_field_orders_by_time(api: Api) -> None:
 
 
 async def test_create_of_what_exists(api: Api) -> None:
-    await create(api, content=1)
+    await api.create(content=1)
     answer = await api("POST", "/v1/items", {"key": "jobs", "sortField": "a", "content": 2})
     assert (answer.status, answer.data["code"], answer.data["item"]["content"]) == (409, "exists", 1)
     answer = await api("POST", "/v1/items", {"key": "jobs", "sortField": "a", "content": 2, "upsert": True})
@@ -78,7 +71,7 @@ async def test_create_takes_json_of_no_stated_kind(api: Api) -> None:
 
 async def test_a_lock_that_is_past_is_warned_of(api: Api) -> None:
     metadata = {"status": "started", "worker_id": "w", "locked_until": "2024-03-15T10:10:00Z"}
-    answer = await create(api, metadata=metadata)
+    answer = await api.create(metadata=metadata)
     assert "already past" in answer.data["warnings"][0]
     assert answer.data["token"].startswith("1.")
     found = (await api("GET", ITEM)).data
@@ -87,7 +80,7 @@ async def test_a_lock_that_is_past_is_warned_of(api: Api) -> None:
 
 
 async def test_a_batch_has_an_outcome_per_item_in_order(api: Api) -> None:
-    await create(api, content="old")
+    await api.create(content="old")
     items = [{"key": "jobs", "sortField": name} for name in ("b", "a", "b")]
     answer = await api("POST", "/v1/items", {"items": [*items, {"key": "more"}]})
     assert answer.status == 207
@@ -100,7 +93,7 @@ async def test_a_batch_has_an_outcome_per_item_in_order(api: Api) -> None:
 
 
 async def test_a_batch_may_upsert_and_an_item_may_not(api: Api) -> None:
-    await create(api)
+    await api.create()
     items = [{"key": "jobs", "sortField": "a"}, {"key": "jobs", "sortField": "a", "upsert": False}]
     answer = await api("POST", "/v1/items", {"items": items, "upsert": True})
     assert [result["status"] for result in answer.data["results"]] == [200, 409]
@@ -138,7 +131,7 @@ async def test_a_batch_of_500(api: Api) -> None:
     ids=ascii,
 )
 async def test_any_sort_field_round_trips(api: Api, name: str) -> None:
-    created = await create(api, name, content=name)
+    created = await api.create(name, content=name)
     path = "/v1/items/jobs/" + quote(name, safe="")
     assert created.headers["location"] == path
     assert (await api("GET", path)).data["sortField"] == name
@@ -149,7 +142,7 @@ async def test_any_sort_field_round_trips(api: Api, name: str) -> None:
 
 
 async def test_slashes_may_stand_as_they_are(api: Api) -> None:
-    await create(api, "a/b/c")
+    await api.create("a/b/c")
     assert (await api("GET", "/v1/items/jobs/a/b/c")).data["sortField"] == "a/b/c"
     assert (await api("GET", "/v1/items/jobs/a%2Fb/c")).data["sortField"] == "a/b/c"
 
@@ -158,7 +151,7 @@ async def test_slashes_may_stand_as_they_are(api: Api) -> None:
 
 
 async def test_get_answers_304_to_who_has_it(api: Api) -> None:
-    etag = (await create(api)).headers["etag"]
+    etag = (await api.create()).headers["etag"]
     for tag in (etag, f"W/{etag}", f'"x", {etag}', "*"):
         answer = await api("GET", ITEM, headers={"If-None-Match": tag})
         assert (answer.status, answer.body, answer.headers["etag"]) == (304, b"", etag)
@@ -167,7 +160,7 @@ async def test_get_answers_304_to_who_has_it(api: Api) -> None:
 
 
 async def test_extending_a_lock_changes_the_etag_but_not_the_version(api: Api) -> None:
-    await create(api, metadata={"status": "not_started"})
+    await api.create(metadata={"status": "not_started"})
     claimed = (await api("POST", "/v1/jobs/jobs/claim", {"workerId": "w", "lockFor": "1m"})).data["items"][0]
     before = (await api("GET", ITEM)).headers["etag"]
     extend = {"sortField": "a", "token": claimed["token"], "lockFor": "2m"}
@@ -179,7 +172,7 @@ async def test_extending_a_lock_changes_the_etag_but_not_the_version(api: Api) -
 
 
 async def test_head_is_get_without_the_body(api: Api) -> None:
-    await create(api)
+    await api.create()
     got, head = await api("GET", ITEM), await api("HEAD", ITEM)
     assert (head.status, head.body) == (200, b"")
     assert head.headers["etag"] == got.headers["etag"]
@@ -188,9 +181,9 @@ async def test_head_is_get_without_the_body(api: Api) -> None:
 
 
 async def test_list_filters_by_what_a_query_string_can_say(api: Api) -> None:
-    await create(api, "number", metadata={"status": "done", "size": 3, "nested": {"on": True}})
-    await create(api, "text", metadata={"status": "done", "size": "3"})
-    await create(api, "other", metadata={"status": "open", "size": 4, "priority": 3})
+    await api.create("number", metadata={"status": "done", "size": 3, "nested": {"on": True}})
+    await api.create("text", metadata={"status": "done", "size": "3"})
+    await api.create("other", metadata={"status": "open", "size": 4, "priority": 3})
     assert await names(api, "/v1/items/jobs") == ["number", "other", "text"]
     assert await names(api, "/v1/items/jobs?order=sortField:desc") == ["text", "other", "number"]
     assert await names(api, "/v1/items/jobs?status=open") == ["other"]
@@ -205,7 +198,7 @@ async def test_list_filters_by_what_a_query_string_can_say(api: Api) -> None:
 
 async def test_list_goes_page_by_page(api: Api) -> None:
     for name in "abcde":
-        await create(api, name)
+        await api.create(name)
     found: list[str] = []
     cursor = ""
     for _ in range(4):
@@ -219,7 +212,7 @@ async def test_list_goes_page_by_page(api: Api) -> None:
 
 
 async def test_light_items_have_no_content(api: Api) -> None:
-    await create(api, content="x" * 1000)
+    await api.create(content="x" * 1000)
     (light,) = (await api("GET", "/v1/items/jobs?format=light")).data["items"]
     (full,) = (await api("GET", "/v1/items/jobs?format=full")).data["items"]
     assert full.pop("content")
@@ -228,7 +221,7 @@ async def test_light_items_have_no_content(api: Api) -> None:
 
 async def test_query_with_a_body(api: Api) -> None:
     for place, name in enumerate("abc"):
-        await create(api, name, metadata={"size": place})
+        await api.create(name, metadata={"size": place})
     body = {"where": {"size": {"gte": 1}}, "order": "sortField:desc", "limit": 1, "explain": True}
     first = (await api("POST", "/v1/items/jobs/query", body)).data
     assert [item["sortField"] for item in first["items"]] == ["c"]
@@ -268,7 +261,7 @@ async def test_put_with_preconditions(api: Api) -> None:
 async def test_if_match_takes_any_version_that_there_can_be(
     api: Api, datastore: Datastore, raw: aioredis.Redis
 ) -> None:
-    await create(api)
+    await api.create()
     await raw.hset(datastore.calls.item_name("jobs", "a"), "v", 2**52 - 1)
     etag = (await api("GET", ITEM)).headers["etag"]
     written = await api("PATCH", ITEM, {"content": 1}, headers={"If-Match": etag})
@@ -277,7 +270,7 @@ async def test_if_match_takes_any_version_that_there_can_be(
 
 @pytest.mark.parametrize("tag", ['"1"', '"1.0"', '"1.99"', 'W/"1.0"', "*", ' "1" '])
 async def test_if_match_compares_the_version_only(api: Api, tag: str) -> None:
-    await create(api)
+    await api.create()
     assert (await api("PATCH", ITEM, {"content": 1}, headers={"If-Match": tag})).status == 200
     stale = await api("PATCH", ITEM, {"content": 2}, headers={"If-Match": '"1"'})
     assert (stale.status, stale.data["code"], stale.data["item"]["version"]) == (412, "precondition_failed", 2)
@@ -286,14 +279,14 @@ async def test_if_match_compares_the_version_only(api: Api, tag: str) -> None:
 
 
 async def test_if_match_and_version_must_both_hold(api: Api) -> None:
-    await create(api)
+    await api.create()
     for header, version, status in (('"1"', 2, 409), ('"2"', 1, 412), ('"1"', 1, 200)):
         answer = await api("PATCH", ITEM, {"content": 1, "version": version}, headers={"If-Match": header})
         assert answer.status == status
 
 
 async def test_patch_merges_metadata_and_tells_absent_from_null(api: Api) -> None:
-    await create(api, content=1, metadata={"keep": {"a": 1}, "drop": 1}, triggerUrls={"http://x.example": "k"})
+    await api.create(content=1, metadata={"keep": {"a": 1}, "drop": 1}, triggerUrls={"http://x.example": "k"})
     answer = await api("PATCH", ITEM, {"metadata": {"drop": None, "add": 2, "keep": {"b": 1}}})
     assert answer.data["metadata"] == {"keep": {"b": 1}, "add": 2, "version": 2}
     assert (answer.data["content"], len(answer.data["triggerUrls"])) == (1, 1)
@@ -303,14 +296,14 @@ async def test_patch_merges_metadata_and_tells_absent_from_null(api: Api) -> Non
 
 
 async def test_a_list_of_triggers_keeps_the_api_key_it_does_not_bring(api: Api) -> None:
-    await create(api, triggerUrls={"http://x.example": "k"})
+    await api.create(triggerUrls={"http://x.example": "k"})
     shown = (await api("GET", ITEM)).data["triggerUrls"]
     answer = await api("PATCH", ITEM, {"triggerUrls": [*shown, {"url": "http://y.example", "events": ["created"]}]})
     assert [trigger["hasApiKey"] for trigger in answer.data["triggerUrls"]] == [True, False]
 
 
 async def test_patch_to_started_is_a_claim_and_the_token_goes_on(api: Api) -> None:
-    await create(api, metadata={"status": "not_started"})
+    await api.create(metadata={"status": "not_started"})
     start = {"metadata": {"status": "started", "worker_id": "w", "locked_until": "+10m"}}
     claimed = await api("PATCH", ITEM, start)
     token = claimed.data["token"]
@@ -325,11 +318,11 @@ async def test_patch_to_started_is_a_claim_and_the_token_goes_on(api: Api) -> No
 
 
 async def test_triggers_off_writes_no_event(api: Api, datastore: Datastore) -> None:
-    await create(api, triggerUrls=[{"url": "http://x.example", "events": ["updated", "deleted"]}])
+    await api.create(triggerUrls=[{"url": "http://x.example", "events": ["updated", "deleted"]}])
     for method, path in (("PATCH", ITEM), ("PUT", ITEM)):
         assert (await api(method, f"{path}?triggers=off", {"content": method})).status == 200
     assert await outbox_length(datastore) == 0
-    await create(api, "b", triggerUrls=[{"url": "http://x.example", "events": ["updated", "deleted"]}])
+    await api.create("b", triggerUrls=[{"url": "http://x.example", "events": ["updated", "deleted"]}])
     await api("PATCH", "/v1/items/jobs/b?triggers=on", {"content": 1})
     await api("PATCH", "/v1/items/jobs/b", {"content": 2})
     assert await outbox_length(datastore) == 2
@@ -338,7 +331,7 @@ async def test_triggers_off_writes_no_event(api: Api, datastore: Datastore) -> N
 
 
 async def test_delete(api: Api) -> None:
-    await create(api)
+    await api.create()
     answer = await api("DELETE", ITEM)
     assert (answer.status, answer.body) == (204, b"")
     assert (await api("GET", ITEM)).status == 404
@@ -359,8 +352,8 @@ async def merge(api: Api, body: str, **headers: str) -> Answer:
 
 
 async def test_merge_patch_goes_into_objects(api: Api) -> None:
-    await create(
-        api, content={"a": {"b": 1, "c": [1]}, "d": 1}, metadata={"size": {"x": 1, "y": 2}, "keep": 1, "drop": 1}
+    await api.create(
+        content={"a": {"b": 1, "c": [1]}, "d": 1}, metadata={"size": {"x": 1, "y": 2}, "keep": 1, "drop": 1}
     )
     answer = await merge(
         api, '{"content": {"a": {"b": null, "c": [2]}, "e": {"f": null}}, "metadata": {"size": {"x": 9}, "drop": null}}'
@@ -371,13 +364,13 @@ async def test_merge_patch_goes_into_objects(api: Api) -> None:
 
 
 async def test_merge_patch_of_null_empties(api: Api) -> None:
-    await create(api, content=1, metadata={"status": "open", "a": 1}, triggerUrls={"http://x.example": "k"})
+    await api.create(content=1, metadata={"status": "open", "a": 1}, triggerUrls={"http://x.example": "k"})
     answer = await merge(api, '{"content": null, "metadata": null, "triggerUrls": null}')
     assert (answer.data["content"], answer.data["metadata"], answer.data["triggerUrls"]) == (None, {"version": 2}, [])
 
 
 async def test_merge_patch_names_no_version_by_itself(api: Api) -> None:
-    await create(api, metadata={"status": "completed"})
+    await api.create(metadata={"status": "completed"})
     start = '{"metadata": {"status": "started", "worker_id": "w"}}'
     assert (await merge(api, start)).data["code"] == "not_claimable"
     assert (await merge(api, '{"metadata": {"version": 2}}')).data["code"] == "version_conflict"
@@ -385,7 +378,7 @@ async def test_merge_patch_names_no_version_by_itself(api: Api) -> None:
 
 
 async def test_merge_patch_with_if_match(api: Api) -> None:
-    await create(api)
+    await api.create()
     assert (await merge(api, '{"content": 1}', **{"If-Match": '"2"'})).status == 412
     assert (await merge(api, '{"content": 1}', **{"If-Match": '"1"'})).status == 200
     assert (await merge(api, '{"content": 2}', **{"If-Match": "*"})).status == 200
@@ -394,13 +387,13 @@ async def test_merge_patch_with_if_match(api: Api) -> None:
 
 @pytest.mark.parametrize("levels", [64, 900, 940, 960, 980, 1000, 5000])
 async def test_merge_patch_that_is_too_deep(api: Api, levels: int) -> None:
-    await create(api)
+    await api.create()
     answer = await merge(api, '{"content": ' + '{"a":' * levels + "1" + "}" * levels + "}")
     assert (answer.status, answer.data.get("code")) == ((200, None) if levels == 64 else (422, "invalid"))
 
 
 async def test_merge_patches_at_once_all_count(api: Api) -> None:
-    await create(api, content={})
+    await api.create(content={})
     answers = await asyncio.gather(*(merge(api, f'{{"content": {{"{place}": 1}}}}') for place in range(4)))
     assert [answer.status for answer in answers] == [200] * 4
     assert (await api("GET", ITEM)).data["content"] == {str(place): 1 for place in range(4)}
@@ -409,7 +402,7 @@ async def test_merge_patches_at_once_all_count(api: Api) -> None:
 async def test_a_merge_that_never_gets_through_gives_up(
     api: Api, datastore: Datastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await create(api, content={})
+    await api.create(content={})
     get, tries = datastore.get, 0
 
     async def overtaken(key: str, sort_field: str) -> Any:
@@ -427,7 +420,7 @@ async def test_a_merge_that_never_gets_through_gives_up(
 
 
 async def test_patch_of_another_kind_says_which_are_taken(api: Api) -> None:
-    await create(api)
+    await api.create()
     answer = await api("PATCH", ITEM, data=b"[]", headers={"Content-Type": "application/json-patch+json"})
     assert answer.status == 415
     assert {"application/json", "application/vnd.msgpack", "application/merge-patch+json"} <= set(

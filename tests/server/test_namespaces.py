@@ -16,7 +16,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from api import Api
-from conftest import wait_until
+from conftest import beside, wait_until
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings
 from hookline.codec import identity, unpack_answer
 from hookline.keyring import Keyring
@@ -55,13 +55,9 @@ def roles() -> Roles:
 @contextlib.asynccontextmanager
 async def running(datastore: Datastore, roles: Roles) -> AsyncIterator[Namespaces]:
     async with Namespaces(datastore, roles) as namespaces:
-        task = asyncio.create_task(namespaces.run())
-        try:
+        async with beside(namespaces.run()):
             yield namespaces
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            assert roles.running == set()
+        assert roles.running == set()
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,9 @@ from hookline_server.event import endpoint_of
 from hookline_server.gate import Gate
 from hookline_server.guard import SCOPES
 from invariants import check_invariants, read_facts
+from jobs import WAITING
 
 KEY = {"Idempotency-Key": '"8e03978e-40d5"'}
-WAITING = {"status": "not_started"}
 RULE = {"key": "jobs", "where": {"kind": "x"}, "limit": 2}
 SCHEDULE = {"key": "jobs", "cron": "0 9 * * *", "triggerUrls": [{"url": "https://worker.example/", "retry": ["5s"]}]}
 CALLED = {"https://worker.example/": "its-api-key"}

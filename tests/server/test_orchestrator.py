@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,17 +15,7 @@ from hookline.errors import Invalid, NotFound, ReservedKey
 from hookline_server.orchestrations import ORCHESTRATIONS, Orchestration, Orchestrations
 from hookline_server.orchestrator import Orchestrator
 from hookline_server.schedules import Schedule, Schedules
-
-
-@contextlib.asynccontextmanager
-async def orchestrating(datastore: Datastore) -> AsyncIterator[Orchestrations]:
-    task = asyncio.create_task(Orchestrator(datastore).run())
-    try:
-        yield Orchestrations(datastore)
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+from server.conftest import orchestrating
 
 
 async def create_jobs(datastore: Datastore, count: int) -> None:
@@ -53,7 +41,8 @@ async def test_by_hand_it_claims_what_matches(datastore: Datastore) -> None:
 
 async def test_kept_by_the_server_it_runs_again_and_again(datastore: Datastore) -> None:
     await create_jobs(datastore, 3)
-    async with orchestrating(datastore) as orchestrations:
+    orchestrations = Orchestrations(datastore)
+    async with orchestrating(datastore):
         await orchestrations.put("all", Orchestration(key="jobs", limit=2, every="1s"))
         assert len(await wait_until(lambda: started(datastore))) == 2
 
@@ -76,8 +65,8 @@ async def test_an_expired_lock_is_dispatched_again(datastore: Datastore) -> None
 
 async def test_two_servers_run_one_tick_once(datastore: Datastore) -> None:
     await create_jobs(datastore, 10)
-    async with orchestrating(datastore) as one, orchestrating(datastore):
-        await one.put("slow", Orchestration(key="jobs", limit=1, every="1h"))
+    async with orchestrating(datastore), orchestrating(datastore):
+        await Orchestrations(datastore).put("slow", Orchestration(key="jobs", limit=1, every="1h"))
         await wait_until(lambda: started(datastore))
 
         async def scheduled() -> bool:
@@ -115,10 +104,10 @@ async def test_rules_that_are_due_without_end_hold_up_nothing_else(
             await run_due(rules)
 
     monkeypatch.setattr(busy, "run_due", without_end)
-    async with orchestrating(datastore) as orchestrations:
+    async with orchestrating(datastore):
         await begun.wait()
         await create_jobs(datastore, 1)
-        await orchestrations.put("claims", Orchestration(key="jobs", every="1h"))
+        await Orchestrations(datastore).put("claims", Orchestration(key="jobs", every="1h"))
         await Schedules(datastore).put("creates", Schedule(key="made", every="1h"))
         await datastore.create("later", "due", metadata={"status": "not_started", "scheduled_at": "+50ms"})
 

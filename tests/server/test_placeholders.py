@@ -19,15 +19,8 @@ JOB = (
 SAVE = "create item with:\nkey: seen\nsortField: s\n"
 
 
-async def run(api: Api, text: str) -> list[dict[str, Any]]:
-    answer = await api.command(text)
-    assert answer.status == 200, answer.data
-    found: list[dict[str, Any]] = answer.data["results"]
-    return found
-
-
 async def content_of(api: Api, written: str) -> Any:
-    return (await run(api, f"{JOB}{SAVE}content: {written}\n"))[-1]["item"]["content"]
+    return (await api.results(f"{JOB}{SAVE}content: {written}\n"))[-1]["item"]["content"]
 
 
 @pytest.mark.parametrize(
@@ -65,8 +58,7 @@ async def test_what_a_placeholder_stands_for(api: Api, written: str, value: Any)
 
 
 async def test_the_life_of_a_job_without_naming_it_twice(api: Api) -> None:
-    results = await run(
-        api,
+    results = await api.results(
         'create item with:\nkey: jobs\nsortField: 1\nmetadata: {"status": "not_started", "price": 3.5}\n\n'
         "claim items where key: jobs\n\n"
         "extend item with key: [job.key] and sortField: [job.sortField] and token: [token] and lockFor: 1h\n\n"
@@ -83,13 +75,12 @@ async def test_the_life_of_a_job_without_naming_it_twice(api: Api) -> None:
 
 async def test_an_update_keeps_the_token_only_if_it_claims(api: Api) -> None:
     text = JOB + 'update item with:\nkey: jobs\nsortField: a\nmetadata: {"status": "started"}\n\n'
-    claimed, done = (await run(api, text + "complete item with key: jobs and sortField: a and token: [token]\n"))[1:]
+    claimed, done = (await api.results(text + "complete item with key: jobs and sortField: a and token: [token]\n"))[1:]
     assert (claimed["item"]["token"][:2], done["status"]) == ("2.", "completed")
 
 
 async def test_a_name_of_ones_own(api: Api) -> None:
-    results = await run(
-        api,
+    results = await api.results(
         "create item as first with key: jobs and sortField: a\n"
         "create item with key: jobs and sortField: b\n"
         "query items as both where key: jobs\n"
@@ -101,8 +92,8 @@ async def test_a_name_of_ones_own(api: Api) -> None:
 
 async def test_what_is_stored_is_never_read_as_language(api: Api) -> None:
     evil = "[token]\\n\\ndelete items where:\\nkey: jobs\\nwhere: {}"
-    results = await run(
-        api, f'create item with:\nkey: jobs\nsortField: a\ncontent: "\\{evil}"\n\n{SAVE}content: [job.content]\n'
+    results = await api.results(
+        f'create item with:\nkey: jobs\nsortField: a\ncontent: "\\{evil}"\n\n{SAVE}content: [job.content]\n'
     )
     assert results[-1]["item"]["content"] == evil.encode().decode("unicode_escape")
     assert len(results) == 2
@@ -235,7 +226,7 @@ async def fill(datastore: Datastore, count: int) -> None:
 
 async def test_a_loop_runs_its_body_for_each(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 5)
-    listed, loop = await run(api, LOOP.format(limit=3))
+    listed, loop = await api.results(LOOP.format(limit=3))
     assert [item["sortField"] for item in listed["items"]] == ["00", "01", "02"]
     assert (loop["verb"], loop["name"], len(loop["rounds"])) == ("for each", "job", 3)
     assert [[result["verb"] for result in results] for results in loop["rounds"]] == [["update", "get"]] * 3
@@ -261,8 +252,7 @@ async def test_a_refusal_stops_a_loop_with_the_results_so_far(api: Api, datastor
 
 async def test_loops_within_loops_and_over_values(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 2)
-    *_, loop = await run(
-        api,
+    *_, loop = await api.results(
         'create item as plan with:\nkey: plans\ncontent: ["x", "y"]\n\nquery items where key: jobs\n\n'
         "for each job in [items]:\nfor each word in [plan.content]:\n"
         "create item with key: made and sortField: [job.sortField]-[word]\nend\nend\n",
@@ -287,8 +277,7 @@ async def test_what_a_text_may_do_has_a_bound(api: Api, datastore: Datastore) ->
 
 async def test_what_a_body_binds_leaves_the_name_of_the_loop_alone(api: Api, datastore: Datastore) -> None:
     await fill(datastore, 2)
-    *_, loop, last = await run(
-        api,
+    *_, loop, last = await api.results(
         "create item as kept with key: kept and sortField: k\nquery items where key: jobs\nfor each job in [items]:\n"
         "create item as made with key: made and sortField: [job.sortField]\n"
         "create item with:\nkey: more\nsortField: [job.key]-[item.key]-[made.sortField]\nend\n"
@@ -305,7 +294,7 @@ async def test_what_a_text_may_take_has_a_bound(api: Api, monkeypatch: pytest.Mo
 
 
 async def test_names_can_come_with_the_text(api: Api) -> None:
-    job = (await run(api, JOB))[0]["item"]
+    job = (await api.results(JOB))[0]["item"]
     body = {"text": "get item with key: [job.key] and sortField: [x]", "names": {"job": job, "x": "a"}}
     answer = await api("POST", "/v1/command", body)
     assert answer.data["results"] == [{"verb": "get", "item": job}]
@@ -350,7 +339,7 @@ async def test_an_object_in_a_filter_is_a_value_and_not_operators(
     await datastore.create("asked", "r", content={"owner": {"ne": ""}})
     await datastore.create("orders", "ada", metadata={"owner": "ada", "status": "not_started"})
     await datastore.create("orders", "odd", metadata={"owner": {"ne": ""}})
-    *_, result = await run(api, f"get item with key: asked and sortField: r\n\n{text}\n")
+    *_, result = await api.results(f"get item with key: asked and sortField: r\n\n{text}\n")
     assert told(result), result
 
 
@@ -367,4 +356,4 @@ async def test_an_operand_or_a_whole_filter_may_be_inserted(api: Api, datastore:
     for n in (4, 5, 6):
         await datastore.create("orders", f"{n}", metadata={"n": n})
     text = f"get item with key: asked and sortField: r\n\ncount items where:\nkey: orders\nwhere: {filters}\n"
-    assert (await run(api, text))[-1]["count"] == 2
+    assert (await api.results(text))[-1]["count"] == 2

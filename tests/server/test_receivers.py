@@ -16,7 +16,7 @@ from hookline import Datastore
 from hookline_server.endpoint import Endpoints, lane_of
 from hookline_server.event import endpoint_of
 from receiver import receiving
-from relays import create_job, relaying, start
+from relays import relaying, start_job
 
 pytestmark = pytest.mark.settings(call_timeout=5.0, tick=0.05, delivery_schedule=(0.05,), delivery_timeout=1.0)
 
@@ -125,11 +125,9 @@ async def test_what_misbehaves_is_a_dead_letter_and_delays_nobody(datastore: Dat
     async with wild(answer) as bad, receiving() as good, relaying(datastore):
         url = f"http{'s' if kind == 'no TLS' else ''}://127.0.0.1:{bad.port}/run"
         for number in range(BAD):
-            await create_job(datastore, url, f"bad-{number}")
-            await start(datastore, f"bad-{number}")
+            await start_job(datastore, url, f"bad-{number}")
         for number in range(GOOD):
-            await create_job(datastore, good.url, f"good-{number}")
-            await start(datastore, f"good-{number}")
+            await start_job(datastore, good.url, f"good-{number}")
         await good.wait_for(GOOD)
         for item in await wait_until(lambda: _failed(datastore, url)):
             assert item.metadata["last_error"].startswith(told)
@@ -151,8 +149,7 @@ async def test_too_many_requests_hold_the_endpoint_off_for_all(datastore: Datast
 
     async with wild(answer) as busy, relaying(datastore):
         url = f"http://127.0.0.1:{busy.port}/run"
-        await create_job(datastore, url, "a")
-        await start(datastore, "a")
+        await start_job(datastore, url, "a")
 
         async def held() -> bool:
             known = await Endpoints(datastore).find([endpoint_of(url)])
@@ -160,8 +157,7 @@ async def test_too_many_requests_hold_the_endpoint_off_for_all(datastore: Datast
 
         await wait_until(held)
         for name in "bc":
-            await create_job(datastore, url, name)
-            await start(datastore, name)
+            await start_job(datastore, url, name)
         await wait_until(lambda: busy.requests == 4)
 
         async def done() -> list[Any]:
@@ -180,9 +176,7 @@ async def test_slow_endpoints_together_do_not_use_up_the_relay(datastore: Datast
         await stack.enter_async_context(relaying(datastore))
         for place, it in enumerate(slow):
             for number in range(14):
-                await create_job(datastore, f"http://127.0.0.1:{it.port}/run", f"{place}-{number}")
-                await start(datastore, f"{place}-{number}")
+                await start_job(datastore, f"http://127.0.0.1:{it.port}/run", f"{place}-{number}")
         await wait_until(lambda: sum(it.requests for it in slow) >= 40)
-        await create_job(datastore, good.url, "good")
-        await start(datastore, "good")
+        await start_job(datastore, good.url, "good")
         await good.wait_for(1)

@@ -21,7 +21,7 @@ from hookline_server.event import Delivery, Target, endpoint_of
 from hookline_server.signature import format_secret
 from proxy import proxied
 from receiver import Receiver, receiving
-from relays import create_job, relaying, start
+from relays import create_job, relaying, start_job
 
 pytestmark = pytest.mark.settings(
     call_timeout=5.0, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=5.0, lane_concurrency=4
@@ -36,8 +36,7 @@ async def test_webhooks_are_of_their_namespaces_share(datastore: Datastore, rece
     async with relaying(datastore, connections=1) as relay:
         shares = relay._sender._egress._shares
         await shares.take("default")
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         await wait_until(lambda: list(shares._queues) == ["default"])
         shares.give_back("default")
         await receiver.wait_for(1)
@@ -47,8 +46,7 @@ async def test_a_change_is_posted_signed_and_leaves_the_outbox(
     datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
 ) -> None:
     async with relaying(datastore):
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         (post,) = await receiver.wait_for(1)
         assert post.headers["x-api-key"] == "api-key"
         assert post.headers["content-type"] == "application/json"
@@ -115,8 +113,7 @@ async def test_the_job_of_a_worker_that_died_too_often_is_told(datastore: Datast
 async def test_an_url_of_both_is_called_once(datastore: Datastore, receiver: Receiver) -> None:
     await datastore.configure("jobs", trigger_urls=[{"url": receiver.url, "events": ["updated"]}])
     async with relaying(datastore):
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         await datastore.configure("jobs", trigger_urls=None)
         await datastore.update("jobs", "a", metadata={"status": "completed"})
         posts = await receiver.wait_for(2)
@@ -134,8 +131,7 @@ async def test_create_and_triggers_off_fire_nothing(
 async def test_a_failed_delivery_is_retried_with_the_same_id_and_body(datastore: Datastore, receiver: Receiver) -> None:
     receiver.statuses = [500, 503]
     async with relaying(datastore):
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         posts = await receiver.wait_for(3)
         assert len({post.headers["webhook-id"] for post in posts}) == 1
         assert len({post.body for post in posts}) == 1
@@ -157,8 +153,7 @@ async def test_out_of_attempts_it_is_a_dead_letter_without_secrets(
 ) -> None:
     receiver.statuses = [500] * 3
     async with relaying(datastore):
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         await receiver.wait_for(3)
         lane = Target(receiver.url, b"").lane
         dead = await wait_until(lambda: _failed(datastore, lane))
@@ -183,8 +178,7 @@ async def test_an_endpoint_that_begins_to_fail_is_told_of_once_and_without_its_p
     receiver.statuses = [500] * 4
     async with relaying(datastore):
         for name in ("a", "b"):
-            await create_job(datastore, f"{receiver.url}?key=in-the-query", name)
-            await start(datastore, name)
+            await start_job(datastore, f"{receiver.url}?key=in-the-query", name)
         await receiver.wait_for(6)
         again = await wait_until(lambda: [text for text in caplog.messages if "are taken again" in text])
     (told,) = [text for text in caplog.messages if "fail" in text]
@@ -196,8 +190,7 @@ async def test_an_endpoint_that_begins_to_fail_is_told_of_once_and_without_its_p
 async def test_gone_is_final(datastore: Datastore, receiver: Receiver) -> None:
     receiver.statuses = [410]
     async with relaying(datastore):
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         dead = await wait_until(lambda: _failed(datastore, Target(receiver.url, b"").lane))
     assert len(receiver.posts) == 1
     assert dead.metadata["last_error"] == "HTTP 410"
@@ -207,11 +200,9 @@ async def test_a_slow_endpoint_does_not_hold_up_another(datastore: Datastore, re
     async with receiving() as slow, relaying(datastore):
         slow.hang = asyncio.Event()
         for number in range(12):
-            await create_job(datastore, slow.url, f"slow-{number}")
-            await start(datastore, f"slow-{number}")
+            await start_job(datastore, slow.url, f"slow-{number}")
         await slow.wait_for(1)
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         await receiver.wait_for(1)
         slow.hang.set()
         await wait_until(lambda: len({post.headers["webhook-id"] for post in slow.posts}) == 12)
@@ -246,8 +237,7 @@ async def test_a_relay_that_is_gone_is_taken_over_by_the_next_of_its_name(
 ) -> None:
     receiver.hang = asyncio.Event()
     async with relaying(datastore, grace=0):
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         await receiver.wait_for(1)
     assert await outbox_length(raw) == 1, "it was cut off between POST and acknowledge"
     receiver.hang.set()
@@ -361,13 +351,11 @@ async def test_a_lost_consumer_group_begins_again(
     datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
 ) -> None:
     async with relaying(datastore):
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         await receiver.wait_for(1)
         await wait_until(lambda: _is_empty(raw))
         await raw.delete("hl:{default/0}:outbox")
-        await create_job(datastore, receiver.url, "b")
-        await start(datastore, "b")
+        await start_job(datastore, receiver.url, "b")
         await receiver.wait_for(2)
 
 
@@ -378,8 +366,7 @@ async def test_an_event_that_cannot_be_read_holds_up_nobody(
     await raw.xgroup_create("hl:{default/0}:outbox", "relay", id="0")
     await raw.xreadgroup("relay", "relay", {"hl:{default/0}:outbox": ">"})
     async with relaying(datastore):
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         await receiver.wait_for(1)
     assert await outbox_length(raw) == 1
 
@@ -396,8 +383,7 @@ async def test_kept_deliveries_that_cannot_be_read_take_no_place(datastore: Data
     async with relaying(datastore):
         await wait_until(all_claimed)
         receiver.statuses = [500]
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         await receiver.wait_for(2)
 
 
@@ -445,8 +431,7 @@ async def test_stopped_it_waits_for_what_is_in_flight(
 ) -> None:
     receiver.hang = asyncio.Event()
     async with relaying(datastore):
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         await receiver.wait_for(1)
         asyncio.get_running_loop().call_later(0.1, receiver.hang.set)
     assert await outbox_length(raw) == 0
@@ -457,8 +442,7 @@ async def test_a_receiver_that_echoes_the_token_does_not_get_it_into_the_deliver
 ) -> None:
     receiver.statuses, receiver.echo = [500] * 3, True
     async with relaying(datastore):
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         await receiver.wait_for(3)
         dead = await wait_until(lambda: _failed(datastore, Target(receiver.url, b"").lane))
     token = receiver.posts[0].data["token"]
@@ -480,6 +464,5 @@ async def test_a_probe_that_could_not_be_sent_leaves_room_for_the_next(
         lane.breaker.opened = 1
         assert lane.breaker.state(time.time()) == "half-open"
         monkeypatch.setattr(relay._sender, "post", post)
-        await create_job(datastore, receiver.url)
-        await start(datastore)
+        await start_job(datastore, receiver.url)
         await wait_until(lambda: tried and lane.room(time.time()) == 1 and not lane.busy)

@@ -18,9 +18,8 @@ from hookline.errors import Invalid, KeyFull, ReservedKey
 from hookline_server import rules
 from hookline_server.orchestrations import Orchestration, Orchestrations
 from hookline_server.schedules import Schedule, Schedules
-from jobs import outbox_length, spoil, tags
+from jobs import WAITING, outbox_length, spoil, tags, token_of
 
-WAITING = {"status": "not_started"}
 CALLED = [{"url": "https://worker.example/run", "apiKey": "its-secret-key", "events": ["created"], "retry": ["5s"]}]
 
 
@@ -369,12 +368,6 @@ async def bounded(datastore: Datastore, clock: Clock) -> None:
         if (item.locked_until_ms or 0) > (clock.ms or 0)
     ]
     assert len(live) == 6
-
-
-async def token_of(datastore: Datastore, item: Item) -> str:
-    name = datastore.calls.item_name(item.key, item.sort_field)
-    token: bytes = await datastore.connection.command_on(name, "HGET", name, "tk")
-    return token.decode()
 
 
 async def test_of_a_run_is_told_what_it_met(orchestrations: Orchestrations, datastore: Datastore, clock: Clock) -> None:

@@ -16,7 +16,7 @@ from hookline_server.signature import format_secret
 from hookline_server.signing import Signing
 from process import hookline, serving
 from receiver import Post, Receiver
-from relays import create_job, relaying, start
+from relays import relaying, start_job
 
 pytestmark = pytest.mark.settings(call_timeout=5.0, tick=0.05)
 
@@ -43,8 +43,7 @@ async def test_both_sign_until_the_grace_is_over(
         return format_secret(found.secrets(datastore.secrets, "default")[0])
 
     async def called(name: str) -> Post:
-        await create_job(datastore, receiver.url, name)
-        await start(datastore, name)
+        await start_job(datastore, receiver.url, name)
         return (await receiver.wait_for(len(receiver.posts) + 1))[-1]
 
     monkeypatch.setattr(signing, "FRESH", 0.0)

@@ -17,6 +17,7 @@ from api import Answer, Api
 from hookline import Datastore, SecretBox, Settings
 from hookline.embedded import find_server
 from invariants import check_invariants
+from jobs import rotate
 from process import Store, running_store
 from scripts import snapshot
 from server.probes import PROBES, Probe, fill
@@ -103,16 +104,12 @@ async def test_a_store_that_asks_for_another_password(
     """It was rotated: until the old one is good again every route says so, and the log has a line, but no traceback."""
     filled = await fill(datastore, KEY)
 
-    async def rotate(password: str) -> None:
-        for words in (f"ACL SETUSER guarded on resetpass >{password} ~* &* +@all", "CLIENT KILL USER guarded"):
-            await raw.execute_command(*words.split())  # type: ignore[no-untyped-call]
-
-    await rotate("one")
+    await rotate(raw, "one")
     path = raw.connection_pool.connection_kwargs["path"]
     try:
         async with Datastore(f"unix://guarded:one@{path}", settings, SecretBox(bytes(range(32)))) as guarded:
             api.app.state.datastore = guarded
-            await rotate("two")
+            await rotate(raw, "two")
             answers = [(said(probe), refused(probe, await ask(api, probe, filled))) for probe in PROBES]
             assert answers == [
                 (said(probe), set() if probe.route in STORELESS else {"unavailable"}) for probe in PROBES
@@ -120,7 +117,7 @@ async def test_a_store_that_asks_for_another_password(
             lines = [line for line in caplog.records if line.name == "hookline_server.edge"]
             assert {(line.levelname, line.exc_info) for line in lines} == {("WARNING", None)}
             assert "the store refuses the user or password of its URL" in caplog.text
-            await rotate("one")
+            await rotate(raw, "one")
             assert (await api("POST", "/v1/items", {"key": KEY})).status == 201
     finally:
         await raw.acl_deluser("guarded")

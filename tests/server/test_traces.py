@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,13 @@ from api import Api, asking
 from conftest import wait_until
 from hookline import Datastore, trace
 from hookline_server.app import create_app
-from hookline_server.egress import Egress
-from hookline_server.relay import Relay
 from hookline_server.traces import Spans
 from process import hookline, serving
 from rawhttp import dialled, request
 from receiver import Receiver
+from relays import relaying
 
-pytestmark = pytest.mark.settings(tick=0.05, delivery_schedule=(0.05, 0.05))
+pytestmark = pytest.mark.settings(tick=0.05, delivery_schedule=(0.05, 0.05), delivery_timeout=2.0)
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
@@ -45,18 +43,6 @@ def spans() -> Iterator[InMemorySpanExporter]:
     yield memory
     trace.exporter = None
     provider.shutdown()
-
-
-@contextlib.asynccontextmanager
-async def relaying(datastore: Datastore) -> AsyncIterator[None]:
-    egress = Egress(allow_loopback=True, deadline=2)
-    task = asyncio.create_task(Relay(datastore, egress, "relay").run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await egress.close()
 
 
 async def create(api: Api, url: str, name: str = "a", traceparent: str = TRACEPARENT) -> None:

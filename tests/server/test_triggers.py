@@ -16,7 +16,7 @@ from hookline_server.event import endpoint_of
 from hookline_server.loopguard import PAUSE
 from jobs import outbox_length
 from receiver import Receiver
-from relays import create_job, relaying, start
+from relays import create_job, relaying, start_job
 
 pytestmark = pytest.mark.settings(
     call_timeout=5.0, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=5.0, loop_limit=5
@@ -104,8 +104,7 @@ async def test_bad_options_are_told(datastore: Datastore, bad: dict[str, Any], p
 async def test_a_retry_schedule_of_its_own(datastore: Datastore, receiver: Receiver) -> None:
     receiver.statuses = [500] * 10
     async with relaying(datastore):
-        await create_job(datastore, receiver.url, retry=[])
-        await start(datastore)
+        await start_job(datastore, receiver.url, retry=[])
         lane = f"hookline.deliveries.{endpoint_of(receiver.url)}"
 
         async def dead(count: int) -> list[Any]:
@@ -114,8 +113,7 @@ async def test_a_retry_schedule_of_its_own(datastore: Datastore, receiver: Recei
 
         (item,) = await wait_until(lambda: dead(1))
         assert (item.metadata["attempts"], item.metadata["max_attempts"]) == (1, 1)
-        await create_job(datastore, receiver.url, "b", retry=["10ms"] * 4)
-        await start(datastore, "b")
+        await start_job(datastore, receiver.url, "b", retry=["10ms"] * 4)
         found = await wait_until(lambda: dead(2))
         assert sorted(item.metadata["attempts"] for item in found) == [1, 5]
 
@@ -123,8 +121,7 @@ async def test_a_retry_schedule_of_its_own(datastore: Datastore, receiver: Recei
 async def test_cloud_events(datastore: Datastore, receiver: Receiver) -> None:
     receiver.statuses = [500]
     async with relaying(datastore):
-        await create_job(datastore, receiver.url, "a/b c", format="cloudevents")
-        await start(datastore, "a/b c")
+        await start_job(datastore, receiver.url, "a/b c", format="cloudevents")
         first, again = await receiver.wait_for(2)
     assert first.body == again.body
     event = first.data
@@ -145,8 +142,7 @@ async def test_cloud_events(datastore: Datastore, receiver: Receiver) -> None:
 async def test_a_trigger_signs_by_its_own_secrets_also_later(datastore: Datastore, receiver: Receiver) -> None:
     receiver.statuses = [500]
     async with relaying(datastore):
-        await create_job(datastore, receiver.url, secret=OLD)
-        await start(datastore)
+        await start_job(datastore, receiver.url, secret=OLD)
         for post in await receiver.wait_for(2):
             assert Webhook(OLD).verify(post.body, post.headers)
             with pytest.raises(WebhookVerificationError):
@@ -194,8 +190,7 @@ async def test_a_loop_is_slowed_and_told_of_and_loses_nothing(
         await create_job(datastore, receiver.url)
         for number in range(8):
             await datastore.update("jobs", "a", metadata={"n": number})
-        await create_job(datastore, receiver.url, "other")
-        await start(datastore, "other")
+        await start_job(datastore, receiver.url, "other")
         await receiver.wait_for(6)
         lane = f"hookline.deliveries.{endpoint_of(receiver.url)}"
 
