@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hookline.call import Call
 from hookline.clock import parse_time
-from hookline.errors import Corrupt, Invalid, OutboxFull, ReservedKey
+from hookline.errors import Corrupt, HooklineError, Invalid, OutboxFull, ReservedKey
 from hookline.item import RESERVED_PREFIX, Item, check_key
 from hookline.where import require_where
 
@@ -89,6 +90,28 @@ def cancel(
     """
     where = {"status": "not_started", **(where or {})}
     return _set_status(datastore, key, where, "cancelled", cursor, reserved=reserved, then=then)
+
+
+async def advance(steps: AsyncGenerator[Progress, None], enough: Callable[[Progress], bool]) -> Progress:
+    """Go on with a change until it is through, or it is ``enough`` -> how far it is.
+
+    What fails after the first step is met again by who goes on; until then what was done is told.
+
+    Raises:
+        HooklineError: of the first step.
+    """
+    progress: Progress | None = None
+    async with aclosing(steps):
+        try:
+            async for progress in steps:
+                if enough(progress):
+                    break
+        except HooklineError:
+            if progress is None:
+                raise
+    if progress is None:
+        raise TypeError("a change of many tells of every step")
+    return progress
 
 
 def _set_status(

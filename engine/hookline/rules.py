@@ -11,15 +11,16 @@ import logging
 import random
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
 from hookline import bulk
 from hookline.clock import format_time
-from hookline.errors import HooklineError, IdempotencyKeyReused, NotFound, PreconditionFailed
+from hookline.errors import HooklineError, IdempotencyKeyReused, NotFound
 from hookline.item import STARTED, Item, check_key
+from hookline.optimistic import try_again
 from hookline.outcome import item_of
 from hookline.query import Page
 from hookline.rule import Rule
@@ -33,8 +34,6 @@ LIST_MAX = 1000
 RUNS_KEPT = 1000
 """Runs of a rule that are kept, for no longer than :data:`_RUNS_AGE_MS`."""
 _RUNS_AGE_MS = 30 * 86_400_000
-_TRIES = 8
-"""How often a change is tried anew when another got in between."""
 
 
 R = TypeVar("R", bound=Rule)
@@ -136,18 +135,18 @@ class Rules(ABC, Generic[R, A]):
 
         return await self._write(name, write)
 
-    async def _write(self, name: str, write: Callable[[Item | None, int], Any]) -> Item:
+    async def _write(self, name: str, write: Callable[[Item | None, int], Awaitable[Item]]) -> Item:
         """Change a rule as it stands."""
         if again := await self._datastore.recall(self.key, name):
             return item_of(again)
-        for tries_left in reversed(range(_TRIES)):
+
+        async def change() -> Item:
             stored = None
             with contextlib.suppress(NotFound):
                 stored = await self.get(name)
-            with contextlib.suppress(PreconditionFailed) if tries_left else contextlib.nullcontext():
-                item: Item = await write(stored, await self._datastore.connection.now_ms())
-                return item
-        raise AssertionError("the last try returns or raises")
+            return await write(stored, await self._datastore.connection.now_ms())
+
+        return await try_again(change)
 
     def _waiting(self, rule: R, stored: Item | None, now: int) -> dict[str, Any]:
         """The metadata of a rule that was just written: when it runs first, and how it ran last."""

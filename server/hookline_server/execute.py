@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from itertools import count
 from typing import Any
 
 from hookline import Datastore, Outcome, bulk
 from hookline.bulk import Progress
 from hookline.calls import QUERY_MAX
-from hookline.errors import HooklineError, Invalid, NotClaimable, PreconditionFailed
+from hookline.errors import Invalid, NotClaimable, PreconditionFailed
 from hookline.item import TERMINAL
 from hookline.keysettings import ARGUMENTS as SETTINGS
+from hookline.optimistic import try_again
 from hookline.query import ANSWER_MAX
 from hookline.stats import by_key, paced
 from hookline_server import rulecommands
@@ -23,6 +24,7 @@ from hookline_server.view import (
     describe_claimed,
     describe_key,
     describe_page,
+    describe_progress,
     describe_settings,
     describe_settled,
 )
@@ -31,8 +33,6 @@ COMMAND_WORKER = "command"
 """The worker of a claim that names none."""
 STEPS_MAX = 50
 """Steps of one change of many, of 100 items each; then it answers how far it is."""
-_TRIES = 8
-"""How often a change that depends on the item as it stands is tried anew when another got in between."""
 
 Result = dict[str, Any]
 
@@ -64,20 +64,15 @@ async def _cancel(datastore: Datastore, command: Command) -> Result:
     named = _named(command)
     if again := await datastore.recall(**named):
         return _written(again)
-    for tries_left in reversed(range(_TRIES)):
+
+    async def cancel() -> Outcome:
         current = await datastore.get(**named)
         if current.status in TERMINAL:
             raise NotClaimable(f"the item has ended already: it is {current.status}", current)
-        with contextlib.suppress(PreconditionFailed) if tries_left else contextlib.nullcontext():
-            return _written(
-                await datastore.update(
-                    **named,
-                    metadata={"status": "cancelled"},
-                    match=current.version,
-                    triggers=not command.triggers_off,
-                )
-            )
-    raise AssertionError("the last try returns or raises")
+        change: dict[str, Any] = {"metadata": {"status": "cancelled"}, "match": current.version}
+        return await datastore.update(**named, **change, triggers=not command.triggers_off)
+
+    return _written(await try_again(cancel))
 
 
 async def _redrive(datastore: Datastore, command: Command) -> Result:
@@ -159,17 +154,10 @@ async def _redrive_many(datastore: Datastore, command: Command) -> Result:
     return await _through(bulk.redrive(datastore, **_filtered(command)))
 
 
-async def _through(changing: AsyncIterator[Progress]) -> Result:
-    """Go through a change of many, as far as one command may. What fails after the first step is met by who goes on."""
-    progress = await anext(changing)
-    for _ in range(STEPS_MAX - 1):
-        if progress.cursor is None:
-            break
-        try:
-            progress = await anext(changing)
-        except HooklineError:
-            break
-    return {"done": progress.done, "passedOver": progress.passed_over, "cursor": progress.cursor}
+async def _through(steps: AsyncGenerator[Progress, None]) -> Result:
+    """Go through a change of many, as far as one command may."""
+    taken = count(1)
+    return describe_progress(await bulk.advance(steps, lambda _: next(taken) == STEPS_MAX))
 
 
 async def _pause(datastore: Datastore, command: Command) -> Result:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from hookline import Claimed, Item, Outcome, Page
+from hookline.bulk import Progress
 from hookline.clock import format_time
 from hookline.keysettings import KeySettings
 from hookline.outcome import item_of
@@ -91,6 +92,11 @@ def describe_page(page: Page, *, light: bool = False) -> dict[str, Any]:
         for item in items:
             del item["content"]
     return {"items": items, "cursor": page.cursor}
+
+
+def describe_progress(progress: Progress) -> dict[str, Any]:
+    """How far a change of many is."""
+    return {"done": progress.done, "passedOver": progress.passed_over, "cursor": progress.cursor}
 
 
 def describe_claimed(claimed: Claimed) -> dict[str, Any]:

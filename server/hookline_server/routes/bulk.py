@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
@@ -13,7 +12,6 @@ from starlette.routing import Route
 
 from hookline import bulk
 from hookline.bulk import Progress
-from hookline.errors import HooklineError
 from hookline_server import body, head, shapes
 from hookline_server.answer import Answer
 from hookline_server.body import Body
@@ -22,6 +20,7 @@ from hookline_server.fields import Cursor, Filters
 from hookline_server.negotiate import JSON
 from hookline_server.operation import Operation, Reply
 from hookline_server.routes.item import TRIGGERS
+from hookline_server.view import describe_progress
 
 ITEMS_MAX, SECONDS_MAX = 1000, 1.0
 """What one request changes, or passes over, at most, but for the rest of a step; and how long it takes for that."""
@@ -102,20 +101,13 @@ async def delete(request: Request) -> Response:
 
 
 async def advance(steps: AsyncGenerator[Progress, None]) -> Response:
-    """Some steps. What fails after the first is met again by who goes on, and until then what was done is told."""
+    """As many steps as one request may take."""
     until = time.monotonic() + SECONDS_MAX
-    progress: Progress | None = None
-    async with aclosing(steps):
-        try:
-            async for progress in steps:
-                if progress.done + progress.passed_over >= ITEMS_MAX or time.monotonic() >= until:
-                    break
-        except HooklineError:
-            if progress is None:
-                raise
-    if progress is None:
-        raise TypeError("a change of many tells of every step")
-    return Answer({"done": progress.done, "passedOver": progress.passed_over, "cursor": progress.cursor})
+
+    def enough(progress: Progress) -> bool:
+        return progress.done + progress.passed_over >= ITEMS_MAX or time.monotonic() >= until
+
+    return Answer(describe_progress(await bulk.advance(steps, enough)))
 
 
 routes = [

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from hookline import Datastore, Item, Outcome
 from hookline.codec import pack
 from hookline.errors import Exists, NotFound, PreconditionFailed, VersionConflict
+from hookline.optimistic import try_again
 from hookline.reader import CHANGE_POLL
 from hookline.wake import pause
 from hookline_server import body, head, heavy, merge, shapes
@@ -27,9 +28,6 @@ from hookline_server.operation import Operation, Reply
 from hookline_server.routes import Resource, while_connected
 from hookline_server.shapes import NEW_ITEM, WrittenItem
 from hookline_server.view import created, updated
-
-_TRIES = 8
-"""How often a change that depends on the item as it stands is tried anew when another got in between."""
 
 Version = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
 
@@ -206,16 +204,20 @@ async def _change(
     """
     if again := await datastore.recall(key, sort_field):
         return again
-    latest = None
-    for _ in range(_TRIES):
+
+    async def change() -> Outcome:
         current = await datastore.get(key, sort_field)
         if version not in (None, current.version):
             raise PreconditionFailed(item=current)
-        try:
-            return await write(current)
-        except PreconditionFailed as changed:
-            latest = changed.item
-    raise VersionConflict("the item kept changing while it was read and written; try again", latest)
+        return await write(current)
+
+    if version is not None:
+        return await change()
+    try:
+        return await try_again(change)
+    except PreconditionFailed as changed:
+        told = "the item kept changing while it was read and written; try again"
+        raise VersionConflict(told, changed.item) from None
 
 
 @Operation(
