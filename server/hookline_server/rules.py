@@ -140,32 +140,41 @@ class Running(Rules[R, A]):
         else:
             ticks, since = await recurrence.ahead(tick, TURN + 1, until), max(tick, until)
         ticks, more = ticks[:TURN], ticks[TURN:]
-        try:
-            if begun and not self.repeatable and now - parse_time(told["scheduled_at"]) > RECALLED * 1000:
-                run |= {"abandoned": True, "error": "interrupted: what it has done is not known any more"}
-            elif ticks:
-                done = self.tell(await self.perform(lambda at: self._once(item, at), item, rule, ticks))
-                run |= {name: run.get(name, 0) + each if type(each) is int else each for name, each in done.items()}
-                run |= self.since(item.sort_field, rule)
-        except _PASSING as error:
-            log.warning("%s %s: %s; it is tried again", self.noun, item.sort_field, error)
+        if begun and not self.repeatable and now - parse_time(told["scheduled_at"]) > RECALLED * 1000:
+            run |= {"abandoned": True, "error": "interrupted: what it has done is not known any more"}
+        elif ticks and not await self._perform_noted(item, rule, ticks, run):
             again = {"status": "scheduled", "scheduled_at": f"+{round(RETRY * 1000)}ms"}
             await self._update(item, again | {"tick": tick, "until": until})
+            return False
+        if more:
+            return await self._stand_behind(item, {"tick": more[0], "scheduled_at": told["started_at"], "run": run})
+        await self._end(item, rule, run, due(rule, recurrence.after(tick, since), now))
+        return False
+
+    async def _perform_noted(self, item: Item, rule: R, ticks: list[int], run: dict[str, Any]) -> bool:
+        """Run these ticks, and add what came of them to ``run`` -> whether the store could take it."""
+        try:
+            done = self.tell(await self.perform(lambda at: self._once(item, at), item, rule, ticks))
+        except _PASSING as error:
+            log.warning("%s %s: %s; it is tried again", self.noun, item.sort_field, error)
             return False
         except HooklineError as error:
             log.warning("%s %s: %s", self.noun, item.sort_field, error)
             run["error"] = str(error)
-        if more:
-            return await self._stand_behind(item, {"tick": more[0], "scheduled_at": told["started_at"], "run": run})
+        else:
+            run |= {name: run.get(name, 0) + each if type(each) is int else each for name, each in done.items()}
+            run |= self.since(item.sort_field, rule)
+        return True
+
+    async def _end(self, item: Item, rule: R, run: dict[str, Any], waiting: dict[str, Any]) -> None:
+        """Keep what came of a run, and let its rule wait for the next."""
         try:
             run = await self.record(item.sort_field, rule, f"{parse_time(run['tick']):015d}", run)
         except _PASSING as error:  # the rule itself has it as its last one
             log.warning("a run of %s %s is not in the list of its runs: %s", self.noun, item.sort_field, error)
-        following = recurrence.after(tick, since)
         ended = {"attempts": 0, "until": None, "run": None, "priority": None, "last_run": run, "ran_by": self.server}
-        if await self._update(item, ended | due(rule, following, now)) and self._ran:
+        if await self._update(item, ended | waiting) and self._ran:
             self._ran(item.sort_field, rule)
-        return False
 
     async def _stand_behind(self, item: Item, metadata: dict[str, Any]) -> bool:
         """Let a run wait for its next turn until no other rule is due -> whether this server still had it."""
