@@ -141,6 +141,13 @@ async def beside(work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[A
             await task
 
 
+async def end(task: asyncio.Future[Any]) -> None:
+    """Cancel a task, and wait until it has ended by that."""
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def wait_until(holds: Callable[[], Awaitable[Any] | Any], *, seconds: float = 30.0) -> Any:
     """Wait until the condition holds, and give what it gave; fail after so many seconds."""
     loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from backends import Backend
-from conftest import NOW_MS, Clock
+from conftest import NOW_MS, Clock, end
 from hookline import Claimed, Datastore
 from hookline.errors import Corrupt, OutboxFull
 from jobs import WAITING, by_partition, claim_one, fill, names, spoil, tags
@@ -192,8 +192,7 @@ async def test_who_goes_away_meanwhile_takes_nothing(datastore: Datastore, way: 
         taking = asyncio.ensure_future(datastore.exchange([done], "jobs", worker_id="w", limit=30))
     for _ in range(turns):
         await asyncio.sleep(0)
-    taking.cancel()
-    await asyncio.gather(taking, return_exceptions=True)
+    await end(taking)
     assert taking.cancelled()
     found = (await datastore.query("jobs", limit=100)).items
     assert {item.status for item in found if item.sort_field != held.sort_field} == {"not_started"}
@@ -205,8 +204,7 @@ async def test_who_goes_away_gives_back_what_is_the_engines_own(datastore: Datas
     await datastore.create("hookline.x", "a", metadata=WAITING, reserved=True)
     taking = asyncio.create_task(datastore.claim("hookline.x", worker_id="w", reserved=True))
     await asyncio.sleep(0)
-    taking.cancel()
-    await asyncio.gather(taking, return_exceptions=True)
+    await end(taking)
     given_back = await datastore.get("hookline.x", "a")
     assert (given_back.status, given_back.version) == ("not_started", 3)
 

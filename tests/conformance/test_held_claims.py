@@ -14,7 +14,7 @@ import redis.asyncio as aioredis
 from msgspec import structs
 
 from backends import Backend
-from conftest import wait_until
+from conftest import end, wait_until
 from hookline import Call, Claimed, Datastore, Outcome, SecretBox, Settings
 from hookline.keys import bell
 from hookline.link import Hold
@@ -113,8 +113,7 @@ async def test_who_has_seen_the_end_of_the_line_does_not_look_again(
         assert names((await asyncio.wait_for(waiting, 5)).items) == [name]
         waiting = await waits(datastore, store, limit=2)
         assert await calls(store) == before + 2 * made
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
+    await end(waiting)
     assert (await datastore.claim("jobs", worker_id="w", limit=2)).items == []
     # What comes in line before it is held back has rung the bell, and what will be due is waited for.
     await second.create("jobs", "d", metadata=WAITING)
@@ -196,8 +195,7 @@ async def test_who_is_told_twice_to_go_takes_nothing_either(
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.sleep(0.0002 * n)
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+        await end(waiting)
         await making
 
         async def is_free(name: str = f"{n}") -> bool:

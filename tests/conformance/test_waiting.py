@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backends import Backend
-from conftest import NOW_MS, Clock, wait_until
+from conftest import NOW_MS, Clock, end, wait_until
 from hookline import Claimed, Datastore, Outcome
 from hookline.call import Call
 from hookline.errors import Invalid, NotFound
@@ -119,8 +119,7 @@ async def test_a_claim_waits_no_longer_than_it_may(datastore: Datastore) -> None
     assert (await asyncio.wait_for(datastore.claim("jobs", worker_id="w", wait=0.1), 10)).items == []
     waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", wait=60))
     await wait_until(lambda: datastore.claims.waiters.waiting("jobs"))
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
+    await end(waiting)
     assert not datastore.wakes._listeners
 
 
@@ -161,8 +160,7 @@ async def test_who_may_take_less_looks_for_nobody_else(
     done, _ = await asyncio.wait({ahead, behind}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
     assert [names(task.result().items) for task in done] == [[new]]
     for task in {ahead, behind} - done:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
 
 
 async def test_who_waits_with_other_filters_has_a_line_of_their_own(
@@ -188,8 +186,7 @@ async def test_when_the_first_in_line_leaves_the_next_looks(
     second = asyncio.create_task(datastore.claim("jobs", worker_id="v", wait=60))
     await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 2)
     await asyncio.sleep(0.05)
-    first.cancel()
-    await asyncio.gather(first, return_exceptions=True)
+    await end(first)
     await datastore.create("jobs", "a", metadata={**WAITING, "scheduled_at": "+200ms"})
     assert [item.metadata["worker_id"] for item in (await asyncio.wait_for(second, 5)).items] == ["v"]
 
@@ -258,8 +255,7 @@ async def test_who_goes_before_messages_arrive_ends_the_subscription(datastore: 
     await datastore.create("jobs", "a", metadata=WAITING)
     waiting = asyncio.create_task(datastore.wait_for("jobs", "a", timeout=60))
     await asyncio.sleep(0)
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
+    await end(waiting)
     assert datastore.changes._task is None
 
 

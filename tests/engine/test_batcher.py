@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 import redis.asyncio as aioredis
 
-from conftest import wait_until
+from conftest import end, wait_until
 from hookline import Datastore
 from hookline.batcher import Batcher
 from hookline.call import Call
@@ -280,9 +280,7 @@ async def test_a_cancelled_caller_cancels_nothing(slow: Slow, batcher: Batcher, 
 
     leaves, stays = (asyncio.create_task(caller(name)) for name in (b"leaves", b"stays"))
     await (slow.arrived(1) if ends == "in flight" else asyncio.sleep(0))
-    leaves.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await leaves
+    await end(leaves)
     await slow.arrived(1)
     assert slow.calls[0][2] == [b"leaves", b"stays"]
     if fails:
@@ -299,9 +297,7 @@ async def test_a_cancelled_batch_is_carried_out(datastore: Datastore, size: int)
     creates = [datastore.calls.create("jobs", f"{n:03}") for n in range(size)]
     running = asyncio.create_task(datastore.run(creates))
     await asyncio.sleep(0)
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    await end(running)
 
     async def all_there() -> bool:
         return (await datastore.count("jobs")).count == size
@@ -315,9 +311,7 @@ async def test_a_cancelled_exchange_is_carried_out(datastore: Datastore) -> None
     done = [datastore.calls.complete("jobs", item.sort_field, item.token or "") for item in claimed.items]
     exchanging = asyncio.create_task(datastore.exchange(done, "jobs", worker_id="w"))
     await asyncio.sleep(0)
-    exchanging.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await exchanging
+    await end(exchanging)
 
     async def all_completed() -> bool:
         return (await datastore.count("jobs", where={"status": "completed"})).count == 250

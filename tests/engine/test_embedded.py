@@ -7,17 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes.util import find_library
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
-from time import monotonic
 from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
 
+from conftest import end, wait_until
 from hookline import embedded
 from hookline.embedded import EmbeddedStore, find_server
 from hookline.errors import Incompatible, Unavailable
@@ -26,13 +26,6 @@ SLOW_LOADING = ("key-load-delay 200",)
 """The server's own aid for testing: a pause of so many microseconds for each command that it loads."""
 SLOW_COUNT = 5000
 """It answers once in 1,024 commands while it loads."""
-
-
-async def wait_until(holds: Callable[[], object], seconds: float = 10) -> None:
-    deadline = monotonic() + seconds
-    while not holds():
-        assert monotonic() < deadline, f"not so within {seconds} s"
-        await asyncio.sleep(0.01)
 
 
 async def put(url: str, *names: str) -> None:
@@ -300,9 +293,7 @@ async def test_a_cancelled_start_leaves_nothing_behind(tmp_path: Path) -> None:
     slow = EmbeddedStore(tmp_path, say=said.append, extra_config=SLOW_LOADING)
     start = asyncio.create_task(slow.start())
     await wait_until(lambda: said)
-    start.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await start
+    await end(start)
     async with EmbeddedStore(tmp_path) as store:
         assert await count(store.url) == SLOW_COUNT
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis.asyncio as aioredis
 
-from conftest import beside, wait_until
+from conftest import beside, end, wait_until
 from hookline import EmbeddedStore
 from hookline.nodes import Nodes
 from hookline.settings import Settings
@@ -143,5 +143,4 @@ async def test_one_that_breaks_on_a_message_takes_nothing_from_others(
         await wait_until(lambda: "a message was not heard" in caplog.messages)
         await say(raw, "it", "goes on")
         await wait_until(lambda: heard == [None, "goes on"])
-        broken.cancel()
-        await asyncio.gather(broken, return_exceptions=True)
+        await end(broken)

@@ -24,7 +24,7 @@ import pytest
 from msgspec import structs
 
 from api import Api
-from conftest import wait_until
+from conftest import end, wait_until
 from hookline import UNSET, Changed, Client, Datastore, SyncClient
 from hookline.arguments import (
     ClaimArguments,
@@ -734,6 +734,5 @@ async def test_a_change_of_all_that_match_says_that_the_outbox_is_full(
 async def test_a_waiter_that_goes_away_holds_nothing(client: Client, datastore: Datastore) -> None:
     waiting = asyncio.create_task(client.claim("jobs", worker_id="w", wait=20))
     await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 1)
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
+    await end(waiting)
     await wait_until(lambda: datastore.claims.waiters.waiting("jobs") == 0)

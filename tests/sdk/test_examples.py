@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from conftest import end
 from hookline import Client, Datastore, EmbeddedStore, Job, Release, Worker
 from hookline.item import FIELDS_MAX
 from hookline.testing import Clock, open_datastore, run_jobs
@@ -118,9 +119,7 @@ async def test_jobs_that_are_given_up() -> None:
         await datastore.create("jobs", "a", metadata=WAITING)
         running = asyncio.create_task(run_jobs(worker))
         await began.wait()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        await end(running)
         assert ended == [120]
 
 

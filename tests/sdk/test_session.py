@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from certificates import certificate
-from conftest import wait_until
+from conftest import end, wait_until
 from hookline import Client, Datastore, EmbeddedStore, Item, SecretBox, Settings, SyncClient
 from hookline.errors import HooklineError, Invalid, NotFound, OutcomeUnknown, Unavailable
 from hookline.flow import Request
@@ -224,9 +224,7 @@ async def test_who_finds_no_connection_free_has_sent_nothing(silent: str) -> Non
         await session.send(Request("POST", "/v1/items"))
     with pytest.raises(Unavailable, match=r"^all 1 connections for waits of this client are in use$"):
         await session.send(Request("POST", "/v1/jobs/a/claim", patience=9))
-    first.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await first
+    await end(first)
     await session.close()
 
 

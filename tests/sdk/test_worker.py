@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from conftest import wait_until
+from conftest import end, wait_until
 from handlers import (
     cancel_told,
     end_a_program,
@@ -667,9 +667,7 @@ async def test_a_cancelled_run_gives_its_jobs_back(datastore: Datastore, source:
     await datastore.create("jobs", "a", metadata=WAITING)
     running = asyncio.create_task(worker.run())
     await wait_until(lambda: worker.in_flight == 1)
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    await end(running)
 
     async def is_free() -> bool:
         item = await datastore.get("jobs", "a")
@@ -724,9 +722,7 @@ async def test_a_worker_runs_again(datastore: Datastore, source: Source) -> None
     assert ran == ["a", "b", "c"]
     running = asyncio.create_task(worker.run())
     await wait_until(lambda: datastore.claims.waiters.waiting("jobs"))
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    await end(running)
     await datastore.create("jobs", "d", metadata=WAITING)
     async with working(worker):
         await ended(datastore, "d")

@@ -24,7 +24,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from certificates import certificate
-from conftest import wait_until
+from conftest import end, wait_until
 from hookline.url import check_url
 from hookline_server.egress import Answer, Egress
 
@@ -499,9 +499,7 @@ class TestDeadline:
             post = asyncio.create_task(make().post(it.url, b"{}", HEADERS))
             while not it.requests:
                 await asyncio.sleep(0)
-            post.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await post
+            await end(post)
             await it.gone.wait()
 
     async def test_close_ends_what_is_under_way(self, make: Callable[..., Egress]) -> None:

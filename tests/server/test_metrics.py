@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from api import Api, asking
-from conftest import Clock, wait_until
+from conftest import Clock, end, wait_until
 from hookline import Datastore, SecretBox, Settings
 from hookline.embedded import find_server
 from hookline.errors import Unavailable
@@ -157,8 +157,7 @@ async def test_webhooks_from_the_outbox_to_the_dead_letters(datastore: Datastore
             await wait_until(lambda: _emptied(api))
             after = await scrape(api)
         finally:
-            relaying.cancel()
-            await asyncio.gather(relaying, return_exceptions=True)
+            await end(relaying)
             await egress.close()
 
     def attempts(outcome: str) -> float:
@@ -412,8 +411,7 @@ async def test_a_process_writes_in_the_end_too(tmp_path: Path, families: Mapping
     writing = asyncio.create_task(Peers(tmp_path, 1).run())
     await wait_until((tmp_path / "1.figures").exists)
     families["counter"].add("a", amount=7)
-    writing.cancel()
-    await asyncio.gather(writing, return_exceptions=True)
+    await end(writing)
     (dump,) = Peers(tmp_path, 0).read()
     assert dump["test_counter"] == [(("a",), [7.0])]
 
