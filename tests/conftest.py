@@ -17,6 +17,7 @@ import redis.asyncio as aioredis
 
 from hookline import Datastore, EmbeddedStore, SecretBox, Settings, meta
 from hookline.keyring import Keyring
+from proxy import Proxy, proxied
 
 NOW_MS = 1_800_000_000_000
 """Where the injected clock stands at the start of a test that uses it."""
@@ -122,6 +123,13 @@ async def datastore(
 def keyring(datastore: Datastore) -> Keyring:
     """The API keys of the store under test."""
     return Keyring(datastore.connection, datastore.secrets)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def proxy(store: EmbeddedStore, raw: aioredis.Redis) -> AsyncIterator[Proxy]:
+    """A proxy before the emptied store, which loses what it is told to."""
+    async with proxied(store.url) as opened:
+        yield opened
 
 
 def datastore_at(url: str, settings: Settings) -> Datastore:

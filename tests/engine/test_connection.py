@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 import redis.asyncio as aioredis
 from redis.exceptions import NoPermissionError
 
@@ -24,12 +22,6 @@ from process import Store, running_store
 from proxy import Proxy, proxied
 
 META = keys.meta("default")
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def proxy(store: EmbeddedStore, raw: aioredis.Redis) -> AsyncIterator[Proxy]:
-    async with proxied(store.url) as proxy:
-        yield proxy
 
 
 async def refusal(url: str, settings: Settings) -> str:

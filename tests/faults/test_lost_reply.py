@@ -13,10 +13,10 @@ import redis.asyncio as aioredis
 from msgspec import structs
 
 from conftest import NOW_MS, Clock, wait_until
-from hookline import Call, Claimed, Datastore, EmbeddedStore, Item, Outcome, SecretBox, Settings
+from hookline import Call, Claimed, Datastore, Item, Outcome, SecretBox, Settings
 from hookline.errors import HooklineError, OutcomeUnknown, StoreFull, Unavailable
 from invariants import check_invariants
-from proxy import CALL_LATE, KEEP_REPLY, LOSE_CALL, LOSE_REPLY, LOSE_STORE, Proxy, proxied
+from proxy import CALL_LATE, KEEP_REPLY, LOSE_CALL, LOSE_REPLY, LOSE_STORE, Proxy
 
 TIMEOUT = 0.3
 pytestmark = pytest.mark.settings(call_timeout=TIMEOUT)
@@ -24,12 +24,6 @@ TAG = "hl:{default/0}"
 VERBS = ("create", "upsert", "update", "start", "delete", "claim", "complete", "fail", "release", "extend")
 VERSIONS = {"create": 1, "upsert": 2, "update": 2, "start": 2, "delete": None, "claim": 2, "extend": 2}
 """The version after the verb; those left out end a claim: 3."""
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def proxy(store: EmbeddedStore) -> AsyncIterator[Proxy]:
-    async with proxied(store.url) as proxy:
-        yield proxy
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -46,9 +46,14 @@ def create(name: str, status: int, code: str, pointer: str | None, says: str, da
     return Row(name, "POST", "/v1/items", status, code, pointer, says, data=data, headers=JSON)
 
 
+def bad(name: str, method: str, path: str, pointer: str, says: str, **sent: Any) -> Row:
+    """A request with one bad field."""
+    return Row(name, method, path, 422, "invalid", pointer, says, **sent)
+
+
 def new(name: str, pointer: str, says: str, **fields: Any) -> Row:
     body = {"key": "jobs", "sortField": "new"} | fields
-    return Row(name, "POST", "/v1/items", 422, "invalid", pointer, says, body=body)
+    return bad(name, "POST", "/v1/items", pointer, says, body=body)
 
 
 def command(name: str, says: str, text: bytes) -> Row:
@@ -120,7 +125,7 @@ ROWS = [
     new("unknown field", "/sortfield", "unknown field; expected one of key, sortField", sortfield="x"),
     new("wrong type", "/metadata", "expected an object, got text", metadata="not_started"),
     new("wrong type of a flag", "/upsert", "expected true or false, got text", upsert="yes"),
-    Row("missing key", "POST", "/v1/items", 422, "invalid", "/key", "required", body={"sortField": "new"}),
+    bad("missing key", "POST", "/v1/items", "/key", "required", body={"sortField": "new"}),
     new("key of a wrong type", "/key", "expected text, got a whole number", key=7),
     new("key empty", "/key", "1 to 128 characters", key=""),
     new("key too long", "/key", "1 to 128 characters", key="k" * 129),
@@ -139,7 +144,7 @@ ROWS = [
     Row("reserved key", "POST", "/v1/items", 403, "reserved_key", None, "hookline.", body={"key": "hookline.x"}),
     # Many at once: one that is malformed refuses all
     *(
-        Row(f"batch: {name}", "POST", "/v1/items", 422, "invalid", pointer, says, body=body)
+        bad(f"batch: {name}", "POST", "/v1/items", pointer, says, body=body)
         for name, pointer, says, body in [
             ("bad key", "/items/1/key", "characters", {"items": [{"key": "jobs"}, {"key": "?"}]}),
             ("unknown field", "/items/1/kay", "unknown field", {"items": [{"key": "jobs"}, {"kay": "?"}]}),
@@ -170,42 +175,22 @@ ROWS = [
     Row("unknown item", "GET", "/v1/items/jobs/unknown", 404, "not_found", None, "no item"),
     Row("unknown item, update", "PATCH", "/v1/items/jobs/unknown", 404, "not_found", None, "no item", body={}),
     Row("unknown item, delete", "DELETE", "/v1/items/jobs/unknown", 404, "not_found", None, "no item"),
-    Row("bad key in the path", "PUT", "/v1/items/a%20b/x", 422, "invalid", "/key", "characters", body={}),
-    Row("a slash in the key", "PUT", "/v1/items/a%2Fb/x", 422, "invalid", "/key", "characters", body={}),
-    Row("no sortField in the path", "PUT", "/v1/items/jobs/", 422, "invalid", "/sortField", "1 to 512", body={}),
+    bad("bad key in the path", "PUT", "/v1/items/a%20b/x", "/key", "characters", body={}),
+    bad("a slash in the key", "PUT", "/v1/items/a%2Fb/x", "/key", "characters", body={}),
+    bad("no sortField in the path", "PUT", "/v1/items/jobs/", "/sortField", "1 to 512", body={}),
     Row("path not UTF-8", "PUT", "/v1/items/jobs/%FF", 400, "invalid_path", None, "UTF-8", body={}),
-    Row("NUL in the path", "PUT", "/v1/items/jobs/%00", 422, "invalid", "/sortField", "NUL", body={}),
+    bad("NUL in the path", "PUT", "/v1/items/jobs/%00", "/sortField", "NUL", body={}),
     Row("reserved key in the path", "PUT", "/v1/items/hookline.x/a", 403, "reserved_key", None, "", body={}),
-    Row("identity in a PUT", "PUT", ITEM, 422, "invalid", "/key", "unknown field", body={"key": "jobs"}),
-    Row(
-        "version null",
-        "PATCH",
-        ITEM,
-        422,
-        "invalid",
-        "/metadata/version",
-        "number",
-        body={"metadata": {"version": None}},
-    ),
-    Row("version 0", "PATCH", ITEM, 422, "invalid", "/version", ">= 1", body={"version": 0}),
-    Row(
-        "version beyond all", "PATCH", ITEM, 422, "invalid", "/version", "<= 9007199254740991", body={"version": 2**70}
-    ),
-    Row(
-        "versions apart",
-        "PATCH",
-        ITEM,
-        422,
-        "invalid",
-        "/version",
-        "same",
-        body={"version": 1, "metadata": {"version": 2}},
-    ),
+    bad("identity in a PUT", "PUT", ITEM, "/key", "unknown field", body={"key": "jobs"}),
+    bad("version null", "PATCH", ITEM, "/metadata/version", "number", body={"metadata": {"version": None}}),
+    bad("version 0", "PATCH", ITEM, "/version", ">= 1", body={"version": 0}),
+    bad("version beyond all", "PATCH", ITEM, "/version", "<= 9007199254740991", body={"version": 2**70}),
+    bad("versions apart", "PATCH", ITEM, "/version", "same", body={"version": 1, "metadata": {"version": 2}}),
     Row("version of the past", "PATCH", ITEM, 409, "version_conflict", None, "current", body={"version": 7}),
-    Row("token empty", "PATCH", ITEM, 422, "invalid", "/token", "token", body={"token": ""}),
-    Row("triggers half on", "DELETE", f"{ITEM}?triggers=half", 422, "invalid", "/triggers", "on or off"),
-    Row("misspelt parameter", "DELETE", f"{ITEM}?trigger=off", 422, "invalid", "/trigger", "expected triggers"),
-    Row("parameter twice", "DELETE", f"{ITEM}?triggers=off&triggers=on", 422, "invalid", "", "once"),
+    bad("token empty", "PATCH", ITEM, "/token", "token", body={"token": ""}),
+    bad("triggers half on", "DELETE", f"{ITEM}?triggers=half", "/triggers", "on or off"),
+    bad("misspelt parameter", "DELETE", f"{ITEM}?trigger=off", "/trigger", "expected triggers"),
+    bad("parameter twice", "DELETE", f"{ITEM}?triggers=off&triggers=on", "", "once"),
     *(
         Row(
             f"If-Match {written}",
@@ -227,27 +212,17 @@ ROWS = [
         "version of what is not there", "PUT", f"{ITEM}x", 404, "not_found", None, "", body={"metadata": {"version": 1}}
     ),
     *(
-        Row(f"worker's {name}", "PUT", "/v1/workers/jobs/w", 422, "invalid", f"/{name}", ">= 0", body=TOLD | {name: -1})
+        bad(f"worker's {name}", "PUT", "/v1/workers/jobs/w", f"/{name}", ">= 0", body=TOLD | {name: -1})
         for name in ("pid", "concurrency", "inFlight")
     ),
-    Row("endpoints asleep", "GET", "/v1/endpoints?status=asleep", 422, "invalid", "/status", "active, paused"),
+    bad("endpoints asleep", "GET", "/v1/endpoints?status=asleep", "/status", "active, paused"),
     Row("If-Match of the past", "DELETE", ITEM, 412, "precondition_failed", None, "", headers={"If-Match": '"9.0"'}),
     Row("If-None-Match", "PUT", ITEM, 400, "invalid_header", None, "*", body={}, headers={"If-None-Match": '"1.0"'}),
-    Row("merge of a list", "PATCH", ITEM, 422, "invalid", "", "an object", data=b"[]", headers=MERGE),
-    Row("merge of a key", "PATCH", ITEM, 422, "invalid", "/key", "unknown field", data=b'{"key":1}', headers=MERGE),
-    Row(
-        "merge into metadata",
-        "PATCH",
-        ITEM,
-        422,
-        "invalid",
-        "/metadata",
-        "object",
-        data=b'{"metadata":1}',
-        headers=MERGE,
-    ),
-    Row(
-        *("merge too deep", "PATCH", ITEM, 422, "invalid", "/content" + "/a" * 64, "64 levels"),
+    bad("merge of a list", "PATCH", ITEM, "", "an object", data=b"[]", headers=MERGE),
+    bad("merge of a key", "PATCH", ITEM, "/key", "unknown field", data=b'{"key":1}', headers=MERGE),
+    bad("merge into metadata", "PATCH", ITEM, "/metadata", "object", data=b'{"metadata":1}', headers=MERGE),
+    bad(
+        *("merge too deep", "PATCH", ITEM, "/content" + "/a" * 64, "64 levels"),
         data=b'{"content":' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}",
         headers=MERGE,
     ),
@@ -257,57 +232,34 @@ ROWS = [
         headers={"Content-Type": "application/json-patch+json"},
     ),
     # Searching
-    Row("limit 0", "GET", "/v1/items/jobs?limit=0", 422, "invalid", "/limit", "1 to 1000"),
-    Row("limit 1001", "GET", "/v1/items/jobs?limit=1001", 422, "invalid", "/limit", "1 to 1000"),
-    Row("limit of words", "GET", "/v1/items/jobs?limit=ten", 422, "invalid", "/limit", "whole number"),
-    Row("unknown parameter", "GET", "/v1/items/jobs?state=x", 422, "invalid", "/state", "expected status, order"),
-    Row("query not UTF-8", "GET", "/v1/items/jobs?status=%FF", 422, "invalid", "", "UTF-8"),
-    Row("two statuses", "GET", "/v1/items/jobs?status=a&metadata.status=b", 422, "invalid", "/status", "same status"),
-    Row("format", "GET", "/v1/items/jobs?format=thin", 422, "invalid", "/format", "full or light"),
-    Row("cursor", "GET", "/v1/items/jobs?cursor=abc", 422, "invalid", "/cursor", "cursor of the page before"),
-    Row("order", "POST", "/v1/items/jobs/query", 422, "invalid", "/order", "sortField", body={"order": "size"}),
-    Row(
-        "operator",
-        "POST",
-        "/v1/items/jobs/query",
-        422,
-        "invalid",
-        "/where/n",
-        "operators",
-        body={"where": {"n": {"near": 1}}},
-    ),
-    Row("where", "POST", "/v1/items/jobs/query", 422, "invalid", "/where", "object", body={"where": "x"}),
+    bad("limit 0", "GET", "/v1/items/jobs?limit=0", "/limit", "1 to 1000"),
+    bad("limit 1001", "GET", "/v1/items/jobs?limit=1001", "/limit", "1 to 1000"),
+    bad("limit of words", "GET", "/v1/items/jobs?limit=ten", "/limit", "whole number"),
+    bad("unknown parameter", "GET", "/v1/items/jobs?state=x", "/state", "expected status, order"),
+    bad("query not UTF-8", "GET", "/v1/items/jobs?status=%FF", "", "UTF-8"),
+    bad("two statuses", "GET", "/v1/items/jobs?status=a&metadata.status=b", "/status", "same status"),
+    bad("format", "GET", "/v1/items/jobs?format=thin", "/format", "full or light"),
+    bad("cursor", "GET", "/v1/items/jobs?cursor=abc", "/cursor", "cursor of the page before"),
+    bad("order", "POST", "/v1/items/jobs/query", "/order", "sortField", body={"order": "size"}),
+    bad("operator", "POST", "/v1/items/jobs/query", "/where/n", "operators", body={"where": {"n": {"near": 1}}}),
+    bad("where", "POST", "/v1/items/jobs/query", "/where", "object", body={"where": "x"}),
     # Jobs
-    Row("claim of 0", "POST", CLAIM, 422, "invalid", "/limit", "1 to 500", body={"workerId": "w", "limit": 0}),
-    Row("claim of 501", "POST", CLAIM, 422, "invalid", "/limit", "1 to 500", body={"workerId": "w", "limit": 501}),
-    Row("claim of 1.5", "POST", CLAIM, 422, "invalid", "/limit", "whole number", body={"workerId": "w", "limit": 1.5}),
-    Row("claim of nobody", "POST", CLAIM, 422, "invalid", "/workerId", "required", body={}),
-    Row("claim of a nameless", "POST", CLAIM, 422, "invalid", "/workerId", "expected text", body={"workerId": ""}),
-    Row("lock", "POST", CLAIM, 422, "invalid", "/lockFor", "10m", body={"workerId": "w", "lockFor": "ten"}),
-    Row(
-        "lock of ages", "POST", CLAIM, 422, "invalid", "/lockFor", "seconds", body={"workerId": "w", "lockFor": 10**400}
-    ),
-    Row("lock of null", "POST", CLAIM, 422, "invalid", "/lockFor", "null", body={"workerId": "w", "lockFor": None}),
-    Row("wait", "POST", CLAIM, 422, "invalid", "/wait", "seconds", body={"workerId": "w", "wait": -1}),
-    Row(
-        "triggers",
-        "POST",
-        CLAIM,
-        422,
-        "invalid",
-        "/triggers",
-        "key, on, off",
-        body={"workerId": "w", "triggers": "all"},
-    ),
-    Row("claim, unknown field", "POST", CLAIM, 422, "invalid", "/worker", "unknown", body={"worker": "w"}),
+    bad("claim of 0", "POST", CLAIM, "/limit", "1 to 500", body={"workerId": "w", "limit": 0}),
+    bad("claim of 501", "POST", CLAIM, "/limit", "1 to 500", body={"workerId": "w", "limit": 501}),
+    bad("claim of 1.5", "POST", CLAIM, "/limit", "whole number", body={"workerId": "w", "limit": 1.5}),
+    bad("claim of nobody", "POST", CLAIM, "/workerId", "required", body={}),
+    bad("claim of a nameless", "POST", CLAIM, "/workerId", "expected text", body={"workerId": ""}),
+    bad("lock", "POST", CLAIM, "/lockFor", "10m", body={"workerId": "w", "lockFor": "ten"}),
+    bad("lock of ages", "POST", CLAIM, "/lockFor", "seconds", body={"workerId": "w", "lockFor": 10**400}),
+    bad("lock of null", "POST", CLAIM, "/lockFor", "null", body={"workerId": "w", "lockFor": None}),
+    bad("wait", "POST", CLAIM, "/wait", "seconds", body={"workerId": "w", "wait": -1}),
+    bad("triggers", "POST", CLAIM, "/triggers", "key, on, off", body={"workerId": "w", "triggers": "all"}),
+    bad("claim, unknown field", "POST", CLAIM, "/worker", "unknown", body={"worker": "w"}),
     Row("claim, reserved key", "POST", "/v1/jobs/hookline.x/claim", 403, "reserved_key", body={"workerId": "w"}),
-    Row("claim, bad key", "POST", "/v1/jobs/a%20b/claim", 422, "invalid", "/key", "characters", body={"workerId": "w"}),
-    Row(
-        *("token missing", "POST", SETTLE, 422, "invalid", "/complete/0/token", "required"),
-        body={"complete": [{"sortField": "known"}]},
-    ),
-    Row(
-        *("bad among good", "POST", SETTLE, 422, "invalid", "/fail/1/retryAfter", "seconds"),
+    bad("claim, bad key", "POST", "/v1/jobs/a%20b/claim", "/key", "characters", body={"workerId": "w"}),
+    bad("token missing", "POST", SETTLE, "/complete/0/token", "required", body={"complete": [{"sortField": "known"}]}),
+    bad(
+        *("bad among good", "POST", SETTLE, "/fail/1/retryAfter", "seconds"),
         body={
             "fail": [
                 {"sortField": "known", "token": "TOKEN"},
@@ -315,28 +267,28 @@ ROWS = [
             ]
         },
     ),
-    Row(
-        *("owned by the engine", "POST", SETTLE, 422, "invalid", "/complete/0/metadata/status", "set by the engine"),
+    bad(
+        *("owned by the engine", "POST", SETTLE, "/complete/0/metadata/status", "set by the engine"),
         body={"complete": [{"sortField": "known", "token": "TOKEN", "metadata": {"status": "failed"}}]},
     ),
-    Row(
-        *("extend, unknown field", "POST", SETTLE, 422, "invalid", "/extend/0/for", "unknown field"),
+    bad(
+        *("extend, unknown field", "POST", SETTLE, "/extend/0/for", "unknown field"),
         body={"extend": [{"sortField": "known", "token": "TOKEN", "for": 1}]},
     ),
-    Row(
-        *("501 operations", "POST", SETTLE, 422, "invalid", "", "at most 500"),
+    bad(
+        *("501 operations", "POST", SETTLE, "", "at most 500"),
         body={"release": [{"sortField": "known", "token": "TOKEN"}] * 501},
     ),
-    Row(
-        *("settle, then claim of 0", "POST", SETTLE, 422, "invalid", "/claim/limit", "1 to 500"),
+    bad(
+        *("settle, then claim of 0", "POST", SETTLE, "/claim/limit", "1 to 500"),
         body={"complete": [{"sortField": "known", "token": "TOKEN"}], "workerId": "w", "claim": {"limit": 0}},
     ),
-    Row(
-        *("settle, then claim of nobody", "POST", SETTLE, 422, "invalid", "/claim/workerId", "/workerId"),
+    bad(
+        *("settle, then claim of nobody", "POST", SETTLE, "/claim/workerId", "/workerId"),
         body={"complete": [{"sortField": "known", "token": "TOKEN"}], "claim": {}},
     ),
-    Row(
-        *("settle, then claim what", "POST", SETTLE, 422, "invalid", "/claim/where", "object"),
+    bad(
+        *("settle, then claim what", "POST", SETTLE, "/claim/where", "object"),
         body={"complete": [{"sortField": "known", "token": "TOKEN"}], "workerId": "w", "claim": {"where": 1}},
     ),
     Row(
@@ -368,7 +320,7 @@ ROWS = [
         data=b"#" * 65_537,
         headers=TEXT,
     ),
-    Row("command without a text", "POST", "/v1/command", 422, "invalid", "/text", "required", body={}),
+    bad("command without a text", "POST", "/v1/command", "/text", "required", body={}),
     Row(
         *("command as XML", "POST", "/v1/command", 415, "unsupported_media_type", None, "text/plain"),
         data=b"<text/>",

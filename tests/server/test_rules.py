@@ -13,12 +13,12 @@ import redis.asyncio as aioredis
 from api import Api
 from conftest import NOW_MS, Clock
 from hookline import Datastore, Item
-from hookline.clock import format_time
 from hookline.errors import Invalid, KeyFull, ReservedKey
 from hookline_server import rules
 from hookline_server.orchestrations import Orchestration, Orchestrations
 from hookline_server.schedules import Schedule, Schedules
 from jobs import WAITING, outbox_length, spoil, tags, token_of
+from scripts import at
 
 CALLED = [{"url": "https://worker.example/run", "apiKey": "its-secret-key", "events": ["created"], "retry": ["5s"]}]
 
@@ -44,10 +44,6 @@ async def names(datastore: Datastore, key: str = "jobs", **where: Any) -> list[s
 
 async def runs(kind: Schedules | Orchestrations, name: str) -> list[dict[str, Any]]:
     return [item.content for item in (await kind.runs(name)).items]
-
-
-def at(seconds: float) -> str:
-    return format_time(NOW_MS + round(seconds * 1000))
 
 
 async def test_an_item_for_each_tick_with_its_places_filled(
