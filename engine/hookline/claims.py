@@ -57,8 +57,14 @@ class _Walk:
     def __init__(self, partition: int, partitions: int, most: int, marks: Once | None) -> None:
         """It looks at ``most`` items in vain; without ``marks`` each second at the front, and then it goes on."""
         self.partition = partition
-        self.tried = self.found = 0
+        self.found = 0
         self.after: list[bytes] | None = None
+        self.everywhere = marks is None or marks.everywhere
+        self.left = partitions if self.everywhere else 1
+        """Partitions that are still to be looked at, this one included."""
+        self.failure: HooklineError | None = None
+        self.unreached: Unavailable | None = None
+        self._parts: list[Claimed] = []
         self._partitions = partitions
         self._most = most
         self._fruitless = 0
@@ -73,6 +79,7 @@ class _Walk:
 
     def note(self, claimed: Claimed, wanted: int, *, stops: bool) -> None:
         """Go on behind what was looked at; on the next partition where this one has no more, or it was enough."""
+        self._parts.append(claimed)
         found = len(claimed.items) + claimed.gone
         self.found += found
         self._repeats |= claimed.replayed
@@ -91,7 +98,7 @@ class _Walk:
 
     def leave(self) -> None:
         """Go to the next partition."""
-        self.partition, self.tried = (self.partition + 1) % self._partitions, self.tried + 1
+        self.partition, self.left = (self.partition + 1) % self._partitions, self.left - 1
         self.after = self._behind = None
 
     def pass_over(self) -> None:
@@ -99,6 +106,34 @@ class _Walk:
         self.leave()
         if self._marks and self._marks.everywhere:
             self._marks.pass_over()
+
+    def together(self, bound: Bound | None, *, given: bool) -> Claimed:
+        """What was taken of all partitions, with what kept it from more.
+
+        Raises:
+            HooklineError: that, where nothing was taken, nor ``given`` before.
+        """
+        parts = self._parts
+        failure = self.failure or next((part.failure for part in parts if part.failure), None)
+        if failure is None and not parts:
+            failure = self.unreached
+        items = [item for part in parts for item in part.items]
+        if failure and not (given or items):
+            raise failure
+        dues = [part.next_ms for part in parts if part.next_ms is not None]
+        return Claimed(
+            items,
+            bound.next_ms if bound else min(dues, default=None),
+            failure=failure,
+            replayed=any(part.replayed for part in parts),
+            gone=sum(part.gone for part in parts),
+            expired=sum(part.expired for part in parts),
+            buried=sum(part.buried for part in parts),
+            lost=sum(part.lost for part in parts),
+            held=bound.held if bound else (),
+            paused=bool(parts) and parts[-1].paused,
+            after=next((part.after for part in parts if part.after), None),
+        )
 
 
 class Claims:
@@ -331,17 +366,13 @@ class Claims:
         options = dict(options)
         most_held = options.pop("max_in_flight", None)
         bound = await self._bound(key, options["worker_id"], most_held) if most_held is not None else None
-        parts: list[Claimed] = []
-        failure: HooklineError | None = None
-        unreached: Unavailable | None = None
-        everywhere, partitions = marks is None or marks.everywhere, self._calls.partitions
-        start = marks.partition() if marks else self.partition(key)
+        start, partitions = marks.partition() if marks else self.partition(key), self._calls.partitions
         walk = _Walk(start, partitions, 0 if front else FRUITLESS_MAX, marks)
-        visits = partitions if everywhere else 1
+        broken_off = False
         # A repeat has to look where the first did, and a bound holds over all of them.
-        away = self._away.now() if everywhere and not bound else None
+        away = self._away.now() if walk.everywhere and not bound else None
         # A repeat has to ask however much is held: what it was given before may be what fills the bound.
-        while walk.tried < visits and walk.wants(limit) and not (bound and bound.full and not marks):
+        while walk.left and walk.wants(limit) and not (bound and bound.full and not marks):
             partition = walk.partition
             if away and partition in away:
                 walk.pass_over()
@@ -356,30 +387,25 @@ class Claims:
             try:
                 claimed = await self._ask(call)
             except Refused as error:
-                failure = error
+                walk.failure = error
                 walk.pass_over()
                 continue
             except HooklineError as error:
                 if isinstance(error, Unavailable) and away is not None:
-                    unreached, away = error, away | self._away.add(partition, began)
+                    walk.unreached, away = error, away | self._away.add(partition, began)
                     continue
-                failure = error
+                walk.failure, broken_off = error, True
                 break
             if marks:
                 marks.count(claimed, always=always)
-            parts.append(claimed)
             walk.note(claimed, most, stops=self._wakes.released and not marks)
             if bound:
                 bound.note(partition, claimed)
         if not marks:
             # One with a bound seldom comes to the end of a partition, and must not leave the others waiting; nor must
             # one that gives no answer.
-            broken_off = failure is not None and not isinstance(failure, Refused)
             self._rotate(key, (walk.partition + (bound is not None or broken_off)) % partitions)
-        failure = failure or next((part.failure for part in parts if part.failure), None if parts else unreached)
-        if failure and not (given or any(part.items for part in parts)):
-            raise failure
-        return _together(parts, bound, failure)
+        return walk.together(bound, given=given)
 
     def _rotate(self, key: str, partition: int) -> None:
         """Begin there next; of keys that are asked for in vain nothing is kept."""
@@ -405,24 +431,6 @@ class Claims:
 
 def _seconds_until(ms: float | None) -> float:
     return math.inf if ms is None else ms / 1000 - time.time()
-
-
-def _together(parts: list[Claimed], bound: Bound | None, failure: HooklineError | None) -> Claimed:
-    """What a claim took of all partitions."""
-    dues = [part.next_ms for part in parts if part.next_ms is not None]
-    return Claimed(
-        [item for part in parts for item in part.items],
-        bound.next_ms if bound else min(dues, default=None),
-        failure=failure,
-        replayed=any(part.replayed for part in parts),
-        gone=sum(part.gone for part in parts),
-        expired=sum(part.expired for part in parts),
-        buried=sum(part.buried for part in parts),
-        lost=sum(part.lost for part in parts),
-        held=bound.held if bound else (),
-        paused=bool(parts) and parts[-1].paused,
-        after=next((part.after for part in parts if part.after), None),
-    )
 
 
 def _itself(taken: Claimed | None) -> Claimed | None:
