@@ -97,10 +97,7 @@ class Scenarios:
 
         async def all_completed(key: str, done: Done) -> None:
             """Finish what is left: every job is completed once, those that failed as well."""
-            direct, finished = Direct(self._ground.datastore), done.finished
-            while held := await direct.claim(key, BATCH):
-                await direct.exchange(key, held, (), 0)
-                finished += len(held)
+            finished = done.finished + await finish(self._ground, key)
             if finished != done.created:
                 raise HooklineError(f"expected {done.created} completions, got {finished}")
             await self._ground.count(key, items=done.created, completed=done.created)
@@ -196,6 +193,15 @@ class Scenarios:
             check=delivered,
             floor_work="post",
         )
+
+
+async def finish(ground: Ground, key: str) -> int:
+    """Complete what is left of a key -> how many jobs."""
+    direct, finished = Direct(ground.datastore), 0
+    while held := await direct.claim(key, BATCH):
+        await direct.exchange(key, held, (), 0)
+        finished += len(held)
+    return finished
 
 
 async def fill_with(way: Way, key: str, jobs: int) -> None:

@@ -11,14 +11,12 @@ from hookline import bulk
 from hookline.doctor import examine
 from hookline_bench import servers
 from hookline_bench.crew import Crew, Done, crew
-from hookline_bench.direct import Direct
 from hookline_bench.ground import Ground, grounds
 from hookline_bench.histogram import percentiles
 from hookline_bench.run import Say
-from hookline_bench.scenarios import INDEXED
+from hookline_bench.scenarios import INDEXED, finish
 from hookline_bench.servers import Served
 from hookline_bench.usage import resident, store_memory
-from hookline_bench.works import BATCH
 
 KEY = "soak"
 KEPT = 1000
@@ -76,7 +74,7 @@ async def soak(minutes: float, store: str | None, fsync: str, say: Say) -> Soake
             done = await _slice(parts, served, len(samples), min(SLICE, minutes * 60))
             samples.append(await _sample(ground, served, (time.monotonic() - began) / 60, done))
             # What failed leaves something over in each slice: kept, it would be memory that grows.
-            created, finished = created + done.created, finished + done.finished + await _finish(ground)
+            created, finished = created + done.created, finished + done.finished + await finish(ground, KEY)
             say(str(samples[-1]))
         flaws = [*grown(samples), *[flaw async for flaw in _examined(ground)]]
         if finished != created:
@@ -95,15 +93,6 @@ async def _sample(ground: Ground, served: Served, minute: float, done: Done) -> 
     latency = percentiles(done.latencies)
     store = await store_memory(ground.datastore) / 2**20
     return Sample(minute, done.rate, latency["p50"], latency["p99"], store, resident(served.pid))
-
-
-async def _finish(ground: Ground) -> int:
-    """Complete what the turns have left -> how many."""
-    direct, finished = Direct(ground.datastore), 0
-    while held := await direct.claim(KEY, BATCH):
-        await direct.exchange(KEY, held, (), 0)
-        finished += len(held)
-    return finished
 
 
 async def _examined(ground: Ground) -> AsyncIterator[str]:

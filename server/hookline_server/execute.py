@@ -160,14 +160,10 @@ async def _through(steps: AsyncGenerator[Progress, None]) -> Result:
     return describe_progress(await bulk.advance(steps, lambda _: next(taken) == STEPS_MAX))
 
 
-async def _pause(datastore: Datastore, command: Command) -> Result:
-    await datastore.pause(**command.fields)
-    return {"key": command.fields["key"], "paused": True}
-
-
-async def _resume(datastore: Datastore, command: Command) -> Result:
-    await datastore.resume(**command.fields)
-    return {"key": command.fields["key"], "paused": False}
+async def _set_paused(datastore: Datastore, command: Command) -> Result:
+    pauses = command.verb == "pause"
+    await (datastore.pause if pauses else datastore.resume)(**command.fields)
+    return {"key": command.fields["key"], "paused": pauses}
 
 
 async def _show_keys(datastore: Datastore, command: Command) -> Result:
@@ -197,8 +193,8 @@ _VERBS: dict[str, Callable[[Datastore, Command], Awaitable[Result]]] = {
     "redrive": _redrive,
     "redrive items": _redrive_many,
     "wait": _wait,
-    "pause": _pause,
-    "resume": _resume,
+    "pause": _set_paused,
+    "resume": _set_paused,
     "show keys": _show_keys,
     "show settings": _settings,
     "change settings": _settings,
