@@ -98,6 +98,11 @@ async def outbox_length(datastore: Datastore) -> int:
     return sum([await datastore.connection.command_on(name, "XLEN", name) for name in names])
 
 
+async def is_drained(datastore: Datastore) -> bool:
+    """Whether no event is left in the outbox."""
+    return await outbox_length(datastore) == 0
+
+
 def let_timers_come_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """As those of uvloop do, which counts in whole milliseconds."""
     loop = asyncio.get_running_loop()

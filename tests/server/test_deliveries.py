@@ -17,7 +17,7 @@ from hookline.connection import Connection
 from hookline_server import deliveries
 from hookline_server.endpoint import DELIVERIES, ENDPOINTS, Endpoints, lane_of, moment
 from hookline_server.event import endpoint_of
-from jobs import outbox_length
+from jobs import is_drained
 from receiver import Receiver, receiving
 from relays import relaying, start_job
 
@@ -349,9 +349,5 @@ async def test_it_is_kept_nowhere_where_nobody_asks_for_it(api: Api, datastore: 
     async with relaying(datastore):
         await start_job(datastore, receiver.url)
         await receiver.wait_for(1)
-        await wait_until(lambda: _drained(datastore))
+        await wait_until(lambda: is_drained(datastore))
     assert await listed(api) == []
-
-
-async def _drained(datastore: Datastore) -> bool:
-    return await outbox_length(datastore) == 0

@@ -19,6 +19,7 @@ from hookline_server.egress import Answer
 from hookline_server.endpoint import DELIVERIES, ENDPOINTS, Endpoints
 from hookline_server.event import Delivery, Target, endpoint_of
 from hookline_server.signature import format_secret
+from jobs import is_drained, outbox_length
 from proxy import proxied
 from receiver import Receiver, receiving
 from relays import create_job, relaying, start_job
@@ -26,10 +27,6 @@ from relays import create_job, relaying, start_job
 pytestmark = pytest.mark.settings(
     call_timeout=5.0, tick=0.05, delivery_schedule=(0.05, 0.1), delivery_timeout=5.0, lane_concurrency=4
 )
-
-
-async def outbox_length(raw: aioredis.Redis) -> int:
-    return int(await raw.xlen("hl:{default/0}:outbox"))
 
 
 async def test_webhooks_are_of_their_namespaces_share(datastore: Datastore, receiver: Receiver) -> None:
@@ -42,9 +39,7 @@ async def test_webhooks_are_of_their_namespaces_share(datastore: Datastore, rece
         await receiver.wait_for(1)
 
 
-async def test_a_change_is_posted_signed_and_leaves_the_outbox(
-    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
-) -> None:
+async def test_a_change_is_posted_signed_and_leaves_the_outbox(datastore: Datastore, receiver: Receiver) -> None:
     async with relaying(datastore):
         await start_job(datastore, receiver.url)
         (post,) = await receiver.wait_for(1)
@@ -61,20 +56,14 @@ async def test_a_change_is_posted_signed_and_leaves_the_outbox(
         assert dataset["metadata"]["version"] == post.data["version"] == 2
         secret = format_secret(datastore.secrets.derive("webhook-signing:default"))
         assert Webhook(secret).verify(post.body, post.headers)
-        await wait_until(lambda: _is_empty(raw))
+        await wait_until(lambda: is_drained(datastore))
         token = post.data["token"]
         (outcome,) = await datastore.settle([datastore.calls.complete("jobs", "a", token)])
         assert outcome.ok
     assert len(receiver.posts) == 1
 
 
-async def _is_empty(raw: aioredis.Redis) -> bool:
-    return await outbox_length(raw) == 0
-
-
-async def test_a_keys_triggers_are_called_for_its_items(
-    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
-) -> None:
+async def test_a_keys_triggers_are_called_for_its_items(datastore: Datastore, receiver: Receiver) -> None:
     """Also after a retry: their API key is sealed for the key, not for the item."""
     receiver.statuses = [500]
     own = f"{receiver.url}?own"
@@ -94,7 +83,7 @@ async def test_a_keys_triggers_are_called_for_its_items(
         await datastore.delete("jobs", "a")
         post = (await receiver.wait_for(6))[5]
         assert (post.data["event"], post.headers["x-api-key"]) == ("deleted", "of-the-key")
-        await wait_until(lambda: _is_empty(raw))
+        await wait_until(lambda: is_drained(datastore))
     assert len(receiver.posts) == 6
 
 
@@ -120,12 +109,10 @@ async def test_an_url_of_both_is_called_once(datastore: Datastore, receiver: Rec
         assert [post.headers["x-api-key"] for post in posts] == ["api-key"] * 2
 
 
-async def test_create_and_triggers_off_fire_nothing(
-    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
-) -> None:
+async def test_create_and_triggers_off_fire_nothing(datastore: Datastore, receiver: Receiver) -> None:
     await create_job(datastore, receiver.url)
     await datastore.update("jobs", "a", metadata={"status": "completed"}, triggers=False)
-    assert await outbox_length(raw) == 0
+    assert await outbox_length(datastore) == 0
 
 
 async def test_a_failed_delivery_is_retried_with_the_same_id_and_body(datastore: Datastore, receiver: Receiver) -> None:
@@ -148,9 +135,7 @@ async def _ended(datastore: Datastore, lane: str) -> Item | None:
     return items[0] if items and items[0].status == "completed" else None
 
 
-async def test_out_of_attempts_it_is_a_dead_letter_without_secrets(
-    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
-) -> None:
+async def test_out_of_attempts_it_is_a_dead_letter_without_secrets(datastore: Datastore, receiver: Receiver) -> None:
     receiver.statuses = [500] * 3
     async with relaying(datastore):
         await start_job(datastore, receiver.url)
@@ -163,7 +148,7 @@ async def test_out_of_attempts_it_is_a_dead_letter_without_secrets(
     shown = repr(dead.to_dict())
     assert "api-key" not in shown
     assert receiver.posts[0].data["token"] not in shown
-    assert await outbox_length(raw) == 0
+    assert await outbox_length(datastore) == 0
 
 
 async def _failed(datastore: Datastore, lane: str) -> object:
@@ -233,17 +218,17 @@ async def test_a_host_that_hangs_at_many_urls_does_not_hold_up_another(
 
 
 async def test_a_relay_that_is_gone_is_taken_over_by_the_next_of_its_name(
-    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
+    datastore: Datastore, receiver: Receiver
 ) -> None:
     receiver.hang = asyncio.Event()
     async with relaying(datastore, grace=0):
         await start_job(datastore, receiver.url)
         await receiver.wait_for(1)
-    assert await outbox_length(raw) == 1, "it was cut off between POST and acknowledge"
+    assert await outbox_length(datastore) == 1, "it was cut off between POST and acknowledge"
     receiver.hang.set()
     async with relaying(datastore):
         first, second = await receiver.wait_for(2)
-        await wait_until(lambda: _is_empty(raw))
+        await wait_until(lambda: is_drained(datastore))
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert first.body == second.body
 
@@ -316,7 +301,7 @@ async def test_what_cannot_be_acknowledged_yet_is_not_posted_again(
             relay._idle_ms = 100
             await wait_until(taken_again)
             proxy.lost = set()
-            await wait_until(lambda: _is_empty(raw))
+            await wait_until(lambda: is_drained(far))
         assert len(receiver.posts) == 1
 
 
@@ -331,7 +316,7 @@ async def test_a_stop_does_not_wait_until_it_can_acknowledge(
             await wait_until(lambda: "the acknowledging of events failed" in caplog.text)
             begun = time.monotonic()
         assert time.monotonic() - begun < 15
-        assert await outbox_length(raw) == 1
+        assert await raw.xlen("hl:{default/0}:outbox") == 1
 
 
 async def test_an_endpoint_that_cannot_be_read_holds_up_no_other(
@@ -344,7 +329,7 @@ async def test_an_endpoint_that_cannot_be_read_holds_up_no_other(
     async with relaying(datastore):
         (post,) = await receiver.wait_for(1)
         assert post.data["newDataset"]["sortField"] == "b"
-    assert await outbox_length(raw) == 1
+    assert await outbox_length(datastore) == 1
 
 
 async def test_a_lost_consumer_group_begins_again(
@@ -353,7 +338,7 @@ async def test_a_lost_consumer_group_begins_again(
     async with relaying(datastore):
         await start_job(datastore, receiver.url)
         await receiver.wait_for(1)
-        await wait_until(lambda: _is_empty(raw))
+        await wait_until(lambda: is_drained(datastore))
         await raw.delete("hl:{default/0}:outbox")
         await start_job(datastore, receiver.url, "b")
         await receiver.wait_for(2)
@@ -368,7 +353,7 @@ async def test_an_event_that_cannot_be_read_holds_up_nobody(
     async with relaying(datastore):
         await start_job(datastore, receiver.url)
         await receiver.wait_for(1)
-    assert await outbox_length(raw) == 1
+    assert await outbox_length(datastore) == 1
 
 
 async def test_kept_deliveries_that_cannot_be_read_take_no_place(datastore: Datastore, receiver: Receiver) -> None:
@@ -426,15 +411,13 @@ async def test_lanes_are_named_by_url_alone() -> None:
     assert Target("https://a.example/x", b"").lane.startswith(DELIVERIES)
 
 
-async def test_stopped_it_waits_for_what_is_in_flight(
-    datastore: Datastore, raw: aioredis.Redis, receiver: Receiver
-) -> None:
+async def test_stopped_it_waits_for_what_is_in_flight(datastore: Datastore, receiver: Receiver) -> None:
     receiver.hang = asyncio.Event()
     async with relaying(datastore):
         await start_job(datastore, receiver.url)
         await receiver.wait_for(1)
         asyncio.get_running_loop().call_later(0.1, receiver.hang.set)
-    assert await outbox_length(raw) == 0
+    assert await outbox_length(datastore) == 0
 
 
 async def test_a_receiver_that_echoes_the_token_does_not_get_it_into_the_delivery(
