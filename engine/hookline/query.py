@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -87,12 +88,13 @@ class _ReplanError(Exception):
 
 
 class _Entry(NamedTuple):
-    """An item found, and where it stands in the set that is walked."""
+    """An item found, as its fields, and where it stands in the set that is walked."""
 
     partition: int
+    sort: bytes
+    fields: list[bytes]
     score: str
     member: bytes
-    item: Item
     size: int
 
 
@@ -214,12 +216,10 @@ class Queries:
             left = limit - len(items)
             ends: dict[int, Position] = {}
             entries: list[_Entry] = []
-            # As many as its share and some more: none is taken behind the end of another, so too few lose nothing.
             open_ones = sum(position is not False for position in plan.positions)
-            asked = min(left, 2 * left // max(1, open_ones) + 8)
-            for partition, extra in await self._round(query, plan, "query", asked):
+            for partition, extra in await self._round(query, plan, "query", _asked(left, max(1, open_ones))):
                 ends[partition] = _end(extra)
-                entries += [_entry(query.key, partition, *row) for row in extra[b"items"]]
+                entries += [_entry(partition, *row) for row in extra[b"items"]]
             if len(ends) > 1:  # those of one are in order
                 entries.sort(key=lambda entry: _place(entry.score, entry.member), reverse=plan.walk.descending)
                 left = min(left, _reach(entries, ends, descending=plan.walk.descending))
@@ -227,7 +227,7 @@ class Queries:
             full, left = fitting < min(left, len(entries)), min(left, fitting)
             for entry in entries[:left]:
                 size += entry.size
-                items.append(entry.item)
+                items.append(codec.read_item(query.key, entry.sort.decode(), entry.fields))
                 plan.positions[entry.partition] = [entry.score, entry.member]
             left_over = {entry.partition for entry in entries[left:]}
             for partition, end in ends.items():
@@ -308,9 +308,18 @@ def _fitting(entries: Sequence[_Entry], room: int) -> int:
     return max(sum(size <= room for size in sizes), room == ANSWER_MAX)
 
 
-def _entry(key: str, partition: int, sort: bytes, fields: Any, score: bytes, member: bytes | None, size: int) -> _Entry:
-    item = codec.read_item(key, sort.decode(), fields)
-    return _Entry(partition, score.decode(), member or sort, item, size)
+def _asked(left: int, partitions: int) -> int:
+    """How many entries each partition is asked for, of so many that are wanted of all.
+
+    None is taken behind the end of another partition's, so too few lose nothing but cost another round. Items are
+    spread by a hash: with three standard deviations more than its share, hardly ever one has too few.
+    """
+    share = left / partitions
+    return min(left, math.ceil(share + 3 * math.sqrt(share)) + 3)
+
+
+def _entry(partition: int, sort: bytes, fields: list[bytes], score: bytes, member: bytes | None, size: int) -> _Entry:
+    return _Entry(partition, sort, fields, score.decode(), member or sort, size)
 
 
 async def get_many(

@@ -6,10 +6,11 @@ from itertools import chain
 from typing import Any
 
 import pytest
+import redis.asyncio as aioredis
 
 from conftest import NOW_MS, Clock
 from hookline import Datastore
-from hookline.errors import Invalid
+from hookline.errors import Corrupt, Invalid
 from jobs import WAITING, by_partition, fill, names, pages
 
 
@@ -51,6 +52,19 @@ async def test_pages_by_status_are_in_the_order_of_their_times(datastore: Datast
         clock.advance(0.001)
         made.append((await datastore.create("jobs", f"{n * 37 % 60}", metadata=WAITING)).sort_field)
     assert [*chain(*await pages(datastore, limit=7, where=WAITING))] == made
+
+
+@pytest.mark.spoils
+async def test_a_page_reads_no_more_than_it_shows(datastore: Datastore, raw: aioredis.Redis) -> None:
+    """What other partitions have further on is told of when it is its turn."""
+    for name in "abcdefgh":
+        await datastore.create("jobs", name)
+        if name != "a":
+            await raw.hset(datastore.calls.item_name("jobs", name), "c", b"\xc1")
+    page = await datastore.query("jobs", limit=1)
+    assert names(page.items) == ["a"]
+    with pytest.raises(Corrupt):
+        await datastore.query("jobs", limit=1, cursor=page.cursor)
 
 
 async def test_order_is_by_bytes(datastore: Datastore) -> None:
