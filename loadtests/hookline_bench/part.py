@@ -67,7 +67,6 @@ async def perform(told: dict[str, Any], lines: asyncio.StreamReader) -> dict[str
         print("ready", flush=True)
         await lines.readline()
         began, cpu = time.perf_counter(), time.process_time()
-        stage.until = began + stage.seconds
         tally: Tally = await WORKS_HERE[told["work"]](stage)
         elapsed, cpu = tally.elapsed or time.perf_counter() - began, time.process_time() - cpu
         answers = stage.way.answers if isinstance(stage.way, OverHttp) else {}

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from hookline import Client, Datastore, Job, Worker
@@ -47,7 +48,6 @@ class Stage:
     clients: int = 1
     rate: float = 0.0
     more: dict[str, Any] = field(default_factory=dict)
-    until: float = 0.0
 
     def names(self) -> Iterator[str]:
         """Names that no other process gives."""
@@ -56,8 +56,12 @@ class Stage:
 
     @property
     def running(self) -> bool:
-        """Whether there is time left."""
-        return time.perf_counter() < self.until
+        """Whether there is time left: it runs from when this is first asked, so that something is done in any case."""
+        return time.perf_counter() <= self._until
+
+    @cached_property
+    def _until(self) -> float:
+        return time.perf_counter() + self.seconds
 
 
 @dataclass

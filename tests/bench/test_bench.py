@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import wait_until
-from hookline import EmbeddedStore
+from hookline import Datastore, EmbeddedStore
 from hookline.errors import HooklineError, Invalid
 from hookline_bench.compare import compared
 from hookline_bench.direct import Direct
@@ -22,6 +22,7 @@ from hookline_bench.run import SCENARIOS
 from hookline_bench.scenarios import fill_with
 from hookline_bench.soak import Sample, grown
 from hookline_bench.usage import children
+from hookline_bench.works import Stage, enqueue
 from process import within
 
 SMALL = ("--seconds", "0.05", "--jobs", "100", "--processes", "1", "--rates", "100")
@@ -146,3 +147,10 @@ def test_memory_that_grows_is_a_flaw() -> None:
     assert grown(flat[:6]) == []
     (said,) = grown([*flat[:12], *(replace(sample, store_mib=20) for sample in flat[12:])])
     assert said == "memory of the store has grown from 10.0 to 20.0 MiB"
+
+
+async def test_something_is_done_however_late_it_begins(datastore: Datastore) -> None:
+    """A load that others keep from running must not end with a rate of nothing, nor a floor of it."""
+    stage = Stage(Direct(datastore), datastore, "jobs", seconds=0.0, count=1)
+    await asyncio.sleep(0.01)
+    assert (await enqueue(stage)).created == 1
