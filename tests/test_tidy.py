@@ -29,10 +29,10 @@ VALUES = (
 """Inside the engine these import nothing but each other."""
 LAYERS = (
     *("outcome", "searches", "link", "feed", "subscription", "sentinel", "storeurl", "nodes", "call", "calls", "once"),
-    *("meta", "connection", "group", "bound", "keyring", "wake", "waiters", "batcher", "away", "claims", "query"),
-    *("stats", "agreement", "doctor", "upkeep", "depth", "tally", "registry", "source", "reader", "repeating"),
-    *("optimistic", "rule", "bulk", "rules", "orchestrations", "schedules", "rulebook", "datastore", "limited"),
-    *("transfer", "operations", "answers", "flow", "ruleflow", "transport", "session", "syncsession"),
+    *("meta", "connection", "group", "bound", "keyring", "wake", "seen", "waiters", "batcher", "away", "claims"),
+    *("query", "stats", "agreement", "doctor", "upkeep", "depth", "tally", "registry", "source", "reader"),
+    *("repeating", "optimistic", "rule", "bulk", "rules", "orchestrations", "schedules", "rulebook", "datastore"),
+    *("limited", "transfer", "operations", "answers", "flow", "ruleflow", "transport", "session", "syncsession"),
     *("clientrules", "client", "syncclient"),
     *("job", "runner", "holding", "progress", "handlers", "worker", "collector", "work"),
     *("keeper", "embedded", "testing"),

@@ -140,6 +140,7 @@ class Call(msgspec.Struct, frozen=True):
             lost=extra.get(b"lost", 0),
             held=tuple(sort.decode() for sort in extra.get(b"held") or ()),
             paused=b"paused" in extra,
+            empty=b"empty" in extra,
             barred=extra[b"barred"].decode() if b"barred" in extra else None,
         )
 

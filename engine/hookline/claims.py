@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from hookline import codec
 from hookline.away import Away
 from hookline.batcher import Batcher
 from hookline.bound import Bound
@@ -22,6 +21,7 @@ from hookline.item import FAILED
 from hookline.link import LATE, Hold
 from hookline.once import Once
 from hookline.outcome import Claimed, Outcome
+from hookline.seen import Seen, filters_of
 from hookline.waiters import Place, Waiters
 from hookline.wake import Wakes
 
@@ -36,8 +36,6 @@ REST = 4
 who wait with the same filters look at the front of the line alone."""
 REST_MAX = 20.0
 """Seconds of that rest, at most."""
-SEEN_MAX = 1000
-"""Entries of :attr:`Claims._seen`."""
 _STEP_LEAST = 50
 """Items that each step counts as, at least: one may have done no more than to bring what is due into line."""
 
@@ -101,6 +99,11 @@ class _Walk:
         self.partition, self.left = (self.partition + 1) % self._partitions, self.left - 1
         self.after = self._behind = None
 
+    def find_nothing(self, nothing: Claimed) -> None:
+        """Go to the next partition, as it is known what this one gives."""
+        self._parts.append(nothing)
+        self.leave()
+
     def pass_over(self) -> None:
         """Go to the next partition, as this one gives nothing now: it may to a repeat."""
         self.leave()
@@ -160,8 +163,7 @@ class Claims:
         self._perform_held = perform_held
         self._rotation: dict[str, int] = {}
         self._rested: dict[tuple[str, bytes], float] = {}
-        self._seen: dict[str, tuple[float, float | None]] = {}
-        """Keys whose line was seen to its end: when (monotonic seconds), and when there may be more (ms since 1970)."""
+        self._seen = Seen(connection, wakes)
         self._away = Away(connection)
         self._ballots = 0
 
@@ -182,11 +184,12 @@ class Claims:
             Refused, Unavailable, OutcomeUnknown
         """
         deadline = time.monotonic() + seconds
-        filters = codec.pack_request(list(options["where"].conditions))
+        filters = filters_of(options["where"])
         # Any claim that is held back must do for whatever becomes ready.
-        special = options["where"].conditions or "max_in_flight" in options or marks or limit > GIVEN_MAX
+        special = filters or "max_in_flight" in options or marks or limit > GIVEN_MAX
         holds = self._connection.can_hold(key) and not special
-        rests = bool(options["where"].conditions) and not marks
+        # Who has its claims held back is told by the bell.
+        rests, trusts = bool(filters) and not marks, not holds
         bound = options.get("max_in_flight")
         # Who may take less than others looks for itself alone: where it finds nothing, they may find something.
         alone = repr((bound and options["worker_id"], bound, marks and marks.partition()))
@@ -200,7 +203,7 @@ class Claims:
                 if claimed is None:
                     began = time.monotonic()
                     front = rests and began < self._rested.get((key, filters), 0.0)
-                    claimed = await self.at_once(key, limit, options, marks, front=front)
+                    claimed = await self.at_once(key, limit, options, marks, front=front, trusts=trusts)
                     if rests and not front and not claimed.items:
                         self._rest(key, filters, claimed, time.monotonic() - began)
                 left = deadline - time.monotonic()
@@ -218,21 +221,14 @@ class Claims:
                     claimed = await self._take_held(place, hold, self._calls.claim(key, limit=limit, **options))
                     holds = not hold.refused
 
-    def see(self, call: Call, claimed: Claimed) -> None:
-        """Note of a claim whether it has seen the line to its end: who waits next need not look again.
+    def see(self, call: Call, claimed: Claimed, asked: float) -> None:
+        """Note of a claim, asked for at a moment (``time.monotonic``), whether it has seen the line to its end.
 
         Of what it took, what can be no item becomes a dead letter: else it would be claimed each time its lock ends.
         """
         if claimed.broken:
             self._batcher.begin(self._bury(call.key, claimed.broken))
-        request = call.request
-        whole = len(claimed.items) < request["limit"] and not (claimed.more or claimed.paused or claimed.replayed)
-        if whole and not (request.get("where") or "in_flight" in request) and self._connection.can_hold(call.key):
-            if len(self._seen) >= SEEN_MAX:
-                self._seen.clear()
-            self._seen[call.key] = time.monotonic(), claimed.next_ms
-        else:
-            self._seen.pop(call.key, None)
+        self._seen.note(call, claimed, asked)
 
     async def _bury(self, key: str, broken: Sequence[tuple[str, str]]) -> None:
         for sort_field, token in broken:
@@ -243,10 +239,10 @@ class Claims:
 
     def _hold_unseen(self, place: Place, key: str, seconds: float) -> Hold | None:
         """Hold a claim back without a look, where one has just seen that nothing is left: the bell tells the rest."""
-        seen_at, next_ms = self._seen.get(key, (-math.inf, None))
-        if time.monotonic() - seen_at >= POLL or self._wakes.released:
+        nothing = self._seen.nothing(key, 0)
+        if nothing is None or self._wakes.released:
             return None
-        return self._hold(place, key, min(seconds, _seconds_until(next_ms)))
+        return self._hold(place, key, min(seconds, _seconds_until(nothing.next_ms)))
 
     def _hold(self, place: Place, key: str, seconds: float) -> Hold | None:
         """Hold a claim back; None where it is better to wait, or no link is free.
@@ -271,14 +267,21 @@ class Claims:
             self._rested = {**going_on, (key, filters): now + rest}
 
     async def at_once(
-        self, key: str, limit: int, options: dict[str, Any], marks: Once | None = None, *, front: bool = False
+        self,
+        key: str,
+        limit: int,
+        options: dict[str, Any],
+        marks: Once | None = None,
+        *,
+        front: bool = False,
+        trusts: bool = False,
     ) -> Claimed:
         """Take items that are there now; those at the ``front`` of the line, if there are any.
 
         Raises:
             Refused, Unavailable, OutcomeUnknown
         """
-        taking = self.take(key, limit, options, marks, front=front)
+        taking = self.take(key, limit, options, marks, front=front, trusts=trusts)
         return await self.whole(key, taking, _itself, keep=marks is not None)
 
     async def _take_held(self, place: Place, hold: Hold, call: Call) -> Claimed | None:
@@ -307,7 +310,8 @@ class Claims:
         if isinstance(outcome, Outcome):
             raise outcome.error()
         if outcome:
-            self.see(call, outcome)
+            # The bell tells what comes after it; but one that was lost stands for a claim of nothing.
+            self.see(call, outcome, -math.inf if hold.refused else time.monotonic())
             if outcome.failure and not outcome.items:
                 raise outcome.failure
         return outcome
@@ -353,12 +357,14 @@ class Claims:
         *,
         given: bool = False,
         front: bool = False,
+        trusts: bool = False,
     ) -> Claimed:
         """Stay on one partition while that has work, then rotate; the limit is split, never exceeded.
 
         With ``marks`` it looks at a single partition, where the repeat of its request will look too; or at all of them
         in the same order, if that says so. Of all of them one that cannot be reached has nothing, unless none can be.
-        Where it finds none at the ``front`` of a partition's line, it looks no further there.
+        Where it finds none at the ``front`` of a partition's line, it looks no further there. One that ``trusts`` does
+        not ask where a line has just been seen to its end, and nothing was told of it since.
 
         What was taken is locked already, so the caller must have it: a failure after that, or when something was
         ``given`` to it before, is told along with the items.
@@ -369,11 +375,15 @@ class Claims:
         start, partitions = marks.partition() if marks else self.partition(key), self._calls.partitions
         walk = _Walk(start, partitions, 0 if front else FRUITLESS_MAX, marks)
         broken_off = False
+        nothing = self._seen.untold(key, partitions, options["where"]) if trusts and not (marks or bound) else {}
         # A repeat has to look where the first did, and a bound holds over all of them.
         away = self._away.now() if walk.everywhere and not bound else None
         # A repeat has to ask however much is held: what it was given before may be what fills the bound.
         while walk.left and walk.wants(limit) and not (bound and bound.full and not marks):
             partition = walk.partition
+            if partition in nothing:
+                walk.find_nothing(nothing[partition])
+                continue
             if away and partition in away:
                 walk.pass_over()
                 continue
@@ -421,11 +431,12 @@ class Claims:
         return bound
 
     async def _ask(self, call: Call) -> Claimed:
+        asked = time.monotonic()
         outcome = await self._perform(call)
         self._away.discard(call.partition)
         if isinstance(outcome, Outcome):
             raise outcome.error()
-        self.see(call, outcome)
+        self.see(call, outcome, asked)
         return outcome
 
 

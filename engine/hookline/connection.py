@@ -224,11 +224,15 @@ class Connection:
         return self._tags[partition], self._now_text(), call_id, request
 
     def can_hold(self, key: str) -> bool:
-        """Whether the store can hold claims of a key back, which wait for its bell: it lies in one partition.
+        """Whether the store can hold claims of a key back, which wait for its bell: it lies in one partition."""
+        return self.partitions == 1 and self.tells(key)
 
-        Not where a test sets the time: the claim would have that of when it was sent.
+    def tells(self, key: str) -> bool:
+        """Whether who waits for items of a key hears of those that come, and knows when others are due.
+
+        Not where a test sets the time, for that does not go on by itself; and the engine's own keys have no bell.
         """
-        return self.partitions == 1 and self._now_ms() is None and not key.startswith(RESERVED_PREFIX)
+        return self._now_ms() is None and not key.startswith(RESERVED_PREFIX)
 
     def hold(self, key: str, seconds: float, ready: Callable[[], object]) -> Hold | None:
         """Hold a claim back until something of a key is ready; None while no link is free: ``ready`` tells of one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
@@ -287,6 +288,7 @@ class Datastore(Repeating):
             await self._begin_if(several=len(calls) > 0)
             following = self.marks.mark(following, len(calls), always=len(calls) > 0)
             calls = [self.marks.mark(call, ahead) for ahead, call in enumerate(calls)]
+        asked = time.monotonic()
         *outcomes, claimed = await self._attempt([*calls, following])
         settled = self._counted([_settled(outcome) for outcome in outcomes])
         if isinstance(claimed, Outcome):
@@ -294,14 +296,14 @@ class Datastore(Repeating):
             if self.marks:  # a repeat may be given something by it, and must find what was claimed instead
                 self.marks.pass_over()
         else:
-            self.claims.see(following, claimed)
+            self.claims.see(following, claimed, asked)
             if self.marks:
                 self.marks.count(claimed, always=len(calls) > 0)
         goes_on = claimed.more or limit > GIVEN_MAX or self.calls.partitions > 1
         left = limit - len(claimed.items) - claimed.gone
         elsewhere = isinstance(claimed.failure, Unavailable) and not self.marks
         if left > 0 and goes_on and (not claimed.failure or isinstance(claimed.failure, Refused) or elsewhere):
-            rest = await self.claims.take(key, left, options, self.marks, given=True)
+            rest = await self.claims.take(key, left, options, self.marks, given=True, trusts=True)
             failure = rest.failure if elsewhere else claimed.failure or rest.failure
             claimed = structs.replace(rest, items=claimed.items + rest.items, failure=failure)
         if claimed.failure and not claimed.items and all(outcome.failure for outcome in settled):

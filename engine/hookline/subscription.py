@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 Channels = Sequence[tuple[int, str]]
 """Each with its slot."""
-Hear = Callable[[str | None], None]
-"""Is told the topic of a message, or None where messages may have been lost."""
+Hear = Callable[[str | None, str], None]
+"""Is told the topic of a message and its channel; or None, and no channel, where messages may have been lost."""
 
 QUIET = 5.0
 """Seconds without a word after which a node is asked whether it is there, and has as long to answer: one that falls
@@ -65,10 +65,10 @@ class _Follower:
         if all(channel.heard for channel in self.channels if channel.reader is reader):
             self.tell(None)
 
-    def tell(self, topic: str | None) -> None:
+    def tell(self, topic: str | None, channel: str = "") -> None:
         """Tell of a message. One that breaks on it must not take the connection from all others."""
         try:
-            self.hear(topic)
+            self.hear(topic, channel)
         except Exception:
             log.exception("a message was not heard")
 
@@ -259,7 +259,7 @@ class _Reader:
         channel = self._channels.get(name)
         for follower in [*channel.followers] if channel else ():
             for topic in topics.split("\0"):
-                follower.tell(topic)
+                follower.tell(topic, name)
 
     def _heard(self, channel: _Channel | None) -> None:
         if channel and self._channels.get(channel.name) is channel and not channel.heard:

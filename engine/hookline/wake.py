@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
 from contextvars import Context
@@ -12,6 +14,8 @@ from typing import Protocol
 from hookline.connection import Connection
 from hookline.errors import HooklineError
 
+HEARD_MAX = 10_000
+"""Messages that are remembered at one time."""
 _PATIENCE = 0.5
 """Seconds that whoever listens waits at most until messages arrive: without them everybody still looks now and then."""
 
@@ -35,6 +39,9 @@ class Wakes:
         self._idle_ends = idle_ends
         self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)
         self._watchers: dict[Callable[[str | None], None], str] = {}
+        self._heard: dict[tuple[str, str], float] = {}
+        self._lost = math.inf
+        """When (monotonic seconds) messages may have been lost last; infinite while none arrive."""
         self._task: asyncio.Task[None] | None = None
         self._ended: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
@@ -81,6 +88,7 @@ class Wakes:
             self._task.cancel()
             self._task, self._ended = None, self._task
             self._subscribed.clear()
+            self._lost = math.inf
 
     async def say(self, topic: str) -> None:
         """Tell all processes of a topic that no script tells of. Best effort, as all messages are."""
@@ -101,6 +109,11 @@ class Wakes:
         if self._idle_ends:
             self.rest()
 
+    def heard(self, topic: str, partition: int) -> float:
+        """When (``time.monotonic``) a message of a topic has come last from a partition, or may have been lost."""
+        channel = self._channel(self._connection.tag(partition))
+        return max(self._lost, self._heard.get((topic, channel), 0.0))
+
     def listeners(self) -> int:
         """How many listen now."""
         return sum(map(len, self._listeners.values()))
@@ -119,16 +132,20 @@ class Wakes:
         """End the subscription; whoever listens after that begins another."""
         ending, self._task, self._ended = (self._task, self._ended), None, None
         self._subscribed = asyncio.Event()  # of the loop in which that will be
+        self._lost = math.inf
         for task in ending:
             if task:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    def _hear(self, topic: str | None) -> None:
+    def _hear(self, topic: str | None, channel: str) -> None:
+        if topic is None or len(self._heard) >= HEARD_MAX:
+            self._heard, self._lost = {}, time.monotonic()
         if topic is None:  # Something may have happened while nobody was told.
             self._subscribed.set()
             self._set_all()
         else:
+            self._heard[topic, channel] = time.monotonic()
             for listener in self._listeners.get(topic, ()):
                 listener.set()
         for hear, prefix in self._watchers.items():

@@ -378,7 +378,7 @@ async def test_a_node_that_falls_silent(settings: Settings, tmp_path: Path, monk
 async def _hearing(datastore: Datastore) -> AsyncIterator[list[str | None]]:
     """What is heard of all nodes, from when they are subscribed to."""
     heard: list[str | None] = []
-    async with beside(datastore.connection.follow(keys.wake_channel, heard.append)):
+    async with beside(datastore.connection.follow(keys.wake_channel, lambda topic, _: heard.append(topic))):
         await wait_until(lambda: heard == [None] * NODES)
         yield heard
 

@@ -27,7 +27,7 @@ EAGER: Any = getattr(asyncio, "eager_task_factory", None)
 async def following(subscriptions: Subscriptions, *names: str) -> AsyncIterator[list[str | None]]:
     """What is heard of channels, from when their messages arrive."""
     heard: list[str | None] = []
-    async with beside(subscriptions.follow([(0, name) for name in names], heard.append)):
+    async with beside(subscriptions.follow([(0, name) for name in names], lambda topic, _: heard.append(topic))):
         await wait_until(lambda: heard)
         yield heard
 
@@ -94,10 +94,10 @@ async def test_who_follows_what_was_left_unanswered_is_told_once_it_is_followed_
     unanswered: list[int] = []
     async with following(subscriptions, "other"):
         (reader,) = subscriptions._readers.values()
-        left = asyncio.create_task(subscriptions.follow([(0, "it")], lambda _: None))
+        left = asyncio.create_task(subscriptions.follow([(0, "it")], lambda *_: None))
         await asyncio.sleep(0)
         left.cancel()
-        again = asyncio.create_task(subscriptions.follow([(0, "it")], lambda _: unanswered.append(len(reader._asked))))
+        again = asyncio.create_task(subscriptions.follow([(0, "it")], lambda *_: unanswered.append(len(reader._asked))))
         await wait_until(lambda: unanswered)
         again.cancel()
         await asyncio.gather(left, again, return_exceptions=True)
@@ -135,8 +135,8 @@ async def test_a_store_that_comes_later_is_heard_where_tasks_begin_at_once(
 async def test_one_that_breaks_on_a_message_takes_nothing_from_others(
     raw: aioredis.Redis, subscriptions: Subscriptions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def breaks(topic: str | None) -> None:
-        raise ZeroDivisionError(topic)
+    def breaks(topic: str | None, channel: str) -> None:
+        raise ZeroDivisionError(topic, channel)
 
     async with following(subscriptions, "it") as heard:
         broken = asyncio.create_task(subscriptions.follow([(0, "it")], breaks))

@@ -403,6 +403,7 @@ function claim.run(operation)
   if not full and not state.refusal then
     extra.more, extra.examined = promotable or not ended, state.examined
     extra.next_ms = next_ms(key)
+    extra.empty = #operation.where > 0 and index.empty(key, 'not_started') or nil
   end
   if not ended and (not full or #operation.where > 0) then
     extra.after = state.after

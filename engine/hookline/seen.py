@@ -1,0 +1,70 @@
+"""Lines seen to their end: a claim that waits need not ask for them again, until something is told of them."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from hookline import codec
+from hookline.call import Call
+from hookline.connection import Connection
+from hookline.outcome import Claimed
+from hookline.wake import Wakes
+from hookline.where import Where
+
+HOLDS = 1.0
+"""Seconds for which it holds: so long a job may wait whose wake message was lost."""
+LINES_MAX = 10_000
+"""Lines that are known at one time."""
+
+_NOT_SEEN = (-math.inf, Claimed([]))
+
+
+class Seen:
+    """Where a claim has seen that nothing is left: by key, partition and filters."""
+
+    def __init__(self, connection: Connection, wakes: Wakes) -> None:
+        self._connection = connection
+        self._wakes = wakes
+        self._lines: dict[tuple[str, int, bytes], tuple[float, Claimed]] = {}
+        """When (monotonic seconds) each was asked for, and what it gives now."""
+
+    def note(self, call: Call, claimed: Claimed, asked: float) -> None:
+        """What a claim has found that was asked for at a moment (``time.monotonic``).
+
+        What comes in line is told of only where nothing was: so nothing may be left in it that is not for this claim.
+        """
+        request, filters = call.request, filters_of(call.where)
+        line = call.key, call.partition, filters
+        broken_off = claimed.more or claimed.paused or claimed.replayed or "in_flight" in request
+        full = len(claimed.items) + len(claimed.broken) == request["limit"]
+        left = not claimed.empty if filters else claimed.lost
+        if broken_off or full or left or not self._connection.tells(call.key):
+            self._lines.pop(line, None)
+            return
+        if len(self._lines) >= LINES_MAX:
+            self._lines.clear()
+        self._lines[line] = asked, Claimed([], claimed.next_ms)
+
+    def nothing(self, key: str, partition: int, filters: bytes = b"", *, told: float = -math.inf) -> Claimed | None:
+        """What a line gives that was seen to its end a moment ago; None where it was not, or there may be more by now.
+
+        ``told`` is when (monotonic seconds) something was told of it last.
+        """
+        asked, claimed = self._lines.get((key, partition, filters), _NOT_SEEN)
+        is_due = claimed.next_ms is not None and claimed.next_ms <= time.time() * 1000
+        return None if is_due or time.monotonic() - asked >= HOLDS or asked <= told else claimed
+
+    def untold(self, key: str, partitions: int, where: Where) -> dict[int, Claimed]:
+        """What the lines give of which no wake message has come since they were seen to their end, by partition."""
+        found, filters = {}, filters_of(where)
+        for partition in range(partitions):
+            told = self._wakes.heard(f"ready:{key}", partition)
+            if nothing := self.nothing(key, partition, filters, told=told):
+                found[partition] = nothing
+        return found
+
+
+def filters_of(where: Where | None) -> bytes:
+    """Filters as a value to compare; empty for none."""
+    return codec.pack_request(list(where.conditions)) if where and where.conditions else b""

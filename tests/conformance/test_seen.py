@@ -1,0 +1,126 @@
+"""Lines seen to their end: of many partitions a claim that waits asks only those of which it was told something."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from backends import PARTITIONS, Backend
+from conftest import wait_until
+from hookline import Claimed, Datastore, SecretBox, Settings
+from hookline.where import compile_where
+from jobs import WAITING, names
+
+REPORTS = {"type": "report"}
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks by itself, and what was seen holds until something is told of it."""
+    monkeypatch.setattr("hookline.claims.POLL", 60.0)
+    monkeypatch.setattr("hookline.seen.HOLDS", 60.0)
+
+
+@pytest.fixture
+def settings(settings: Settings, store: Backend) -> Settings:
+    """As many partitions, on every store."""
+    return replace(settings, partitions=PARTITIONS)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def second(store: Backend, settings: Settings, datastore: Datastore) -> AsyncIterator[Datastore]:
+    """Another process, as far as the store can tell."""
+    async with Datastore(store.url, settings, SecretBox(bytes(32))) as other:
+        yield other
+
+
+async def calls(store: Backend) -> int:
+    """Calls of functions so far."""
+    told = [await node.info("commandstats") for node in store.nodes]
+    return sum(int(info.get("cmdstat_fcall", {}).get("calls", 0)) for info in told)
+
+
+async def waits(datastore: Datastore, where: Any = None) -> asyncio.Task[Claimed]:
+    """A claim, from when it has looked everywhere, and would be told of whatever comes."""
+    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", limit=10, wait=120, where=where))
+    seen, compiled = datastore.claims._seen, compile_where(where)
+    await wait_until(lambda: len(seen.untold("jobs", PARTITIONS, compiled)) == PARTITIONS)
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs"))
+    assert not waiting.done()
+    return waiting
+
+
+async def ended(waiting: asyncio.Task[Claimed]) -> list[str]:
+    return names((await asyncio.wait_for(waiting, 5)).items)
+
+
+@pytest.mark.parametrize("where", [None, REPORTS])
+async def test_a_job_costs_as_many_calls_as_on_one_partition(
+    datastore: Datastore, second: Datastore, store: Backend, where: Any
+) -> None:
+    waiting = await waits(datastore, where)
+    before = await calls(store)
+    for n in range(3 * PARTITIONS):
+        await second.create("jobs", f"{n}", metadata={**WAITING, **REPORTS})
+        (item,) = (await asyncio.wait_for(waiting, 5)).items
+        assert item.sort_field == f"{n}"
+        done = datastore.calls.complete("jobs", item.sort_field, item.token or "")
+        _, claimed = await datastore.exchange([done], "jobs", worker_id="w", limit=10, where=where)
+        assert claimed.items == []
+        waiting = await waits(datastore, where)
+    assert await calls(store) == before + 3 * PARTITIONS * 3
+    waiting.cancel()
+
+
+async def test_a_claim_that_does_not_wait_asks_everywhere(datastore: Datastore, store: Backend) -> None:
+    waiting = await waits(datastore)
+    before = await calls(store)
+    assert (await datastore.claim("jobs", worker_id="w")).items == []
+    assert await calls(store) == before + PARTITIONS
+    waiting.cancel()
+
+
+async def test_what_is_due_is_asked_for(datastore: Datastore, store: Backend) -> None:
+    await datastore.create("jobs", "late", metadata={**WAITING, "scheduled_at": "+1s"})
+    waiting = await waits(datastore)
+    before = await calls(store)
+    assert await ended(waiting) == ["late"]
+    assert await calls(store) <= before + 2  # the store's clock may be behind ours
+
+
+async def test_a_lock_that_ends_is_asked_for(datastore: Datastore, second: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata=WAITING)
+    assert names((await second.claim("jobs", worker_id="dies", lock_for="1s")).items) == ["a"]
+    assert await ended(await waits(datastore)) == ["a"]
+
+
+async def test_where_something_is_left_in_line_it_is_asked_again(
+    datastore: Datastore, second: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told of what comes behind it."""
+    monkeypatch.setattr("hookline.claims.POLL", 0.05)
+    await datastore.run([datastore.calls.create("jobs", f"{n}", metadata=WAITING) for n in range(100)])
+    waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", limit=10, wait=120, where=REPORTS))
+    await wait_until(lambda: datastore.claims.waiters.waiting("jobs"))
+    await second.create("jobs", "mine", metadata={**WAITING, **REPORTS})
+    assert await ended(waiting) == ["mine"]
+
+
+async def test_a_lost_message_costs_no_more_than_its_time(
+    datastore: Datastore, second: Datastore, store: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = await waits(datastore)
+    monkeypatch.setattr("hookline.subscription._Follower.tell", lambda *_: None)
+    before = await calls(store)
+    name = next(f"{n}" for n in range(100) if datastore.calls.partition("jobs", f"{n}") == 3)
+    await second.create("jobs", name, metadata=WAITING)
+    assert (await datastore.exchange([], "jobs", worker_id="w"))[1].items == []
+    assert await calls(store) == before + 2
+    monkeypatch.setattr("hookline.seen.HOLDS", 0.0)
+    assert names((await datastore.exchange([], "jobs", worker_id="w"))[1].items) == [name]
+    waiting.cancel()
