@@ -171,8 +171,10 @@ class Rules(ABC, Generic[R, A]):
         with self._named():
             # A repeated request is about the rule that it removed, not one that has the name by now.
             if not await self._datastore.recall(self.key, name):
-                await self._forget_runs(name, self.rule(await self.get(name)))
+                rule = self.rule(await self.get(name))
+                await self._forget_runs(name, rule)  # before, so that a repeat of what fails here finds the rule
                 await self._datastore.delete(self.key, name, triggers=False, reserved=True)
+                await self._forget_runs(name, rule)
 
     async def get(self, name: str) -> Item:
         """A rule as it is stored.
@@ -235,6 +237,11 @@ class Rules(ABC, Generic[R, A]):
     async def _forget_runs(self, name: str, rule: R) -> None:
         async for _ in bulk.delete(self._datastore, self._runs_of(name, rule), {}, triggers=False, reserved=True):
             pass
+
+    async def forget(self, name: str, rule: R, sort_field: str) -> None:
+        """Remove the record of one run, if it is there."""
+        call = self._datastore.calls.delete(self._runs_of(name, rule), sort_field, triggers=False, reserved=True)
+        await self._datastore.unmarked().run([call])
 
     async def _keep_runs(self, name: str, rule: R) -> None:
         each = -(-RUNS_KEPT // self._datastore.calls.partitions)

@@ -351,7 +351,7 @@ class Worker(Handlers):
             self._untold.append(held)
             self._tell_again.set()
             return
-        if isinstance(error, TooManyFields):
+        if isinstance(error, TooManyFields | Invalid):
             held.refuse(self.source.calls, error)
             self._done.append(held)
             return

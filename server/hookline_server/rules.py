@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 from hookline import Datastore, Item
 from hookline.clock import format_time, parse_time
-from hookline.errors import HooklineError, OutboxFull, OutcomeUnknown, Unavailable
+from hookline.errors import HooklineError, NotFound, OutboxFull, OutcomeUnknown, Unavailable
 from hookline.rule import LATE_MS, Rule
 from hookline.rules import Rules, due
 from hookline_server.role import Surviving
@@ -168,13 +168,24 @@ class Running(Rules[R, A]):
 
     async def _end(self, item: Item, rule: R, run: dict[str, Any], waiting: dict[str, Any]) -> None:
         """Keep what came of a run, and let its rule wait for the next."""
+        record = f"{parse_time(run['tick']):015d}"
         try:
-            run = await self.record(item.sort_field, rule, f"{parse_time(run['tick']):015d}", run)
+            run = await self.record(item.sort_field, rule, record, run)
         except _PASSING as error:  # the rule itself has it as its last one
             log.warning("a run of %s %s is not in the list of its runs: %s", self.noun, item.sort_field, error)
         ended = {"attempts": 0, "until": None, "run": None, "priority": None, "last_run": run, "ran_by": self.server}
-        if await self._update(item, ended | waiting) and self._ran:
+        if not await self._update(item, ended | waiting):
+            if await self._is_gone(item):  # and what came of its runs with it, but for this one
+                await self.forget(item.sort_field, rule, record)
+        elif self._ran:
             self._ran(item.sort_field, rule)
+
+    async def _is_gone(self, item: Item) -> bool:
+        """Whether a rule was deleted, also where another has its name by now."""
+        try:
+            return (await self.get(item.sort_field)).created_at != item.created_at
+        except NotFound:
+            return True
 
     async def _stand_behind(self, item: Item, metadata: dict[str, Any]) -> bool:
         """Let a run wait for its next turn until no other rule is due -> whether this server still had it."""

@@ -354,6 +354,27 @@ async def test_a_job_ends_that_has_as_many_fields_as_it_may(
     assert not {"result", "progress"} & set(item.metadata)
 
 
+async def test_a_result_too_large_to_be_sent_fails_its_job_whatever_ends_with_it(
+    datastore: Datastore, client: Client
+) -> None:
+    for name in "ab":
+        await datastore.create("jobs", name, metadata={**WAITING, "max_attempts": 1})
+    worker, gate = Worker(client, "jobs"), asyncio.Event()
+
+    @worker.handles()
+    async def handle(job: Job) -> Any:
+        await gate.wait()
+        return 1 if job.sort_field == "a" else "x" * 1_100_000
+
+    async with working(worker):
+        await wait_until(lambda: worker.in_flight == 2)
+        gate.set()
+        assert (await ended(datastore, "a")).metadata["result"] == 1
+        large = await ended(datastore, "b")
+    told = "cannot be kept: /: expected a body of at most"
+    assert (large.status, large.metadata["last_error"][: len(told)]) == ("failed", told)
+
+
 def wraps(function: Callable[[Job], Any]) -> Callable[[Job], Any]:
     """As a decorator may that knows nothing of async."""
 

@@ -220,6 +220,27 @@ async def test_the_triggers_of_a_schedule_are_those_of_its_items(schedules: Sche
     assert await outbox_length(datastore) == 1
 
 
+@pytest.mark.parametrize("anew", [False, True])
+async def test_a_rule_that_is_deleted_in_its_tick_takes_the_record_of_that_along(
+    schedules: Schedules, clock: Clock, monkeypatch: pytest.MonkeyPatch, anew: bool
+) -> None:
+    often, perform = Schedule(key="jobs", every="20s"), schedules.perform
+
+    async def perform_meanwhile(*args: Any) -> Any:
+        done = await perform(*args)
+        await schedules.delete("often")
+        clock.advance(0.1)
+        if anew:
+            await schedules.put("often", often)
+        return done
+
+    await schedules.put("often", often)
+    monkeypatch.setattr(schedules, "perform", perform_meanwhile)
+    await schedules.run_due()
+    await schedules.put("often", often)
+    assert await runs(schedules, "often") == []
+
+
 async def test_by_hand_an_item_of_this_moment(schedules: Schedules, datastore: Datastore, clock: Clock) -> None:
     await schedules.put("nightly", Schedule(key="jobs", cron="0 3 * * *"))
     clock.advance(1.5)
