@@ -37,7 +37,8 @@ class Wakes:
         self._connection = connection
         self._channel = channel
         self._idle_ends = idle_ends
-        self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)
+        self._listeners: defaultdict[tuple[str, str], set[Listener]] = defaultdict(set)
+        """By topic, and channel; of every channel where that is empty."""
         self._watchers: dict[Callable[[str | None], None], str] = {}
         self._heard: dict[tuple[str, str], float] = {}
         self._lost = math.inf
@@ -48,19 +49,22 @@ class Wakes:
         self.released = False
 
     @contextlib.asynccontextmanager
-    async def listening(self, *topics: str) -> AsyncGenerator[asyncio.Event, None]:
-        """An event that is set at each message of the topics: ``ready:<key>``, ``outbox``. Listen, look, then wait."""
+    async def listening(self, *topics: str, partition: int | None = None) -> AsyncGenerator[asyncio.Event, None]:
+        """An event that is set at each message of the topics: ``ready:<key>``, ``outbox``. Listen, look, then wait.
+
+        With ``partition`` at those that come from there alone.
+        """
         event = asyncio.Event()
         # Listed before: so who leaves meanwhile ends no subscription, and this one does if it is cancelled.
         for topic in topics:
-            self.add(topic, event)
+            self.add(topic, event, partition)
         try:
             await self.subscribe()
             event.clear()
             yield event
         finally:
             for topic in topics:
-                self.discard(topic, event)
+                self.discard(topic, event, partition)
 
     async def subscribe(self) -> None:
         """Wait until messages arrive, but not for long."""
@@ -70,15 +74,16 @@ class Wakes:
             async with asyncio.timeout(_PATIENCE):
                 await self._subscribed.wait()
 
-    def add(self, topic: str, listener: Listener) -> None:
-        """Set the listener at each message of the topic from now on."""
-        self._listeners[topic].add(listener)
+    def add(self, topic: str, listener: Listener, partition: int | None = None) -> None:
+        """Set the listener at each message of the topic from now on, or at those from one partition."""
+        self._listeners[topic, self._channel_of(partition)].add(listener)
 
-    def discard(self, topic: str, listener: Listener) -> None:
+    def discard(self, topic: str, listener: Listener, partition: int | None = None) -> None:
         """End what :meth:`add` began."""
-        self._listeners[topic].discard(listener)
-        if not self._listeners[topic]:
-            del self._listeners[topic]
+        place = topic, self._channel_of(partition)
+        self._listeners[place].discard(listener)
+        if not self._listeners[place]:
+            del self._listeners[place]
         if self._idle_ends:
             self.rest()
 
@@ -111,8 +116,7 @@ class Wakes:
 
     def heard(self, topic: str, partition: int) -> float:
         """When (``time.monotonic``) a message of a topic has come last from a partition, or may have been lost."""
-        channel = self._channel(self._connection.tag(partition))
-        return max(self._lost, self._heard.get((topic, channel), 0.0))
+        return max(self._lost, self._heard.get((topic, self._channel_of(partition)), 0.0))
 
     def listeners(self) -> int:
         """How many listen now."""
@@ -138,6 +142,9 @@ class Wakes:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
+    def _channel_of(self, partition: int | None) -> str:
+        return "" if partition is None else self._channel(self._connection.tag(partition))
+
     def _hear(self, topic: str | None, channel: str) -> None:
         if topic is None or len(self._heard) >= HEARD_MAX:
             self._heard, self._lost = {}, time.monotonic()
@@ -146,8 +153,9 @@ class Wakes:
             self._set_all()
         else:
             self._heard[topic, channel] = time.monotonic()
-            for listener in self._listeners.get(topic, ()):
-                listener.set()
+            for place in ((topic, ""), (topic, channel)):
+                for listener in self._listeners.get(place, ()):
+                    listener.set()
         for hear, prefix in self._watchers.items():
             if topic is None or topic.startswith(prefix):
                 hear(topic)

@@ -103,7 +103,7 @@ class Relay:
         own: bytes | None = b"0"
         full = False
         looked_at = time.monotonic()
-        async with self._datastore.wakes.listening("outbox") as woken:
+        async with self._datastore.wakes.listening("outbox", partition=partition) as woken:
             while True:
                 taken = None
                 look = time.monotonic() - looked_at >= POLL
