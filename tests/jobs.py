@@ -112,3 +112,9 @@ def let_timers_come_early(monkeypatch: pytest.MonkeyPatch) -> None:
         return call_at(when - 0.01, *rest, **options)
 
     monkeypatch.setattr(loop, "call_at", call_earlier)
+
+
+async def script_calls(*nodes: aioredis.Redis) -> int:
+    """How many calls of scripts that may write these nodes have answered."""
+    told = [await node.info("commandstats") for node in nodes]
+    return sum(each.get("cmdstat_fcall", {"calls": 0})["calls"] for each in told)

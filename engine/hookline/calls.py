@@ -17,7 +17,7 @@ from hookline.item import NOT_STARTED, RESERVED_PREFIX, STARTED, TERMINAL, check
 from hookline.keys import item_name, partition_of, partition_tag
 from hookline.keysettings import encode_backoff
 from hookline.secret import SecretBox
-from hookline.sortfield import new_sort_field
+from hookline.sortfield import Spread, new_sort_field
 from hookline.trigger import read_triggers
 from hookline.where import compile_where
 
@@ -73,6 +73,7 @@ class Calls:
     namespace: str
     partitions: int
     secrets: SecretBox
+    spread: Spread
 
     def create(
         self,
@@ -101,7 +102,7 @@ class Calls:
         generated = sort_field is None
         check_key(key)
         if sort_field is None:
-            sort_field = new_sort_field(key, partition, self.partitions)
+            sort_field = new_sort_field(key, self._place(partition), self.partitions)
         else:
             check_sort_field(sort_field)
         _refuse_reserved(key, reserved)
@@ -125,6 +126,9 @@ class Calls:
             if upsert:
                 request |= {"upsert": True, "replace": True}
         return self._call("create_drain" if reserved else "create", key, sort_field, request, generated=generated)
+
+    def _place(self, partition: int | None) -> int:
+        return self.spread.next(self.partitions) if partition is None else partition
 
     def update(
         self,

@@ -36,7 +36,8 @@ class Limited(Datastore):
         # All else is that of the datastore: its batcher, its waiters, what it knows of settings.
         self.__dict__.update(whole.__dict__)
         self.grant = grant
-        self.calls = LimitedCalls(whole.calls.namespace, whole.calls.partitions, whole.calls.secrets, grant)
+        calls = whole.calls
+        self.calls = LimitedCalls(calls.namespace, calls.partitions, calls.secrets, calls.spread, grant)
 
     async def exchange(self, calls: Sequence[Call], key: str, **options: Any) -> tuple[list[Outcome], Claimed]:
         """:meth:`Datastore.exchange`; its ``calls`` are this datastore's own."""

@@ -10,11 +10,11 @@ from hookline.bound import check_max_in_flight
 from hookline.calls import CLAIM_MAX, UNSET, Calls, check_limit, present
 from hookline.errors import Invalid
 from hookline.secret import SecretBox
-from hookline.sortfield import new_sort_field
+from hookline.sortfield import Spread, new_sort_field
 
 SETTLES = ("complete", "fail", "release", "extend")
 """The verbs of ``/settle``; all others are of ``items:batch``."""
-_CHECK = Calls("client", 1, SecretBox(bytes(32)))
+_CHECK = Calls("client", 1, SecretBox(bytes(32)), Spread())
 """Makes calls that are thrown away: what is malformed is told before anything is sent, in the words of the engine."""
 
 

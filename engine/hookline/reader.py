@@ -17,6 +17,7 @@ from hookline.nodes import Nodes
 from hookline.query import ANSWER_MAX, Count, Page, Queries, Query, get_many
 from hookline.secret import SecretBox
 from hookline.settings import Settings
+from hookline.sortfield import Spread
 from hookline.stats import Stats, read_stats
 from hookline.upkeep import Build, Upkeep
 from hookline.wake import Wakes, pause
@@ -68,7 +69,7 @@ class Reader:
         except BaseException:
             await self.close()
             raise
-        self.calls = Calls(self.settings.namespace, self.connection.partitions, self.secrets)
+        self.calls = Calls(self.settings.namespace, self.connection.partitions, self.secrets, Spread())
         self.upkeep = Upkeep(self.connection, self.calls.partitions, self.settings.outbox_max)
         self._queries = Queries(self.connection, self.calls.partitions, {})
 

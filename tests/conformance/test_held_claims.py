@@ -18,7 +18,7 @@ from conftest import end, wait_until
 from hookline import Call, Claimed, Datastore, Outcome, SecretBox, Settings
 from hookline.keys import bell
 from hookline.link import Hold
-from jobs import WAITING, names
+from jobs import WAITING, names, script_calls
 
 
 @pytest.fixture(autouse=True)
@@ -50,12 +50,6 @@ async def held(store: Backend) -> list[tuple[aioredis.Redis, int]]:
     ]
 
 
-async def calls(store: Backend) -> int:
-    """Calls of functions so far."""
-    told = [await node.info("commandstats") for node in store.nodes]
-    return sum(int(info.get("cmdstat_fcall", {}).get("calls", 0)) for info in told)
-
-
 async def waits(datastore: Datastore, store: Backend, **options: Any) -> asyncio.Task[Claimed]:
     """A claim, from when the store holds it back."""
     before = len(await held(store))
@@ -76,9 +70,9 @@ async def test_a_write_lets_a_claim_through(datastore: Datastore, store: Backend
             await datastore.create("other", "a", metadata=WAITING)
             await datastore.create("jobs", "a", metadata=WAITING)
         elif change == "update":
-            before, connections = await calls(store), await held(store)
+            before, connections = await script_calls(*store.nodes), await held(store)
             await datastore.create("jobs", "b", metadata={"status": "draft"})
-            assert (await calls(store), await held(store)) == (before + 1, connections)
+            assert (await script_calls(*store.nodes), await held(store)) == (before + 1, connections)
             await datastore.update("jobs", "b", metadata=WAITING)
         else:
             await datastore.run([datastore.calls.release("jobs", "b", token)])
@@ -94,10 +88,10 @@ async def test_one_of_those_who_wait_claims_and_no_other_asks(
     datastore: Datastore, second: Datastore, store: Backend
 ) -> None:
     first, other = await waits(datastore, store), await waits(second, store)
-    before = await calls(store)
+    before = await script_calls(*store.nodes)
     await datastore.create("jobs", "a", metadata=WAITING)
     assert names((await asyncio.wait_for(first, 5)).items) == ["a"]
-    assert await calls(store) == before + 2
+    assert await script_calls(*store.nodes) == before + 2
     assert len(await held(store)) == 1
     await datastore.create("jobs", "b", metadata=WAITING)
     assert names((await asyncio.wait_for(other, 5)).items) == ["b"]
@@ -107,12 +101,12 @@ async def test_who_has_seen_the_end_of_the_line_does_not_look_again(
     datastore: Datastore, second: Datastore, store: Backend
 ) -> None:
     waiting = await waits(datastore, store, limit=2)
-    before = await calls(store)
+    before = await script_calls(*store.nodes)
     for made, name in enumerate("abc", 1):
         await datastore.create("jobs", name, metadata=WAITING)
         assert names((await asyncio.wait_for(waiting, 5)).items) == [name]
         waiting = await waits(datastore, store, limit=2)
-        assert await calls(store) == before + 2 * made
+        assert await script_calls(*store.nodes) == before + 2 * made
     await end(waiting)
     assert (await datastore.claim("jobs", worker_id="w", limit=2)).items == []
     # What comes in line before it is held back has rung the bell, and what will be due is waited for.

@@ -17,7 +17,7 @@ from hookline import Datastore
 from hookline.errors import Invalid
 from hookline.index import Index
 from invariants import check_invariants
-from jobs import WAITING, by_partition, fill, names, spoil, tags
+from jobs import WAITING, by_partition, fill, names, script_calls, spoil, tags
 
 VALUES: list[Any] = [
     *(None, True, 0, 1, -1, 1.5, 2**53 + 1, 2**64 - 1, -(2**63), 1e300, {}, [], ["a"]),
@@ -411,15 +411,9 @@ async def test_claims_find_by_an_index_what_stands_far_behind(datastore: Datasto
     line = by_partition(datastore, ["high", "second", "first", "low"])
     assert by_partition(datastore, names(claimed.items + rest.items)) == line
     assert (await datastore.claim("jobs", worker_id="w", limit=3, where={"type": "few"})).items == []
-    calls = await script_calls(store)
+    calls = await script_calls(*store.nodes)
     assert (await datastore.claim("jobs", worker_id="w", where={"type": "none"})).items == []
-    assert await script_calls(store) == calls + datastore.calls.partitions
-
-
-async def script_calls(store: Backend) -> int:
-    """How many calls of scripts all nodes have answered."""
-    stats = [await node.info("commandstats") for node in store.nodes]
-    return sum(each.get("cmdstat_fcall", {"calls": 0})["calls"] for each in stats)
+    assert await script_calls(*store.nodes) == calls + datastore.calls.partitions
 
 
 async def test_an_expired_lock_comes_first_and_an_exhausted_one_is_buried(

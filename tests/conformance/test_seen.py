@@ -14,7 +14,7 @@ from backends import PARTITIONS, Backend
 from conftest import wait_until
 from hookline import Claimed, Datastore, SecretBox, Settings
 from hookline.where import compile_where
-from jobs import WAITING, names
+from jobs import WAITING, names, script_calls
 
 REPORTS = {"type": "report"}
 
@@ -39,12 +39,6 @@ async def second(store: Backend, settings: Settings, datastore: Datastore) -> As
         yield other
 
 
-async def calls(store: Backend) -> int:
-    """Calls of functions so far."""
-    told = [await node.info("commandstats") for node in store.nodes]
-    return sum(int(info.get("cmdstat_fcall", {}).get("calls", 0)) for info in told)
-
-
 async def waits(datastore: Datastore, where: Any = None) -> asyncio.Task[Claimed]:
     """A claim, from when it has looked everywhere, and would be told of whatever comes."""
     waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", limit=10, wait=120, where=where))
@@ -64,7 +58,7 @@ async def test_a_job_costs_as_many_calls_as_on_one_partition(
     datastore: Datastore, second: Datastore, store: Backend, where: Any
 ) -> None:
     waiting = await waits(datastore, where)
-    before = await calls(store)
+    before = await script_calls(*store.nodes)
     for n in range(3 * PARTITIONS):
         await second.create("jobs", f"{n}", metadata={**WAITING, **REPORTS})
         (item,) = (await asyncio.wait_for(waiting, 5)).items
@@ -73,24 +67,24 @@ async def test_a_job_costs_as_many_calls_as_on_one_partition(
         _, claimed = await datastore.exchange([done], "jobs", worker_id="w", limit=10, where=where)
         assert claimed.items == []
         waiting = await waits(datastore, where)
-    assert await calls(store) == before + 3 * PARTITIONS * 3
+    assert await script_calls(*store.nodes) == before + 3 * PARTITIONS * 3
     waiting.cancel()
 
 
 async def test_a_claim_that_does_not_wait_asks_everywhere(datastore: Datastore, store: Backend) -> None:
     waiting = await waits(datastore)
-    before = await calls(store)
+    before = await script_calls(*store.nodes)
     assert (await datastore.claim("jobs", worker_id="w")).items == []
-    assert await calls(store) == before + PARTITIONS
+    assert await script_calls(*store.nodes) == before + PARTITIONS
     waiting.cancel()
 
 
 async def test_what_is_due_is_asked_for(datastore: Datastore, store: Backend) -> None:
     await datastore.create("jobs", "late", metadata={**WAITING, "scheduled_at": "+1s"})
     waiting = await waits(datastore)
-    before = await calls(store)
+    before = await script_calls(*store.nodes)
     assert await ended(waiting) == ["late"]
-    assert await calls(store) <= before + 2  # the store's clock may be behind ours
+    assert await script_calls(*store.nodes) <= before + 2  # the store's clock may be behind ours
 
 
 async def test_a_lock_that_ends_is_asked_for(datastore: Datastore, second: Datastore) -> None:
@@ -116,11 +110,11 @@ async def test_a_lost_message_costs_no_more_than_its_time(
 ) -> None:
     waiting = await waits(datastore)
     monkeypatch.setattr("hookline.subscription._Follower.tell", lambda *_: None)
-    before = await calls(store)
+    before = await script_calls(*store.nodes)
     name = next(f"{n}" for n in range(100) if datastore.calls.partition("jobs", f"{n}") == 3)
     await second.create("jobs", name, metadata=WAITING)
     assert (await datastore.exchange([], "jobs", worker_id="w"))[1].items == []
-    assert await calls(store) == before + 2
+    assert await script_calls(*store.nodes) == before + 2
     monkeypatch.setattr("hookline.seen.HOLDS", 0.0)
     assert names((await datastore.exchange([], "jobs", worker_id="w"))[1].items) == [name]
     waiting.cancel()

@@ -13,11 +13,12 @@ from hookline.errors import REFUSALS, Invalid, ReservedKey
 from hookline.keysettings import Known
 from hookline.outcome import Claimed, Outcome
 from hookline.row import pack_operations
+from hookline.sortfield import Spread
 
 
 @pytest.fixture
 def calls() -> Calls:
-    return Calls("default", 16, SecretBox(bytes(32)))
+    return Calls("default", 16, SecretBox(bytes(32)), Spread())
 
 
 def test_a_call_goes_to_the_partition_of_its_item(calls: Calls) -> None:

@@ -12,6 +12,7 @@ from hookline.calls import Calls
 from hookline.group import BYTES_MAX, Group, Placed, grouped, share
 from hookline.outcome import Outcome
 from hookline.secret import SecretBox
+from hookline.sortfield import Spread
 
 
 def called(*words: str) -> list[tuple[int, Call]]:
@@ -37,7 +38,7 @@ def grouping(placed: Sequence[Placed], pack: Callable[[Call, str], bytes]) -> tu
 
 @pytest.fixture
 def calls() -> Calls:
-    return Calls("default", 1, SecretBox(bytes(32)))
+    return Calls("default", 1, SecretBox(bytes(32)), Spread())
 
 
 def read(call: Call, answer: list[Any]) -> Outcome:
