@@ -265,6 +265,8 @@ class Datastore(Repeating):
     ) -> tuple[list[Outcome], Claimed]:
         """Settle, and claim up to ``limit`` items again, in one call of the store per partition.
 
+        Of the partitions in which nothing is settled, those are not asked of which this process has just seen that
+        nothing is left, and was told of nothing since.
         Whatever was settled or claimed is told: what kept the rest from it is in the outcomes and in
         ``Claimed.failure``.
 
