@@ -12,7 +12,7 @@ import pytest_asyncio
 import redis.asyncio as aioredis
 from msgspec import structs
 
-from conftest import NOW_MS, Clock, wait_until
+from conftest import NOW_MS, Clock, opened, wait_until
 from hookline import Call, Claimed, Datastore, Item, Outcome, SecretBox, Settings
 from hookline.errors import HooklineError, OutcomeUnknown, StoreFull, Unavailable
 from invariants import check_invariants
@@ -32,8 +32,8 @@ async def far(
 ) -> AsyncIterator[Datastore]:
     """A datastore behind the proxy; ``datastore`` is another one, that reaches the store directly."""
     clock.ms = NOW_MS
-    async with Datastore(proxy.url, settings, SecretBox(bytes(range(32))), now_ms=clock) as opened:
-        yield opened
+    async with opened(Datastore(proxy.url, settings, SecretBox(bytes(range(32))), now_ms=clock)) as far:
+        yield far
     await check_invariants(raw)
 
 
