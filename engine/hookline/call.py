@@ -141,6 +141,7 @@ class Call(msgspec.Struct, frozen=True):
             held=tuple(sort.decode() for sort in extra.get(b"held") or ()),
             paused=b"paused" in extra,
             empty=b"empty" in extra,
+            left=b"left" in extra,
             barred=extra[b"barred"].decode() if b"barred" in extra else None,
         )
 

@@ -215,7 +215,8 @@ class Claims:
                 least = min(POLL, 2 * least) if due == least else _LEAST
                 hold = self._hold(place, key, min(left, due)) if holds else None
                 if hold is None:
-                    await place.pause(left, min(POLL, due))
+                    stale = self._seen.stale_in(key, self._calls.partitions, filters, POLL) if trusts else POLL
+                    await place.pause(left, min(stale, due))
                     claimed = claimed if self._wakes.released else None
                 else:
                     claimed = await self._take_held(place, hold, self._calls.claim(key, limit=limit, **options))
@@ -239,7 +240,7 @@ class Claims:
 
     def _hold_unseen(self, place: Place, key: str, seconds: float) -> Hold | None:
         """Hold a claim back without a look, where one has just seen that nothing is left: the bell tells the rest."""
-        nothing = self._seen.nothing(key, 0)
+        nothing = self._seen.nothing(key, 0, b"", POLL)
         if nothing is None or self._wakes.released:
             return None
         return self._hold(place, key, min(seconds, _seconds_until(nothing.next_ms)))
@@ -375,7 +376,8 @@ class Claims:
         start, partitions = marks.partition() if marks else self.partition(key), self._calls.partitions
         walk = _Walk(start, partitions, 0 if front else FRUITLESS_MAX, marks)
         broken_off = False
-        nothing = self._seen.untold(key, partitions, options["where"]) if trusts and not (marks or bound) else {}
+        trusts = trusts and not (marks or bound)
+        nothing = self._seen.untold(key, partitions, options["where"], POLL) if trusts else {}
         # A repeat has to look where the first did, and a bound holds over all of them.
         away = self._away.now() if walk.everywhere and not bound else None
         # A repeat has to ask however much is held: what it was given before may be what fills the bound.

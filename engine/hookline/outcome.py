@@ -73,6 +73,7 @@ class Claimed(msgspec.Struct, frozen=True):
     since. ``expired`` of the items were taken over from a lock that had expired; beside them ``buried`` were found out
     of attempts, and ``lost`` were taken by another claim first. ``held``, of a claim with a bound: the sortFields of
     what its worker holds, these items included; ``barred``: nothing was taken, for another claim had counted since.
+    ``left``: something stays in line that could not be taken.
     ``paused``: the key is, so nothing of it can be claimed. ``empty``, of a claim with filters: nothing is in line at
     all. ``broken``: sortField and token of what was taken
     and can be no item: that becomes a dead letter.
@@ -93,4 +94,5 @@ class Claimed(msgspec.Struct, frozen=True):
     barred: str | None = None
     paused: bool = False
     empty: bool = False
+    left: bool = False
     broken: tuple[tuple[str, str], ...] = ()

@@ -12,8 +12,6 @@ from hookline.outcome import Claimed
 from hookline.wake import Wakes
 from hookline.where import Where
 
-HOLDS = 1.0
-"""Seconds for which it holds: so long a job may wait whose wake message was lost."""
 LINES_MAX = 10_000
 """Lines that are known at one time."""
 
@@ -36,7 +34,7 @@ class Seen:
         """
         request, filters = call.request, filters_of(call.where)
         line = call.key, call.partition, filters
-        broken_off = claimed.more or claimed.paused or claimed.replayed or "in_flight" in request
+        broken_off = claimed.more or claimed.left or claimed.paused or claimed.replayed or "in_flight" in request
         full = len(claimed.items) + len(claimed.broken) == request["limit"]
         left = not claimed.empty if filters else claimed.lost
         if broken_off or full or left or not self._connection.tells(call.key):
@@ -46,23 +44,31 @@ class Seen:
             self._lines.clear()
         self._lines[line] = asked, Claimed([], claimed.next_ms)
 
-    def nothing(self, key: str, partition: int, filters: bytes = b"", *, told: float = -math.inf) -> Claimed | None:
-        """What a line gives that was seen to its end a moment ago; None where it was not, or there may be more by now.
+    def nothing(
+        self, key: str, partition: int, filters: bytes, holds: float, *, told: float = -math.inf
+    ) -> Claimed | None:
+        """What a line gives that was seen to its end in the last ``holds`` seconds; None where there may be more.
 
         ``told`` is when (monotonic seconds) something was told of it last.
         """
         asked, claimed = self._lines.get((key, partition, filters), _NOT_SEEN)
         is_due = claimed.next_ms is not None and claimed.next_ms <= time.time() * 1000
-        return None if is_due or time.monotonic() - asked >= HOLDS or asked <= told else claimed
+        return None if is_due or time.monotonic() - asked >= holds or asked <= told else claimed
 
-    def untold(self, key: str, partitions: int, where: Where) -> dict[int, Claimed]:
-        """What the lines give of which no wake message has come since they were seen to their end, by partition."""
+    def untold(self, key: str, partitions: int, where: Where, holds: float) -> dict[int, Claimed]:
+        """The same, by partition, of the lines of which no wake message has come since."""
         found, filters = {}, filters_of(where)
         for partition in range(partitions):
             told = self._wakes.heard(f"ready:{key}", partition)
-            if nothing := self.nothing(key, partition, filters, told=told):
+            if nothing := self.nothing(key, partition, filters, holds, told=told):
                 found[partition] = nothing
         return found
+
+    def stale_in(self, key: str, partitions: int, filters: bytes, holds: float) -> float:
+        """In how many seconds the first of the lines must be asked for again, as a message of it may have been lost."""
+        lines = (self._lines.get((key, partition, filters), _NOT_SEEN) for partition in range(partitions))
+        left = (asked + holds - time.monotonic() for asked, _ in lines)
+        return min((each for each in left if each > 0), default=holds)
 
 
 def filters_of(where: Where | None) -> bytes:

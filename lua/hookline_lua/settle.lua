@@ -63,6 +63,7 @@ function settle.extend(record, operation)
   local lock_ms = operation.lock_ms or settings.number(record.key, 'lock_ms')
   item.set(record, 'lu', clock.text(clock.ms + lock_ms))
   flight.outlast(record)
+  lock.shorten(record)
 end
 
 -- What these verbs need of an item that fires nothing and is in no declared index.

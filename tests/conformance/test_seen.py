@@ -23,7 +23,6 @@ REPORTS = {"type": "report"}
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks by itself, and what was seen holds until something is told of it."""
     monkeypatch.setattr("hookline.claims.POLL", 60.0)
-    monkeypatch.setattr("hookline.seen.HOLDS", 60.0)
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ async def waits(datastore: Datastore, where: Any = None) -> asyncio.Task[Claimed
     """A claim, from when it has looked everywhere, and would be told of whatever comes."""
     waiting = asyncio.create_task(datastore.claim("jobs", worker_id="w", limit=10, wait=120, where=where))
     seen, compiled = datastore.claims._seen, compile_where(where)
-    await wait_until(lambda: len(seen.untold("jobs", PARTITIONS, compiled)) == PARTITIONS)
+    await wait_until(lambda: len(seen.untold("jobs", PARTITIONS, compiled, 60.0)) == PARTITIONS)
     await wait_until(lambda: datastore.claims.waiters.waiting("jobs"))
     assert not waiting.done()
     return waiting
@@ -93,6 +92,39 @@ async def test_a_lock_that_ends_is_asked_for(datastore: Datastore, second: Datas
     assert await ended(await waits(datastore)) == ["a"]
 
 
+async def test_each_that_is_due_is_told_of(datastore: Datastore, second: Datastore) -> None:
+    """Also where the sweep has still to look at the key for one that was due before it."""
+    in_one = [f"{n}" for n in range(200) if datastore.calls.partition("jobs", f"{n}") == 3]
+    for name in in_one[:4]:
+        waiting = await waits(datastore)
+        await second.create("jobs", name, metadata={**WAITING, "scheduled_at": "+50ms"})
+        assert await ended(waiting) == [name]
+
+
+async def test_a_lock_that_is_shortened_is_told_of(datastore: Datastore, second: Datastore) -> None:
+    await datastore.create("jobs", "a", metadata=WAITING)
+    (item,) = (await second.claim("jobs", worker_id="w", lock_for="10m")).items
+    waiting = await waits(datastore)
+    await second.run([second.calls.extend("jobs", "a", item.token or "", lock_for="50ms")])
+    (item,) = (await asyncio.wait_for(waiting, 5)).items
+    waiting = await waits(datastore)
+    change = {"status": "started", "worker_id": item.metadata["worker_id"], "locked_until": "+50ms"}
+    await second.update("jobs", "a", metadata=change, token=item.token, triggers=False)
+    assert await ended(waiting) == ["a"]
+
+
+async def test_where_the_outbox_was_full_it_is_asked_again(
+    datastore: Datastore, store: Backend, settings: Settings
+) -> None:
+    await datastore.configure("jobs", trigger_urls=[{"url": "http://w.example/", "events": ["status:started"]}])
+    in_one = [f"{n}" for n in range(200) if datastore.calls.partition("jobs", f"{n}") == 3][:5]
+    await datastore.run([datastore.calls.create("jobs", name, metadata=WAITING) for name in in_one])
+    async with Datastore(store.url, replace(settings, outbox_max=3), datastore.secrets) as narrow:
+        waiting = asyncio.create_task(narrow.claim("jobs", worker_id="w", limit=10, wait=120, triggers="on"))
+        assert len(await ended(waiting)) == 3
+        assert 3 not in narrow.claims._seen.untold("jobs", PARTITIONS, compile_where(None), 60.0)
+
+
 async def test_where_something_is_left_in_line_it_is_asked_again(
     datastore: Datastore, second: Datastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +147,8 @@ async def test_a_lost_message_costs_no_more_than_its_time(
     await second.create("jobs", name, metadata=WAITING)
     assert (await datastore.exchange([], "jobs", worker_id="w"))[1].items == []
     assert await script_calls(*store.nodes) == before + 2
-    monkeypatch.setattr("hookline.seen.HOLDS", 0.0)
+    # What was asked for some time ago must be asked again so much sooner.
+    assert 0 < datastore.claims._seen.stale_in("jobs", PARTITIONS, b"", 60.0) < 60
+    monkeypatch.setattr("hookline.claims.POLL", 0.0)
     assert names((await datastore.exchange([], "jobs", worker_id="w"))[1].items) == [name]
     waiting.cancel()

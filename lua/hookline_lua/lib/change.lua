@@ -110,6 +110,7 @@ end
 local function extend(record, operation)
   write_claim(record, operation, { 'w', 'sa', 'a', 'cr', 'fa', 're' })
   flight.outlast(record)
+  lock.shorten(record)
   for field, old in pairs(record.delta) do
     if field ~= 'lu' and old ~= (record.fields[field] or false) then
       lock.advance(record)

@@ -89,7 +89,7 @@ local function give(record, operation, state)
   local refused = call.commit(record, operation, 'updated', record.fields.tk)
   if refused then
     -- Where the item alone is corrupt it stays, and holds up nobody.
-    state.refusal = not record.corrupt and refused[1] or nil
+    state.refusal, state.left = not record.corrupt and refused[1] or nil, true
     return
   end
   if expired then
@@ -389,7 +389,7 @@ function claim.run(operation)
     return { state.refusal, false, false }
   end
   local full = #state.items == operation.limit
-  local extra = { items = state.items, expired = state.expired, buried = state.buried, lost = state.lost }
+  local extra = { items = state.items, expired = state.expired, buried = state.buried, lost = state.lost, left = state.left }
   -- A claim of nothing stands for one that was held back and given up: it may have been let through.
   if #state.items > 0 or operation.limit == 0 then
     wake.pass_on(key)

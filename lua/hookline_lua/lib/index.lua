@@ -160,10 +160,9 @@ local function list(key, label, before, after)
   end
 end
 
--- Note for the servers' sweep when it must look at the key, at the latest. Returns whether that is earlier than what was
--- noted before.
+-- Note for the servers' sweep when it must look at the key, at the latest.
 local function note_due(key, at)
-  return redis.pcall('ZADD', partition .. ':due', 'LT', 'CH', at, key) == 1
+  redis.pcall('ZADD', partition .. ':due', 'LT', at, key)
 end
 
 -- When something that was added to a set of a key becomes due, expires, or need not be kept any more; or nil.
@@ -185,6 +184,15 @@ local function due_at(key, label, set, size)
   return earliest + after
 end
 
+-- Whether something that was added stands first: who waits has learnt of what stood there before, and of nothing behind it.
+local function is_first(set)
+  local least = math.huge
+  for i = 1, #set.added, 2 do
+    least = math.min(least, set.added[i])
+  end
+  return least <= tonumber(redis.call('ZRANGE', set.name, 0, 0, 'WITHSCORES')[2])
+end
+
 -- Make the moves. `index.ready` gathers the keys whose waiters are to be woken, and the set for which.
 function index.flush()
   for key, sets in pairs(index.sets) do
@@ -196,9 +204,11 @@ function index.flush()
       if set.added then
         size = size + index.write('ZADD', set.name, set.added)
         local at = due_at(key, label, set, size)
-        local earlier = at and note_due(key, at)
+        if at then
+          note_due(key, at)
+        end
         -- Who waits must look: for what is ready, or to learn when the first will be due.
-        if (label == 'not_started' and set.size == 0) or (label == 'scheduled' and earlier) then
+        if (label == 'not_started' and set.size == 0) or (label == 'scheduled' and is_first(set)) then
           index.ready[key] = index.ready[key] == 'scheduled' and 'scheduled' or label
         end
       end

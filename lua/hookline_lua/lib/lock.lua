@@ -1,5 +1,5 @@
 -- Claims: who holds an item until when, under which token; and the counts of what went wrong.
--- use: clock settings item
+-- use: clock settings index item
 
 local lock = {}
 
@@ -102,5 +102,13 @@ function lock.flush()
       redis.pcall('HINCRBY', id, name, count)
     end
     redis.pcall('PEXPIRE', id, COUNTS_KEPT)
+  end
+end
+
+-- Who waits must look anew where a lock ends sooner than was known.
+function lock.shorten(record)
+  local before = record.delta.lu
+  if before and tonumber(record.fields.lu) < tonumber(before) then
+    index.ready[record.key] = 'scheduled'
   end
 end
