@@ -160,9 +160,10 @@ local function list(key, label, before, after)
   end
 end
 
--- Note for the servers' sweep when it must look at the key, at the latest.
+-- Note for the servers' sweep when it must look at the key, at the latest. Returns whether that is earlier than what was
+-- noted before.
 local function note_due(key, at)
-  redis.pcall('ZADD', partition .. ':due', 'LT', at, key)
+  return redis.pcall('ZADD', partition .. ':due', 'LT', 'CH', at, key) == 1
 end
 
 -- When something that was added to a set of a key becomes due, expires, or need not be kept any more; or nil.
@@ -185,7 +186,11 @@ local function due_at(key, label, set, size)
 end
 
 -- Whether something that was added stands first: who waits has learnt of what stood there before, and of nothing behind it.
-local function is_first(set)
+-- Relays know by themselves when they look at the engine's own keys again.
+local function is_first(key, set)
+  if string.sub(key, 1, 9) == 'hookline.' then
+    return false
+  end
   local least = math.huge
   for i = 1, #set.added, 2 do
     least = math.min(least, set.added[i])
@@ -204,11 +209,9 @@ function index.flush()
       if set.added then
         size = size + index.write('ZADD', set.name, set.added)
         local at = due_at(key, label, set, size)
-        if at then
-          note_due(key, at)
-        end
+        local earlier = at and note_due(key, at)
         -- Who waits must look: for what is ready, or to learn when the first will be due.
-        if (label == 'not_started' and set.size == 0) or (label == 'scheduled' and is_first(set)) then
+        if (label == 'not_started' and set.size == 0) or (label == 'scheduled' and (earlier or is_first(key, set))) then
           index.ready[key] = index.ready[key] == 'scheduled' and 'scheduled' or label
         end
       end
