@@ -28,8 +28,34 @@ VALUES = (
 )
 """Inside the engine these import nothing but each other."""
 LAYERS = (
-    *("outcome", "searches", "link", "feed", "subscription", "sentinel", "storeurl", "nodes", "call", "calls", "once"),
-    *("meta", "connection", "group", "bound", "keyring", "wake", "seen", "waiters", "batcher", "away", "claims"),
+    *(
+        "outcome",
+        "refusal",
+        "searches",
+        "link",
+        "feed",
+        "subscription",
+        "sentinel",
+        "storeurl",
+        "nodes",
+        "call",
+        "calls",
+        "once",
+    ),
+    *(
+        "meta",
+        "connection",
+        "together",
+        "group",
+        "bound",
+        "keyring",
+        "wake",
+        "seen",
+        "waiters",
+        "batcher",
+        "away",
+        "claims",
+    ),
     *("query", "stats", "agreement", "doctor", "upkeep", "depth", "tally", "registry", "source", "reader"),
     *("repeating", "optimistic", "rule", "bulk", "rules", "orchestrations", "schedules", "rulebook", "datastore"),
     *("limited", "transfer", "operations", "answers", "flow", "ruleflow", "transport", "session", "syncsession"),
@@ -73,7 +99,7 @@ def test_imports_go_one_way(path: Path) -> None:
 
 def test_only_the_connection_speaks_redis_py() -> None:
     speaking = [path.stem for path in MODULES if "redis" in tops(path)]
-    assert speaking == ["connection", "feed", "link", "nodes", "sentinel", "storeurl", "subscription"]
+    assert speaking == ["connection", "feed", "link", "nodes", "refusal", "sentinel", "storeurl", "subscription"]
 
 
 def test_layers_of_the_engine() -> None:

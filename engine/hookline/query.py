@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hookline import codec, cursor
@@ -19,6 +19,7 @@ from hookline.where import Where
 
 if TYPE_CHECKING:  # what only reads the values that are defined here, a client, needs no store
     from hookline.connection import Connection
+    from hookline.together import Part, Together
 
 BUDGET = 1000
 """Work of one bounded read, in entries that are examined, unless 1.5 ms of the store end it (lib/clock.lua)."""
@@ -30,6 +31,10 @@ _READ_MAX = 4 * 2**20
 """Bytes that one read gives at most, but for its last item."""
 _ROUNDS = 50
 """Bounded reads of one query before it answers a short page with a cursor."""
+_RANGES_MAX = 10
+"""Ranges of a walk at most where several partitions are read in one call: to look for each is work, and not counted."""
+_SPARSE = 4
+"""Of so many that were looked at fewer than one was wanted: then each partition is read by itself."""
 T = TypeVar("T")
 
 
@@ -106,11 +111,18 @@ class _Plan:
     positions: list[Position]
     sizes: dict[str, int] = field(default_factory=dict)
     examined: int = 0
+    sparse: bool = False
+    """Whether little of what was looked at was wanted: then each partition is read by itself, with its own budget."""
 
     @property
     def ended(self) -> bool:
         """Whether nothing is left in any partition."""
         return all(position is False for position in self.positions)
+
+    def go_on(self, ends: Mapping[int, Position]) -> None:
+        """Go on behind where these partitions were read to."""
+        for partition, end in ends.items():
+            self.positions[partition] = end
 
     def explain(self) -> Explanation:
         return Explanation(self.walk.name, self.examined, self.sizes)
@@ -119,8 +131,9 @@ class _Plan:
 class Queries:
     """Reads the pages of queries. ``known`` has what was learnt of each key's settings, the newest."""
 
-    def __init__(self, connection: Connection, partitions: int, known: dict[str, Known]) -> None:
+    def __init__(self, connection: Connection, together: Together, partitions: int, known: dict[str, Known]) -> None:
         self._connection = connection
+        self._together = together
         self._partitions = partitions
         self._known = known
 
@@ -149,9 +162,9 @@ class Queries:
         async def read(plan: _Plan) -> Count:
             count = 0
             for _ in range(_ROUNDS):
-                for partition, extra in await self._round(query, plan, "count"):
+                for part, extra in await self._round(query, plan, "count"):
                     count += extra[b"count"]
-                    plan.positions[partition] = _end(extra)
+                    plan.go_on(_ends(plan, part, extra))
                 if plan.ended:
                     break
             return Count(count, self._seal(query, plan), plan.explain())
@@ -215,14 +228,15 @@ class Queries:
         for _ in range(rounds):
             left = limit - len(items)
             ends: dict[int, Position] = {}
+            bounds: list[Position] = []
             entries: list[_Entry] = []
-            open_ones = sum(position is not False for position in plan.positions)
-            for partition, extra in await self._round(query, plan, "query", _asked(left, max(1, open_ones))):
-                ends[partition] = _end(extra)
-                entries += [_entry(partition, *row) for row in extra[b"items"]]
-            if len(ends) > 1:  # those of one are in order
+            for part, extra in await self._round(query, plan, "query", left):
+                ends |= _ends(plan, part, extra)
+                bounds.append(extra[b"after"])
+                entries += [_entry(part, *row) for row in extra[b"items"]]
+            if len(bounds) > 1:  # those of one are in order
                 entries.sort(key=lambda entry: _place(entry.score, entry.member), reverse=plan.walk.descending)
-                left = min(left, _reach(entries, ends, descending=plan.walk.descending))
+                left = min(left, _reach(entries, bounds, descending=plan.walk.descending))
             fitting = _fitting(entries, ANSWER_MAX - size)
             full, left = fitting < min(left, len(entries)), min(left, fitting)
             for entry in entries[:left]:
@@ -230,41 +244,43 @@ class Queries:
                 items.append(codec.read_item(query.key, entry.sort.decode(), entry.fields))
                 plan.positions[entry.partition] = [entry.score, entry.member]
             left_over = {entry.partition for entry in entries[left:]}
-            for partition, end in ends.items():
-                if partition not in left_over:
-                    plan.positions[partition] = end
+            plan.go_on({partition: end for partition, end in ends.items() if partition not in left_over})
             if full or len(items) >= limit or plan.ended or size > ANSWER_MAX - _READ_MAX:
                 break
         return items
 
-    async def _round(self, query: Query, plan: _Plan, verb: str, limit: int | None = None) -> list[tuple[int, Any]]:
-        """One bounded read of every partition that is not yet at its end -> what each answered."""
-        asked = [partition for partition, position in enumerate(plan.positions) if position is not False]
-        request: dict[str, Any] = {
+    async def _round(
+        self, query: Query, plan: _Plan, verb: str, limit: int | None = None
+    ) -> list[tuple[Part, dict[bytes, Any]]]:
+        """One bounded read of every partition that is not yet at its end -> what each call answered."""
+        open_ones = [partition for partition, position in enumerate(plan.positions) if position is not False]
+        shared: dict[str, Any] = {
             "verb": verb,
             "key": query.key,
             "where": list(query.where.conditions),
-            "limit": limit,
             "budget": BUDGET,
             "generation": self._known.get(query.key, Known()).generation,
             **plan.walk.request(),
         }
-        reads = [
-            self._connection.search("find", partition, [request | {"after": plan.positions[partition] or None}])
-            for partition in asked
-        ]
-        # A task for the only one would cost as much as five items.
-        answers = [await reads[0]] if len(reads) == 1 else await asyncio.gather(*reads)
-        found: list[tuple[int, Any]] = []
-        for partition, ((word, _, extra),) in zip(asked, answers, strict=True):
+
+        def request(part: Part) -> object:
+            places = [(self._connection.tag(partition), plan.positions[partition] or False) for partition in part]
+            return [shared | {"places": places, "limit": limit and _asked(limit, len(part), len(open_ones))}]
+
+        apart = plan.sparse or len(plan.walk.any or ()) > _RANGES_MAX
+        answers = await self._together.search("find", open_ones, request, *([1] if apart else ()))
+        found: list[tuple[Part, dict[bytes, Any]]] = []
+        for part, ((word, _, extra),) in answers:
             if word == b"corrupt":
                 raise Corrupt
             if word == b"settings_changed":
                 raise _ReplanError(Known.decode(dict(extra[b"settings"])), plan.walk.name)
             if extra.get(b"unusable"):
                 raise _ReplanError(None, plan.walk.name)
-            plan.examined += extra.get(b"examined", 0)
-            found.append((partition, extra))
+            examined = extra.get(b"examined", 0)
+            plan.examined += examined
+            plan.sparse |= bool(extra.get(b"after")) and _SPARSE * len(extra.get(b"items", ())) < examined
+            found.append((part, extra))
         return found
 
     def _seal(self, query: Query, plan: _Plan) -> str | None:
@@ -280,9 +296,12 @@ def _dropped(name: str) -> Walk:
     raise Invalid.at("/cursor", f"the index on {name}, along which the pages before were read, is gone: begin anew")
 
 
-def _end(extra: Mapping[bytes, Any]) -> Position:
-    after = extra.get(b"after")
-    return list(after) if after else False
+def _ends(plan: _Plan, part: Part, extra: Mapping[bytes, Any]) -> dict[int, Position]:
+    """Where a read of these partitions ended: what was counted by its ends alone, at the end of each."""
+    ends = extra.get(b"ends", [False] * len(part))
+    return {
+        partition: plan.positions[partition] if end is True else end for partition, end in zip(part, ends, strict=True)
+    }
 
 
 def _place(score: bytes | str, member: bytes) -> tuple[float, bytes]:
@@ -290,12 +309,12 @@ def _place(score: bytes | str, member: bytes) -> tuple[float, bytes]:
     return float(score), member
 
 
-def _reach(entries: Sequence[_Entry], ends: Mapping[int, Position], *, descending: bool) -> int:
-    """How many of the sorted entries are in order whatever is still to come: those before every end that is open."""
-    open_ends = [_place(*end) for end in ends.values() if isinstance(end, list)]
-    if not open_ends:
+def _reach(entries: Sequence[_Entry], bounds: Sequence[Position], *, descending: bool) -> int:
+    """How many of the sorted entries are in order whatever is still to come: those before every bound that is open."""
+    open_ones = [_place(*bound) for bound in bounds if isinstance(bound, list)]
+    if not open_ones:
         return len(entries)
-    first = max(open_ends) if descending else min(open_ends)
+    first = max(open_ones) if descending else min(open_ones)
     places = (_place(entry.score, entry.member) for entry in entries)
     return sum(place >= first if descending else place <= first for place in places)
 
@@ -308,22 +327,28 @@ def _fitting(entries: Sequence[_Entry], room: int) -> int:
     return max(sum(size <= room for size in sizes), room == ANSWER_MAX)
 
 
-def _asked(left: int, partitions: int) -> int:
-    """How many entries each partition is asked for, of so many that are wanted of all.
+def _asked(left: int, partitions: int, of: int) -> int:
+    """How many entries a call is asked for that reads so many partitions, of so many that are wanted of all.
 
-    None is taken behind the end of another partition's, so too few lose nothing but cost another round. Items are
-    spread by a hash: with three standard deviations more than its share, hardly ever one has too few.
+    None is taken behind the end of another call's, so too few lose nothing but cost another round. Items are spread by
+    a hash: with three standard deviations more than its share, hardly ever one has too few.
     """
-    share = left / partitions
+    share = left * partitions / of
     return min(left, math.ceil(share + 3 * math.sqrt(share)) + 3)
 
 
-def _entry(partition: int, sort: bytes, fields: list[bytes], score: bytes, member: bytes | None, size: int) -> _Entry:
-    return _Entry(partition, sort, fields, score.decode(), member or sort, size)
+def _entry(
+    part: Part, sort: bytes, fields: list[bytes], score: bytes, member: bytes | None, size: int, place: int
+) -> _Entry:
+    return _Entry(part[place - 1], sort, fields, score.decode(), member or sort, size)
 
 
 async def get_many(
-    connection: Connection, partition_of: Callable[[str, str], int], names: Sequence[tuple[str, str]], room: float
+    connection: Connection,
+    together: Together,
+    partition_of: Callable[[str, str], int],
+    names: Sequence[tuple[str, str]],
+    room: float,
 ) -> dict[tuple[str, str], Item | None]:
     """Items by their names, :data:`GET_MAX` a call; what a call had no room for is asked for again.
 
@@ -333,27 +358,28 @@ async def get_many(
         Invalid, Corrupt, Unavailable
     """
     found: dict[tuple[str, str], Item | None] = {}
-    waiting: dict[int, list[tuple[str, str]]] = {}
-    for key, sort_field in dict.fromkeys(names):
+    waiting: dict[int, dict[tuple[str, str], None]] = {}
+    for key, sort_field in names:
         check_key(key)
         check_sort_field(sort_field)
-        waiting.setdefault(partition_of(key, sort_field), []).append((key, sort_field))
+        waiting.setdefault(partition_of(key, sort_field), {})[key, sort_field] = None
 
-    async def read(partition: int, left: list[tuple[str, str]]) -> None:
-        nonlocal room
-        while left and room > 0:
-            asked, left = left[:GET_MAX], left[GET_MAX:]
-            request = [{"verb": "get", "key": key, "sort": sort_field} for key, sort_field in asked]
-            answers = await connection.read("find", partition, request)
-            for (key, sort_field), (word, fields, extra) in zip(asked, answers, strict=True):
+    def asked(part: Part) -> list[tuple[int, tuple[str, str]]]:
+        return [*islice(((partition, name) for partition in part for name in waiting[partition]), GET_MAX)]
+
+    def request(part: Part) -> object:
+        return [
+            {"verb": "get", "tag": connection.tag(partition), "key": key, "sort": sort_field}
+            for partition, (key, sort_field) in asked(part)
+        ]
+
+    while (left := [partition for partition, some in waiting.items() if some]) and room > 0:
+        for part, answers in await together.read("find", left, request):
+            for (partition, name), (word, fields, extra) in zip(asked(part), answers, strict=True):
                 if word == b"corrupt":
                     raise Corrupt
-                if extra and extra.get(b"again"):
-                    left.append((key, sort_field))
-                else:
-                    shown = codec.read_item(key, sort_field, fields) if fields else None
-                    found[key, sort_field] = shown
+                if not (extra and extra.get(b"again")):
+                    del waiting[partition][name]
+                    found[name] = codec.read_item(*name, fields) if fields else None
                     room -= sum(map(len, fields)) if fields else 0
-
-    await asyncio.gather(*(read(partition, asked) for partition, asked in waiting.items()))
     return found

@@ -19,6 +19,7 @@ from hookline.secret import SecretBox
 from hookline.settings import Settings
 from hookline.sortfield import Spread
 from hookline.stats import Stats, read_stats
+from hookline.together import Together
 from hookline.upkeep import Build, Upkeep
 from hookline.wake import Wakes, pause
 from hookline.where import compile_where
@@ -50,7 +51,7 @@ class Reader:
 
         def __getattr__(self, name: str) -> Any:
             """What was not found: before :meth:`open` the parts that every verb needs are not there."""
-            if name in ("calls", "upkeep", "claims", "_queries"):
+            if name in ("calls", "together", "upkeep", "claims", "_queries"):
                 raise AttributeError(
                     "the datastore is not open: 'async with Datastore(...)', or 'await datastore.open()'"
                 )
@@ -70,8 +71,9 @@ class Reader:
             await self.close()
             raise
         self.calls = Calls(self.settings.namespace, self.connection.partitions, self.secrets, Spread())
+        self.together = Together(self.connection)
         self.upkeep = Upkeep(self.connection, self.calls.partitions, self.settings.outbox_max)
-        self._queries = Queries(self.connection, self.calls.partitions, {})
+        self._queries = Queries(self.connection, self.together, self.calls.partitions, {})
 
     async def close(self) -> None:
         """Close every connection to the store."""
@@ -119,7 +121,7 @@ class Reader:
             Invalid, Corrupt, Unavailable
         """
         self._check_loop()
-        found = await get_many(self.connection, self.calls.partition, names, inf)
+        found = await get_many(self.connection, self.together, self.calls.partition, names, inf)
         return [found[name] for name in names]
 
     async def get_some(
@@ -133,7 +135,7 @@ class Reader:
             Invalid, Corrupt, Unavailable
         """
         self._check_loop()
-        return await get_many(self.connection, self.calls.partition, names, room)
+        return await get_many(self.connection, self.together, self.calls.partition, names, room)
 
     async def wait_for(self, key: str, sort_field: str, *, until: object = None, timeout: float = 30) -> Item | None:
         """The item once it meets the filters ``until``, or has ended if there are none; None if that takes longer.

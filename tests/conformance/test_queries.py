@@ -109,7 +109,10 @@ async def test_a_page_is_short_when_its_budget_is_spent(datastore: Datastore, mo
     monkeypatch.setattr("hookline.query._ROUNDS", 2)
     made = await fill(datastore, 300)
     page = await datastore.query("jobs", where={"n": -1})
-    assert (page.items, page.explanation.examined, page.cursor is None) == ([], 6 * datastore.calls.partitions, False)
+    calls = len({datastore.connection.node_of(partition) for partition in range(datastore.calls.partitions)})
+    # As nothing was found so, each partition has a budget of its own then.
+    examined = 3 * calls + 3 * datastore.calls.partitions
+    assert (page.items, page.explanation.examined, page.cursor is None) == ([], examined, False)
     for order, wanted in (("sortField", made[:100]), ("sortField:desc", made[:100][::-1])):
         found = await pages(datastore, where={"n": {"lt": 100}}, order=order, limit=50)
         assert [*chain(*found)] == wanted

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from cluster import NODES, Cluster, Node, clustering
-from conftest import Clock, beside, wait_until
+from conftest import NOW_MS, Clock, beside, wait_until
 from hookline import Datastore, Item, Job, SecretBox, Settings, Worker, doctor, keys, transfer
 from hookline.clock import parse_time
 from hookline.errors import Unavailable
@@ -155,6 +155,35 @@ async def test_slots_that_move_under_load(
     found = await datastore.get_many([("jobs", name) for name in (*acknowledged, *refused)])
     assert [item and item.version for item in found] == [1] * len(acknowledged) + [None] * len(refused)
     assert len((await datastore.claim("jobs", worker_id="w", limit=500)).items) == min(500, len(acknowledged))
+
+
+async def test_a_node_reads_all_of_its_partitions_in_one_call(
+    datastore: Datastore, cluster: Cluster, clock: Clock
+) -> None:
+    clock.ms = NOW_MS  # it stands still, so no call is late
+    await fill(datastore)
+
+    async def found() -> list[int]:
+        before = await cluster.calls()
+        page = await datastore.query("jobs", limit=20)
+        rest = await datastore.query("jobs", limit=len(NAMES), cursor=page.cursor)
+        assert [item.sort_field for item in (*page.items, *rest.items)] == NAMES
+        assert (await datastore.count("jobs", where=WAITING)).count == len(NAMES)
+        return [after - earlier for after, earlier in zip(await cluster.calls(), before, strict=True)]
+
+    assert await found() == [3] * NODES
+    # The slots of the second partition: the first node has those of the first still, which it is asked for by.
+    first, last = SLOTS // PARTITIONS, 2 * SLOTS // PARTITIONS - 1
+    await cluster.move(first, last, cluster.nodes[0], cluster.nodes[2])
+    try:
+        await found()
+        await datastore.connection.nodes.learn()
+        assert sum(await found()) == 3 * PARTITIONS, "as one was refused, each is read by itself for a while"
+    finally:
+        await wait_until(lambda: _agree(cluster))
+        await cluster.move(first, last, cluster.nodes[2], cluster.nodes[0])
+        await wait_until(lambda: _agree(cluster))
+        await datastore.connection.nodes.learn()
 
 
 async def _agree(cluster: Cluster) -> bool:

@@ -121,11 +121,30 @@ async def test_a_status_is_walked_in_its_order(scripts: Scripts, datastore: Data
 async def test_an_item_found_carries_its_score_and_no_token(scripts: Scripts, datastore: Datastore) -> None:
     await scripts.create(content=1, metadata={"status": "started", "locked_until": at(30)})
     ((_, _, extra),) = await find(datastore, walking("started"))
-    ((sort, shown, score, member, _),) = extra[b"items"]
+    ((sort, shown, score, member, _, _),) = extra[b"items"]
     fields = decode_fields(shown)
     assert (sort, member) == (b"a", False)
     assert (sort, score, fields[b"c"], fields[b"ca"]) == (b"a", str(NOW_MS + 30_000).encode(), pack(1), NOW.encode())
     assert b"tk" not in fields
+
+
+async def test_places_are_read_in_one_order(scripts: Scripts, datastore: Datastore) -> None:
+    """Each from where it is; what was not come to stays there."""
+    await put(scripts, NAMES[:6], status="review")
+    tag = datastore.connection.tag(0)
+    request: dict[str, Any] = {
+        "label": "review",
+        "limit": 5,
+        "places": [(tag, [str(NOW_MS), "n003"]), (tag, False), (tag, ["inf", ""])],
+    }
+    for descending, found, ends in (
+        (False, ["n000", "n001", "n002", "n003", "n004"], ["n004", "n003", False]),
+        (True, ["n005", "n005", "n004", "n004", "n003"], [True, "n003", "n004"]),
+    ):
+        ((_, _, extra),) = await find(datastore, walking(**request, descending=descending))
+        assert [sort.decode() for sort, *_ in extra[b"items"]] == found
+        assert [end if isinstance(end, bool) else end[1].decode() for end in extra[b"ends"]] == ends
+        assert extra[b"after"][1].decode() == found[-1]
 
 
 @pytest.mark.parametrize("descending", [False, True])

@@ -122,7 +122,7 @@ def test_unknown_script() -> None:
         ("create", set()),
         ("create_drain", {"allow-oom"}),
         ("delete", {"allow-oom"}),
-        ("find", {"no-writes"}),
+        ("find", {"allow-cross-slot-keys", "no-writes"}),
         ("patch", set()),
         ("patch_drain", {"allow-oom"}),
         ("relay_done", {"allow-oom"}),

@@ -81,15 +81,16 @@ function range.parts(name, operation)
   end
 end
 
--- Iterate over the entries between two ranks -> score, member.
-function range.entries(name, first, last, descending)
-  local page, place = {}, 1
+-- Iterate over the entries between two ranks -> score, member. Who needs few says how many are read at once, `most` at first.
+function range.entries(name, first, last, descending, most)
+  local page, place, most = {}, 1, most or PAGE
   return function()
     if place > #page then
       if first >= last then
         return nil
       end
-      local count = math.min(PAGE, last - first)
+      local count = math.min(most, last - first)
+      most = PAGE
       if descending then
         local card = redis.call('ZCARD', name)
         page = redis.call('ZRANGE', name, card - last, card - last + count - 1, 'REV', 'WITHSCORES')

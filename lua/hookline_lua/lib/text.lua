@@ -18,3 +18,14 @@ function text.compare(a, b)
   end
   return #a < #b and -1 or #a > #b and 1 or 0
 end
+
+-- Where a small letter comes behind all capitals, the locale's order is that of the bytes, and costs a tenth to ask for.
+local BYTEWISE = not ('a' < 'B')
+
+-- Whether a comes before b.
+function text.precedes(a, b)
+  if BYTEWISE then
+    return a < b
+  end
+  return text.compare(a, b) < 0
+end
