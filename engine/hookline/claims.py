@@ -22,8 +22,10 @@ from hookline.link import LATE, Hold
 from hookline.once import Once
 from hookline.outcome import Claimed, Outcome
 from hookline.seen import Seen, filters_of
+from hookline.together import Together
 from hookline.waiters import Place, Waiters
 from hookline.wake import Wakes
+from hookline.where import Where
 
 POLL = 1.0
 """Seconds after which the first who waits looks again by itself: it covers lost wake messages and filtered claims."""
@@ -94,6 +96,11 @@ class _Walk:
         else:
             self.after = claimed.after
 
+    @property
+    def ahead(self) -> list[int]:
+        """The partitions that are still to be looked at, this one included."""
+        return [(self.partition + place) % self._partitions for place in range(self.left)]
+
     def leave(self) -> None:
         """Go to the next partition."""
         self.partition, self.left = (self.partition + 1) % self._partitions, self.left - 1
@@ -151,6 +158,7 @@ class Claims:
         wakes: Wakes,
         batcher: Batcher,
         connection: Connection,
+        together: Together,
         perform: Perform,
         perform_held: PerformHeld,
     ) -> None:
@@ -163,7 +171,7 @@ class Claims:
         self._perform_held = perform_held
         self._rotation: dict[str, int] = {}
         self._rested: dict[tuple[str, bytes], float] = {}
-        self._seen = Seen(connection, wakes)
+        self._seen = Seen(connection, together, wakes)
         self._away = Away(connection)
         self._ballots = 0
 
@@ -365,19 +373,16 @@ class Claims:
         With ``marks`` it looks at a single partition, where the repeat of its request will look too; or at all of them
         in the same order, if that says so. Of all of them one that cannot be reached has nothing, unless none can be.
         Where it finds none at the ``front`` of a partition's line, it looks no further there. One that ``trusts`` does
-        not ask where a line has just been seen to its end, and nothing was told of it since.
-
-        What was taken is locked already, so the caller must have it: a failure after that, or when something was
-        ``given`` to it before, is told along with the items.
+        not ask where a line has just been seen to its end, and nothing was told of it since. What was taken is locked
+        already, so the caller must have it: a failure after that, or after something was ``given``, comes with it.
         """
         options = dict(options)
         most_held = options.pop("max_in_flight", None)
         bound = await self._bound(key, options["worker_id"], most_held) if most_held is not None else None
         start, partitions = marks.partition() if marks else self.partition(key), self._calls.partitions
         walk = _Walk(start, partitions, 0 if front else FRUITLESS_MAX, marks)
-        broken_off = False
-        trusts = trusts and not (marks or bound)
-        nothing = self._seen.untold(key, partitions, options["where"], POLL) if trusts else {}
+        broken_off, looks = False, not (marks or bound)
+        nothing = self._seen.untold(key, partitions, options["where"], POLL) if trusts and looks else {}
         # A repeat has to look where the first did, and a bound holds over all of them.
         away = self._away.now() if walk.everywhere and not bound else None
         # A repeat has to ask however much is held: what it was given before may be what fills the bound.
@@ -389,10 +394,14 @@ class Claims:
             if away and partition in away:
                 walk.pass_over()
                 continue
+            if looks and partition != start:
+                looks, nothing = (
+                    False,
+                    nothing | await self._look(key, walk, {*nothing, *(away or ())}, options["where"]),
+                )
+                continue
             most, began = min(limit - walk.found, GIVEN_MAX), time.monotonic()
-            share = {"after": walk.after, "front": front, **(bound.limits(partition) if bound else {})}
-            share |= {"in_flight": 0} if most <= 0 else {}
-            call = self._calls.claim(key, limit=max(1, most), partition=partition, **share, **options)
+            call = self._calls.claim(key, **_share(walk, most, bound), front=front, **options)
             always = given or walk.found > 0 or (marks is not None and marks.everywhere)
             call = marks.mark(call, always=always) if marks else call
             self._away.look(partition)
@@ -419,6 +428,14 @@ class Claims:
             self._rotate(key, (walk.partition + (bound is not None or broken_off)) % partitions)
         return walk.together(bound, given=given)
 
+    async def _look(self, key: str, walk: _Walk, known: set[int], where: Where | None) -> dict[int, Claimed]:
+        """Ask all at once which of the partitions ahead have nothing -> what those give; who has something tells it."""
+        ahead = [partition for partition in walk.ahead if partition not in known]
+        if len(ahead) > 1:
+            with contextlib.suppress(HooklineError):
+                return await self._seen.look(key, ahead, where)
+        return {}
+
     def _rotate(self, key: str, partition: int) -> None:
         """Begin there next; of keys that are asked for in vain nothing is kept."""
         if partition:
@@ -440,6 +457,12 @@ class Claims:
             raise outcome.error()
         self.see(call, outcome, asked)
         return outcome
+
+
+def _share(walk: _Walk, most: int, bound: Bound | None) -> dict[str, Any]:
+    """The arguments of a claim of so many where the walk is; one of none tells what was taken before."""
+    share = {"limit": max(1, most), "partition": walk.partition, "after": walk.after}
+    return {**share, **(bound.limits(walk.partition) if bound else {}), **({"in_flight": 0} if most <= 0 else {})}
 
 
 def _seconds_until(ms: float | None) -> float:

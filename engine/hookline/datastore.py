@@ -75,7 +75,9 @@ class Datastore(Repeating):
         await super().open()
         self._batcher.loop = self.loop
         self.wakes.released = self.changes.released = False
-        self.claims = Claims(self.calls, self.wakes, self._batcher, self.connection, self._perform, self._perform_held)
+        self.claims = Claims(
+            self.calls, self.wakes, self._batcher, self.connection, self.together, self._perform, self._perform_held
+        )
 
     async def close(self) -> None:
         """Let those go who wait for items, wait for what is under way, then close."""

@@ -72,7 +72,7 @@ class Reader:
             raise
         self.calls = Calls(self.settings.namespace, self.connection.partitions, self.secrets, Spread())
         self.together = Together(self.connection)
-        self.upkeep = Upkeep(self.connection, self.calls.partitions, self.settings.outbox_max)
+        self.upkeep = Upkeep(self.connection, self.together, self.calls.partitions, self.settings.outbox_max)
         self._queries = Queries(self.connection, self.together, self.calls.partitions, {})
 
     async def close(self) -> None:

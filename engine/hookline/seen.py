@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 from hookline import codec
 from hookline.call import Call
 from hookline.connection import Connection
 from hookline.outcome import Claimed
+from hookline.together import Part, Together
 from hookline.wake import Wakes
 from hookline.where import Where
 
@@ -21,8 +23,9 @@ _NOT_SEEN = (-math.inf, Claimed([]))
 class Seen:
     """Where a claim has seen that nothing is left: by key, partition and filters."""
 
-    def __init__(self, connection: Connection, wakes: Wakes) -> None:
+    def __init__(self, connection: Connection, together: Together, wakes: Wakes) -> None:
         self._connection = connection
+        self._together = together
         self._wakes = wakes
         self._lines: dict[tuple[str, int, bytes], tuple[float, Claimed]] = {}
         """When (monotonic seconds) each was asked for, and what it gives now."""
@@ -40,9 +43,31 @@ class Seen:
         if broken_off or full or left or not self._connection.tells(call.key):
             self._lines.pop(line, None)
             return
+        self._keep(line, asked, Claimed([], claimed.next_ms))
+
+    def _keep(self, line: tuple[str, int, bytes], asked: float, nothing: Claimed) -> None:
         if len(self._lines) >= LINES_MAX:
             self._lines.clear()
-        self._lines[line] = asked, Claimed([], claimed.next_ms)
+        self._lines[line] = asked, nothing
+
+    async def look(self, key: str, partitions: Sequence[int], where: Where | None) -> dict[int, Claimed]:
+        """Ask where nothing can be claimed at all -> what each of those gives.
+
+        Raises:
+            Unavailable
+        """
+
+        def request(part: Part) -> object:
+            return {"tags": [self._connection.tag(partition) for partition in part], "key": key}
+
+        asked, filters, found = time.monotonic(), filters_of(where), {}
+        for part, answers in await self._together.read("outlook", partitions, request):
+            for partition, next_ms in zip(part, answers, strict=True):
+                if next_ms is False or next_ms > 0:
+                    found[partition] = Claimed([], next_ms or None)
+                    if self._connection.tells(key):
+                        self._keep((key, partition, filters), asked, found[partition])
+        return found
 
     def nothing(
         self, key: str, partition: int, filters: bytes, holds: float, *, told: float = -math.inf

@@ -8,13 +8,15 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hookline.errors import Corrupt, StoreFull
+from hookline.errors import Corrupt, HooklineError, StoreFull
 
 if TYPE_CHECKING:  # what only reads the values that are defined here, a client, needs no store
     from hookline.connection import Connection
+    from hookline.together import Part, Together
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +26,6 @@ _SECONDS = 3.0
 """How long one sweep goes on at most, in seconds."""
 _BUILD_WORK = 300
 """Items that one step of building indexes looks at."""
-_PAGE = 1000
-"""Entries of a registry that one command looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,17 @@ class Build:
     total: int
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What there is to do in a partition: so many events in its outbox, and when there is something else.
+
+    ``next_ms`` is in ms since 1970: 0 is now, infinity is never.
+    """
+
+    events: int
+    next_ms: float
+
+
 class Upkeep:
     """Sweeps the partitions of a namespace.
 
@@ -43,8 +54,9 @@ class Upkeep:
     A burial is an event, and is put off while an outbox has ``outbox_max`` of them.
     """
 
-    def __init__(self, connection: Connection, partitions: int, outbox_max: int) -> None:
+    def __init__(self, connection: Connection, together: Together, partitions: int, outbox_max: int) -> None:
         self._connection = connection
+        self._together = together
         self._partitions = partitions
         self._outbox_max = outbox_max
         self._ends: dict[int, dict[str, Any]] = {}
@@ -58,13 +70,22 @@ class Upkeep:
             Corrupt: the list of what is due is.
             Unavailable: no answer; what a lost step has done stays, and a repeat goes on behind it.
         """
-        sweeps = (self._sweep(partition) for partition in range(self._partitions))
+        sweeps = (self._sweep(partition) for partition in await self._due())
         corrupt: list[str] = []
         for found in await asyncio.gather(*sweeps, return_exceptions=True):  # where one fails, the others still end
             if isinstance(found, BaseException):
                 raise found
             corrupt += found
         return corrupt
+
+    async def _due(self) -> list[int]:
+        """The partitions in which there may be something to sweep, or to build."""
+        every = [*range(self._partitions)]
+        if len(every) == 1:
+            return every
+        with suppress(HooklineError):  # the others are swept where one cannot be reached
+            return [partition for partition, outlook in (await self.outlook()).items() if outlook.next_ms == 0]
+        return every
 
     async def _sweep(self, partition: int) -> list[str]:
         corrupt: list[str] = []
@@ -96,6 +117,23 @@ class Upkeep:
             log.warning("%d jobs whose last lock has expired stay started for now: the outbox has no room", put_off)
         return list(dict.fromkeys(corrupt))
 
+    async def outlook(self, *, rules: bool = False) -> dict[int, Outlook]:
+        """What servers have to do in each partition; ``rules`` that are in line among that.
+
+        Raises:
+            Unavailable
+        """
+
+        def request(part: Part) -> object:
+            return {"tags": [self._connection.tag(partition) for partition in part], "rules": rules}
+
+        answers = await self._together.read("outlook", range(self._partitions), request)
+        return {
+            partition: Outlook(events, math.inf if next_ms is False else next_ms)
+            for part, found in answers
+            for partition, (events, next_ms) in zip(part, found, strict=True)
+        }
+
     async def next_ms(self) -> float:
         """When servers have something to do next, in ms since 1970: 0 is now, infinity is never.
 
@@ -104,26 +142,8 @@ class Upkeep:
         Raises:
             Unavailable
         """
-        return min(await asyncio.gather(*map(self._next_ms, range(self._partitions))))
-
-    async def _next_ms(self, partition: int) -> float:
-        tag, ask = self._connection.tag(partition), self._connection.command_on
-        name = f"{tag}:outbox"
-        if await ask(name, "XLEN", name) or await ask(f"{tag}:builds", "EXISTS", f"{tag}:builds"):
-            return 0
-        if await self._has_waiting(f"{tag}:r:hookline"):
-            return 0
-        first = await ask(f"{tag}:due", "ZRANGE", f"{tag}:due", 0, 0, "WITHSCORES")
-        return float(first[1]) if first else math.inf
-
-    async def _has_waiting(self, registry: str) -> bool:
-        """Whether something of a registry is in line. By pages: it may be long, and others ask the store meanwhile."""
-        cursor = b"0"
-        while True:
-            scan = ("SSCAN", registry, cursor, "MATCH", "*\0not_started", "COUNT", _PAGE)
-            cursor, found = await self._connection.command_on(registry, *scan)
-            if found or cursor == b"0":
-                return bool(found)
+        outlooks = (await self.outlook(rules=True)).values()
+        return min(0 if outlook.events else outlook.next_ms for outlook in outlooks)
 
     async def build(self, key: str, work: int) -> dict[str, Build]:
         """Look at so many items of each partition for the indexes of a key that are not complete -> how far these are.

@@ -36,11 +36,11 @@ from hookline_server.turns import Turns
 log = logging.getLogger(__name__)
 
 POLL = 1.0
-"""Seconds between looks at an outbox whose wake message was lost, and at what other relays leave."""
+"""Seconds between looks for events whose wake message was lost, and for those that other relays leave."""
 DEAD_AFTER = 5.0
 """Seconds after which a relay that was not heard of is taken over from."""
 SCAN = 30.0
-"""Seconds between looks at all lanes, for what was due while nobody was told."""
+"""Seconds between looks at all lanes, for what was due while nobody was told, and at an outbox in which nothing is."""
 TOGETHER = 0.02
 """Seconds that an event which is done waits for others, to leave the outbox together with them."""
 DONE_MAX = 500
@@ -75,6 +75,8 @@ class Relay:
         self._origins = Origins()
         self._done: list[dict[bytes, None]] = [{} for _ in range(datastore.calls.partitions)]
         """By partition the events that are to leave the outbox, in their order."""
+        self._woken: dict[int, asyncio.Event] = {}
+        """By partition what wakes who takes from its outbox."""
         self._stops = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -84,6 +86,7 @@ class Relay:
             async with asyncio.TaskGroup() as group:
                 for partition in range(self._datastore.calls.partitions):
                     group.create_task(self._relay(partition))
+                group.create_task(self._watch())
                 group.create_task(self._retry())
         finally:
             self._stops = True
@@ -99,11 +102,25 @@ class Relay:
 
     # From the outbox
 
+    async def _watch(self) -> None:
+        """Have those outboxes looked at in which there is something, whoever else was told of it."""
+        every = range(self._datastore.calls.partitions)
+        while True:
+            await asyncio.sleep(POLL)
+            filled = [*every]
+            with Surviving(log, "a look at the outboxes"):
+                outlooks = await self._datastore.upkeep.outlook()
+                filled = [partition for partition in every if outlooks[partition].events]
+            for partition in filled:
+                if partition in self._woken:
+                    self._woken[partition].set()
+
     async def _relay(self, partition: int) -> None:
         own: bytes | None = b"0"
         full = False
         looked_at = time.monotonic()
         async with self._datastore.wakes.listening("outbox", partition=partition) as woken:
+            self._woken[partition] = woken
             while True:
                 taken = None
                 look = time.monotonic() - looked_at >= POLL
@@ -119,7 +136,7 @@ class Relay:
                 if own and (taken or not full):  # else there was no slot for what it has still
                     own = taken[-1][1] if taken else None
                 elif not taken and not full:
-                    await pause(woken, POLL)
+                    await pause(woken, SCAN)
 
     async def _take(
         self, partition: int, own: bytes | None, *, look: bool, many: bool

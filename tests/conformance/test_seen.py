@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -70,12 +71,33 @@ async def test_a_job_costs_as_many_calls_as_on_one_partition(
     waiting.cancel()
 
 
-async def test_a_claim_that_does_not_wait_asks_everywhere(datastore: Datastore, store: Backend) -> None:
+async def test_a_claim_that_does_not_wait_asks_everywhere(
+    datastore: Datastore, second: Datastore, store: Backend
+) -> None:
+    """The partition that it begins with, then all others of a node in one call, and each that has something."""
     waiting = await waits(datastore)
+    others = {p for p in range(PARTITIONS) if p != datastore.claims.partition("jobs")}
+    looks = 1 + len({datastore.connection.node_of(p) for p in others})
     before = await script_calls(*store.nodes)
     assert (await datastore.claim("jobs", worker_id="w")).items == []
-    assert await script_calls(*store.nodes) == before + PARTITIONS
+    assert await script_calls(*store.nodes) == before + looks
     waiting.cancel()
+    made = [f"{n}" for n in range(3)]
+    for name in made:
+        await second.create("jobs", name, metadata=WAITING)
+    before = await script_calls(*store.nodes)
+    places = {datastore.calls.partition("jobs", name) for name in made}
+    assert sorted(names((await datastore.claim("jobs", worker_id="w", limit=10)).items)) == made
+    assert await script_calls(*store.nodes) == before + looks + len(places & others)
+
+
+async def test_what_is_due_next_is_told_over_all_partitions(datastore: Datastore) -> None:
+    for seconds in (50, 20, 90):
+        await datastore.create("jobs", metadata={**WAITING, "scheduled_at": f"+{seconds}s"})
+    began = time.time()
+    claimed = await datastore.claim("jobs", worker_id="w")
+    assert claimed.items == []
+    assert (claimed.next_ms or 0) / 1000 - began == pytest.approx(20, abs=5)
 
 
 async def test_what_is_due_is_asked_for(datastore: Datastore, store: Backend) -> None:

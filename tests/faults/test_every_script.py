@@ -56,7 +56,7 @@ RESTORED = {"v": "3", "ca": "5", "ua": "5", "s": "done", "c": b"\xc0"}
 
 GROWS = ("backfill", "create", "patch", "restore")
 DRAINS = ("claim", "create_drain", "delete", "patch_drain", "settle")
-READS = ("depth", "find", "names", "stats")
+READS = ("depth", "find", "names", "outlook", "stats")
 LOOKS_AFTER = ("claim", "sweep")
 """Scripts that promote and bury: they pass over items of a wrong type (tests/lua), and note when to look again."""
 NEEDED = {
@@ -72,6 +72,7 @@ NEEDED = {
     "inspect": "",
     "names": "",
     "once": "once:other",
+    "outlook": "",
     "patch": "cfg:other i:other:plain k:other outbox r s:other:done s:other:review",
     "patch_drain": "cfg:other i:other:plain k:other outbox r s:other:review s:other:started",
     "relay_done": "outbox",
@@ -143,6 +144,8 @@ class Bench:
                 ]
             case "depth":
                 return {"keys": [KEY, OTHER]}
+            case "outlook":
+                return {"tags": [self.datastore.connection.tag(0)], "key": OTHER}
             case "inspect":
                 items = [f"{key}:{name}" for key in (KEY, OTHER) for name in ITEMS]
                 return {"verb": "items", "repair": True, "work": 999, "names": items}
@@ -177,7 +180,7 @@ class Bench:
                 return {KEY, OTHER}
             case "sweep":
                 return {key.decode() for key in answer[b"corrupt"]}
-            case "depth" | "inspect" | "names" | "stats" | "relay_done" | "relay_turn":
+            case "depth" | "inspect" | "names" | "outlook" | "stats" | "relay_done" | "relay_turn":
                 corrupt = False
             case _:
                 words = [(call.key, answer[0]) for call, answer in zip(self.asked[script], answer, strict=True)]

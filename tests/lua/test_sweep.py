@@ -201,7 +201,7 @@ async def test_what_is_put_off_takes_no_slot(scripts: Scripts, datastore: Datast
     await datastore.configure(KEY, trigger_urls=calling("status:failed"))
     bound: dict[str, Any] = {"worker_id": "w", "max_in_flight": 1, "lock_for": 5}
     assert [item.sort_field for item in (await datastore.claim(KEY, **bound)).items] == ["a"]
-    datastore.upkeep = Upkeep(datastore.connection, 1, outbox_max=0)
+    datastore.upkeep = Upkeep(datastore.connection, datastore.together, 1, outbox_max=0)
     scripts.clock.advance(10)
     await datastore.sweep()
     assert (await status(scripts, "a"), [item.sort_field for item in (await datastore.claim(KEY, **bound)).items]) == (
@@ -218,7 +218,7 @@ async def test_a_full_outbox_holds_up_no_other_key(scripts: Scripts, datastore: 
     await put(scripts, a=SPENT)
     await datastore.configure(KEY, trigger_urls=calling("created", "status:completed"))
     scripts.clock.advance(10)
-    datastore.upkeep = Upkeep(datastore.connection, 1, outbox_max=0)
+    datastore.upkeep = Upkeep(datastore.connection, datastore.together, 1, outbox_max=0)
     await datastore.sweep()
     after = await snapshot(scripts.raw)
     assert (after["i:behind:a"]["s"], after["i:jobs:a"]["s"]) == ("not_started", "failed")
