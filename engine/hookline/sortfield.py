@@ -12,6 +12,8 @@ TOGETHER_MAX = 32
 """Items that go into one partition in a row: what a call of these costs by itself is a fifth of the whole."""
 TOGETHER = 0.01
 """Seconds after which the next partition is chosen in any case."""
+TRIED_MAX = 16
+"""Partitions that an item is offered to, one after the other, where they are full: what a refusal may cost."""
 
 _LOW_BITS = 12
 _LOW = (1 << _LOW_BITS) - 1

@@ -93,7 +93,7 @@ def test_the_verbs_are_those_of_a_datastore() -> None:
 def test_the_operations_are_those_of_the_engine() -> None:
     for name in public(Operations):
         assert arguments(Operations, name) == arguments(Calls, name), name
-    assert public(Calls) - public(Operations) == {"claim", "partition", "item_name", "name"}
+    assert public(Calls) - public(Operations) == {"claim", "partition", "item_name", "name", "elsewhere"}
 
 
 @pytest.mark.parametrize(
