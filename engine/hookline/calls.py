@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from hookline import codec
 from hookline.arguments import SettingsArguments
 from hookline.call import Call
@@ -17,7 +19,7 @@ from hookline.item import NOT_STARTED, RESERVED_PREFIX, STARTED, TERMINAL, check
 from hookline.keys import item_name, partition_of, partition_tag
 from hookline.keysettings import encode_backoff
 from hookline.secret import SecretBox
-from hookline.sortfield import Spread, new_sort_field
+from hookline.sortfield import TRIED_MAX, Spread, new_sort_field
 from hookline.trigger import read_triggers
 from hookline.where import compile_where
 
@@ -93,16 +95,18 @@ class Calls:
         """Create an item; with ``upsert`` replace the one that exists, whole.
 
         Without a sortField it gets one that is unique and time-ordered, and that lies in the ``partition``, if one is
-        named.
+        named; else in one that has room.
 
         Raises:
             Invalid: an argument has the wrong form; every bad field is named.
             ReservedKey: the key begins with ``hookline.``.
         """
-        generated = sort_field is None
+        generated, elsewhere = sort_field is None, 0
         check_key(key)
         if sort_field is None:
-            sort_field = new_sort_field(key, self._place(partition), self.partitions)
+            if partition is None:
+                partition, elsewhere = self.spread.next(self.partitions), min(self.partitions, TRIED_MAX) - 1
+            sort_field = new_sort_field(key, partition, self.partitions)
         else:
             check_sort_field(sort_field)
         _refuse_reserved(key, reserved)
@@ -125,10 +129,20 @@ class Calls:
             request.pop("unset", None)  # nothing is there to be removed
             if upsert:
                 request |= {"upsert": True, "replace": True}
-        return self._call("create_drain" if reserved else "create", key, sort_field, request, generated=generated)
+        call = self._call("create_drain" if reserved else "create", key, sort_field, request)
+        return msgspec.structs.replace(call, generated=True, elsewhere=elsewhere) if generated else call
 
-    def _place(self, partition: int | None) -> int:
-        return self.spread.next(self.partitions) if partition is None else partition
+    def elsewhere(self, call: Call) -> Call:
+        """The create, by another name, in another partition: its own is full."""
+        partition = (call.partition + max(1, self.partitions // TRIED_MAX)) % self.partitions
+        sort_field = new_sort_field(call.key, partition, self.partitions)
+        request = {**call.request, "sort": sort_field}
+        if sealed := request.get("set", {}).get("t"):
+            before, now = (codec.identity(self.namespace, call.key, name) for name in (call.sort_field, sort_field))
+            triggers = read_triggers(codec.open_triggers(sealed, self.secrets, before))
+            request["set"] = {**request["set"], "t": codec.encode_triggers(triggers, self.secrets, now)}
+        changes: dict[str, Any] = {"partition": partition, "sort_field": sort_field, "request": request}
+        return msgspec.structs.replace(call, **changes, elsewhere=call.elsewhere - 1)
 
     def update(
         self,
@@ -348,11 +362,9 @@ class Calls:
             raise Invalid(*(Flaw(f"/metadata/{name}", "set by the engine when a claim ends") for name in owned))
         return change
 
-    def _call(
-        self, script: str, key: str, sort_field: str, request: dict[str, Any], *, generated: bool = False
-    ) -> Call:
+    def _call(self, script: str, key: str, sort_field: str, request: dict[str, Any]) -> Call:
         request["key"], request["sort"] = key, sort_field
-        return Call(script, self.partition(key, sort_field), key, sort_field, request, generated=generated)
+        return Call(script, self.partition(key, sort_field), key, sort_field, request)
 
     def _writable(self, key: str, sort_field: str, reserved: bool) -> None:
         check_key(key)

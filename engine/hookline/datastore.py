@@ -167,12 +167,12 @@ class Datastore(Repeating):
                     if len(left) > OPERATIONS_MAX:
                         await asyncio.sleep(0)  # it leaves before the next is packed
                 for group, answer in sent:
-                    for (place, call), outcome in zip(group.members, await group.told(answer), strict=True):
+                    for (place, _), outcome in zip(group.members, await group.told(answer), strict=True):
+                        if isinstance(outcome, Call):
+                            again.append((place, outcome))
+                            continue
                         outcomes[place] = outcome
-                        if outcome is None:
-                            again.append((place, call))
-                        elif outcome.failure:
-                            failed = True
+                        failed = failed or outcome.failure is not None
             except BaseException:
                 for _, answer in sent:
                     drop(answer)
@@ -190,24 +190,28 @@ class Datastore(Repeating):
         none = structs.replace(call, request={**call.request, "limit": 0})
         packed = (self._pack(each, PARENT.get()) for each in (call, none))
         answer = await self.connection.held(hold, call.script, *packed)
-        return self._read(call, answer[0]) if answer else None
+        result = self._read(call, answer[0]) if answer else call
+        return None if isinstance(result, Call) else result
 
     async def _perform(self, call: Call) -> Outcome | Claimed:
-        """One operation -> what became of it; planned again when the key's settings have changed meanwhile."""
+        """One operation -> what became of it, or of the one in its place."""
         while True:
             (result,) = await self._batcher.submit(Alone(call, self._pack, self._read))
-            if result is not None:
+            if not isinstance(result, Call):
                 return result
+            call = result
 
     def _pack(self, call: Call, parent: str) -> bytes | Row:
         return call.pack(self._known.get((call.key, call.partition), _NOTHING_KNOWN), parent)
 
-    def _read(self, call: Call, answer: list[Any]) -> Outcome | Claimed | None:
-        """What became of an operation; None where the key has other settings than was known: they are known now."""
+    def _read(self, call: Call, answer: list[Any]) -> Result:
+        """What became of an operation; the same where the key has other settings than was known: they are known now."""
         if answer[0] == b"settings_changed":
             settings = dict(answer[2][b"settings"] or {})  # an empty table comes as a list
             self._known[call.key, call.partition] = Known.decode(settings)
-            return None
+            return call
+        if answer[0] == b"key_full" and call.elsewhere:
+            return self.calls.elsewhere(call)
         result = call.decode(answer)
         note(call, result)
         return result

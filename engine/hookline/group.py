@@ -25,8 +25,8 @@ BYTES_MAX = 262_144
 AT_ONCE_MAX = 10_000
 """Operations that are looked at together. What waits for others is looked at again when those have their answers."""
 
-Result = Outcome | Claimed | None
-"""What became of an operation; None of what is to be planned again."""
+Result = Outcome | Claimed | Call
+"""What became of an operation; or the one that is to be sent in its place."""
 Read = Callable[[Call, list[Any]], Result]
 Pack = Callable[[Call, str], bytes | Row]
 """A call, and the trace context that it belongs to -> what is sent."""

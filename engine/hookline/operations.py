@@ -9,13 +9,18 @@ from typing import Any
 from hookline.bound import check_max_in_flight
 from hookline.calls import CLAIM_MAX, UNSET, Calls, check_limit, present
 from hookline.errors import Invalid
+from hookline.keys import PARTITIONS_MAX
 from hookline.secret import SecretBox
-from hookline.sortfield import Spread, new_sort_field
+from hookline.sortfield import Spread
 
 SETTLES = ("complete", "fail", "release", "extend")
 """The verbs of ``/settle``; all others are of ``items:batch``."""
-_CHECK = Calls("client", 1, SecretBox(bytes(32)), Spread())
-"""Makes calls that are thrown away: what is malformed is told before anything is sent, in the words of the engine."""
+_CHECK = Calls("client", PARTITIONS_MAX, SecretBox(bytes(32)), Spread())
+"""Makes calls that are thrown away: what is malformed is told before anything is sent, in the words of the engine.
+
+The names of new items are theirs. How many partitions the server has is not known here: what lies together in one of
+the most does so in one of fewer as well, if that is a power of two.
+"""
 
 
 def check_claim(key: str, *, limit: int, max_in_flight: object = None, where: object = None, **options: Any) -> None:
@@ -70,14 +75,13 @@ class Operations:
             Invalid: an argument has the wrong form; every bad field is named.
             ReservedKey: the key begins with ``hookline.``.
         """
-        sort_field = new_sort_field() if sort_field is None else sort_field
         given: dict[str, Any] = {"content": content, "metadata": metadata, "trigger_urls": trigger_urls}
-        _CHECK.create(key, sort_field, **given, upsert=upsert, version=version, match=match)
+        checked = _CHECK.create(key, sort_field, **given, upsert=upsert, version=version, match=match)
         _refuse(reserved=reserved)
         if version is not None:
             metadata = {**(metadata if isinstance(metadata, Mapping) else {}), "version": version}
         body = {"content": content, "metadata": metadata, "triggerUrls": trigger_urls, "upsert": upsert or None}
-        return Operation("create", key, sort_field, present(body), triggers, match)
+        return Operation("create", key, checked.sort_field, present(body), triggers, match)
 
     def update(
         self,

@@ -8,10 +8,14 @@ import random
 import time
 from functools import lru_cache
 
+from hookline.keys import PARTITIONS_MAX
+
 TOGETHER_MAX = 32
 """Items that go into one partition in a row: what a call of these costs by itself is a fifth of the whole."""
 TOGETHER = 0.01
 """Seconds after which the next partition is chosen in any case."""
+TRIED_MAX = 16
+"""Partitions that an item is offered to, one after the other, where they are full: what a refusal may cost."""
 
 _LOW_BITS = 12
 _LOW = (1 << _LOW_BITS) - 1
@@ -33,7 +37,7 @@ if hasattr(os, "register_at_fork"):
 def new_sort_field(key: str = "", partition: int = 0, partitions: int = 1) -> str:
     """A unique sortField that orders by time: 16 hex digits of nanoseconds, which rise, and 8 of the process.
 
-    With it an item of the key is in this partition of so many: found by about as many tries.
+    With it an item of the key is in this partition of so many.
     """
     global _last_moment
     moment = max(_last_moment + 1, time.time_ns())
@@ -48,10 +52,14 @@ def _next_in(moment: int, key: str, partition: int, partitions: int) -> int:
     while True:
         before = binascii.crc_hqx(f"{key}\0{moment >> _LOW_BITS:013x}".encode(), 0)
         # A CRC is linear: that of a text behind another is its own, and that of as many zeros behind the other.
-        behind, own = binascii.crc_hqx(bytes(_LOW_LENGTH), before), _low_ends(_of_process)
-        for low in range(moment & _LOW, _LOW + 1):
-            if (behind ^ own[low]) % partitions == partition:
-                return moment & ~_LOW | low
+        behind, low = binascii.crc_hqx(bytes(_LOW_LENGTH), before), moment & _LOW
+        if PARTITIONS_MAX % partitions == 0:  # a power of two: which partition it is, the last bits say
+            low = _last_bits(_of_process, partitions).find((behind ^ partition) % partitions, low)
+        else:
+            own = _low_ends(_of_process)
+            low = next((each for each in range(low, _LOW + 1) if (behind ^ own[each]) % partitions == partition), -1)
+        if low >= 0:
+            return moment & ~_LOW | low
         moment = (moment | _LOW) + 1
 
 
@@ -59,6 +67,12 @@ def _next_in(moment: int, key: str, partition: int, partitions: int) -> int:
 def _low_ends(process: str) -> list[int]:
     """The CRC16 of each end that a name of a process can have: the last digits of its moment, and the process."""
     return [binascii.crc_hqx(f"{low:03x}-{process}".encode(), 0) for low in range(_LOW + 1)]
+
+
+@lru_cache(maxsize=8)
+def _last_bits(process: str, partitions: int) -> bytes:
+    """The same modulo so many partitions."""
+    return bytes(end % partitions for end in _low_ends(process))
 
 
 class Spread:

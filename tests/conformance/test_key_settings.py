@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
 
 from conftest import NOW_MS, Clock
 from hookline import Datastore, Outcome
+from hookline.codec import identity, open_triggers
 from hookline.errors import Corrupt, KeyFull, Paused, ReservedKey
 from jobs import WAITING, claim_one, fill, names, tags
 
@@ -70,6 +73,38 @@ async def test_a_full_key(datastore: Datastore) -> None:
         await datastore.create("jobs", outcomes[-1].sort_field)
     await datastore.delete("jobs", made[0])
     await datastore.create("jobs", made[0])
+
+
+async def test_an_item_without_a_name_goes_where_there_is_room(datastore: Datastore) -> None:
+    """One by one as of many, until the key is full as a whole; its triggers go with it."""
+    await datastore.configure("jobs", max_length=96)
+    fields: list[dict[str, Any]] = [{}, {"metadata": WAITING}, {"trigger_urls": {"http://w.example/": "its-key"}}]
+    made = [await datastore.create("jobs", **fields[n % 3]) for n in range(30)]
+    outcomes = await datastore.run([datastore.calls.create("jobs", **fields[n % 3]) for n in range(100)])
+    assert Counter(outcome.word for outcome in outcomes) == {"ok": 66, "key_full": 34}
+    with pytest.raises(KeyFull):
+        await datastore.create("jobs")
+    made += [outcome for outcome in outcomes if outcome.ok]
+    found = (await datastore.query("jobs", limit=100)).items
+    assert sorted(names(found)) == sorted(outcome.sort_field for outcome in made)
+    for item in found:
+        owner = identity("default", "jobs", item.sort_field)
+        for trigger in open_triggers(item.sealed_triggers, datastore.secrets, owner):
+            assert trigger["apiKey"] == "its-key"
+
+
+async def test_under_an_idempotency_key_an_item_stays_where_a_repeat_looks_for_it(datastore: Datastore) -> None:
+    """Or else it would be made a second time, once there is room where it was refused."""
+    await datastore.configure("jobs", max_length=datastore.calls.partitions)
+    views = [datastore.once("k", body=b"") for _ in range(2)]
+    place = views[0].partition_ahead(0)
+    there = await datastore.run([datastore.calls.create("jobs", partition=place)])
+    with pytest.raises(KeyFull):
+        await views[0].create("jobs")
+    await datastore.delete("jobs", there[0].sort_field)
+    made = await views[0].create("jobs")
+    assert (await views[1].create("jobs")).sort_field == made.sort_field
+    assert (await datastore.count("jobs")).count == 1
 
 
 async def test_of_triggers_that_are_taken_away_nothing_stays(datastore: Datastore) -> None:

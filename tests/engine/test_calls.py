@@ -13,7 +13,7 @@ from hookline.errors import REFUSALS, Invalid, ReservedKey
 from hookline.keysettings import Known
 from hookline.outcome import Claimed, Outcome
 from hookline.row import pack_operations
-from hookline.sortfield import Spread
+from hookline.sortfield import TRIED_MAX, Spread
 
 
 @pytest.fixture
@@ -31,6 +31,19 @@ def test_a_call_goes_to_the_partition_of_its_item(calls: Calls) -> None:
     assert {call.partition for call in made} == {calls.partition("jobs", "a")} == {10}
     assert [call.script for call in made] == ["create", "patch", "delete", "settle"]
     assert calls.claim("jobs", worker_id="w", partition=3).partition == 3
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 3, 16, 24, 256])
+def test_an_item_without_a_name_may_go_elsewhere(partitions: int) -> None:
+    calls = Calls("default", partitions, SecretBox(bytes(32)), Spread())
+    tried = [calls.create("jobs")]
+    while tried[-1].elsewhere:
+        tried.append(calls.elsewhere(tried[-1]))
+    assert len({call.partition for call in tried}) == len(tried) == min(partitions, TRIED_MAX)
+    for call in tried:
+        assert call.partition == calls.partition("jobs", call.sort_field)
+        assert call.request == tried[0].request | {"sort": call.sort_field}
+    assert calls.create("jobs", "a").elsewhere == calls.create("jobs", partition=0).elsewhere == 0
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from jobs import WAITING, script_calls
 PARTITIONS = 8
 
 
-@pytest.mark.parametrize("partitions", [1, 2, 3, 16, 256])
+@pytest.mark.parametrize("partitions", [1, 2, 3, 16, 100, 256])
 def test_a_name_lies_in_the_partition_that_is_asked_for(partitions: int) -> None:
     rng, made = random.Random(partitions), list[str]()
     for n in range(3000):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -63,6 +63,21 @@ async def attempts(datastore: Datastore) -> int:
     return sum(item.metadata["attempts"] for item in (await datastore.query("jobs", limit=100)).items)
 
 
+@contextlib.asynccontextmanager
+async def two_servers(
+    datastore: Datastore, store: EmbeddedStore, settings: Settings, clock: Clock
+) -> AsyncIterator[tuple[Proxy, Datastore, Datastore]]:
+    """The proxy before one that is to die, that one, and another; the store is emptied and the clock set back."""
+    await datastore.connection.command("FLUSHALL")
+    clock.ms = NOW_MS
+    async with (
+        proxied(store.url) as proxy,
+        Datastore(proxy.url, settings, datastore.secrets, now_ms=clock) as dying,
+        Datastore(store.url, settings, datastore.secrets, now_ms=clock) as other,
+    ):
+        yield proxy, dying, other
+
+
 async def dies(work: Coroutine[Any, Any, Any], proxy: Proxy, fault: bytes, place: int) -> bool:
     """A server does some work, and dies of the fault in this call -> whether there was one in this place."""
     proxy.commands.clear()
@@ -92,13 +107,7 @@ async def test_whatever_dies_between_the_ticks_the_bound_holds_and_is_filled(
     for fault in (LOSE_CALL, LOSE_STORE):
         place, befell = 0, True
         while befell:
-            await datastore.connection.command("FLUSHALL")
-            clock.ms = NOW_MS
-            async with (
-                proxied(store.url) as proxy,
-                Datastore(proxy.url, settings, datastore.secrets, now_ms=clock) as dying,
-                Datastore(store.url, settings, datastore.secrets, now_ms=clock) as other,
-            ):
+            async with two_servers(datastore, store, settings, clock) as (proxy, dying, other):
                 await orchestration(other)
                 befell = await dies(claim(dying, "it", rule), proxy, fault, place)
                 assert len(await started(other)) <= 4
@@ -153,13 +162,7 @@ async def test_a_rule_that_is_changed_in_a_tick_ends_it_with_all_that_was_claime
     """Also where a tick has come meanwhile, and whichever call the first server died in."""
     settings, place, befell = replace(settings, partitions=partitions, call_timeout=0.5), 0, True
     while befell:
-        await datastore.connection.command("FLUSHALL")
-        clock.ms = NOW_MS
-        async with (
-            proxied(store.url) as proxy,
-            Datastore(proxy.url, settings, datastore.secrets, now_ms=clock) as dying,
-            Datastore(store.url, settings, datastore.secrets, now_ms=clock) as other,
-        ):
+        async with two_servers(datastore, store, settings, clock) as (proxy, dying, other):
             rules = await orchestration(other, bound, "60s")
             befell = await dies(Orchestrations(dying).run_due(), proxy, LOSE_STORE, place)
             asked: dict[str, Any] = {
@@ -274,13 +277,7 @@ async def test_whatever_dies_a_tick_runs_once(
     for fault in (LOSE_CALL, LOSE_STORE):
         place, befell = 0, True
         while befell:
-            await datastore.connection.command("FLUSHALL")
-            clock.ms = NOW_MS
-            async with (
-                proxied(store.url) as proxy,
-                Datastore(proxy.url, settings, datastore.secrets, now_ms=clock) as dying,
-                Datastore(store.url, settings, datastore.secrets, now_ms=clock) as other,
-            ):
+            async with two_servers(datastore, store, settings, clock) as (proxy, dying, other):
                 rules = await prepare(other)
                 clock.advance(late)
                 befell = await dies(type(rules)(dying).run_due(), proxy, fault, place)

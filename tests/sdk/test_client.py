@@ -16,11 +16,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
+import redis.asyncio as aioredis
 from msgspec import structs
 
 from api import Api
@@ -50,12 +52,13 @@ from hookline.errors import (
     VersionConflict,
 )
 from hookline.flow import _CLAIM
+from hookline.keys import partition_of
 from hookline.keysettings import ARGUMENTS, KeySettings
 from hookline.operations import Operations
 from hookline.reader import Reader
 from hookline.repeating import Repeating
 from hookline.source import Source
-from jobs import WAITING, fill
+from jobs import WAITING, fill, script_calls
 from process import free_port, serving
 from values import nested
 
@@ -93,7 +96,7 @@ def test_the_verbs_are_those_of_a_datastore() -> None:
 def test_the_operations_are_those_of_the_engine() -> None:
     for name in public(Operations):
         assert arguments(Operations, name) == arguments(Calls, name), name
-    assert public(Calls) - public(Operations) == {"claim", "partition", "item_name", "name"}
+    assert public(Calls) - public(Operations) == {"claim", "partition", "item_name", "name", "elsewhere"}
 
 
 @pytest.mark.parametrize(
@@ -341,6 +344,23 @@ async def test_many(client: Client) -> None:
     assert all(outcome.ok for outcome in await client.run(large))
     wide = [calls.create("wide", f"{n}", content="\u4e2d\x01"[n % 2] * 5000) for n in range(110)]
     assert all(outcome.ok for outcome in await client.run(wide))
+
+
+@pytest.mark.settings(partitions=16)
+async def test_new_items_without_names_share_calls_of_the_store(
+    client: Client, raw: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many partitions there are, which a client does not know."""
+    monkeypatch.setattr("hookline.sortfield.TOGETHER", 60.0)
+    calls = [client.calls.create("jobs", metadata=WAITING) for _ in range(320)]
+    for partitions in (2, 16, 256):
+        places = groupby(partition_of("jobs", call.sort_field, partitions) for call in calls)
+        first, *rows, last = [len([*row]) for _, row in places]
+        assert (set(rows), first + last) in (({32}, 32), ({32}, 64))
+    before = await script_calls(raw)
+    assert all(outcome.ok for outcome in await client.run(calls))
+    # 32 a partition, and at the ends of the row fewer; each as one call, or as two that share them.
+    assert await script_calls(raw) - before <= 2 * (320 // 32 + 1)
 
 
 async def test_what_a_later_request_is_refused_for_leaves_the_outcomes_of_those_before(client: Client) -> None:

@@ -185,17 +185,10 @@ local function due_at(key, label, set, size)
   return earliest + after
 end
 
--- Whether something that was added stands first: who waits has learnt of what stood there before, and of nothing behind it.
--- Relays know by themselves when they look at the engine's own keys again.
-local function is_first(key, set)
-  if string.sub(key, 1, 9) == 'hookline.' then
-    return false
-  end
-  local least = math.huge
-  for i = 1, #set.added, 2 do
-    least = math.min(least, set.added[i])
-  end
-  return least <= tonumber(redis.call('ZRANGE', set.name, 0, 0, 'WITHSCORES')[2])
+-- Whether what was added, the first of it at this score, stands first of all: who waits has learnt of what stood there
+-- before, and of nothing behind it. Relays know by themselves when they look at the engine's own keys again.
+local function is_first(key, set, at)
+  return string.sub(key, 1, 9) ~= 'hookline.' and at <= tonumber(redis.call('ZRANGE', set.name, 0, 0, 'WITHSCORES')[2])
 end
 
 -- Make the moves. `index.ready` gathers the keys whose waiters are to be woken, and the set for which.
@@ -211,7 +204,8 @@ function index.flush()
         local at = due_at(key, label, set, size)
         local earlier = at and note_due(key, at)
         -- Who waits must look: for what is ready, or to learn when the first will be due.
-        if (label == 'not_started' and set.size == 0) or (label == 'scheduled' and (earlier or is_first(key, set))) then
+        local scheduled = label == 'scheduled' and (earlier or is_first(key, set, at))
+        if scheduled or (label == 'not_started' and set.size == 0) then
           index.ready[key] = index.ready[key] == 'scheduled' and 'scheduled' or label
         end
       end
