@@ -43,6 +43,10 @@ from hookline.wake import Wakes
 from hookline.where import compile_where
 
 _NOTHING_KNOWN = Known()
+FULL_FOR = 1.0
+"""Seconds after a key was found full elsewhere as well: to refuse one costs as much as before then."""
+FULL_MAX = 1000
+"""Keys that are remembered so at one time."""
 
 
 class Datastore(Repeating):
@@ -64,6 +68,8 @@ class Datastore(Repeating):
         self.wakes = Wakes(self.connection, keys.wake_channel)
         self._batcher = Batcher(self.connection)
         self._known: dict[tuple[str, int], Known] = {}
+        self._full_until: dict[str, float] = {}
+        """By key until when (monotonic seconds) a create that finds no room is not tried elsewhere."""
 
     async def open(self) -> None:
         """Check the store and open the namespace.
@@ -210,8 +216,12 @@ class Datastore(Repeating):
             settings = dict(answer[2][b"settings"] or {})  # an empty table comes as a list
             self._known[call.key, call.partition] = Known.decode(settings)
             return call
-        if answer[0] == b"key_full" and call.elsewhere:
-            return self.calls.elsewhere(call)
+        if answer[0] == b"key_full" and call.generated and time.monotonic() >= self._full_until.get(call.key, 0.0):
+            if call.elsewhere:
+                return self.calls.elsewhere(call)
+            if len(self._full_until) >= FULL_MAX:
+                self._full_until.clear()
+            self._full_until[call.key] = time.monotonic() + FULL_FOR
         result = call.decode(answer)
         note(call, result)
         return result

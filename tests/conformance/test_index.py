@@ -233,7 +233,12 @@ async def test_a_sweep_does_not_try_on_where_nothing_can_be_built(
         await spoil(raw, f"{tag}:k:jobs")
     before = await _calls(store)
     await datastore.sweep()
-    assert await _calls(store) - before <= 2 * datastore.calls.partitions
+    assert await _calls(store) - before <= 2 * datastore.calls.partitions + looks(datastore, store)
+
+
+def looks(datastore: Datastore, store: Backend) -> int:
+    """Calls by which the nodes are asked where there is something to do; none where there is one partition."""
+    return len(store.nodes) if datastore.calls.partitions > 1 else 0
 
 
 async def _calls(store: Backend) -> int:
@@ -413,7 +418,7 @@ async def test_claims_find_by_an_index_what_stands_far_behind(datastore: Datasto
     assert (await datastore.claim("jobs", worker_id="w", limit=3, where={"type": "few"})).items == []
     calls = await script_calls(*store.nodes)
     assert (await datastore.claim("jobs", worker_id="w", where={"type": "none"})).items == []
-    assert await script_calls(*store.nodes) == calls + datastore.calls.partitions
+    assert await script_calls(*store.nodes) == calls + datastore.calls.partitions + looks(datastore, store)
 
 
 async def test_an_expired_lock_comes_first_and_an_exhausted_one_is_buried(

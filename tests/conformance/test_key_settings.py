@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import redis.asyncio as aioredis
 
+from backends import Backend
 from conftest import NOW_MS, Clock
 from hookline import Datastore, Outcome
 from hookline.codec import identity, open_triggers
 from hookline.errors import Corrupt, KeyFull, Paused, ReservedKey
-from jobs import WAITING, claim_one, fill, names, tags
+from jobs import WAITING, claim_one, fill, names, script_calls, tags
 
 
 async def test_settings_hold_in_every_partition(datastore: Datastore, clock: Clock) -> None:
@@ -75,15 +76,17 @@ async def test_a_full_key(datastore: Datastore) -> None:
     await datastore.create("jobs", made[0])
 
 
-async def test_an_item_without_a_name_goes_where_there_is_room(datastore: Datastore) -> None:
+async def test_an_item_without_a_name_goes_where_there_is_room(datastore: Datastore, store: Backend) -> None:
     """One by one as of many, until the key is full as a whole; its triggers go with it."""
     await datastore.configure("jobs", max_length=96)
     fields: list[dict[str, Any]] = [{}, {"metadata": WAITING}, {"trigger_urls": {"http://w.example/": "its-key"}}]
     made = [await datastore.create("jobs", **fields[n % 3]) for n in range(30)]
     outcomes = await datastore.run([datastore.calls.create("jobs", **fields[n % 3]) for n in range(100)])
     assert Counter(outcome.word for outcome in outcomes) == {"ok": 66, "key_full": 34}
+    before = await script_calls(*store.nodes)
     with pytest.raises(KeyFull):
         await datastore.create("jobs")
+    assert await script_calls(*store.nodes) == before + 1, "it was found full just now"
     made += [outcome for outcome in outcomes if outcome.ok]
     found = (await datastore.query("jobs", limit=100)).items
     assert sorted(names(found)) == sorted(outcome.sort_field for outcome in made)
