@@ -99,7 +99,7 @@ def test_imports_go_one_way(path: Path) -> None:
 
 def test_only_the_connection_speaks_redis_py() -> None:
     speaking = [path.stem for path in MODULES if "redis" in tops(path)]
-    assert speaking == ["connection", "feed", "link", "nodes", "refusal", "sentinel", "storeurl", "subscription"]
+    assert speaking == ["connection", "feed", "link", "nodes", "sentinel", "storeurl", "subscription"]
 
 
 def test_layers_of_the_engine() -> None:

@@ -1,6 +1,6 @@
 """The connection to the store: it runs scripts, and says what became of a call whose answer was lost.
 
-With ``nodes``, ``sentinel``, ``link``, ``feed``, ``subscription`` and ``refusal`` the only module that speaks redis-py.
+With ``nodes``, ``sentinel``, ``link``, ``feed`` and ``subscription`` the only module that speaks redis-py.
 redis-py's own retries are off: after a timeout they would run a write twice. Instead every writing call carries a
 call id under which the store keeps its outcomes; an answer that was lost is asked for again with the same id.
 """
@@ -25,7 +25,6 @@ from hookline.item import RESERVED_PREFIX
 from hookline.link import LATE, Hold, LostError
 from hookline.meta import Meta
 from hookline.nodes import Nodes, NotSentError, Run, load_library
-from hookline.refusal import translate
 from hookline.requirements import check_policy, check_server, read_info
 from hookline.row import Row, pack_operations
 from hookline.searches import Searches
@@ -61,6 +60,8 @@ _FAILURES = Family(
     "Calls without a result: not_sent, lost (sent, and no answer came), or the code of what the store said",
     ("script", "reason"),
 )
+
+_NOT_NOW = ("MISCONF", "LOADING", "BUSY", "READONLY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN")
 
 
 class _First(NamedTuple):
@@ -366,7 +367,7 @@ class Connection:
         except (NotSentError, LostError) as error:
             raise Unavailable(f"the store gave no answer: {error}") from error
         except redis_errors.ResponseError as error:
-            raise translate(error) from error
+            raise _translate(error) from error
 
     async def _evaluate(
         self,
@@ -388,7 +389,7 @@ class Connection:
             with trace.call_span(name, partition):
                 return await run(send_by=send_by, lane=lane, answer=answer)
         except redis_errors.ResponseError as error:
-            failure = translate(error)
+            failure = _translate(error)
             _FAILURES.add(name, failure.code)
             raise failure from error
         except (NotSentError, LostError, HooklineError) as error:
@@ -455,5 +456,16 @@ async def _install(run: Run) -> set[str]:
         if library().name not in names:
             await load_library(run)
     except redis_errors.ResponseError as error:
-        raise translate(error) from error
+        raise _translate(error) from error
     return {name for name in names if NAMED_FULLY.fullmatch(name)} - {library().name}
+
+
+def _translate(error: redis_errors.ResponseError) -> HooklineError:
+    # redis-py takes the code off the text of those errors that it knows.
+    text = str(error)
+    word = error.status_code or text.split(" ", 1)[0]
+    if word in _NOT_NOW:
+        return Unavailable(f"the store cannot take writes now: {text}")
+    if isinstance(error, redis_errors.NoPermissionError):
+        return Incompatible(f"the store's user lacks a permission: {text}")
+    return HooklineError(f"the store refused a call that it should take: {text}")

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from hookline.connection import Connection
-from hookline.refusal import Apart
+from hookline.errors import HooklineError
 
 TOGETHER_MAX = 16
 """Partitions of one call."""
@@ -25,8 +25,6 @@ Answers = list[tuple[Part, Any]]
 
 class Together:
     """Reads partitions of a namespace by scripts that have the flag ``allow-cross-slot-keys``."""
-
-    most = TOGETHER_MAX
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -62,8 +60,9 @@ class Together:
         async def answers(part: Part) -> Answers:
             try:
                 return [(part, await ask(script, part[0], request(part)))]
-            except Apart:
-                if len(part) == 1:
+            except HooklineError as error:
+                # Refused, and for no reason that holds for each of them as well.
+                if len(part) == 1 or type(error) is not HooklineError:
                     raise
                 self._apart_until = monotonic() + _APART
                 return await self._ask(ask, script, [(partition,) for partition in part], request)
