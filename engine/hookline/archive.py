@@ -193,7 +193,10 @@ def _read_settings(key: str, settings: object, partitions: int, api_keys: bool) 
     def seal(_: list[TriggerChange]) -> bytes:
         return triggers
 
-    values, gone = encode_settings(changes, partitions, seal)
+    try:
+        values, gone = encode_settings(changes, partitions, seal)
+    except Invalid as invalid:
+        raise Invalid(*[Flaw("/settings" + flaw.pointer, flaw.detail) for flaw in invalid.flaws]) from None
     # An archive says all that there is of triggers, also that one has no secrets.
     return Entry(key, None, dict(values), (*gone, "t"))
 

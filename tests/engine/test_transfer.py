@@ -332,7 +332,7 @@ async def test_an_export_without_api_keys_goes_anywhere(
         ({"triggerUrls": [{"url": URL, "sealedSecrets": [1234]}]}, "/triggerUrls/0/sealedSecrets: expected base64"),
         ({"more": 1}, "/more: expected one of"),
         ({"key": "k", "settings": []}, "/settings: expected an object"),
-        ({"key": "k", "settings": {"maxAttempts": -1}}, "/maxAttempts: expected a whole number"),
+        ({"key": "k", "settings": {"maxAttempts": -1}}, "/settings/maxAttempts: expected a whole number"),
         ({"key": "k", "settings": {"generation": 1}}, "/settings/generation: expected one of"),
         ({"end": 5}, "/end: expected an object"),
     ],
