@@ -24,9 +24,22 @@ from hookline.trigger import read_triggers
 
 FORMAT = 1
 _EXPECTED_TIME = "expected an RFC 3339 time such as 2024-03-15T10:00:00Z"
-_ITEM = {"key", "sortField", "version", "createdAt", "updatedAt", "readyAt", "content", "metadata", "triggerUrls"}
+_ITEM = {
+    "key",
+    "sortField",
+    "version",
+    "createdAt",
+    "updatedAt",
+    "readyAt",
+    "place",
+    "content",
+    "metadata",
+    "triggerUrls",
+}
 _TIMES = {"createdAt": "ca", "updatedAt": "ua", "readyAt": "at"}
 _LATER = {"lu": "locked_until", "sd": "scheduled_at"}
+PLACES = 1000
+"""How many places there are in line in one millisecond."""
 _VERSION_END = 2**52
 """The store counts up to 2^53: there each further update would have the same version, and fire nothing."""
 
@@ -53,13 +66,14 @@ class Header:
 class Entry:
     """One item, or the settings of a key if ``sort_field`` is None: what to write into its hash.
 
-    ``gone`` are settings that are removed before that.
+    ``gone`` are settings that are removed before that. ``place`` is that in line among items of the same ``readyAt``.
     """
 
     key: str
     sort_field: str | None
     fields: dict[str, bytes | str]
     gone: tuple[str, ...] = ()
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +97,8 @@ def line(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
-def item_line(key: str, sort_field: str, fields: Fields, *, api_keys: bool) -> bytes:
-    """The line of an item.
+def item_line(key: str, sort_field: str, fields: Fields, place: int = 0, *, api_keys: bool) -> bytes:
+    """The line of an item; for its ``place`` see :class:`Entry`.
 
     Raises:
         codec.UNREADABLE: the hash can be no item.
@@ -93,6 +107,7 @@ def item_line(key: str, sort_field: str, fields: Fields, *, api_keys: bool) -> b
     shown: dict[str, Any] = {"key": key, "sortField": sort_field, "version": metadata.pop("version")}
     times = {name: fields.get(stored.encode()) for name, stored in _TIMES.items()}
     shown |= {name: format_time(int(stored)) for name, stored in times.items() if stored is not None}
+    shown |= {"place": place} if place else {}
     shown |= {"content": codec.unpack(fields[b"c"]), "metadata": metadata}
     if b"t" in fields:
         shown["triggerUrls"] = _show_triggers(fields[b"t"], api_keys)
@@ -193,7 +208,10 @@ def _read_settings(key: str, settings: object, partitions: int, api_keys: bool) 
     def seal(_: list[TriggerChange]) -> bytes:
         return triggers
 
-    values, gone = encode_settings(changes, partitions, seal)
+    try:
+        values, gone = encode_settings(changes, partitions, seal)
+    except Invalid as invalid:
+        raise Invalid(*[Flaw("/settings" + flaw.pointer, flaw.detail) for flaw in invalid.flaws]) from None
     # An archive says all that there is of triggers, also that one has no secrets.
     return Entry(key, None, dict(values), (*gone, "t"))
 
@@ -221,6 +239,9 @@ def _read_item(key: str, found: dict[str, Any], api_keys: bool) -> Entry:
     if type(version) is not int or not 1 <= version < _VERSION_END:
         flaws.append(Flaw("/version", "expected a whole number from 1, below 2^52"))
     fields["v"] = str(version)
+    place = found.get("place", 0)
+    if type(place) is not int or not 0 <= place < PLACES:
+        flaws.append(Flaw("/place", f"expected a whole number from 0, below {PLACES}"))
     for name, stored in _TIMES.items():
         if name in found or name != "readyAt":
             try:
@@ -233,7 +254,7 @@ def _read_item(key: str, found: dict[str, Any], api_keys: bool) -> Entry:
             fields[stored] = str(moment)
     if flaws:
         raise Invalid(*flaws)
-    return Entry(key, sort_field, fields)
+    return Entry(key, sort_field, fields, place=place)
 
 
 def _read_metadata(metadata: object) -> dict[str, bytes | str]:

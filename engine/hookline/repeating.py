@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Self
 
+from hookline.call import Call
 from hookline.errors import REFUSALS
 from hookline.once import Once
 from hookline.reader import Reader
@@ -49,8 +50,12 @@ class Repeating(Reader):
         view.marks = Once(secret, caller, idempotency_key, body, keep_ms, partitions, everywhere)
         return view
 
+    def marked(self, call: Call, ahead: int) -> Call:
+        """The call as the write so many later, for the :meth:`unmarked` datastore to run: so nothing is counted."""
+        return self.marks.mark(call, ahead) if self.marks else call
+
     def unmarked(self) -> Self:
-        """The same datastore, for writes that may be made twice."""
+        """The same datastore, for writes that may be made twice, or are :meth:`marked`."""
         if self.marks is None:
             return self
         view = copy.copy(self)

@@ -12,13 +12,14 @@ import random
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
 from hookline import bulk
 from hookline.clock import format_time
-from hookline.errors import HooklineError, IdempotencyKeyReused, NotFound
+from hookline.errors import Corrupt, HooklineError, IdempotencyKeyReused, NotFound
 from hookline.item import STARTED, Item, check_key
 from hookline.optimistic import try_again
 from hookline.outcome import item_of
@@ -65,8 +66,23 @@ class Rules(ABC, Generic[R, A]):
     # Stored
 
     def rule(self, item: Item) -> R:
-        """The rule that an item holds."""
-        return msgspec.convert(item.content, self.kind)
+        """The rule that an item holds.
+
+        Raises:
+            Corrupt: it holds none: an archive may have brought anything.
+        """
+        try:
+            return msgspec.convert(item.content, self.kind)
+        except msgspec.ValidationError as error:
+            detail = f"{self.noun} {item.sort_field} cannot be read: {error}; delete it, or store it anew"
+            raise Corrupt(detail) from None
+
+    def _readable(self, item: Item) -> R | None:
+        try:
+            return self.rule(item)
+        except Corrupt as error:
+            log.warning("%s", error)
+            return None
 
     async def put(self, name: str, rule: R) -> Item:
         """Store a rule under a name. The next tick stays what it was where the rule's timing does.
@@ -82,18 +98,19 @@ class Rules(ABC, Generic[R, A]):
 
         async def write(stored: Item | None, now: int) -> Item:
             await self._keep_runs(name, rule)
+            before = self._readable(stored) if stored else None
             outcome = await self._datastore.create(
                 self.key,
                 name,
                 content=self.content(rule),
-                metadata={"max_attempts": 0} | self._waiting(rule, stored, now),
+                metadata={"max_attempts": 0} | self._waiting(rule, stored if before else None, now),
                 match=stored.version if stored else None,
                 upsert=True,
                 triggers=False,
                 reserved=True,
                 **self.fields(rule),
             )
-            if stored and (before := self.rule(stored)).key != rule.key:
+            if before and before.key != rule.key:
                 await self._forget_runs(name, before)
             return item_of(outcome)
 
@@ -171,10 +188,12 @@ class Rules(ABC, Generic[R, A]):
         with self._named():
             # A repeated request is about the rule that it removed, not one that has the name by now.
             if not await self._datastore.recall(self.key, name):
-                rule = self.rule(await self.get(name))
-                await self._forget_runs(name, rule)  # before, so that a repeat of what fails here finds the rule
+                rule = self._readable(await self.get(name))
+                if rule:
+                    await self._forget_runs(name, rule)  # before, so that a repeat of what fails here finds the rule
                 await self._datastore.delete(self.key, name, triggers=False, reserved=True)
-                await self._forget_runs(name, rule)
+                if rule:
+                    await self._forget_runs(name, rule)
 
     async def get(self, name: str) -> Item:
         """A rule as it is stored.
@@ -186,13 +205,14 @@ class Rules(ABC, Generic[R, A]):
             return await self._datastore.get(self.key, name)
 
     async def page(self, prefix: str = "", limit: int = LIST_MAX, cursor: str | None = None) -> Page:
-        """The rules whose names begin so, in order of name; 1,000 at most.
+        """The rules whose names begin so, in order of name; 1,000 at most. One that cannot be read is passed over.
 
         Raises:
             Invalid: the cursor is not one of such a page.
         """
         where = {"sortField": {"prefix": prefix}}
-        return await self._datastore.query(self.key, where=where, limit=limit, cursor=cursor)
+        page = await self._datastore.query(self.key, where=where, limit=limit, cursor=cursor)
+        return replace(page, items=[item for item in page.items if self._readable(item)])
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

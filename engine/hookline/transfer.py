@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hookline import archive, codec
-from hookline.archive import End, Entry, Header
+from hookline.archive import PLACES, End, Entry, Header
 from hookline.call import Call
 from hookline.clock import format_time
 from hookline.datastore import Datastore
@@ -125,17 +125,28 @@ class _Export:
             extra = await self._find(partition, "query", key, limit=PAGE, after=after)
             lines: list[bytes] = []
             failed: list[str] = []
+            places = await self._places(key, partition, [sort for sort, *_ in extra[b"items"]])
             for sort, fields, *_ in extra[b"items"]:
                 sort_field = sort.decode()
                 try:
                     shown = codec.decode_fields(fields)
-                    lines.append(archive.item_line(key, sort_field, shown, api_keys=self._api_keys))
+                    lines.append(
+                        archive.item_line(key, sort_field, shown, places.get(sort, 0), api_keys=self._api_keys)
+                    )
                 except codec.UNREADABLE as error:
                     failed.append(f"{key}/{sort_field}: its hash can be no item: {error!r}")
             yield lines, failed
             after = extra[b"after"] or None
             if after is None:
                 return
+
+    async def _places(self, key: str, partition: int, sorts: list[bytes]) -> dict[bytes, int]:
+        """The places of those items that stand in line: the last digits of their scores."""
+        if not sorts:
+            return {}
+        request = {"set": f"s:{key}:not_started", "members": sorts}
+        scores = await self._connection.read("names", partition, request)
+        return {sort: int(float(score)) % PLACES for sort, score in zip(sorts, scores, strict=False) if score}
 
     async def _find(self, partition: int, verb: str, key: str, **more: Any) -> dict[bytes, Any]:
         request = {"verb": verb, "key": key, "label": "", "lex": True, "where": [], "budget": BUDGET} | more
@@ -269,6 +280,8 @@ class _Restore:
     def _call(self, entry: Entry) -> Call:
         sort_field = entry.sort_field or ""
         request: dict[str, Any] = {"key": entry.key, "sort": sort_field, "set": entry.fields}
+        if entry.place:
+            request["place"] = entry.place
         if self._replace:
             request["replace"] = True
         if entry.fields.get("s") == STARTED:

@@ -1,6 +1,7 @@
 #!lua flags=no-writes
 -- Names, one page after the other: of a partition's keys that are `like` a pattern, without its tag; or, with `set`, of what
--- a set, sorted set or hash holds. Nothing that is there all the while is left out, some may come twice.
+-- a set, sorted set or hash holds. Nothing that is there all the while is left out, some may come twice. With `members` as
+-- well, in place of names the scores that these have in a sorted set, false where there is none.
 -- keys: partition
 -- args: now_ms:int request:msgpack
 
@@ -32,6 +33,14 @@ local function members_of(name)
   return { page[1], members }
 end
 
+local function scores_of(name)
+  local scores = redis.pcall('ZMSCORE', name, unpack(request.members))
+  return scores.err and {} or scores
+end
+
 return function()
+  if request.members then
+    return cmsgpack.pack(scores_of(partition .. ':' .. request.set))
+  end
   return cmsgpack.pack(request.set and members_of(partition .. ':' .. request.set) or keys_like(request.like))
 end

@@ -59,6 +59,7 @@ local function restore(operation)
   -- No version may name two states of an item.
   item.set(record, 'v', clock.text(math.max(known + 1, version)))
   fit(record, operation)
+  record.place = operation.place
   if known >= version and same(record) then
     item.undo(record)
     return { outcome.exists, false, false }

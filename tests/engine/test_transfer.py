@@ -76,8 +76,6 @@ async def stored(raw: aioredis.Redis) -> dict[bytes, Any]:
             value = {field: kept for field, kept in value.items() if field != b"tk"}
         if b"t" in value:
             value[b"t"] = codec.unpack_answer(value[b"t"])  # the same may be packed in more than one way
-        if b":not_started" in name:
-            value = {member: score // 1000 for member, score in value.items()}
         if b"}:cfg:" in name:
             value = {field: kept for field, kept in value.items() if field != b"generation"}
         found[name] = value
@@ -330,9 +328,11 @@ async def test_an_export_without_api_keys_goes_anywhere(
         ({"triggerUrls": [{"url": URL, "sealedApiKey": "é"}]}, "/triggerUrls/0/sealedApiKey: expected base64"),
         ({"triggerUrls": [{"url": URL, "sealedSecrets": 5}]}, "/triggerUrls/0/sealedSecrets: expected a list of"),
         ({"triggerUrls": [{"url": URL, "sealedSecrets": [1234]}]}, "/triggerUrls/0/sealedSecrets: expected base64"),
+        ({"place": 1000}, "/place: expected a whole number from 0, below 1000"),
+        ({"place": True}, "/place: expected a whole number"),
         ({"more": 1}, "/more: expected one of"),
         ({"key": "k", "settings": []}, "/settings: expected an object"),
-        ({"key": "k", "settings": {"maxAttempts": -1}}, "/maxAttempts: expected a whole number"),
+        ({"key": "k", "settings": {"maxAttempts": -1}}, "/settings/maxAttempts: expected a whole number"),
         ({"key": "k", "settings": {"generation": 1}}, "/settings/generation: expected one of"),
         ({"end": 5}, "/end: expected an object"),
     ],
@@ -500,6 +500,26 @@ async def test_whenever_an_item_was_ready_its_priority_goes_first(datastore: Dat
     taken = [item.sort_field for item in (await datastore.claim("k", worker_id="w", limit=20)).items]
     years = ("1970", LATER[:4], "2060", "9999")
     assert taken == [f"{priority} {year}" for priority in (9, 8, 7) for year in years]
+
+
+@pytest.mark.parametrize("place", [True, False])
+async def test_the_order_of_the_line(datastore: Datastore, raw: aioredis.Redis, clock: Clock, place: bool) -> None:
+    """Those of one millisecond as well; an archive that does not say their places is read all the same."""
+    clock.ms = NOW_MS
+    create = datastore.calls.create
+    first = [create("jobs", f"{n}", metadata={"status": "not_started"}) for n in range(30)]
+    rest = [create("jobs", f"u{n}", metadata={"status": "not_started", "priority": 9}) for n in range(12)]
+    await datastore.run(first + rest)
+    lines = [json.loads(line) for line in await lines_of(datastore)]
+    assert len({line.get("readyAt") for line in lines[1:-1]}) == 1
+    if not place:
+        lines = [{name: value for name, value in line.items() if name != "place"} for line in lines]
+    end, notes = await bring(await reopened(raw, datastore), map(archive.line, lines))
+    assert (end.whole, notes) == (True, [])
+    claimed = [item.sort_field for item in (await datastore.claim("jobs", worker_id="w", limit=50)).items]
+    expected = [f"u{n}" for n in range(12)] + [f"{n}" for n in range(30)]
+    assert (claimed == expected) is place
+    assert sorted(claimed) == sorted(expected)
 
 
 async def test_partitions(raw: aioredis.Redis, store: EmbeddedStore, settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import redis.asyncio as aioredis
 
 from api import Api
 from conftest import NOW_MS, Clock
-from hookline import Datastore, Item
+from hookline import Datastore, Item, archive
 from hookline.errors import Invalid, KeyFull, ReservedKey
+from hookline.transfer import export, restore
 from hookline_server import rules
 from hookline_server.orchestrations import Orchestration, Orchestrations
 from hookline_server.schedules import Schedule, Schedules
@@ -508,3 +510,38 @@ async def test_a_list_of_rules_goes_on_where_its_page_ends(api: Api, orchestrati
     text = f"show orchestrations\nshow orchestrations with cursor: {(await orchestrations.page(limit=1)).cursor}"
     shown = (await api.command(text)).data["results"]
     assert [[rule["name"] for rule in each["rules"]] for each in shown] == [["a", "b", "c"], ["b", "c"]]
+
+
+@pytest.mark.parametrize("kind", ["orchestrations", "schedules"])
+async def test_one_that_cannot_be_read_keeps_nobody_from_the_others(
+    api: Api, datastore: Datastore, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """An archive may bring one: it is named, passed over in lists and at ticks, and can be replaced and deleted."""
+    path = f"/v1/{kind}"
+    for name in ("good", "zwei"):
+        assert (await api("PUT", f"{path}/{name}", {"key": "jobs", "every": "1h"})).status == 201
+    whole = [line async for step in export(datastore) for line in step.lines.splitlines()]
+    lines = [json.loads(line) for line in whole[1:-1]]
+    lines = [{**line, "content": None} if line.get("sortField") == "good" else line for line in lines]
+    for name in ("good", "zwei"):
+        assert (await api("DELETE", f"{path}/{name}")).status == 204
+    (*_, done) = [step async for step in restore(datastore, [whole[0], *map(archive.line, lines), whole[-1]])]
+    assert (done.whole, done.failed) == (True, 0)
+
+    for method, more in (("GET", ""), ("GET", "/runs"), ("GET", "/next"), ("POST", "/run"), ("POST", "/enable")):
+        answer = await api(method, f"{path}/good{more}")
+        assert (answer.status, answer.data["code"]) == (500, "corrupt")
+        assert f"{kind[:-1]} good cannot be read" in answer.data["detail"]
+    assert [rule["name"] for rule in (await api("GET", path)).data["items"]] == ["zwei"]
+    assert [stored.name for stored in await getattr(datastore, kind).all()] == ["zwei"]
+    server = Schedules(datastore) if kind == "schedules" else Orchestrations(datastore)
+    await server.run_due()
+    assert f"a run of {kind[:-1]} good failed: {kind[:-1]} good cannot be read" in caplog.text
+    assert "Traceback" not in caplog.text
+
+    assert (await api("PUT", f"{path}/good", {"key": "jobs", "every": "1h"})).data["nextRun"]
+    assert (await api("GET", f"{path}/good")).status == 200
+    await datastore.update(server.key, "good", content={"key": "jobs", "odd": 1}, reserved=True)
+    assert (await api("GET", f"{path}/good")).status == 500
+    assert (await api("DELETE", f"{path}/good")).status == 204
+    assert (await api("GET", f"{path}/good")).status == 404

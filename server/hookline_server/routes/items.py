@@ -303,6 +303,11 @@ async def _create_lines(request: Request, datastore: Datastore, *, minimal: bool
 async def _create_some(
     request: Request, datastore: Datastore, numbered: list[tuple[int, bytes | None]], *, minimal: bool
 ) -> list[dict[str, Any]]:
+    """Create the items of some lines.
+
+    Each write is marked by the number of its line, so that a repeat finds it whatever became of the lines before: one
+    that was refused, or that the store did not get, may be taken by then.
+    """
     results: dict[int, dict[str, Any]] = {}
     calls: dict[int, Call] = {}
     for number, line in numbered:
@@ -310,13 +315,14 @@ async def _create_some(
             if line is None:
                 raise body.too_large(datastore.settings.body_max)
             given = (await body.decoded(request, strictjson.decode, line, _one)).given()
-            calls[number] = datastore.calls.create(**given, partition=datastore.partition_ahead(len(calls)))
+            call = datastore.calls.create(**given, partition=datastore.partition_ahead(number - 1))
+            calls[number] = datastore.marked(call, number - 1)
         except (Problem, HooklineError) as error:
             results[number] = describe_error(error)
     if not calls:
         await asyncio.sleep(0)  # nothing waits for the store: others are served in between
     try:
-        outcomes = await datastore.run([*calls.values()])
+        outcomes = await datastore.unmarked().run([*calls.values()])
         room = Room()
         described = [describe_result(outcome, room, minimal=minimal) for outcome in outcomes]
     except (Unavailable, OutcomeUnknown, Incompatible) as failure:
