@@ -24,7 +24,7 @@ LUA = sorted((ROOT / "lua").rglob("*.lua"))
 VALUES = (
     *("arguments", "archive", "clock", "codec", "configuration", "cursor", "errors", "figures", "grant", "index"),
     *("item", "keys", "keysettings", "plan", "recurrence", "requirements", "row", "secret", "settings", "sortfield"),
-    *("trace", "trigger", "url", "where"),
+    *("spelling", "trace", "trigger", "url", "where"),
 )
 """Inside the engine these import nothing but each other."""
 LAYERS = (

@@ -15,6 +15,7 @@ from hookline.keysettings import Known
 from hookline.outcome import WARNINGS, Claimed, Outcome
 from hookline.plan import declared
 from hookline.row import Row, pack_row
+from hookline.spelling import misspelt
 from hookline.where import Where, count_operands
 
 _ADDED = frozenset({b"v", b"ca", b"ua", b"at"})
@@ -97,6 +98,8 @@ class Call(msgspec.Struct, frozen=True):
             sort_field = extra[b"sort"].decode() if b"sort" in extra else sort_field
             warnings = tuple(WARNINGS[name.decode()] for name in extra.get(b"warnings", ()))
             replayed = b"replayed" in extra
+        if word == "ok" and (sent := self.request.get("set") or self.request.get("new")):
+            warnings += misspelt(sent)
         if not shown:
             return Outcome(word, self.key, sort_field, None, warnings, replayed=replayed)
         if verb is not None and word == "ok":

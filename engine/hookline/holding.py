@@ -81,6 +81,8 @@ class Held:
             self.call = calls.complete(*self._name, metadata=results or None)
         elif isinstance(error, Retry):
             reason = as_text(error.reason)
+            when = "" if error.after is None else f", after {error.after}"
+            log.info("%s is to be tried again%s: %s", self.job, when, reason)
             self.call = calls.fail(*self._name, error=reason, retry_after=error.after, metadata=progress or None)
         elif isinstance(error, Release):
             self.call = calls.release(*self._name, delay=error.delay or None)
@@ -92,8 +94,9 @@ class Held:
             self.call = calls.release(*self._name)
         else:
             # The traceback is for the log alone: it may show what is nobody's business.
-            log.warning("%s failed", self.job, exc_info=None if isinstance(error, TimedOut) else error)
-            self.call = calls.fail(*self._name, error=as_text(error), metadata=progress or None)
+            reason = as_text(error)
+            log.warning("%s failed: %s", self.job, reason, exc_info=None if isinstance(error, TimedOut) else error)
+            self.call = calls.fail(*self._name, error=reason, metadata=progress or None)
 
     def refuse(self, calls: Any, refused: Exception) -> None:
         """What the handler gave can't be kept, which is a failure like others, unless it is the progress."""

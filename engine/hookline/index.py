@@ -13,7 +13,7 @@ from typing import Any
 from hookline.codec import WORD_MAX, pack_request
 from hookline.errors import Flaw, Invalid, below
 from hookline.item import check_value
-from hookline.where import kind_of, locate
+from hookline.where import check_path, kind_of, locate
 
 KINDS = ("number", "string", "time")
 INDEXES_MAX = 8
@@ -86,6 +86,7 @@ def _flaws(name: object, kind: object, pointer: str) -> list[Flaw]:
         return [Flaw(pointer, f"{name} has an index already")]
     try:
         check_value(name, pointer)
+        check_path(name, pointer)
     except Invalid as invalid:
         return list(invalid.flaws)
     native = _KIND_OF_NATIVE.get(kind_of(name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from hookline.errors import HooklineError
+from hookline.errors import HooklineError, MissingScope
 from hookline.holding import LOST, Held
 from hookline.source import Source
 
@@ -23,6 +23,7 @@ class Progress:
         self._told: dict[Held, None] = {}
         self._some = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._warned = False
 
     def tell(self, held: Held) -> None:
         """A handler has told how far its job is."""
@@ -46,6 +47,9 @@ class Progress:
             try:
                 outcomes = await self._source.run([call for _, call, _ in sent]) if sent else []
             except HooklineError as error:
+                if isinstance(error, MissingScope) and not self._warned:
+                    self._warned = True
+                    log.warning("progress is told only at the end of a job: it needs an API key with the scope write")
                 log.info("progress could not be told: %s", error)
                 outcomes = []
             for (held, _, value), outcome in zip(sent, outcomes, strict=False):

@@ -106,7 +106,8 @@ class Schedule(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     """A rule: create this item at each tick.
 
     ``catch_up`` says what becomes of ticks that were missed by more than :data:`LATE_MS`: ``skip`` creates nothing for
-    them, ``one`` an item for the last of them, ``all`` one for each, up to 1,000.
+    them, ``one`` an item for the last of them, ``all`` one for each, up to 1,000. The item is a job, ``not_started``,
+    unless ``metadata`` has a ``status``; None makes it a document.
     """
 
     sort_field: str = f"{NAME}-{TICK}"
@@ -118,7 +119,8 @@ class Schedule(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     def item(self, name: str, tick: int, recurrence: Recurrence) -> dict[str, Any]:
         """The item of a tick, but for what it triggers."""
         values = {NAME: name, TICK: format_time(tick), LOCAL_TICK: recurrence.local(tick)}
-        template = {"sort_field": self.sort_field, "content": self.content, "metadata": self.metadata}
+        metadata = {"status": NOT_STARTED} | self.metadata
+        template = {"sort_field": self.sort_field, "content": self.content, "metadata": metadata}
         return {"key": self.key} | {field: _filled(value, values) for field, value in template.items()}
 
     def made_up(self, passed: list[int], now: int) -> list[int]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import iscoroutinefunction
 from typing import Any, Protocol, Unpack
 
 from hookline.arguments import ClaimArguments, ExchangeArguments
+from hookline.errors import Invalid
 from hookline.outcome import Claimed, Outcome
 from hookline.registry import Presence
 
@@ -38,3 +40,13 @@ class Source(Protocol):
 
     async def leave(self, presence: Presence) -> None:
         """Be listed no more."""
+
+
+def check_source(source: object) -> None:
+    """Refuse what jobs cannot come from.
+
+    Raises:
+        Invalid: it has no verbs, or such as block, as a :class:`SyncClient` has.
+    """
+    if not iscoroutinefunction(getattr(source, "claim", None)):
+        raise Invalid.at("/source", f"expected a Datastore or a Client, not {type(source).__name__}")

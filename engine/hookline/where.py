@@ -90,6 +90,7 @@ def _compile_field(name: object, wanted: object, pointer: str) -> list[dict[str,
     if not isinstance(name, str) or not name:
         raise Invalid.at(pointer, "expected the name of a metadata field")
     check_value(str.__str__(name), pointer)
+    check_path(name, pointer)
     if not isinstance(wanted, Mapping):
         return [_condition(name, "eq", wanted, pointer)]
     if not wanted or not all(operator in OPERATORS for operator in wanted):
@@ -141,6 +142,16 @@ def _check_size(operand: object, pointer: str) -> None:
 
 
 _encode = msgspec.json.Encoder().encode
+
+
+def check_path(name: str, pointer: str) -> None:
+    """Refuse the form that only a query string has: taken for a path, it would quietly match nothing.
+
+    Raises:
+        Invalid: it begins with ``metadata.``.
+    """
+    if name.startswith("metadata."):
+        raise Invalid.at(pointer, f"leave out 'metadata.': expected {name.removeprefix('metadata.') or 'a field'}")
 
 
 def kind_of(name: str) -> str:

@@ -34,10 +34,11 @@ from hookline.errors import (
 )
 from hookline.handlers import Handlers
 from hookline.holding import LOST, RELEASED, Held, Lane
+from hookline.item import check_key
 from hookline.outcome import Claimed, Outcome
 from hookline.progress import Progress
 from hookline.registry import QUIET, STOP, Presence
-from hookline.source import Source
+from hookline.source import Source, check_source
 
 EXCHANGE_MAX = 50
 """Jobs that one exchange settles, and claims: together one call of the store."""
@@ -66,6 +67,9 @@ class Worker(Handlers):
             worker has died.
         grace: seconds that :meth:`stop` gives the handlers that run; what is left then is given back.
         worker_id: what the claims are made as; by default of host, process and chance.
+
+    Raises:
+        Invalid: one of them is no such thing.
     """
 
     def __init__(
@@ -79,6 +83,8 @@ class Worker(Handlers):
         worker_id: str | None = None,
     ) -> None:
         super().__init__()
+        check_source(source)
+        check_key(key)
         if concurrency < 1:
             raise Invalid.at("/concurrency", "expected a whole number from 1")
         self.source = source

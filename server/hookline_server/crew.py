@@ -18,7 +18,8 @@ LONG_LIFE = 60.0
 LOOK_EVERY = 0.5
 """Seconds between looks at the files, with reload: a few hundred stats take a millisecond, and need no library."""
 SKIPPED = {"__pycache__", "node_modules", "venv", "hookline-data"}
-MISUSED = 2
+MISUSED, FORBIDDEN = 2, 5
+"""Exit codes of a worker that would end the same when it is started again."""
 MEMBER = "HOOKLINE_CREW_MEMBER"
 """Variable that tells a worker that a crew has started it."""
 
@@ -38,7 +39,7 @@ class Crew:
         self._code = 0
 
     async def run(self) -> int:
-        """Run until SIGTERM or SIGINT -> the exit code: 2 if the target is none, else 0."""
+        """Run until SIGTERM or SIGINT -> the exit code: 2 if the target is none, 5 if its API key is bad, else 0."""
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stop)
@@ -77,7 +78,7 @@ class Crew:
                 continue
             if code == 0:  # it was told to stop, and not by us
                 return
-            if code == MISUSED and self._reload is None:
+            if code in (MISUSED, FORBIDDEN) and self._reload is None:
                 self._code = code
                 self._stop()
                 return

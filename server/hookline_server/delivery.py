@@ -148,7 +148,7 @@ def read(item: Item) -> Delivery:
 
 HINTS = {
     "refused_address": "only public addresses are reached, and networks that HOOKLINE_EGRESS_ALLOW names, such as"
-    " 127.0.0.0/8"
+    " 127.0.0.0/8; never the port of the API, the store or the metadata services of clouds"
 }
 """The error of an answer -> what is to be set where it should be none."""
 

@@ -63,6 +63,7 @@ def _greet(say: Say, settings: Settings, listener: socket.socket | None) -> None
     if "api" in settings.roles:
         body = '{"key": "jobs", "metadata": {"status": "not_started"}}'
         say(f"  try     curl -s {base}/v1/items --json '{body}'")
+        say("          and, once there are API keys, -H 'X-API-Key: hl_...'")
     say("  stop    Ctrl-C")
 
 

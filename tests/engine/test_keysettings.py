@@ -119,6 +119,7 @@ def test_none_brings_the_default_back() -> None:
         ({"indexes": {"size": "float"}}, "/indexes/size"),
         ({"indexes": {"a/b": None}}, "/indexes/a~1b"),
         ({"indexes": {"": "string"}}, "/indexes/"),
+        ({"indexes": {"metadata.type": "string"}}, "/indexes/metadata.type"),
         ({"indexes": {"status": "string"}}, "/indexes/status"),
         ({"indexes": {"sortField": "string"}}, "/indexes/sortField"),
         ({"indexes": {"createdAt": "number"}}, "/indexes/createdAt"),

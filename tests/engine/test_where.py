@@ -42,6 +42,8 @@ def user(name: str, test: str, **more: Any) -> dict[str, Any]:
         ]),
         ({"x": {"exists": False}}, [user("x", "exists", wanted=False)]),
         ({"x": {"prefix": ""}}, [user("x", "prefix", operand={"value": ""})]),
+        ({"a.metadata": 1}, [user("a", "eq", path=["metadata"], operand={"packed": b"\x01", "value": 1})]),
+        ({"metadata": 1}, [user("metadata", "eq", operand={"packed": b"\x01", "value": 1})]),
         ({"a.b.c": 1}, [user("a", "eq", path=["b", "c"], operand={"packed": b"\x01", "value": 1})]),
         ({"version": {"gte": 2}}, [
             {"test": "gte", "field": "v", "native": "number", "path": [], "operand": {"value": 2}},
@@ -104,6 +106,7 @@ def test_integers_beyond_63_bits_are_compared_as_doubles() -> None:
         ({"x": {"ne": [10**6] * 512, "eq": 1}, "y": 2}, ["/where/x/ne"]),
         ({"x": {"in": [[10**6] * 256, "z", [10**6] * 256]}}, ["/where/x/in"]),
         ({"x": {"eq": DEEP}}, ["/where/x/eq"]),
+        ({"metadata.type": "a", "metadata.": 1}, ["/where/metadata.type", "/where/metadata."]),
     ],
 )
 def test_bad_filters(where: object, at: list[str]) -> None:

@@ -126,10 +126,10 @@ async def test_jobs_that_are_given_up() -> None:
 IN_A_PROCESS = """
 import asyncio
 from handlers import pid
-from hookline import Worker
+from hookline import Client, Worker
 from hookline.testing import open_datastore, run_jobs
 
-worker = Worker(None, "jobs")
+worker = Worker(Client("http://127.0.0.1:1"), "jobs")
 worker.handles(process=True)(pid)
 
 async def test() -> None:

@@ -41,7 +41,20 @@ from handlers import (
     tell_once_it_has_returned,
     tell_what_cannot_be_sent,
 )
-from hookline import Cancel, Client, Datastore, EmbeddedStore, Item, Job, Release, Retry, SecretBox, Settings, Worker
+from hookline import (
+    Cancel,
+    Client,
+    Datastore,
+    EmbeddedStore,
+    Item,
+    Job,
+    Release,
+    Retry,
+    SecretBox,
+    Settings,
+    SyncClient,
+    Worker,
+)
 from hookline.errors import Invalid, ReservedKey
 from hookline.holding import as_text
 from hookline.item import FIELDS_MAX
@@ -823,9 +836,36 @@ async def _run_shortly(worker: Worker, client: Client) -> None:
     await client.close()
 
 
+async def retry_later(_: Job) -> None:
+    raise Retry("no paper", after="5m")
+
+
+@pytest.mark.parametrize(
+    ("handler", "options", "level", "said"),
+    [
+        (sleep, {"timeout": "0.1s"}, "WARNING", " failed: TimedOut: took longer than 0.1 s"),
+        (raise_value_error, {}, "WARNING", " failed: ValueError: no such report"),
+        (retry_later, {}, "INFO", " is to be tried again, after 5m: no paper"),
+        (retry_by_an_error, {}, "INFO", " is to be tried again: ValueError: no paper"),
+    ],
+)
+async def test_the_log_says_why_an_attempt_failed(
+    datastore: Datastore, caplog: pytest.LogCaptureFixture, handler: Any, options: Any, level: str, said: str
+) -> None:
+    caplog.set_level(logging.INFO, "hookline.holding")
+    await outcome_of(datastore, datastore, handler, **options)
+    (record,) = [each for each in caplog.records if each.name == "hookline.holding"]
+    assert (record.levelname, record.getMessage()) == (level, f"Job(key='jobs', sort_field='a', attempt=1){said}")
+
+
 async def test_what_can_not_be(datastore: Datastore) -> None:
     with pytest.raises(Invalid):
         Worker(datastore, "jobs", concurrency=0)
+    with pytest.raises(Invalid, match="/key"):
+        Worker(datastore, ["a", "b"])  # type: ignore[arg-type]  # it is what the test is about
+    for source in (SyncClient("http://127.0.0.1:1"), "http://127.0.0.1:1"):
+        with pytest.raises(Invalid, match=f"expected a Datastore or a Client, not {type(source).__name__}"):
+            Worker(source, "jobs")  # type: ignore[arg-type]
     with pytest.raises(Invalid):
         await Worker(datastore, "jobs").run()
     reserved, badly_filtered = Worker(datastore, "hookline.x"), Worker(datastore, "jobs")

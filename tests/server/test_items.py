@@ -69,6 +69,23 @@ async def test_create_takes_json_of_no_stated_kind(api: Api) -> None:
     assert answer.status == 201
 
 
+async def test_what_is_nearly_a_word_of_the_engine_is_warned_of(api: Api) -> None:
+    metadata = {"status": "not-started", "maxAttempts": 3}
+    answer = await api.create(metadata=metadata)
+    assert answer.data["metadata"] == {**metadata, "version": 1}
+    assert [warning.split("did you mean ")[1] for warning in answer.data["warnings"]] == [
+        "max_attempts?",
+        "not_started?",
+    ]
+    (warning,) = (await api("PATCH", ITEM, {"metadata": {"status": "complete"}})).data["warnings"]
+    assert warning.startswith("status complete is a word of your own")
+    answer = await api("PATCH", ITEM, {"metadata": {"status": "completed", "maxAttempts": None}})
+    assert "warnings" not in answer.data
+    operation = {"op": "create", "key": "jobs", "sortField": "b", "metadata": {"status": "Started"}}
+    (told,) = (await api("POST", "/v1/items:batch", {"operations": [operation]})).data["results"]
+    assert "did you mean started?" in told["item"]["warnings"][0]
+
+
 async def test_a_lock_that_is_past_is_warned_of(api: Api) -> None:
     metadata = {"status": "started", "worker_id": "w", "locked_until": "2024-03-15T10:10:00Z"}
     answer = await api.create(metadata=metadata)

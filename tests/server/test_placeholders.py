@@ -116,6 +116,7 @@ async def test_what_is_stored_is_never_read_as_language(api: Api) -> None:
             "expected the name of a result (one of current_version, item, job, ",
         ),
         (f'{JOB}{SAVE}content: {{"a": [1, "x [WARN] y"]}}', 10, 24, "found 'WARN'; text in quotes can have it as \\["),
+        (f"{JOB}get items with key: [items]", 7, 22, "found 'items'; the result before it has no items"),
         ("for each job in [items]:\nend", 1, 18, "expected the name of a result (none"),
         (f"{JOB}count items as item where key: a", 7, 16, "expected a name of your own, not one of result, items"),
         (f"{JOB}count items as true where key: a", 7, 16, "expected a name of your own"),

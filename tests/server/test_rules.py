@@ -80,6 +80,24 @@ async def test_an_item_for_each_tick_with_its_places_filled(
 
 
 @pytest.mark.parametrize(
+    ("metadata", "status"),
+    [
+        ({"type": "report"}, "not_started"),
+        ({}, "not_started"),
+        ({"status": "draft"}, "draft"),
+        ({"status": None}, None),
+    ],
+)
+async def test_an_item_is_a_job_unless_its_status_is_named(
+    schedules: Schedules, datastore: Datastore, metadata: dict[str, Any], status: str | None
+) -> None:
+    await schedules.put("hourly", Schedule(key="jobs", metadata=metadata))
+    created = (await schedules.run_by_hand("hourly")).only
+    item = await datastore.get("jobs", created.sort_field)
+    assert (item.status, item.metadata.get("type")) == (status, metadata.get("type"))
+
+
+@pytest.mark.parametrize(
     ("catch_up", "late", "made", "skipped"),
     [
         ("one", 59, [0], 0),

@@ -79,7 +79,8 @@ async def test_a_server_signs_by_its_own_secret_and_does_not_call_itself(tmp_pat
                 return told
 
         assert (await sent(receiver.url))["delivered"]
-        assert (await sent(f"{server.url}/v1/command"))["error"] == "refused_address"
+        refused = await sent(f"{server.url}/v1/command")
+        assert (refused["error"], "never the port of the API" in refused["hint"]) == ("refused_address", True)
     (post,) = receiver.posts
     secret = SecretBox(load_key(None, tmp_path / "data")).derive("webhook-signing:default")
     assert Webhook(format_secret(secret)).verify(post.body, post.headers)

@@ -37,6 +37,7 @@ async def test_it_says_where_it_listens_and_keeps_its_data_and_what_to_try(tmp_p
     assert server.url in said
     assert str(tmp_path / "data") in said
     assert f"curl -s {server.url}/v1/items" in said
+    assert "once there are API keys, -H 'X-API-Key: hl_...'" in said
 
 
 async def test_it_goes_on_and_stops_where_nobody_reads_what_it_says(tmp_path: Path) -> None:

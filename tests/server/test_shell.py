@@ -75,6 +75,12 @@ async def test_commands_and_what_they_bind(shell: Terminal) -> None:
     await enter(shell, "get items with key: life\n", '"sortField": "a"')
 
 
+async def test_a_claim_that_found_nothing_has_no_job(shell: Terminal) -> None:
+    await enter(shell, "claim items where key: nothing\n", "claim: 0 items")
+    shown = await enter(shell, "get item with key: nothing and sortField: [job.sortField]\n", "^")
+    assert "the result before it has no job" in " ".join(shown.split())
+
+
 async def test_an_error_is_shown_under_the_word(shell: Terminal) -> None:
     shown = await enter(shell, "crate item with:\n", "^")
     assert "expected '/datastore'" in shown

@@ -94,7 +94,9 @@ def create_schedule(
     name: Name,
     key: Key,
     content: Annotated[str | None, typer.Option(help=f"Of the items: {EXPECTED}.")] = None,
-    metadata: Annotated[str | None, typer.Option(help="An object: JSON, @FILE or -; left out: they are jobs.")] = None,
+    metadata: Annotated[
+        str | None, typer.Option(help="An object: JSON, @FILE or -; without a status they are jobs.")
+    ] = None,
     sort_field: Annotated[str | None, typer.Option(help="Their sortField, with {schedule.tick} in it.")] = None,
     trigger_urls: Annotated[
         str | None, typer.Option(help="URLs that changes of the items call: JSON, @FILE or -.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hookline.errors import HooklineError, InvalidApiKey
 from hookline_server.cli.asking import Asked, Key, ask
 from hookline_server.cli.ending import MISUSED, ending, fail, run
 from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
@@ -34,9 +35,9 @@ def worker(
 ) -> None:
     """Run a worker until Ctrl-C or SIGTERM: then it finishes what runs, or gives it back once its grace is over.
 
-    A process that dies is started again. Exit codes: 0 stopped, 1 it could not work, 2 there is no such worker or its
-    module breaks (file and line are said), 3 it works straight on a store that is away as it starts, 5 its API key
-    is not good, or not for this key, 7 a handler would not end.
+    A process that dies is started again, but not after 2 and 5. Exit codes: 0 stopped, 1 it could not work, 2 there is
+    no such worker or its module breaks (file and line are said), 3 it works straight on a store that is away as it
+    starts, 5 its API key is not good, or not for this key, 7 a handler would not end.
 
     Examples:
       hookline worker reports:worker
@@ -59,8 +60,13 @@ def worker(
     found = _load(target)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # of a handler's SyncClient: it tells every request
-    with ending():
+    with ending(_next_step):
         work(found, with_parent=os.environ.pop(MEMBER, None) is not None)
+
+
+def _next_step(error: HooklineError) -> str:
+    """What helps a worker, whose API key comes from its own code."""
+    return "give its Client a good one: Client(url, api_key=...)" if isinstance(error, InvalidApiKey) else ""
 
 
 @workers.command("list")

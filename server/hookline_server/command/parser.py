@@ -208,7 +208,8 @@ def _check_bound(source: Source, placeholder: Placeholder, names: set[str]) -> N
     if placeholder.root not in names:
         known = f"one of {', '.join(sorted(names)[:NAMES_SHOWN])}" if names else "none: no result comes before it"
         line, column = placeholder.line, placeholder.column
-        hint = did_you_mean(placeholder.root, [*names, *NO_NAMES[:3]]) or "text in quotes can have it as \\["
+        lacking = f"the result before it has no {placeholder.root}" if names and placeholder.root in OWN else ""
+        hint = lacking or did_you_mean(placeholder.root, [*names, *NO_NAMES[:3]]) or "text in quotes can have it as \\["
         raise source.error_at(line, column + 1, f"the name of a result ({known})", repr(placeholder.root[:40]), hint)
 
 
