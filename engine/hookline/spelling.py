@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 
 from hookline.codec import NATIVE
 from hookline.item import CANCELLED, COMPLETED, FAILED, NOT_STARTED, SCHEDULED, STARTED
 
+SOUND_MAX = 10_000
+"""Words that are remembered at one time."""
 _DROPPED = str.maketrans("", "", "-_ ")
 
 
@@ -21,23 +22,23 @@ _STATUSES |= {"complete": COMPLETED, "fail": FAILED, "cancel": CANCELLED, "cance
 _FIELDS = {_bare(name): name for name in NATIVE}
 
 
+_sound: set[str | bytes | None] = {None}
+"""Names of hash fields, and statuses, that are known to be no such words: a write is checked for each item."""
+
+
 def misspelt(sent: Mapping[str, bytes | str]) -> tuple[str, ...]:
     """Warnings of the hash fields that a write sets: of a status or a name that is the engine's but for its form."""
-    warnings = [_doubt(name) for name in sent if name[:2] == "m:"]
-    if status := sent.get("s"):
-        warnings.append(_doubt_status(str(status)))
-    return tuple([warning for warning in warnings if warning])
-
-
-@lru_cache(maxsize=4096)
-def _doubt(stored: str) -> str:
-    return _warning(stored[2:], _FIELDS.get(_bare(stored[2:])))
-
-
-@lru_cache(maxsize=4096)
-def _doubt_status(status: str) -> str:
-    meant = _STATUSES.get(_bare(status))
-    return "" if meant == status else _warning(f"status {status}", meant)
+    status = sent.get("s")
+    if status in _sound and sent.keys() <= _sound:
+        return ()
+    doubts = {name: _warning(name[2:], _FIELDS.get(_bare(name[2:]))) for name in sent if name[:2] == "m:"}
+    if status is not None:
+        meant = _STATUSES.get(_bare(str(status)))
+        doubts[str(status)] = "" if meant == status else _warning(f"status {status!s}", meant)
+    if len(_sound) >= SOUND_MAX:
+        _sound.clear()
+    _sound.update(name for name in (None, *sent, status) if not doubts.get(str(name)))
+    return tuple(doubt for doubt in doubts.values() if doubt)
 
 
 def _warning(word: str, meant: str | None) -> str:
