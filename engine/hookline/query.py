@@ -358,28 +358,28 @@ async def get_many(
         Invalid, Corrupt, Unavailable
     """
     found: dict[tuple[str, str], Item | None] = {}
-    waiting: dict[int, dict[tuple[str, str], None]] = {}
+    waiting: dict[tuple[str, str], int] = {}
     for key, sort_field in names:
         check_key(key)
         check_sort_field(sort_field)
-        waiting.setdefault(partition_of(key, sort_field), {})[key, sort_field] = None
+        waiting[key, sort_field] = partition_of(key, sort_field)
 
-    def asked(part: Part) -> list[tuple[int, tuple[str, str]]]:
-        return [*islice(((partition, name) for partition in part for name in waiting[partition]), GET_MAX)]
+    def asked(part: Part) -> list[tuple[str, str]]:
+        return [*islice((name for name, partition in waiting.items() if partition in part), GET_MAX)]
 
     def request(part: Part) -> object:
         return [
-            {"verb": "get", "tag": connection.tag(partition), "key": key, "sort": sort_field}
-            for partition, (key, sort_field) in asked(part)
+            {"verb": "get", "tag": connection.tag(waiting[name]), "key": name[0], "sort": name[1]}
+            for name in asked(part)
         ]
 
-    while (left := [partition for partition, some in waiting.items() if some]) and room > 0:
-        for part, answers in await together.read("find", left, request):
-            for (partition, name), (word, fields, extra) in zip(asked(part), answers, strict=True):
+    while waiting and room > 0:
+        for part, answers in await together.read("find", sorted({*waiting.values()}), request):
+            for name, (word, fields, extra) in zip(asked(part), answers, strict=True):
                 if word == b"corrupt":
                     raise Corrupt
                 if not (extra and extra.get(b"again")):
-                    del waiting[partition][name]
+                    del waiting[name]
                     found[name] = codec.read_item(*name, fields) if fields else None
                     room -= sum(map(len, fields)) if fields else 0
     return found

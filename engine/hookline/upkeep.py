@@ -26,6 +26,8 @@ _SECONDS = 3.0
 """How long one sweep goes on at most, in seconds."""
 _BUILD_WORK = 300
 """Items that one step of building indexes looks at."""
+_PAGE = 1000
+"""Entries of a registry that one command looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,12 @@ class Build:
 class Outlook:
     """What there is to do in a partition: so many events in its outbox, and when there is something else.
 
-    ``next_ms`` is in ms since 1970: 0 is now, infinity is never.
+    ``next_ms`` is in ms since 1970: 0 is now, infinity is never. ``more``: there are rules that it does not tell of.
     """
 
     events: int
     next_ms: float
+    more: bool = False
 
 
 class Upkeep:
@@ -129,9 +132,9 @@ class Upkeep:
 
         answers = await self._together.read("outlook", range(self._partitions), request)
         return {
-            partition: Outlook(events, math.inf if next_ms is False else next_ms)
+            partition: Outlook(events, math.inf if next_ms is False else next_ms, more)
             for part, found in answers
-            for partition, (events, next_ms) in zip(part, found, strict=True)
+            for partition, (events, next_ms, more) in zip(part, found, strict=True)
         }
 
     async def next_ms(self) -> float:
@@ -142,8 +145,20 @@ class Upkeep:
         Raises:
             Unavailable
         """
-        outlooks = (await self.outlook(rules=True)).values()
-        return min(0 if outlook.events else outlook.next_ms for outlook in outlooks)
+        outlooks = await self.outlook(rules=True)
+        first = min(0 if outlook.events else outlook.next_ms for outlook in outlooks.values())
+        long = [partition for partition, outlook in outlooks.items() if outlook.more] if first else []
+        return 0 if any(await asyncio.gather(*map(self._has_rules, long))) else first
+
+    async def _has_rules(self, partition: int) -> bool:
+        """Whether a rule is in line. By pages: there may be many, and others ask the store meanwhile."""
+        registry = f"{self._connection.tag(partition)}:r:hookline"
+        cursor = b"0"
+        while True:
+            scan = ("SSCAN", registry, cursor, "MATCH", "*\0not_started", "COUNT", _PAGE)
+            cursor, found = await self._connection.command_on(registry, *scan)
+            if found or cursor == b"0":
+                return bool(found)
 
     async def build(self, key: str, work: int) -> dict[str, Build]:
         """Look at so many items of each partition for the indexes of a key that are not complete -> how far these are.

@@ -1,13 +1,12 @@
 #!lua flags=allow-cross-slot-keys,no-writes
 -- What there is to do in each of some partitions of this node, and when, in ms: 0 where that is now, or where who does it is
 -- told what is wrong; false for never. Of a `key`, to claim from it. Without one, to sweep, to build indexes and, with
--- `rules`, to run those; and before that, how many events wait in the outbox.
+-- `rules`, to run those, of which more may be to be looked through; and before that, how many events wait in the outbox.
 -- keys: partition
 -- args: now_ms:int request:msgpack
 -- use: clock index settings
 
--- Names of keys that are looked at for rules that are due; who has more has something to do.
-local NAMES_MAX, PAGE = 10000, 1000
+local PAGE = 1000
 
 -- The first of a sorted set's times: 0 where that has come, or the set is none.
 local function first_of(name)
@@ -25,24 +24,20 @@ local function claimable(key)
   return clock.earlier(first_of(index.name(key, 'scheduled')), first_of(index.name(key, 'started'))) or false
 end
 
--- Whether one of the engine's own keys has something in line.
-local function has_rules()
-  local cursor, looked = '0', 0
-  repeat
-    local page = index.ask('SSCAN', partition .. ':r:hookline', cursor, 'MATCH', '*\0not_started', 'COUNT', PAGE)
-    if not page or #page[2] > 0 or looked > NAMES_MAX then
-      return true
-    end
-    cursor, looked = page[1], looked + PAGE
-  until cursor == '0'
-  return false
+-- Whether one of the engine's own keys, as far as they are on the first page, has something in line; and whether there are
+-- more pages.
+local function rules()
+  if not request.rules then
+    return false, false
+  end
+  local page = index.ask('SSCAN', partition .. ':r:hookline', '0', 'MATCH', '*\0not_started', 'COUNT', PAGE)
+  return page and #page[2] > 0, page and page[1] ~= '0'
 end
 
-local function next_ms()
-  if index.probe('HLEN', partition .. ':builds') ~= 0 or (request.rules and has_rules()) then
-    return 0
-  end
-  return first_of(partition .. ':due') or false
+local function whole()
+  local in_line, more = rules()
+  local busy = in_line or index.probe('HLEN', partition .. ':builds') ~= 0
+  return { index.probe('XLEN', partition .. ':outbox') or 1, busy and 0 or first_of(partition .. ':due') or false, more }
 end
 
 return function()
@@ -53,7 +48,7 @@ return function()
     if request.key then
       answers[place] = claimable(request.key)
     else
-      answers[place] = { index.probe('XLEN', tag .. ':outbox') or 1, next_ms() }
+      answers[place] = whole()
     end
   end
   return cmsgpack.pack(answers)

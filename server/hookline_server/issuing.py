@@ -12,7 +12,8 @@ from hookline.connection import Connection
 from hookline.errors import Unavailable
 from hookline.keyring import ApiKey, Keyring
 from hookline.secret import SECRET_FILE, load_key
-from hookline_server.maintenance import reaching
+from hookline_server.maintenance import has_data, reaching
+from hookline_server.progress import tell
 
 _COLUMNS = ("id", "name", "namespace", "scopes", "patterns", "created", "last used", "ends")
 
@@ -20,11 +21,17 @@ _COLUMNS = ("id", "name", "namespace", "scopes", "patterns", "created", "last us
 async def create(settings: Settings, namespace: str, **options: Any) -> tuple[ApiKey, str]:
     """Make a key -> it, and its text, which can be had only now; ``options`` are those of :meth:`Keyring.create`.
 
+    Where that made a store too, it says so: the key is none of a server that runs elsewhere.
+
     Raises:
         Invalid, Incompatible, Unavailable
     """
+    is_new = settings.store_url is None and not has_data(settings)
     async with _keyring(settings, fresh=True) as keyring:
-        return await keyring.create(namespace, **options)
+        made = await keyring.create(namespace, **options)
+    if is_new:
+        tell(f"made new data in {settings.data}, for a server that starts there; for one that runs name its --data")
+    return made
 
 
 async def show(settings: Settings) -> list[ApiKey]:

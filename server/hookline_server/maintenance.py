@@ -21,6 +21,11 @@ from hookline.transfer import Imported, export, restore
 from hookline_server.progress import Say, showing, tell
 
 
+def has_data(settings: Settings) -> bool:
+    """Whether an embedded store has ever run in the directory of the data."""
+    return (settings.data / "appendonlydir").is_dir()
+
+
 @asynccontextmanager
 async def reaching(settings: Settings, *, fresh: bool = False) -> AsyncIterator[str]:
     """The URL of the store that is meant: the one named, a running server's, or the embedded one, started now.
@@ -33,7 +38,7 @@ async def reaching(settings: Settings, *, fresh: bool = False) -> AsyncIterator[
     if url:
         yield url
         return
-    if not fresh and not (settings.data / "appendonlydir").is_dir():
+    if not fresh and not has_data(settings):
         raise Unavailable(
             f"there is no data in {settings.data}: name the server's directory with --data, or its --store"
         )
@@ -100,7 +105,7 @@ async def write_archive(settings: Settings, output: BinaryIO, *, api_keys: bool)
                 advance(step.done, step.total)
         with _breakable():
             output.flush()
-    tell(f"exported {step.done} items" + (f"; {failed} could not be" if failed else ""))
+    tell(f"exported {step.done} items of {settings.namespace}" + (f"; {failed} could not be" if failed else ""))
     return not failed
 
 

@@ -71,7 +71,7 @@ async def test_an_archive_goes_over_tls(tls: Tls, tmp_path: Path) -> None:
         made = (await datastore.create("jobs", "a", content="x" * 300_000)).item
         code, said = await hookline("export", *given)
         lines = [line for line in said.splitlines() if line.startswith("{")]
-        assert (code, said.splitlines()[-1]) == (0, "exported 1 items")
+        assert (code, said.splitlines()[-1]) == (0, "exported 1 items of default")
         await datastore.delete("jobs", "a")
         code, said = await hookline("import", "-", *given, stdin="\n".join(lines))
         assert (code, said.splitlines()[-1]) == (0, "read 3 lines: 1 written, 0 there already, 0 failed")

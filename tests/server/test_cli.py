@@ -116,8 +116,11 @@ async def test_the_help_of_a_command_has_an_example(command: str) -> None:
         (["orchestrate", "--key", "jobs", "--where", '{"a": 1, "a": 2}'], "hookline: --where: expected each name once"),
         (["orchestrate", "--key", "jobs", "--where", "@none"], "hookline: --where: cannot read none"),
         (["orchestrate", "--key", "jobs", "--where", "[" * 100_000], "hookline: --where: expected JSON that is nested"),
-        (["orchestrate", "--key", "jobs", "--lock-for", "0"], "hookline: --lock-for: expected a duration such as"),
-        (["top", "--every", "5"], "hookline: --every: expected a duration such as"),
+        (
+            ["orchestrate", "--key", "jobs", "--lock-for", "5 x"],
+            "hookline: --lock-for: expected seconds as a number, or a",
+        ),
+        (["top", "--every", "-5"], "hookline: --every: expected seconds as a number, or a"),
         (["orchestrate", "--key", "jobs", "--every", "1s", "--cron", "* * * * *"], "hookline: --cron: expected either"),
         (["orchestrate", "--key", "jobs", "--cron", "often"], "hookline: --cron: expected minute, hour"),
         (

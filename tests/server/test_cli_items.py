@@ -204,6 +204,41 @@ async def test_a_command_that_is_repeated_writes_once(url: str, datastore: Datas
     assert (await within("jobs", "complete", "jobs", "nightly", token, "--url", url))[0] == 1
 
 
+async def test_a_duration_may_be_a_bare_number_of_seconds(url: str, datastore: Datastore) -> None:
+    await fill(datastore, 1)
+    claimed = await said_json(url, "jobs", "claim", "jobs", "--lock-for", "90", "--wait", "0.5")
+    token, name = claimed["token"], claimed["sortField"]
+    await said_json(url, "jobs", "extend", "jobs", name, token, "--lock-for", "900")
+    assert (await datastore.get("jobs", name)).metadata["locked_until"] > claimed["metadata"]["locked_until"]
+    changed = await said_json(url, "settings", "set", "jobs", "--lock-for", "300", "--backoff", "7")
+    assert (changed["lockFor"], changed["backoff"]) == ("5m", "7s")
+    rule = await said_json(url, "schedules", "create", "a", "--key", "jobs", "--every", "5", "--jitter", "1")
+    assert (rule["every"], rule["jitter"]) == ("5s", "1s")
+    rule = await said_json(url, "orchestrations", "create", "a", "--key", "docs", "--every", "5", "--lock-for", "90")
+    assert rule["lockFor"] == "90s"
+
+
+async def test_a_rule_without_times_is_said_to_be_run_by_hand(url: str) -> None:
+    for kind in ("orchestrations", "schedules"):
+        create = (kind, "create", "a", "--key", "docs", "--url", url)
+        said = f"without --every or --cron it is run by hand: hookline {kind} run a"
+        assert said in (await within(*create))[1]
+        assert said not in (await within(*create, "--every", "1h"))[1]
+        assert said not in (await within(*create, "--json"))[1]
+
+
+async def test_a_status_has_an_option(url: str) -> None:
+    create = ("items", "create", "jobs", "--status", "not_started")
+    await said_json(url, *create)
+    made = await said_json(url, *create, "--metadata", '{"type": "report"}')
+    assert {"status": "not_started", "type": "report"}.items() <= made["metadata"].items()
+    find = ("items", "query", "jobs", "--status", "not_started")
+    assert (await said_json(url, *find, "--count"))["count"] == 2
+    assert await said_json(url, *find, "--where", '{"type": "report"}') == made
+    code, said = await within(*find, "--where", '{"status": "failed"}', "--url", url)
+    assert (code, said) == (2, "hookline: --status: expected it either here or in --where\n")
+
+
 @pytest.mark.parametrize(
     ("args", "code", "sentences"),
     [

@@ -75,6 +75,14 @@ async def test_beyond_loopback_a_server_wants_an_api_key_first(tmp_path: Path) -
         assert await status(server.url, api_key.splitlines()[-1]) == 200
 
 
+async def test_a_key_that_made_a_store_of_its_own_says_so(tmp_path: Path) -> None:
+    """As where it is made in another directory than that of the running server, which knows nothing of it."""
+    create = ("keys", "create", "--data", str(tmp_path / "data"))
+    code, said = await hookline(*create)
+    assert (code, f"made new data in {tmp_path}/data, for a server that starts there" in said) == (0, True)
+    assert "made new data" not in (await hookline(*create))[1]
+
+
 async def test_a_key_is_for_the_namespace_of_the_server(tmp_path: Path) -> None:
     data = ("--data", str(tmp_path / "data"))
     async with EmbeddedStore(tmp_path / "data", fsync="no"):

@@ -122,7 +122,8 @@ async def test_out_of_one_store_and_into_another(tmp_path: Path) -> None:
             for number in range(150):
                 await datastore.create("jobs", f"{number}", content={"n": number}, trigger_urls={URL: "secret"})
         code, out, err = await hookline("export", "--data", data)
-        assert (code, err) == (0, "exported 150 items\n")
+        assert (code, err) == (0, "exported 150 items of default\n")
+        assert (await hookline("export", "--data", data, "--namespace", "jbos"))[2] == "exported 0 items of jbos\n"
     assert (await hookline("export", "--data", data))[1].splitlines()[1:] == out.splitlines()[1:]
     file.write_text(out)
 

@@ -24,8 +24,9 @@ Verify = Callable[[str, dict[str, str], bytes], bool]
 
 
 def snippet(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    return str(found)
+    found = re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    assert found
+    return found[1]
 
 
 def in_python(secret: str, headers: dict[str, str], body: bytes) -> bool:

@@ -41,6 +41,9 @@ def create(
     ] = None,
     content: Content = None,
     metadata: Metadata = None,
+    status: Annotated[
+        str | None, typer.Option(help="Its metadata status, beside --metadata: not_started makes a job.")
+    ] = None,
     trigger_urls: TriggerUrls = None,
     upsert: Annotated[bool, typer.Option("--upsert", help="Replace the one that is there, whole.")] = False,
     triggers: Triggers = True,
@@ -54,14 +57,15 @@ def create(
     Without SORT_FIELD but with --idempotency-key, that is its sortField.
 
     Examples:
-      hookline items create jobs --metadata '{"status": "not_started"}'
+      hookline items create jobs --status not_started
+      hookline items create jobs --metadata '{"status": "not_started", "type": "report"}'
       hookline items create docs readme --content @readme.json --upsert
       date +'"%c"' | hookline items create logs --content - --json
     """
     mark = new_mark(idempotency_key)
     given = {
         "content": read_optional(content, "--content"),
-        "metadata": read_optional(metadata, "--metadata"),
+        "metadata": _with_status(read_optional(metadata, "--metadata"), status, "--metadata"),
         "trigger_urls": read_optional(trigger_urls, "--trigger-urls"),
     }
     with asking(url, api_key, mark) as client:
@@ -85,6 +89,7 @@ def get(key: Key, sort_field: SortField, url: Url = DEFAULT_URL, api_key: ApiKey
 def query(
     key: Key,
     where: Where = None,
+    status: Annotated[str | None, typer.Option(help="Only those with this status.", show_default=False)] = None,
     order: Annotated[
         str | None, typer.Option(help="sortField, status or a field with an index; :desc reverses.", show_default=False)
     ] = None,
@@ -97,14 +102,14 @@ def query(
     """Show the items of a key that match, a page at a time, however many there are.
 
     Examples:
-      hookline items query jobs --where '{"status": "failed"}' --limit 20
+      hookline items query jobs --status failed --limit 20
       hookline items query jobs --json > jobs.ndjson
       hookline items query jobs --where '{"size": {"gt": 3}}' --count
     """
     if count and (order is not None or limit is not None):
         fail("expected either --count, or --order and --limit")
         raise typer.Exit(MISUSED)
-    filters = read_optional(where, "--where")
+    filters = _with_status(read_optional(where, "--where"), status, "--where")
     with asking(url, api_key) as client:
 
         def read(most: int, cursor: str | None) -> Page:
@@ -191,6 +196,16 @@ def delete(
         else:
             client.delete(key, sort_field, version=version, token=token, only_if=condition, triggers=triggers)
         say_one({"done": done, "passedOver": passed_over}, as_json=as_json)
+
+
+def _with_status(given: Any, status: str | None, option: str) -> Any:
+    """Metadata, or filters, with the status of an option of its own; one that is given twice ends the process."""
+    if status is None or not isinstance(given, dict | None):
+        return given  # what is no object the verb refuses
+    if given and "status" in given:
+        fail(f"--status: expected it either here or in {option}")
+        raise typer.Exit(MISUSED)
+    return {**(given or {}), "status": status}
 
 
 def _described(made: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hookline.clock import format_time
 from hookline_server.cli.asking import Asked, Key, Mark, SortField, asking, new_mark
 from hookline_server.cli.ending import MISSING, MISUSED, fail
 from hookline_server.cli.items import Metadata, Where
-from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url, duration
+from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url, duration, seconds_too
 from hookline_server.cli.output import say_items, say_one
 from hookline_server.cli.value import read_optional
 
@@ -29,7 +29,10 @@ app.add_typer(
 )
 
 Token = Annotated[str, typer.Argument(help="The token that the claim gave.")]
-LockFor = Annotated[str | None, typer.Option(help="How long it holds, e.g. 10m.", show_default="the key's lockFor")]
+LockFor = Annotated[
+    str | None,
+    typer.Option(callback=seconds_too, help="How long it holds, e.g. 10m.", show_default="the key's lockFor"),
+]
 OneSortField = Annotated[str | None, typer.Argument(help="One item's sortField; left out: those of --where.")]
 
 
@@ -94,7 +97,10 @@ def fail_job(
     token: Token,
     error: Annotated[str | None, typer.Option(help="What went wrong.", show_default=False)] = None,
     retry_after: Annotated[
-        str | None, typer.Option(help="When it may be claimed again, e.g. 5m.", show_default="the key's backoff")
+        str | None,
+        typer.Option(
+            callback=seconds_too, help="When it may be claimed again, e.g. 5m.", show_default="the key's backoff"
+        ),
     ] = None,
     metadata: Metadata = None,
     idempotency_key: Mark = None,
@@ -117,7 +123,8 @@ def release(
     sort_field: SortField,
     token: Token,
     delay: Annotated[
-        str | None, typer.Option(help="Not before so long may it be claimed, e.g. 30s.", show_default=False)
+        str | None,
+        typer.Option(callback=seconds_too, help="Not before so long may it be claimed, e.g. 30s.", show_default=False),
     ] = None,
     idempotency_key: Mark = None,
     url: Url = DEFAULT_URL,

@@ -13,7 +13,12 @@ from hookline_server.cli.output import say_documents
 PANEL = "Operate"
 app = typer.Typer()
 keys = typer.Typer(no_args_is_help=True)
-app.add_typer(keys, name="keys", help="API keys: who may ask a server for what.", rich_help_panel=PANEL)
+app.add_typer(
+    keys,
+    name="keys",
+    help="API keys: who may ask a server for what. (The keys of items: 'show keys' in the shell.)",
+    rich_help_panel=PANEL,
+)
 
 Id = Annotated[str, typer.Argument(help="Its id: what stands between the first two _ of the key, as list shows it.")]
 Lasts = Annotated[str | None, typer.Option(help="After how long it ends by itself, e.g. 90d; left out: never.")]

@@ -8,7 +8,7 @@ import typer
 
 from hookline_server.cli.asking import Key, ask
 from hookline_server.cli.ending import MISUSED, fail
-from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
+from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url, seconds_too
 from hookline_server.cli.output import say_one
 from hookline_server.cli.value import read_optional
 
@@ -39,9 +39,14 @@ def change(
     max_attempts: Annotated[
         int | None, typer.Option(help="Claims of an item; 0: no limit.", show_default=False)
     ] = None,
-    lock_for: Annotated[str | None, typer.Option(help="How long a claim holds, e.g. 10m.", show_default=False)] = None,
+    lock_for: Annotated[
+        str | None, typer.Option(callback=seconds_too, help="How long a claim holds, e.g. 10m.", show_default=False)
+    ] = None,
     backoff: Annotated[
-        str | None, typer.Option(help="Before a failed item is claimed again: 30s, or JSON.", show_default=False)
+        str | None,
+        typer.Option(
+            callback=seconds_too, help="Before a failed item is claimed again: 30s, or JSON.", show_default=False
+        ),
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Items that it may hold.", show_default=False)] = None,
     indexes: Annotated[str | None, typer.Option(help="Field -> kind: JSON, @FILE or -.", show_default=False)] = None,

@@ -13,6 +13,9 @@ from hookline_server.cli.output import say_documents
 
 PANEL = "Operate"
 app = typer.Typer()
+Namespace = Annotated[
+    str | None, typer.Option(help="The namespace that is meant; left out: the server's own namespace.")
+]
 WithoutApiKeys = Annotated[bool, typer.Option("--without-api-keys", help="Leave the API keys of triggers out.")]
 
 
@@ -41,7 +44,9 @@ def doctor(
 
 
 @app.command("export", rich_help_panel=PANEL)
-def write_archive(store: Store = None, data: Data = None, without_api_keys: WithoutApiKeys = False) -> None:
+def write_archive(
+    namespace: Namespace = None, store: Store = None, data: Data = None, without_api_keys: WithoutApiKeys = False
+) -> None:
     """Write all items and settings of a namespace to standard output, as JSON lines. Safe beside running servers.
 
     API keys stay sealed: they open only where the same secret is, in the same
@@ -56,13 +61,14 @@ def write_archive(store: Store = None, data: Data = None, without_api_keys: With
         raise typer.Exit(MISUSED)
     from hookline_server import maintenance
 
-    found = settings(store_url=store, data=data)
+    found = settings(store_url=store, data=data, namespace=namespace)
     _end(run(maintenance.write_archive(found, sys.stdout.buffer, api_keys=not without_api_keys)))
 
 
 @app.command("import", rich_help_panel=PANEL)
 def read_archive(
     file: Annotated[typer.FileBinaryRead, typer.Argument(help="What export wrote; - is standard input.")],
+    namespace: Namespace = None,
     store: Store = None,
     data: Data = None,
     replace: Annotated[
@@ -80,11 +86,11 @@ def read_archive(
 
     Examples:
       hookline import items.ndjson
-      hookline export | HOOKLINE_NAMESPACE=copy hookline import --without-api-keys -
+      hookline export | hookline import --namespace copy --without-api-keys -
     """
     from hookline_server import maintenance
 
-    found = settings(store_url=store, data=data)
+    found = settings(store_url=store, data=data, namespace=namespace)
     work = maintenance.read_archive(found, file, replace=replace, api_keys=not without_api_keys, strict=strict)
     whole, sums = run(work)
     if as_json:

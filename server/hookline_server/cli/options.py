@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -48,14 +49,19 @@ def server(url: str, api_key: str | None) -> Http:
     return checked(lambda: Http(url, api_key=api_key))
 
 
+def seconds_too(text: str | None) -> str | None:
+    """The callback of an option that is a duration: a bare number is seconds, which a server takes only as a number."""
+    return f"{text}s" if text and re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII) else text
+
+
 def duration(text: str, option: str) -> int:
     """The milliseconds that an option says; one that is no duration ends the process."""
     from hookline.clock import parse_duration
 
     try:
-        return parse_duration(text)
+        return parse_duration(seconds_too(text))
     except ValueError as error:
-        fail(f"{option}: {error}".replace("seconds as a number, or ", ""))  # an option is never a number
+        fail(f"{option}: {error}")
         raise typer.Exit(MISUSED) from None
 
 

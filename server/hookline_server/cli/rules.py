@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hookline_server.cli.asking import Asked, ask, pages
-from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url
+from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Url, seconds_too
 from hookline_server.cli.output import say_items, say_none, say_one, say_rows
 from hookline_server.cli.value import EXPECTED, read_optional
 from hookline_server.table import of_rule, of_run
@@ -18,10 +18,10 @@ app = typer.Typer()
 
 Name = Annotated[str, typer.Argument(help="What it is called.")]
 Key = Annotated[str, typer.Option(help="Key of the items.")]
-Every = Annotated[str | None, typer.Option(help="How often, e.g. 30s, 5m, 1h.")]
+Every = Annotated[str | None, typer.Option(callback=seconds_too, help="How often, e.g. 30s, 5m, 1h.")]
 Cron = Annotated[str | None, typer.Option(help="Minute, hour, day, month and weekday, e.g. '30 2 * * MON-FRI'.")]
 TimeZone = Annotated[str | None, typer.Option(help="IANA time zone of --cron; left out: UTC.")]
-Jitter = Annotated[str | None, typer.Option(help="Start up to so much later, at random.")]
+Jitter = Annotated[str | None, typer.Option(callback=seconds_too, help="Start up to so much later, at random.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class Rules:
         """Store a rule of the fields that are given, and show it."""
         given = {field: value for field, value in fields.items() if value is not None}
         say_one(self.ask(server, "PUT", name, body=given), as_json=as_json)
+        if "every" not in given and "cron" not in given:
+            say_none(f"without --every or --cron it is run by hand: hookline {self.kind} run {name}", as_json=as_json)
 
 
 ORCHESTRATIONS, SCHEDULES = Rules("orchestrations"), Rules("schedules")
@@ -66,7 +68,9 @@ def create_orchestration(
     key: Key,
     where: Annotated[str | None, typer.Option(help='Filters: JSON, @FILE or -, such as {"type": "report"}.')] = None,
     limit: Annotated[int | None, typer.Option(help="Items per run, at most; left out: 10.")] = None,
-    lock_for: Annotated[str | None, typer.Option(help="How long a worker has; left out: 10m.")] = None,
+    lock_for: Annotated[
+        str | None, typer.Option(callback=seconds_too, help="How long a worker has; left out: 10m.")
+    ] = None,
     max_in_flight: Annotated[
         int | None, typer.Option(help="So many of its items are kept started at once, and no more.")
     ] = None,

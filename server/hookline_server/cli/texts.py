@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hookline_server.cli.ending import MISUSED, checked, fail, run
-from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Output, Url, duration, server
+from hookline_server.cli.options import DEFAULT_URL, ApiKey, Json, Output, Url, duration, seconds_too, server
 from hookline_server.cli.value import read_value
 
 PANEL = "Use a server"
@@ -17,13 +17,13 @@ app = typer.Typer()
 
 @app.command("run", rich_help_panel=PANEL)
 def run_text(
-    file: Annotated[typer.FileBinaryRead, typer.Argument(help="The text; - is standard input.")],
+    file: Annotated[typer.FileBinaryRead, typer.Argument(help="A file with the text; - is standard input.")],
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     output: Output = "json",
     as_json: Json = False,
 ) -> None:
-    """Run a text of commands: FILE, or - for standard input.
+    """Run a text of commands: in FILE, or piped to - as the second example has it.
 
     Examples:
       hookline run commands.txt
@@ -58,11 +58,15 @@ def shell(url: Url = DEFAULT_URL, api_key: ApiKey = None, output: Output = "tabl
 def orchestrate(
     key: Annotated[str, typer.Option(help="Key whose items are claimed.")],
     limit: Annotated[int, typer.Option(min=1, max=500, help="Items per run, at most.")] = 10,
-    every: Annotated[str | None, typer.Option(help="How often, e.g. 30s, 5m, 1h; left out: 5m.")] = None,
+    every: Annotated[
+        str | None, typer.Option(callback=seconds_too, help="How often, e.g. 30s, 5m, 1h; left out: 5m.")
+    ] = None,
     cron: Annotated[str | None, typer.Option(help="In place of --every: when, e.g. '30 2 * * MON-FRI'.")] = None,
     time_zone: Annotated[str, typer.Option(help="IANA time zone of --cron.")] = "UTC",
     jitter: Annotated[str, typer.Option(help="Start each run up to so much later, at random.")] = "0s",
-    lock_for: Annotated[str, typer.Option(help="How long a worker has before its lock expires.")] = "10m",
+    lock_for: Annotated[
+        str, typer.Option(callback=seconds_too, help="How long a worker has before its lock expires.")
+    ] = "10m",
     max_in_flight: Annotated[
         int | None, typer.Option(min=1, max=1000, help="So many of its items may be started at once.")
     ] = None,
