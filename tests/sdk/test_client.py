@@ -453,7 +453,7 @@ async def test_a_claim_that_waits_for_several_requests_is_one_write_under_an_ide
     begun = time.monotonic()
     view = client.once("k")
     assert (await view.claim("jobs", worker_id="w", wait=0.5)).items == []
-    assert 0.5 <= time.monotonic() - begun < 5
+    assert 0.4 <= time.monotonic() - begun < 5  # requests that are late may leave out half of a share
     first = client.once("k")
     waiting = asyncio.create_task(first.claim("jobs", worker_id="w", wait=9))
     await asyncio.sleep(0.5)
