@@ -395,10 +395,8 @@ class Claims:
                 walk.pass_over()
                 continue
             if looks and partition != start:
-                looks, nothing = (
-                    False,
-                    nothing | await self._look(key, walk, {*nothing, *(away or ())}, options["where"]),
-                )
+                looks, known = False, {*nothing, *(away or ())}
+                nothing |= await self._look(key, walk, known, options["where"])
                 continue
             most, began = min(limit - walk.found, GIVEN_MAX), time.monotonic()
             call = self._calls.claim(key, **_share(walk, most, bound), front=front, **options)
