@@ -93,9 +93,13 @@ class Bound:
         if claimed.replayed:
             return
         self._held[partition] = claimed.held
+        self.note_due(partition, claimed.next_ms)
+
+    def note_due(self, partition: int, next_ms: int | None) -> None:
+        """Note when there may be something to take of a partition; None is never."""
         self._next_ms.pop(partition, None)
-        if claimed.next_ms is not None:
-            self._next_ms[partition] = claimed.next_ms
+        if next_ms is not None:
+            self._next_ms[partition] = next_ms
 
     @property
     def full(self) -> bool:

@@ -381,8 +381,9 @@ class Claims:
         bound = await self._bound(key, options["worker_id"], most_held) if most_held is not None else None
         start, partitions = marks.partition() if marks else self.partition(key), self._calls.partitions
         walk = _Walk(start, partitions, 0 if front else FRUITLESS_MAX, marks)
-        broken_off, looks = False, not (marks or bound)
-        nothing = self._seen.untold(key, partitions, options["where"], POLL) if trusts and looks else {}
+        broken_off, looks = False, not marks
+        trusts = trusts and not (marks or bound)
+        nothing = self._seen.untold(key, partitions, options["where"], POLL) if trusts else {}
         # A repeat has to look where the first did, and a bound holds over all of them.
         away = self._away.now() if walk.everywhere and not bound else None
         # A repeat has to ask however much is held: what it was given before may be what fills the bound.
@@ -390,6 +391,8 @@ class Claims:
             partition = walk.partition
             if partition in nothing:
                 walk.find_nothing(nothing[partition])
+                if bound:
+                    bound.note_due(partition, nothing[partition].next_ms)
                 continue
             if away and partition in away:
                 walk.pass_over()

@@ -91,11 +91,25 @@ async def test_a_claim_that_does_not_wait_asks_everywhere(
     assert await script_calls(*store.nodes) == before + looks + len(places & others)
 
 
-async def test_what_is_due_next_is_told_over_all_partitions(datastore: Datastore) -> None:
+async def test_a_claim_with_a_bound_counts_everywhere_and_visits_where_something_is(
+    datastore: Datastore, store: Backend
+) -> None:
+    await datastore.create("jobs", "a", metadata=WAITING)
+    others = {p for p in range(PARTITIONS) if p != datastore.claims.partition("jobs")}
+    calls = PARTITIONS + 1 + len({datastore.connection.node_of(p) for p in others})
+    calls += datastore.calls.partition("jobs", "a") in others
+    before = await script_calls(*store.nodes)
+    claimed = await datastore.claim("jobs", worker_id="w", limit=10, max_in_flight=5)
+    assert (names(claimed.items), claimed.held) == (["a"], ("a",))
+    assert await script_calls(*store.nodes) == before + calls
+
+
+@pytest.mark.parametrize("bound", [{}, {"max_in_flight": 5}])
+async def test_what_is_due_next_is_told_over_all_partitions(datastore: Datastore, bound: dict[str, Any]) -> None:
     for seconds in (50, 20, 90):
         await datastore.create("jobs", metadata={**WAITING, "scheduled_at": f"+{seconds}s"})
     began = time.time()
-    claimed = await datastore.claim("jobs", worker_id="w")
+    claimed = await datastore.claim("jobs", worker_id="w", **bound)
     assert claimed.items == []
     assert (claimed.next_ms or 0) / 1000 - began == pytest.approx(20, abs=5)
 
