@@ -31,7 +31,8 @@ class Call(msgspec.Struct, frozen=True):
     """One operation for one partition. ``request`` is what the script gets, but for what depends on the key's settings.
 
     ``where`` are the filters of a claim, which indexes may answer. ``generated``: nobody chose the sortField.
-    ``elsewhere`` is in how many other partitions it is tried where its own is full, each time by another sortField.
+    ``elsewhere`` is in how many other partitions it is tried where its own is full, each time by another sortField;
+    None of what belongs where it is.
     """
 
     script: str
@@ -41,7 +42,7 @@ class Call(msgspec.Struct, frozen=True):
     request: dict[str, Any]
     where: Where | None = None
     generated: bool = False
-    elsewhere: int = 0
+    elsewhere: int | None = None
 
     def __repr__(self) -> str:
         return f"Call({self.script}, partition={self.partition}, key={self.key!r}, sort_field={self.sort_field!r})"

@@ -101,7 +101,7 @@ class Calls:
             Invalid: an argument has the wrong form; every bad field is named.
             ReservedKey: the key begins with ``hookline.``.
         """
-        generated, elsewhere = sort_field is None, 0
+        generated, elsewhere = sort_field is None, None
         check_key(key)
         if sort_field is None:
             if partition is None:
@@ -142,7 +142,7 @@ class Calls:
             triggers = read_triggers(codec.open_triggers(sealed, self.secrets, before))
             request["set"] = {**request["set"], "t": codec.encode_triggers(triggers, self.secrets, now)}
         changes: dict[str, Any] = {"partition": partition, "sort_field": sort_field, "request": request}
-        return msgspec.structs.replace(call, **changes, elsewhere=call.elsewhere - 1)
+        return msgspec.structs.replace(call, **changes, elsewhere=(call.elsewhere or 0) - 1)
 
     def update(
         self,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from hookline.away import Away
+from hookline.away import AT_ONCE, Away
 from hookline.batcher import Batcher
 from hookline.bound import Bound
 from hookline.call import Call
@@ -433,8 +433,9 @@ class Claims:
         """Ask all at once which of the partitions ahead have nothing -> what those give; who has something tells it."""
         ahead = [partition for partition in walk.ahead if partition not in known]
         if len(ahead) > 1:
-            with contextlib.suppress(HooklineError):
-                return await self._seen.look(key, ahead, where)
+            with contextlib.suppress(HooklineError, TimeoutError):
+                async with asyncio.timeout(AT_ONCE):
+                    return await self._seen.look(key, ahead, where)
         return {}
 
     def _rotate(self, key: str, partition: int) -> None:

@@ -45,8 +45,6 @@ from hookline.where import compile_where
 _NOTHING_KNOWN = Known()
 FULL_FOR = 1.0
 """Seconds after a key was found full elsewhere as well: to refuse one costs as much as before then."""
-FULL_MAX = 1000
-"""Keys that are remembered so at one time."""
 
 
 class Datastore(Repeating):
@@ -216,10 +214,11 @@ class Datastore(Repeating):
             settings = dict(answer[2][b"settings"] or {})  # an empty table comes as a list
             self._known[call.key, call.partition] = Known.decode(settings)
             return call
-        if answer[0] == b"key_full" and call.generated and time.monotonic() >= self._full_until.get(call.key, 0.0):
+        tried = answer[0] == b"key_full" and call.elsewhere is not None
+        if tried and time.monotonic() >= self._full_until.get(call.key, 0.0):
             if call.elsewhere:
                 return self.calls.elsewhere(call)
-            if len(self._full_until) >= FULL_MAX:
+            if len(self._full_until) >= AT_ONCE_MAX:
                 self._full_until.clear()
             self._full_until[call.key] = time.monotonic() + FULL_FOR
         result = call.decode(answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -364,8 +365,11 @@ async def get_many(
         check_sort_field(sort_field)
         waiting[key, sort_field] = partition_of(key, sort_field)
 
+    by_partition: dict[int, list[tuple[int, tuple[str, str]]]] = {}
+
     def asked(part: Part) -> list[tuple[str, str]]:
-        return [*islice((name for name, partition in waiting.items() if partition in part), GET_MAX)]
+        lines = (by_partition[partition] for partition in part)
+        return [name for _, name in islice(heapq.merge(*lines), GET_MAX)]
 
     def request(part: Part) -> object:
         return [
@@ -374,7 +378,10 @@ async def get_many(
         ]
 
     while waiting and room > 0:
-        for part, answers in await together.read("find", sorted({*waiting.values()}), request):
+        by_partition.clear()
+        for place, (name, partition) in enumerate(waiting.items()):
+            by_partition.setdefault(partition, []).append((place, name))
+        for part, answers in await together.read("find", sorted(by_partition), request):
             for name, (word, fields, extra) in zip(asked(part), answers, strict=True):
                 if word == b"corrupt":
                     raise Corrupt

@@ -63,7 +63,9 @@ class Seen:
         asked, filters, found = time.monotonic(), filters_of(where), {}
         for part, answers in await self._together.read("outlook", partitions, request):
             for partition, next_ms in zip(part, answers, strict=True):
-                if next_ms is False or next_ms > 0:
+                if next_ms is True:
+                    found[partition] = Claimed([], paused=True)
+                elif next_ms is False or next_ms > 0:
                     found[partition] = Claimed([], next_ms or None)
                     if self._connection.tells(key):
                         self._keep((key, partition, filters), asked, found[partition])

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from hookline.connection import Connection
-from hookline.errors import HooklineError
+from hookline.errors import HooklineError, Unavailable
 
 TOGETHER_MAX = 16
 """Partitions of one call."""
@@ -36,7 +36,7 @@ class Together:
         Raises:
             Unavailable, StoreFull
         """
-        return await self._ask(self._connection.read, script, self._parts(partitions, TOGETHER_MAX), request)
+        return await self._ask(self._connection.read, script, self.parts(partitions), request)
 
     async def search(self, script: str, partitions: Part, request: Request, most: int = TOGETHER_MAX) -> Answers:
         """Do as :meth:`Connection.search` does, for so many partitions at most in one call.
@@ -44,14 +44,19 @@ class Together:
         Raises:
             Overloaded, Unavailable, StoreFull
         """
-        return await self._ask(self._connection.search, script, self._parts(partitions, most), request)
+        return await self._ask(self._connection.search, script, self.parts(partitions, most), request)
 
-    def _parts(self, partitions: Part, most: int) -> list[Part]:
+    def parts(self, partitions: Part, most: int = TOGETHER_MAX) -> list[Part]:
+        """The partitions of each call, so many at most; one that no node has is by itself, for it fails."""
         if most == 1 or len(partitions) == 1 or monotonic() < self._apart_until:
             return [(partition,) for partition in partitions]
         at_node: dict[object, list[int]] = defaultdict(list)
         for partition in partitions:
-            at_node[self._connection.node_of(partition)].append(partition)
+            try:
+                node = self._connection.node_of(partition)
+            except Unavailable:
+                node = partition
+            at_node[node].append(partition)
         return [some[start : start + most] for some in at_node.values() for start in range(0, len(some), most)]
 
     async def _ask(

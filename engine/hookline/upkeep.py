@@ -8,11 +8,10 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hookline.errors import Corrupt, HooklineError, StoreFull
+from hookline.errors import Corrupt, HooklineError, StoreFull, Unavailable
 
 if TYPE_CHECKING:  # what only reads the values that are defined here, a client, needs no store
     from hookline.connection import Connection
@@ -22,6 +21,8 @@ log = logging.getLogger(__name__)
 
 WORK = 1000
 """Work of one step, in items that are looked at, unless 1.5 ms of the store end it (lib/clock.lua)."""
+OUTLOOK_S = 1.0
+"""Seconds in which a node says what there is to do: one that takes longer is silent, and others do not wait for it."""
 _SECONDS = 3.0
 """How long one sweep goes on at most, in seconds."""
 _BUILD_WORK = 300
@@ -73,22 +74,37 @@ class Upkeep:
             Corrupt: the list of what is due is.
             Unavailable: no answer; what a lost step has done stays, and a repeat goes on behind it.
         """
-        sweeps = (self._sweep(partition) for partition in await self._due())
         corrupt: list[str] = []
-        for found in await asyncio.gather(*sweeps, return_exceptions=True):  # where one fails, the others still end
+        # Where one fails, the others still end; and none waits for a node that is silent.
+        for found in await asyncio.gather(*map(self._sweep_part, self.parts()), return_exceptions=True):
             if isinstance(found, BaseException):
                 raise found
             corrupt += found
         return corrupt
 
-    async def _due(self) -> list[int]:
-        """The partitions in which there may be something to sweep, or to build."""
-        every = [*range(self._partitions)]
-        if len(every) == 1:
-            return every
-        with suppress(HooklineError):  # the others are swept where one cannot be reached
-            return [partition for partition, outlook in (await self.outlook()).items() if outlook.next_ms == 0]
-        return every
+    def parts(self) -> list[Part]:
+        """The partitions whose :meth:`outlook` is one call, for all of them."""
+        return self._together.parts(range(self._partitions))
+
+    async def _sweep_part(self, part: Part) -> list[str]:
+        found = await asyncio.gather(*map(self._sweep, await self._due(part)), return_exceptions=True)
+        for failure in found:
+            if isinstance(failure, BaseException):
+                raise failure
+        return [key for corrupt in found if isinstance(corrupt, list) for key in corrupt]
+
+    async def _due(self, part: Part) -> Part:
+        """The partitions in which there may be something to sweep, or to build; all, where one cannot be asked."""
+        if len(part) == 1:
+            return part
+        try:
+            async with asyncio.timeout(OUTLOOK_S):
+                outlooks = await self.outlook(part)
+        except TimeoutError:
+            raise Unavailable("the store does not say what there is to sweep") from None
+        except HooklineError:  # one that moves, say: the others are there
+            return part
+        return [partition for partition in part if outlooks[partition].next_ms == 0]
 
     async def _sweep(self, partition: int) -> list[str]:
         corrupt: list[str] = []
@@ -120,8 +136,8 @@ class Upkeep:
             log.warning("%d jobs whose last lock has expired stay started for now: the outbox has no room", put_off)
         return list(dict.fromkeys(corrupt))
 
-    async def outlook(self, *, rules: bool = False) -> dict[int, Outlook]:
-        """What servers have to do in each partition; ``rules`` that are in line among that.
+    async def outlook(self, part: Part | None = None, *, rules: bool = False) -> dict[int, Outlook]:
+        """What servers have to do in each partition, or in some; ``rules`` that are in line among that.
 
         Raises:
             Unavailable
@@ -130,7 +146,7 @@ class Upkeep:
         def request(part: Part) -> object:
             return {"tags": [self._connection.tag(partition) for partition in part], "rules": rules}
 
-        answers = await self._together.read("outlook", range(self._partitions), request)
+        answers = await self._together.read("outlook", part or range(self._partitions), request)
         return {
             partition: Outlook(events, math.inf if next_ms is False else next_ms, more)
             for part, found in answers

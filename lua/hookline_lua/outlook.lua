@@ -1,6 +1,6 @@
 #!lua flags=allow-cross-slot-keys,no-writes
 -- What there is to do in each of some partitions of this node, and when, in ms: 0 where that is now, or where who does it is
--- told what is wrong; false for never. Of a `key`, to claim from it. Without one, to sweep, to build indexes and, with
+-- told what is wrong; false for never. Of a `key`, to claim from it: true where it is paused. Without one, to sweep, to build indexes and, with
 -- `rules`, to run those, of which more may be to be looked through; and before that, how many events wait in the outbox.
 -- keys: partition
 -- args: now_ms:int request:msgpack
@@ -18,7 +18,9 @@ end
 local function claimable(key)
   settings.reset()
   local own = settings.of(key)
-  if not own or own.paused or index.probe('ZCARD', index.name(key, 'not_started')) ~= 0 then
+  if own and own.paused then
+    return true
+  elseif not own or index.probe('ZCARD', index.name(key, 'not_started')) ~= 0 then
     return 0
   end
   return clock.earlier(first_of(index.name(key, 'scheduled')), first_of(index.name(key, 'started'))) or false

@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from itertools import islice
 from typing import Any
 
 from hookline import Datastore, Item, trace
 from hookline.errors import HooklineError
+from hookline.upkeep import OUTLOOK_S
 from hookline.wake import pause
 from hookline_server import delivery as kept
 from hookline_server.delivery import Deliveries, attempt_of, explain
@@ -104,16 +105,20 @@ class Relay:
 
     async def _watch(self) -> None:
         """Have those outboxes looked at in which there is something, whoever else was told of it."""
-        every = range(self._datastore.calls.partitions)
         while True:
             await asyncio.sleep(POLL)
-            filled = [*every]
-            with Surviving(log, "a look at the outboxes"):
-                outlooks = await self._datastore.upkeep.outlook()
-                filled = [partition for partition in every if outlooks[partition].events]
-            for partition in filled:
-                if partition in self._woken:
-                    self._woken[partition].set()
+            await asyncio.gather(*map(self._wake_filled, self._datastore.upkeep.parts()))
+
+    async def _wake_filled(self, part: Sequence[int]) -> None:
+        """Wake who takes from the outboxes of one node; of all of them, where it does not say what is in which."""
+        filled = part
+        with Surviving(log, "a look at the outboxes"), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OUTLOOK_S):
+                outlooks = await self._datastore.upkeep.outlook(part)
+            filled = [partition for partition in part if outlooks[partition].events]
+        for partition in filled:
+            if partition in self._woken:
+                self._woken[partition].set()
 
     async def _relay(self, partition: int) -> None:
         own: bytes | None = b"0"
@@ -123,11 +128,11 @@ class Relay:
             self._woken[partition] = woken
             while True:
                 taken = None
-                look = time.monotonic() - looked_at >= POLL
+                now = time.monotonic()
+                look = now - looked_at > POLL / 2  # it is woken every so often
+                looked_at = now if look else looked_at
                 with Surviving(log, "a look at the outbox"):
                     taken, full = await self._take(partition, own, look=look, many=full)
-                if look:
-                    looked_at = time.monotonic()
                 if taken is None:
                     await asyncio.sleep(POLL)
                     continue

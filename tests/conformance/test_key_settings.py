@@ -110,6 +110,17 @@ async def test_under_an_idempotency_key_an_item_stays_where_a_repeat_looks_for_i
     assert (await datastore.count("jobs")).count == 1
 
 
+async def test_what_belongs_in_a_full_partition_says_nothing_of_the_others(datastore: Datastore) -> None:
+    partitions = datastore.calls.partitions
+    await datastore.configure("jobs", max_length=2 * partitions)
+    view = datastore.once("k", body=b"")
+    await datastore.run([datastore.calls.create("jobs", partition=view.partition_ahead(0)) for _ in range(2)])
+    with pytest.raises(KeyFull):
+        await view.create("jobs")
+    others = [datastore.calls.create("jobs") for _ in range(2 * partitions - 2)]
+    assert {outcome.word for outcome in await datastore.run(others)} <= {"ok"}
+
+
 async def test_of_triggers_that_are_taken_away_nothing_stays(datastore: Datastore) -> None:
     """Else no item of the key would go the short way any more."""
     await datastore.configure("jobs", trigger_urls={"http://w.example/": "key"}, max_attempts=3)

@@ -91,6 +91,19 @@ async def test_a_claim_that_does_not_wait_asks_everywhere(
     assert await script_calls(*store.nodes) == before + looks + len(places & others)
 
 
+async def test_a_key_that_is_paused_costs_as_little_as_an_empty_one(datastore: Datastore, store: Backend) -> None:
+    await datastore.create("jobs", metadata=WAITING)
+    await datastore.pause("jobs")
+    await datastore.claim("jobs", worker_id="learns of it")
+    others = {p for p in range(PARTITIONS) if p != datastore.claims.partition("jobs")}
+    before = await script_calls(*store.nodes)
+    claimed = await datastore.claim("jobs", worker_id="w")
+    assert (claimed.items, claimed.paused) == ([], True)
+    assert await script_calls(*store.nodes) == before + 1 + len({datastore.connection.node_of(p) for p in others})
+    await datastore.resume("jobs")
+    assert len((await datastore.claim("jobs", worker_id="w")).items) == 1
+
+
 async def test_a_claim_with_a_bound_counts_everywhere_and_visits_where_something_is(
     datastore: Datastore, store: Backend
 ) -> None:

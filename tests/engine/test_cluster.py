@@ -403,6 +403,30 @@ async def test_a_node_that_falls_silent(settings: Settings, tmp_path: Path, monk
             assert not silent._idle  # else each of them would be tried, and its answer waited for
 
 
+async def test_what_is_due_elsewhere_does_not_wait_for_a_node_that_is_silent(
+    settings: Settings, tmp_path: Path
+) -> None:
+    patient = replace(settings, call_timeout=10.0)
+    async with (
+        clustering(tmp_path / "nodes") as cluster,
+        Datastore(cluster.url, patient, SecretBox(bytes(range(32)))) as datastore,
+    ):
+        made = [name for name in NAMES if datastore.calls.partition("jobs", name) < PARTITIONS * 2 // NODES]
+        for name in made:
+            await datastore.create("jobs", name, metadata={**WAITING, "scheduled_at": "+100ms"})
+        await asyncio.sleep(0.2)
+        with _silent(cluster.nodes[2]):
+            sweeping = asyncio.create_task(datastore.sweep())
+
+            async def promoted() -> bool:
+                found = await datastore.get_many([("jobs", name) for name in made])
+                return {item and item.status for item in found} == {"not_started"}
+
+            await wait_until(promoted, seconds=5)
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(sweeping, 5)
+
+
 @contextlib.asynccontextmanager
 async def _hearing(datastore: Datastore) -> AsyncIterator[list[str | None]]:
     """What is heard of all nodes, from when they are subscribed to."""
