@@ -129,8 +129,8 @@ class Calls:
             request.pop("unset", None)  # nothing is there to be removed
             if upsert:
                 request |= {"upsert": True, "replace": True}
-        call = self._call("create_drain" if reserved else "create", key, sort_field, request)
-        return msgspec.structs.replace(call, generated=True, elsewhere=elsewhere) if generated else call
+        script = "create_drain" if reserved else "create"
+        return self._call(script, key, sort_field, request, generated=generated, elsewhere=elsewhere)
 
     def elsewhere(self, call: Call) -> Call:
         """The create, by another name, in another partition: its own is full."""
@@ -362,9 +362,9 @@ class Calls:
             raise Invalid(*(Flaw(f"/metadata/{name}", "set by the engine when a claim ends") for name in owned))
         return change
 
-    def _call(self, script: str, key: str, sort_field: str, request: dict[str, Any]) -> Call:
+    def _call(self, script: str, key: str, sort_field: str, request: dict[str, Any], **more: Any) -> Call:
         request["key"], request["sort"] = key, sort_field
-        return Call(script, self.partition(key, sort_field), key, sort_field, request)
+        return Call(script, self.partition(key, sort_field), key, sort_field, request, **more)
 
     def _writable(self, key: str, sort_field: str, reserved: bool) -> None:
         check_key(key)

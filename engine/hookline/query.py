@@ -269,7 +269,7 @@ class Queries:
             return [shared | {"places": places, "limit": limit and _asked(limit, len(part), len(open_ones))}]
 
         apart = plan.sparse or len(plan.walk.any or ()) > _RANGES_MAX
-        answers = await self._together.search("find", open_ones, request, *([1] if apart else ()))
+        answers = await self._together.search("find", open_ones, request, apart=apart)
         found: list[tuple[Part, dict[bytes, Any]]] = []
         for part, ((word, _, extra),) in answers:
             if word == b"corrupt":

@@ -38,17 +38,17 @@ class Together:
         """
         return await self._ask(self._connection.read, script, self.parts(partitions), request)
 
-    async def search(self, script: str, partitions: Part, request: Request, most: int = TOGETHER_MAX) -> Answers:
-        """Do as :meth:`Connection.search` does, for so many partitions at most in one call.
+    async def search(self, script: str, partitions: Part, request: Request, *, apart: bool = False) -> Answers:
+        """Do as :meth:`Connection.search` does for all of these partitions, or ``apart`` for each by itself.
 
         Raises:
             Overloaded, Unavailable, StoreFull
         """
-        return await self._ask(self._connection.search, script, self.parts(partitions, most), request)
+        return await self._ask(self._connection.search, script, self.parts(partitions, apart=apart), request)
 
-    def parts(self, partitions: Part, most: int = TOGETHER_MAX) -> list[Part]:
-        """The partitions of each call, so many at most; one that no node has is by itself, for it fails."""
-        if most == 1 or len(partitions) == 1 or monotonic() < self._apart_until:
+    def parts(self, partitions: Part, *, apart: bool = False) -> list[Part]:
+        """The partitions of each call; one that no node has is by itself, for it fails."""
+        if apart or len(partitions) == 1 or monotonic() < self._apart_until:
             return [(partition,) for partition in partitions]
         at_node: dict[object, list[int]] = defaultdict(list)
         for partition in partitions:
@@ -57,7 +57,11 @@ class Together:
             except Unavailable:
                 node = partition
             at_node[node].append(partition)
-        return [some[start : start + most] for some in at_node.values() for start in range(0, len(some), most)]
+        return [
+            some[start : start + TOGETHER_MAX]
+            for some in at_node.values()
+            for start in range(0, len(some), TOGETHER_MAX)
+        ]
 
     async def _ask(
         self, ask: Callable[[str, int, object], Awaitable[Any]], script: str, parts: Sequence[Part], request: Request

@@ -7,9 +7,9 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hookline.errors import Corrupt, HooklineError, StoreFull, Unavailable
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what only reads the values that are defined here, a client,
     from hookline.together import Part, Together
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 WORK = 1000
 """Work of one step, in items that are looked at, unless 1.5 ms of the store end it (lib/clock.lua)."""
@@ -51,6 +52,15 @@ class Outlook:
     more: bool = False
 
 
+async def _all_of(works: Iterable[Awaitable[T]]) -> list[T]:
+    """What came of all; where one fails, that is raised once the others have ended."""
+    found = await asyncio.gather(*works, return_exceptions=True)
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+    return [each for each in found if not isinstance(each, BaseException)]
+
+
 class Upkeep:
     """Sweeps the partitions of a namespace.
 
@@ -74,24 +84,15 @@ class Upkeep:
             Corrupt: the list of what is due is.
             Unavailable: no answer; what a lost step has done stays, and a repeat goes on behind it.
         """
-        corrupt: list[str] = []
-        # Where one fails, the others still end; and none waits for a node that is silent.
-        for found in await asyncio.gather(*map(self._sweep_part, self.parts()), return_exceptions=True):
-            if isinstance(found, BaseException):
-                raise found
-            corrupt += found
-        return corrupt
+        # None waits for a node that is silent.
+        return [key for found in await _all_of(map(self._sweep_part, self.parts())) for key in found]
 
     def parts(self) -> list[Part]:
         """The partitions whose :meth:`outlook` is one call, for all of them."""
         return self._together.parts(range(self._partitions))
 
     async def _sweep_part(self, part: Part) -> list[str]:
-        found = await asyncio.gather(*map(self._sweep, await self._due(part)), return_exceptions=True)
-        for failure in found:
-            if isinstance(failure, BaseException):
-                raise failure
-        return [key for corrupt in found if isinstance(corrupt, list) for key in corrupt]
+        return [key for found in await _all_of(map(self._sweep, await self._due(part))) for key in found]
 
     async def _due(self, part: Part) -> Part:
         """The partitions in which there may be something to sweep, or to build; all, where one cannot be asked."""
